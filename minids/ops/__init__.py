@@ -1,0 +1,21 @@
+"""The maths of DeepSeek-V3, one module per operation, in plain NumPy.
+
+Every module has ``forward``, which returns the result and what the backward pass needs, and ``backward``, which takes the
+gradient of the result and returns the gradients of the inputs in the order in which ``forward`` takes them. No state, no
+configuration, no layers: these files can be read beside the paper in any order. ``minids/kernels`` holds compiled twins.
+
+    in the paper                            here
+    -----------------------------------     ------------------------------------------------
+    embedding, output head                  embedding, linear, cross_entropy
+    RMSNorm                                 rmsnorm
+    RoPE, YaRN                              rope, yarn
+    attention (eq. 10)                      attention
+    feed-forward network, experts           swiglu, dispatch, grouped_feed_forward, combine
+    gating (eqs 12-16), node limit          router
+    bias against imbalance (section 2.1.2)  bias_update
+    balance loss (eqs 17-20)                balance_loss
+    multi-token prediction (eq. 21)         mtp_combine
+
+One alphabet of shapes throughout: B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, V vocabulary;
+d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
+"""

@@ -1,0 +1,70 @@
+"""Grouped feed-forward network: every expert's SwiGLU network on its own rows.
+
+    rows of expert e:   y = W_down^e ( silu(W_gate^e x) · W_up^e x )        DeepSeek-V3 eq. 12, FFN^(r)_e
+
+Rows come sorted by expert (see dispatch), so each expert is three ordinary matrix products on a contiguous slice and the
+nonlinearity runs once over all rows.
+
+Backward: the same slices; each weight's gradient is that of a linear map on its expert's rows. An expert without a
+token gets a zero gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.ops import swiglu
+
+Array = np.ndarray
+
+
+class Saved(NamedTuple):
+    rows: Array  # (R, d)
+    act: Array  # (R, I)  silu(gate) · up
+    inner: swiglu.Saved
+    starts: Array  # (E + 1,)
+    w_gate: Array  # (E, I, d)
+    w_up: Array  # (E, I, d)
+    w_down: Array  # (E, d, I)
+
+
+def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Array) -> tuple[Array, Saved]:
+    """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
+    width = w_gate.shape[1]
+    gate = np.empty((rows.shape[0], width), dtype=rows.dtype)
+    up = np.empty_like(gate)
+    for e, own in _experts(starts):
+        np.matmul(rows[own], w_gate[e].T, out=gate[own])
+        np.matmul(rows[own], w_up[e].T, out=up[own])
+    act, inner = swiglu.forward(gate, up)
+    y = np.empty_like(rows)
+    for e, own in _experts(starts):
+        np.matmul(act[own], w_down[e].T, out=y[own])
+    return y, Saved(rows, act, inner, starts, w_gate, w_up, w_down)
+
+
+def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
+    """dy (R, d) → d_rows (R, d), d_w_gate (E, I, d), d_w_up (E, I, d), d_w_down (E, d, I)."""
+    rows, act, inner, starts, w_gate, w_up, w_down = saved
+    d_gate_w, d_up_w, d_down_w = (np.zeros(w.shape, dtype=dy.dtype) for w in (w_gate, w_up, w_down))
+    d_act = np.empty_like(act)
+    for e, own in _experts(starts):
+        np.matmul(dy[own], w_down[e], out=d_act[own])
+        np.matmul(dy[own].T, act[own], out=d_down_w[e])
+    d_gate, d_up = swiglu.backward(d_act, inner)
+    d_rows = np.empty_like(rows)
+    for e, own in _experts(starts):
+        np.matmul(d_gate[own], w_gate[e], out=d_rows[own])
+        d_rows[own] += d_up[own] @ w_up[e]
+        np.matmul(d_gate[own].T, rows[own], out=d_gate_w[e])
+        np.matmul(d_up[own].T, rows[own], out=d_up_w[e])
+    return d_rows, d_gate_w, d_up_w, d_down_w
+
+
+def _experts(starts: Array):
+    """(e, slice of its rows) for every expert that has rows."""
+    for e in range(len(starts) - 1):
+        if starts[e + 1] > starts[e]:
+            yield e, slice(int(starts[e]), int(starts[e + 1]))

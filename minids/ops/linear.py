@@ -1,0 +1,42 @@
+"""Linear map: every projection of the model.
+
+    y = x Wᵀ + b
+
+W is stored as checkpoints store it, one row per output. DeepSeek-V3 has no biases; ``attention_bias`` configurations do.
+
+Backward. Written out, y_no = Σ_i x_ni W_oi + b_o, so each gradient is one matrix product:
+    dx = dy W        dW = dyᵀ x        db = Σ_n dy_n
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Saved(NamedTuple):
+    x: Array  # (N, in)
+    weight: Array  # (out, in)
+    has_bias: bool
+
+
+def forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Saved]:
+    """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
+    flat = x.reshape(-1, x.shape[-1])  # (N, in): one large product instead of a small one per sequence
+    y = flat @ weight.T
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[0]), Saved(flat, weight, bias is not None)
+
+
+def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array | None]:
+    """dy (..., out) → dx (..., in), d_weight (out, in), d_bias (out,) or None."""
+    x, weight, has_bias = saved
+    flat = dy.reshape(-1, dy.shape[-1])  # (N, out)
+    dx = flat @ weight
+    d_weight = flat.T @ x
+    d_bias = flat.sum(axis=0) if has_bias else None
+    return dx.reshape(*dy.shape[:-1], weight.shape[1]), d_weight, d_bias

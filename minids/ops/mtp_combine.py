@@ -1,0 +1,45 @@
+"""MTP combine: join what the model knows so far with the token that comes next.
+
+    h'_i = M [ RMSNorm(Emb(t_{i+k})) ; RMSNorm(h_i^{k−1}) ]        DeepSeek-V3 eq. 21
+
+The report writes the hidden state first; the released weights (eh_proj, after enorm and hnorm) and every program that runs
+them put the embedding first. The order is this one, so that a released eh_proj works as it is.
+
+Backward: a linear map's, split at the seam, each half through its own norm.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.ops import linear, rmsnorm
+
+Array = np.ndarray
+
+
+class Saved(NamedTuple):
+    embedding: rmsnorm.Saved
+    hidden: rmsnorm.Saved
+    projection: linear.Saved
+
+
+def forward(
+    embedding: Array, hidden: Array, enorm: Array, hnorm: Array, eh_proj: Array, eps: float = 1e-6
+) -> tuple[Array, Saved]:
+    """embedding and hidden (B, T', d), gains (d,), eh_proj (d, 2d) → h' (B, T', d)."""
+    e, saved_e = rmsnorm.forward(embedding, enorm, eps)
+    h, saved_h = rmsnorm.forward(hidden, hnorm, eps)
+    both = np.concatenate([e, h], axis=-1)  # (B, T', 2d)
+    out, saved_p = linear.forward(both, eh_proj)
+    return out, Saved(saved_e, saved_h, saved_p)
+
+
+def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array, Array]:
+    """dy (B, T', d) → d_embedding, d_hidden (B, T', d), d_enorm, d_hnorm (d,), d_eh_proj (d, 2d)."""
+    d_both, d_eh_proj, _ = linear.backward(dy, saved.projection)
+    width = dy.shape[-1]
+    d_embedding, d_enorm = rmsnorm.backward(d_both[..., :width], saved.embedding)
+    d_hidden, d_hnorm = rmsnorm.backward(d_both[..., width:], saved.hidden)
+    return d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj

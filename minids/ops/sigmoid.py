@@ -1,0 +1,24 @@
+"""The logistic function, the only place that computes it.
+
+    sigmoid(x) = 1 / (1 + e^(−x))        sigmoid'(x) = s (1 − s)
+
+SwiGLU and the router build on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def forward(x: Array) -> tuple[Array, Array]:
+    """x (...) → s (...), which is also all that the backward pass needs."""
+    small = np.exp(-np.abs(x))  # in (0, 1]: never overflows, and keeps its relative precision far out
+    s = np.where(x >= 0, 1, small).astype(x.dtype) / (1 + small)
+    return s, s
+
+
+def backward(ds: Array, s: Array) -> Array:
+    """ds (...) → dx (...)."""
+    return ds * s * (1 - s)
