@@ -1,0 +1,79 @@
+"""Multi-head, grouped-query and multi-query attention: what MLA is compared with.
+
+Same number of heads, same head sizes, same rotary dimensions as the MLA of the same configuration. The one difference is
+where keys and values come from: straight from the hidden state, for H_kv = H (MHA), 1 < H_kv < H (GQA) or H_kv = 1 (MQA)
+heads, all of which have to be cached.
+
+    q = q_proj x    k = k_proj x    v = v_proj x    u = o_proj attention([q_nope ; rope(q_rope)], [k_nope ; rope(k_rope)], v)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minids.backend import op
+from minids.config import ModelConfig
+from minids.layers.basic import Linear
+from minids.layers.parameters import Array, Parameters
+from minids.layers.positions import Rotary, softmax_scale
+
+
+class Saved(NamedTuple):
+    q: Any
+    k: Any
+    v: Any
+    q_rope: Any
+    k_rope: Any
+    attention: Any
+    out: Any
+
+
+class Attention:
+    """x (B, T, d) → u (B, T, d)."""
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, name: str):
+        self.heads, self.kv_heads = config.num_attention_heads, config.kv_heads
+        self.d_nope, self.d_qk, self.d_v = config.qk_nope_head_dim, config.qk_head_dim, config.v_head_dim
+        self.interleave = config.rope_interleave
+        self.scale = softmax_scale(config)
+        d, bias = config.hidden_size, config.attention_bias
+        self.q_proj = Linear(parameters, f"{name}.q_proj", self.heads * self.d_qk, d, bias)
+        self.k_proj = Linear(parameters, f"{name}.k_proj", self.kv_heads * self.d_qk, d, bias)
+        self.v_proj = Linear(parameters, f"{name}.v_proj", self.kv_heads * self.d_v, d, bias)
+        self.o_proj = Linear(parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias)
+
+    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
+        q, k, v, saved = self.queries_keys_values(x, rotary)
+        o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
+        u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
+        return u, Saved(*saved, saved_attention, saved_out)
+
+    def backward(self, du: Array, saved: Saved) -> Array:
+        do = self.o_proj.backward(du, saved.out).reshape(*du.shape[:-1], self.heads, self.d_v)
+        dq, dk, dv = op.attention.backward(do, saved.attention)
+        dx = self.q_proj.backward(self._turned_back(dq, saved.q_rope), saved.q)
+        dx += self.k_proj.backward(self._turned_back(dk, saved.k_rope), saved.k)
+        dx += self.v_proj.backward(dv.reshape(*dv.shape[:-2], -1), saved.v)
+        return dx
+
+    def queries_keys_values(self, x: Array, rotary: Rotary) -> tuple[Array, Array, Array, tuple]:
+        """x (B, T, d) → q (B, T, H, d_qk), k (B, T, H_kv, d_qk), v (B, T, H_kv, d_v); k and v are what is cached."""
+        q, saved_q = self.q_proj.forward(x)
+        k, saved_k = self.k_proj.forward(x)
+        v, saved_v = self.v_proj.forward(x)
+        q, saved_q_rope = self._turned(q.reshape(*x.shape[:-1], self.heads, self.d_qk), rotary)
+        k, saved_k_rope = self._turned(k.reshape(*x.shape[:-1], self.kv_heads, self.d_qk), rotary)
+        v = v.reshape(*x.shape[:-1], self.kv_heads, self.d_v)
+        return q, k, v, (saved_q, saved_k, saved_v, saved_q_rope, saved_k_rope)
+
+    def _turned(self, x: Array, rotary: Rotary) -> tuple[Array, Any]:
+        """Turn the rotary part of each head: (B, T, H, d_nope + d_r) → the same shape."""
+        x_rope, saved = op.rope.forward(x[..., self.d_nope :], *rotary, self.interleave)
+        return np.concatenate([x[..., : self.d_nope], x_rope], axis=-1), saved
+
+    def _turned_back(self, dx: Array, saved_rope) -> Array:
+        """(B, T, H, d_nope + d_r) → (B, T, H · (d_nope + d_r))."""
+        d_rope = op.rope.backward(dx[..., self.d_nope :], saved_rope)
+        return np.concatenate([dx[..., : self.d_nope], d_rope], axis=-1).reshape(*dx.shape[:-2], -1)

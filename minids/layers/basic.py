@@ -1,0 +1,53 @@
+"""The three smallest layers: a linear map, a norm and an embedding, each one operation with its parameters."""
+
+from __future__ import annotations
+
+from minids.backend import op
+from minids.layers.parameters import Array, Parameters
+
+
+class Linear:
+    """y = x Wᵀ (+ b), W (out, in)."""
+
+    def __init__(self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool = False):
+        self.weight = parameters.add(f"{name}.weight", (n_out, n_in))
+        self.bias = parameters.add(f"{name}.bias", (n_out,), init="zeros") if bias else None
+
+    def forward(self, x: Array):
+        return op.linear.forward(x, self.weight.value, self.bias.value if self.bias else None)
+
+    def backward(self, dy: Array, saved) -> Array:
+        dx, d_weight, d_bias = op.linear.backward(dy, saved)
+        self.weight.grad += d_weight
+        if self.bias:
+            self.bias.grad += d_bias
+        return dx
+
+
+class RMSNorm:
+    """y = x / rms(x) · g, g (size,)."""
+
+    def __init__(self, parameters: Parameters, name: str, size: int, eps: float):
+        self.gain = parameters.add(f"{name}.weight", (size,), init="ones")
+        self.eps = eps
+
+    def forward(self, x: Array):
+        return op.rmsnorm.forward(x, self.gain.value, self.eps)
+
+    def backward(self, dy: Array, saved) -> Array:
+        dx, d_gain = op.rmsnorm.backward(dy, saved)
+        self.gain.grad += d_gain
+        return dx
+
+
+class Embedding:
+    """x = W[token], W (V, d)."""
+
+    def __init__(self, parameters: Parameters, name: str, vocab_size: int, hidden_size: int):
+        self.weight = parameters.add(f"{name}.weight", (vocab_size, hidden_size))
+
+    def forward(self, tokens: Array):
+        return op.embedding.forward(tokens, self.weight.value)
+
+    def backward(self, dx: Array, saved) -> None:
+        self.weight.grad += op.embedding.backward(dx, saved)

@@ -1,0 +1,58 @@
+"""One Transformer block: attention, then a feed-forward network or experts, each normalised before and added after.
+
+x ← x + attention(norm(x))        x ← x + ffn(norm(x))        DeepSeek-V3 figure 2
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minids.config import ModelConfig
+from minids.layers.attention import Attention
+from minids.layers.basic import RMSNorm
+from minids.layers.feed_forward import FeedForward
+from minids.layers.mla import MLA
+from minids.layers.moe import MoE
+from minids.layers.parameters import Array, Parameters
+from minids.layers.positions import Rotary
+
+
+class Saved(NamedTuple):
+    input_norm: Any
+    attention: Any
+    ffn_norm: Any
+    ffn: Any
+
+
+class Block:
+    """Block ``index``: x (B, T, d) → x (B, T, d)."""
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, index: int):
+        name = f"model.layers.{index}"
+        self.input_norm = RMSNorm(parameters, f"{name}.input_layernorm", config.hidden_size, config.rms_norm_eps)
+        kind = MLA if config.attention == "mla" else Attention
+        self.attention = kind(config, parameters, f"{name}.self_attn")
+        self.ffn_norm = RMSNorm(parameters, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
+        self.moe = MoE(config, parameters, f"{name}.mlp") if config.is_moe(index) else None
+        self.ffn = self.moe or FeedForward(parameters, f"{name}.mlp", config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Array, rotary: Rotary, chosen: Array | None = None) -> tuple[Array, Saved]:
+        """``chosen`` (N, K) prescribes the experts of an MoE block."""
+        normed, saved_norm = self.input_norm.forward(x)
+        attended, saved_attention = self.attention.forward(normed, rotary)
+        x = x + attended
+        y, saved_ffn_norm, saved_ffn = self.feed_forward(x, chosen)
+        return y, Saved(saved_norm, saved_attention, saved_ffn_norm, saved_ffn)
+
+    def feed_forward(self, x: Array, chosen: Array | None = None) -> tuple[Array, Any, Any]:
+        """The second half of the block, which inference shares: x + ffn(norm(x))."""
+        normed, saved_norm = self.ffn_norm.forward(x)
+        y, saved_ffn = self.moe.forward(normed, chosen) if self.moe else self.ffn.forward(normed)
+        return x + y, saved_norm, saved_ffn
+
+    def backward(self, dx: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
+        """``loss_weight``: weight of the balance loss in the total."""
+        d = self.moe.backward(dx, saved.ffn, loss_weight) if self.moe else self.ffn.backward(dx, saved.ffn)
+        dx = dx + self.ffn_norm.backward(d, saved.ffn_norm)
+        d = self.attention.backward(dx, saved.attention)
+        return dx + self.input_norm.backward(d, saved.input_norm)

@@ -1,0 +1,144 @@
+"""Multi-head Latent Attention (DeepSeek-V3 section 2.1.1, eqs 1-11; figure 2, lower half).
+
+Keys and values of all heads are made from one small latent c_kv, so that only the latent has to be cached; queries go
+through a latent of their own to save activation memory. Position is kept apart: RoPE between the latent and the heads
+would stand in the way of absorbing the up-projections, so it acts on extra dimensions, and their key is one for all heads.
+
+    c_q    = q_a_proj x                       eq. 6     W^DQ   (d_c', d)
+    q      = q_b_proj norm(c_q)               eqs 7, 8  W^UQ and W^QR, per head [d_nope | d_r]
+    c_kv,k = kv_a_proj_with_mqa x             eqs 1, 3  W^DKV and W^KR, [d_c | d_r]
+    k,v    = kv_b_proj norm(c_kv)             eqs 2, 5  W^UK and W^UV, per head [d_nope | d_v]
+    q_h    = [q_nope_h ; rope(q_rope_h)]      eq. 9     the first concatenation
+    k_h    = [k_nope_h ; rope(k_rope)]        eq. 4     the second: every head gets the same k_rope
+    u      = o_proj [o_1 ; … ; o_H]           eq. 11
+
+Backward, the two places to be careful at: the shared k_rope receives the *sum* of its gradients over the heads, and c_kv the
+sum of the gradients through keys and through values, which kv_b_proj's one matrix adds by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minids.backend import op
+from minids.config import ModelConfig
+from minids.layers.basic import Linear, RMSNorm
+from minids.layers.parameters import Array, Parameters
+from minids.layers.positions import Rotary, softmax_scale
+
+LATENT_NORM_EPS = 1e-6  # DeepSeek's code and transformers use this on both latents, whatever rms_norm_eps says
+
+
+class SavedQueries(NamedTuple):
+    down: Any  # None without query compression
+    norm: Any
+    up: Any
+    rope: Any
+
+
+class SavedLatent(NamedTuple):
+    down: Any
+    norm: Any
+    rope: Any
+
+
+class Saved(NamedTuple):
+    queries: SavedQueries
+    latent: SavedLatent
+    up: Any
+    attention: Any
+    out: Any
+
+
+class MLA:
+    """x (B, T, d) → u (B, T, d)."""
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, name: str):
+        self.heads = config.num_attention_heads
+        self.d_nope, self.d_rope, self.d_v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+        self.d_latent = config.kv_lora_rank
+        self.interleave = config.rope_interleave
+        self.scale = softmax_scale(config)
+        d, bias = config.hidden_size, config.attention_bias
+        width = self.heads * config.qk_head_dim
+        self.compresses_queries = config.q_lora_rank is not None
+        if self.compresses_queries:
+            self.q_a_proj = Linear(parameters, f"{name}.q_a_proj", config.q_lora_rank, d, bias)
+            self.q_a_layernorm = RMSNorm(parameters, f"{name}.q_a_layernorm", config.q_lora_rank, LATENT_NORM_EPS)
+            self.q_b_proj = Linear(parameters, f"{name}.q_b_proj", width, config.q_lora_rank)
+        else:
+            self.q_proj = Linear(parameters, f"{name}.q_proj", width, d)
+        self.kv_a_proj = Linear(parameters, f"{name}.kv_a_proj_with_mqa", self.d_latent + self.d_rope, d, bias)
+        self.kv_a_layernorm = RMSNorm(parameters, f"{name}.kv_a_layernorm", self.d_latent, LATENT_NORM_EPS)
+        self.kv_b_proj = Linear(parameters, f"{name}.kv_b_proj", self.heads * (self.d_nope + self.d_v), self.d_latent)
+        self.o_proj = Linear(parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias)
+
+    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
+        q, saved_q = self.queries(x, rotary)  # (B, T, H, d_nope + d_r)
+        c_kv, k_rope, saved_latent = self.latent(x, rotary)  # (B, T, d_c), (B, T, 1, d_r)
+        k, v, saved_up = self.keys_values(c_kv, k_rope)  # (B, T, H, d_nope + d_r), (B, T, H, d_v)
+        o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
+        u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
+        return u, Saved(saved_q, saved_latent, saved_up, saved_attention, saved_out)
+
+    def backward(self, du: Array, saved: Saved) -> Array:
+        do = self.o_proj.backward(du, saved.out).reshape(*du.shape[:-1], self.heads, self.d_v)
+        dq, dk, dv = op.attention.backward(do, saved.attention)
+        d_c_kv, d_k_rope = self._keys_values_backward(dk, dv, saved.up)
+        dx = self._latent_backward(d_c_kv, d_k_rope, saved.latent)
+        dx += self._queries_backward(dq, saved.queries)
+        return dx
+
+    # The forward pass in three steps, which inference takes one by one: what it caches lies between the second and third.
+
+    def queries(self, x: Array, rotary: Rotary) -> tuple[Array, SavedQueries]:
+        """x (B, T, d) → q (B, T, H, d_nope + d_r), eqs 6-9."""
+        if self.compresses_queries:
+            c_q, saved_down = self.q_a_proj.forward(x)  # (B, T, d_c')
+            c_q, saved_norm = self.q_a_layernorm.forward(c_q)
+            q, saved_up = self.q_b_proj.forward(c_q)
+        else:
+            saved_down = saved_norm = None
+            q, saved_up = self.q_proj.forward(x)
+        q = q.reshape(*x.shape[:-1], self.heads, self.d_nope + self.d_rope)
+        q_nope, q_rope = q[..., : self.d_nope], q[..., self.d_nope :]
+        q_rope, saved_rope = op.rope.forward(q_rope, *rotary, self.interleave)
+        q = np.concatenate([q_nope, q_rope], axis=-1)
+        return q, SavedQueries(saved_down, saved_norm, saved_up, saved_rope)
+
+    def latent(self, x: Array, rotary: Rotary) -> tuple[Array, Array, SavedLatent]:
+        """x (B, T, d) → normalised c_kv (B, T, d_c) and turned k_rope (B, T, 1, d_r), eqs 1 and 3: all that is cached."""
+        both, saved_down = self.kv_a_proj.forward(x)  # (B, T, d_c + d_r)
+        c_kv, k_rope = both[..., : self.d_latent], both[..., None, self.d_latent :]
+        c_kv, saved_norm = self.kv_a_layernorm.forward(c_kv)
+        k_rope, saved_rope = op.rope.forward(k_rope, *rotary, self.interleave)
+        return c_kv, k_rope, SavedLatent(saved_down, saved_norm, saved_rope)
+
+    def keys_values(self, c_kv: Array, k_rope: Array) -> tuple[Array, Array, Any]:
+        """c_kv (B, T, d_c), k_rope (B, T, 1, d_r) → k (B, T, H, d_nope + d_r), v (B, T, H, d_v), eqs 2, 4, 5."""
+        kv, saved_up = self.kv_b_proj.forward(c_kv)
+        kv = kv.reshape(*c_kv.shape[:-1], self.heads, self.d_nope + self.d_v)
+        k_nope, v = kv[..., : self.d_nope], kv[..., self.d_nope :]
+        every_head = np.broadcast_to(k_rope, (*k_nope.shape[:-1], self.d_rope))
+        return np.concatenate([k_nope, every_head], axis=-1), v, saved_up
+
+    def _queries_backward(self, dq: Array, saved: SavedQueries) -> Array:
+        d_rope = op.rope.backward(dq[..., self.d_nope :], saved.rope)
+        dq = np.concatenate([dq[..., : self.d_nope], d_rope], axis=-1).reshape(*dq.shape[:-2], -1)
+        if not self.compresses_queries:
+            return self.q_proj.backward(dq, saved.up)
+        d_c_q = self.q_b_proj.backward(dq, saved.up)
+        d_c_q = self.q_a_layernorm.backward(d_c_q, saved.norm)
+        return self.q_a_proj.backward(d_c_q, saved.down)
+
+    def _latent_backward(self, d_c_kv: Array, d_k_rope: Array, saved: SavedLatent) -> Array:
+        d_c_kv = self.kv_a_layernorm.backward(d_c_kv, saved.norm)
+        d_k_rope = op.rope.backward(d_k_rope, saved.rope)[..., 0, :]  # (B, T, d_r): back from one head to none
+        return self.kv_a_proj.backward(np.concatenate([d_c_kv, d_k_rope], axis=-1), saved.down)
+
+    def _keys_values_backward(self, dk: Array, dv: Array, saved_up) -> tuple[Array, Array]:
+        d_k_rope = dk[..., self.d_nope :].sum(axis=2, keepdims=True)  # one key for all heads: their gradients add up
+        d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)  # (B, T, H, d_nope + d_v)
+        return self.kv_b_proj.backward(d_kv.reshape(*d_kv.shape[:-2], -1), saved_up), d_k_rope

@@ -1,0 +1,124 @@
+"""DeepSeekMoE: a few shared experts that see every token, and many small ones that a router chooses from.
+
+DeepSeek-V3 section 2.1.2, eqs 12-20. For the normalised input u of a token,
+
+    y = Σ_shared FFN^(s)(u) + Σ_{i chosen} g_i FFN^(r)_i(u)
+
+eq. 12 adds the residual as well; here the block does, once. The shared experts are stored as one network of N_s times the
+width, which is the same sum. Every token is served by all the experts it chose: nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minids.backend import op
+from minids.config import ModelConfig
+from minids.layers.basic import Linear
+from minids.layers.feed_forward import FeedForward
+from minids.layers.parameters import Array, Parameters
+from minids.ops.dispatch import Plan
+from minids.ops.router import Routing
+
+
+class Saved(NamedTuple):
+    logits: Any
+    router: Any
+    routing: Routing
+    plan: Plan
+    experts: Any
+    combine: Any
+    shared: Any  # None without shared experts
+    balance: Any  # None without a balance loss
+    balance_loss: float  # α · L, eq. 17
+
+
+class MoE:
+    """x (B, T, d) → y (B, T, d)."""
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, name: str):
+        d, width, experts = config.hidden_size, config.moe_intermediate_size, config.n_routed_experts
+        self.config = config
+        self.name = name
+        self.gate = Linear(parameters, f"{name}.gate", experts, d)
+        self.w_gate = parameters.add(f"{name}.experts.gate_proj.weight", (experts, width, d))
+        self.w_up = parameters.add(f"{name}.experts.up_proj.weight", (experts, width, d))
+        self.w_down = parameters.add(f"{name}.experts.down_proj.weight", (experts, d, width))
+        self.shared = None
+        if config.n_shared_experts:
+            self.shared = FeedForward(parameters, f"{name}.shared_experts", d, config.n_shared_experts * width)
+        self._buffers = parameters.buffers
+        self._bias_name = f"{name}.gate.e_score_correction_bias"
+        if config.topk_method == "noaux_tc":
+            parameters.add_buffer(self._bias_name, (experts,))
+        self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
+
+    @property
+    def bias(self) -> Array | None:
+        """b, the balancing bias, (E,) float32; None for the routers of V2, which have none."""
+        return self._buffers.get(self._bias_name)
+
+    def forward(self, x: Array, chosen: Array | None = None) -> tuple[Array, Saved]:
+        """``chosen`` (N, K) prescribes the experts, for gradient checks."""
+        c = self.config
+        tokens = x.reshape(-1, x.shape[-1])  # (N, d)
+        logits, saved_logits = self.gate.forward(tokens)  # (N, E)
+        routing, saved_router = op.router.forward(
+            logits,
+            self.bias,
+            c.num_experts_per_tok,
+            c.n_group,
+            c.topk_group,
+            c.scoring_func,
+            c.topk_method,
+            c.norm_topk_prob,
+            c.routed_scaling_factor,
+            chosen,
+        )
+        plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
+        rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
+        rows, saved_experts = op.grouped_feed_forward.forward(
+            rows, plan.starts, self.w_gate.value, self.w_up.value, self.w_down.value
+        )
+        y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
+        saved_shared = None
+        if self.shared:
+            from_shared, saved_shared = self.shared.forward(tokens)
+            y += from_shared
+        loss, saved_balance = self._balance_loss(routing, x.shape[1])
+        saved = Saved(
+            saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, saved_balance, loss
+        )
+        return y.reshape(x.shape), saved
+
+    def backward(self, dy: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
+        """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
+        flat = dy.reshape(-1, dy.shape[-1])  # (N, d)
+        d_rows, d_gates = op.combine.backward(flat, saved.combine)
+        d_rows, d_w_gate, d_w_up, d_w_down = op.grouped_feed_forward.backward(d_rows, saved.experts)
+        self.w_gate.grad += d_w_gate
+        self.w_up.grad += d_w_up
+        self.w_down.grad += d_w_down
+        dx = op.dispatch.backward(d_rows, saved.plan)
+        if self.shared:
+            dx += self.shared.backward(flat, saved.shared)
+        d_scores = None
+        if saved.balance is not None:
+            d_scores = op.balance_loss.backward(self.alpha * loss_weight, saved.balance)  # (N, E)
+        d_logits = op.router.backward(d_gates, d_scores, saved.router)
+        dx += self.gate.backward(d_logits, saved.logits)
+        return dx.reshape(dy.shape)
+
+    def update_bias(self, counts: Array, speed: float) -> None:
+        """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""
+        self._buffers[self._bias_name][...] = op.bias_update.updated(self.bias, counts, speed, self.config.bias_update_rule)
+
+    def _balance_loss(self, routing: Routing, time: int) -> tuple[float, Any]:
+        if not self.alpha:
+            return 0.0, None
+        counted = routing.chosen
+        if self.config.aux_loss_counts == "unbiased":  # eq. 18 as printed: top-K of s, without bias and groups
+            counted = op.router.choose(routing.scores, self.config.num_experts_per_tok)
+        group = time if self.config.seq_aux else routing.scores.shape[0]
+        loss, saved = op.balance_loss.forward(routing.scores, counted, group)
+        return self.alpha * loss, saved

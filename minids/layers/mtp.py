@@ -1,0 +1,63 @@
+"""One multi-token-prediction module: a further block that looks one token further ahead.
+
+DeepSeek-V3 section 2.2, eqs 21-23. Depth k, position i = 1 … T − k:
+
+    h'_i = M_k [ norm(Emb(t_{i+k})) ; norm(h_i^{k−1}) ]
+    h^k  = block(h')                      causal over positions 1 … i, with attention and experts of its own
+    P(t_{i+k+1}) = softmax(head(norm(h_i^k)))
+
+Embedding and head are the main model's: they are handed in and out by the model, which owns them. What goes in is the
+previous depth's state *after* its final norm, as with the released weights, and so is what comes out. At position i the
+module has seen tokens up to t_{i+k} and predicts t_{i+k+1}: never the token it was shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minids.backend import op
+from minids.config import ModelConfig
+from minids.layers.basic import RMSNorm
+from minids.layers.block import Block
+from minids.layers.parameters import Array, Parameters
+from minids.layers.positions import Rotary
+
+
+class Saved(NamedTuple):
+    combine: Any
+    block: Any
+    norm: Any
+
+
+class MTPModule:
+    """Depth ``depth`` (from 1), stored as layer L + depth − 1."""
+
+    def __init__(self, config: ModelConfig, parameters: Parameters, depth: int):
+        index = config.num_hidden_layers + depth - 1
+        name = f"model.layers.{index}"
+        d = config.hidden_size
+        self.eps = config.rms_norm_eps
+        self.enorm = parameters.add(f"{name}.enorm.weight", (d,), init="ones")
+        self.hnorm = parameters.add(f"{name}.hnorm.weight", (d,), init="ones")
+        self.eh_proj = parameters.add(f"{name}.eh_proj.weight", (d, 2 * d))
+        self.block = Block(config, parameters, index)
+        self.norm = RMSNorm(parameters, f"{name}.shared_head.norm", d, config.rms_norm_eps)
+
+    def forward(self, embedding: Array, hidden: Array, rotary: Rotary, chosen: Array | None = None) -> tuple[Array, Saved]:
+        """embedding of t_{i+k} and hidden h_i^{k−1}, both (B, T − k, d) → normalised h_i^k (B, T − k, d)."""
+        x, saved_combine = op.mtp_combine.forward(
+            embedding, hidden, self.enorm.value, self.hnorm.value, self.eh_proj.value, self.eps
+        )
+        x, saved_block = self.block.forward(x, rotary, chosen)
+        h, saved_norm = self.norm.forward(x)
+        return h, Saved(saved_combine, saved_block, saved_norm)
+
+    def backward(self, dh: Array, saved: Saved, loss_weight: float = 1.0) -> tuple[Array, Array]:
+        """dh (B, T − k, d) → d_embedding, d_hidden (B, T − k, d)."""
+        dx = self.norm.backward(dh, saved.norm)
+        dx = self.block.backward(dx, saved.block, loss_weight)
+        d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, saved.combine)
+        self.enorm.grad += d_enorm
+        self.hnorm.grad += d_hnorm
+        self.eh_proj.grad += d_eh_proj
+        return d_embedding, d_hidden

@@ -1,0 +1,96 @@
+"""All parameters of a model in one flat array, and every name a view into it.
+
+Names are those of the Hugging Face checkpoint. Gradients have a flat array of the same layout, and so have the optimizer's
+moments: clipping, the update and a checkpoint are each one pass over contiguous memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Parameter:
+    """One named array. ``value`` and ``grad`` are views, None until ``Parameters.allocate``."""
+
+    __slots__ = ("grad", "init", "name", "shape", "value")
+
+    def __init__(self, name: str, shape: tuple[int, ...], init: str):
+        self.name, self.shape, self.init = name, shape, init
+        self.value: Array | None = None
+        self.grad: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __repr__(self):
+        return f"Parameter({self.name}, {self.shape})"
+
+
+class Parameters:
+    """The parameters of a model, by name.
+
+    Layers ``add`` what they need while the model is built, which allocates nothing; ``allocate`` then lays everything out,
+    matrices first, so that the part with weight decay is one slice. Buffers (the routing bias) are float32, have no gradient and
+    stay outside the flat arrays: the optimizer never sees them.
+    """
+
+    def __init__(self):
+        self._by_name: dict[str, Parameter] = {}
+        self.buffers: dict[str, Array] = {}
+        self.values: Array | None = None  # (P,)
+        self.grads: Array | None = None  # (P,)
+        self.decayed = slice(0, 0)  # of the flat arrays: the matrices
+
+    def add(self, name: str, shape: tuple[int, ...], init: str = "normal") -> Parameter:
+        """Declare a parameter; ``init`` is "normal", "ones" or "zeros"."""
+        if name in self._by_name:
+            raise KeyError(f"two parameters are called {name}")
+        parameter = self._by_name[name] = Parameter(name, shape, init)
+        return parameter
+
+    def add_buffer(self, name: str, shape: tuple[int, ...]) -> None:
+        """Declare a float32 buffer of zeros."""
+        self.buffers[name] = np.zeros(shape, dtype=np.float32)
+
+    def allocate(self, dtype) -> None:
+        """Make the flat arrays, filled with zeros, and point every parameter into them."""
+        ordered = sorted(self, key=lambda p: len(p.shape) < 2)  # stable: matrices first, otherwise as declared
+        total = sum(p.size for p in ordered)
+        self.values, self.grads = np.zeros(total, dtype), np.zeros(total, dtype)
+        start = 0
+        for p in ordered:
+            stop = start + p.size
+            p.value = self.values[start:stop].reshape(p.shape)
+            p.grad = self.grads[start:stop].reshape(p.shape)
+            if len(p.shape) >= 2:
+                self.decayed = slice(0, stop)
+            start = stop
+
+    def initialise(self, rng: np.random.Generator, std: float) -> None:
+        """Draw the initial values: normal(0, std) for every matrix (DeepSeek-V3 section 4.2), 1 for gains, 0 for biases.
+
+        Drawn in float32 whatever the model's type, so that a float64 model of the same seed has the same weights.
+        """
+        for p in self:
+            if p.init == "normal":
+                p.value[...] = rng.standard_normal(p.shape, dtype=np.float32) * np.float32(std)
+            else:
+                p.value[...] = 1 if p.init == "ones" else 0
+
+    def zero_grads(self) -> None:
+        self.grads[...] = 0
+
+    def __iter__(self):
+        return iter(self._by_name.values())
+
+    def __len__(self):
+        return len(self._by_name)
+
+    def __contains__(self, name: str):
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self._by_name[name]
