@@ -57,16 +57,27 @@ class Saved(NamedTuple):
 class DeepSeekV3:
     """The model. All arrays have ``dtype``: float32 to train, float64 to check gradients."""
 
-    def __init__(self, config: ModelConfig, seed: int | np.random.Generator = 0, dtype=np.float32):
+    def __init__(self, config: ModelConfig, seed: int | np.random.Generator | None = 0, dtype=np.float32):
+        """``seed`` draws the initial weights; None leaves them zero, for a caller who has others."""
         self.config = config
         self.dtype = np.dtype(dtype)
-        self.parameters = Parameters()
+        self.tokenizer = None  # set by `minids.load` where the folder has one
         self._build()
         self.parameters.allocate(self.dtype)
-        self.parameters.initialise(np.random.default_rng(seed), config.initializer_range)
+        if seed is not None:
+            self.parameters.initialise(np.random.default_rng(seed), config.initializer_range)
         self._rotary = rotary(config, np.arange(0), self.dtype)
 
+    @classmethod
+    def declared(cls, config: ModelConfig) -> Parameters:
+        """The names and shapes of all parameters, without a weight: for 671 billion of them too."""
+        model = cls.__new__(cls)
+        model.config = config
+        model._build()
+        return model.parameters
+
     def _build(self):
+        self.parameters = Parameters()
         c, p = self.config, self.parameters
         self.embed_tokens = Embedding(p, "model.embed_tokens", c.vocab_size, c.hidden_size)
         self.blocks = [Block(c, p, index) for index in range(c.num_hidden_layers)]
@@ -87,12 +98,13 @@ class DeepSeekV3:
 
     def logits(self, tokens: Array) -> Array:
         """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
-        tokens = self._checked(tokens)
+        tokens = self.check_tokens(tokens)
         return self.head.forward(self._hidden(tokens, None)[0])[0]
 
     def mtp_logits(self, tokens: Array) -> list[Array]:
         """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
-        tokens = self._checked(tokens)
+        tokens = self.check_tokens(tokens)
+        self._check_length(tokens, self.mtp)
         hidden = self._hidden(tokens, None)[0]
         out = []
         for depth, module in enumerate(self.mtp, start=1):
@@ -189,12 +201,9 @@ class DeepSeekV3:
         return hidden, saved_embedding, saved
 
     def _forward(self, tokens, targets, mtp_loss_weight, mtp, chosen) -> tuple[Losses, Saved]:
-        tokens, targets = self._checked(tokens), self._checked_targets(tokens, targets)
+        tokens, targets = self.check_tokens(tokens), self._checked_targets(tokens, targets)
         modules = self.mtp if mtp else []
-        if tokens.shape[1] <= len(modules):
-            raise refuse(
-                "context_length", tokens.shape[1], f"{len(modules)} MTP modules look that far ahead; give at least one more"
-            )
+        self._check_length(tokens, modules)
         if mtp_loss_weight is None:
             mtp_loss_weight = self.config.mtp_loss_weight
         chosen = list(chosen) if chosen is not None else None
@@ -213,7 +222,7 @@ class DeepSeekV3:
         moe = [s.ffn for s in saved_blocks] + [d.module.block.ffn for d in depths[1:]]
         moe = [s for s in moe if hasattr(s, "routing")]
         balance = sum(s.balance_loss for s in moe)
-        counts = np.array([s.plan.counts for s in moe]).reshape(len(moe), -1)
+        counts = np.array([s.plan.counts for s in moe], dtype=np.int64).reshape(len(moe), self.config.n_routed_experts)
         mtp_loss = mtp_loss_weight * sum(losses[1:]) / len(modules) if modules else 0.0
         total = losses[0] + mtp_loss + balance
         return Losses(total, losses[0], tuple(losses[1:]), balance, counts), Saved(
@@ -230,9 +239,16 @@ class DeepSeekV3:
     def _shape(tokens: Array, depth: int) -> tuple[int, int]:
         return np.shape(tokens)[0], np.shape(tokens)[1] - depth
 
-    def _checked(self, tokens: Array) -> Array:
-        """The public edge: integers of shape (B, T), every one inside the vocabulary."""
-        tokens = np.asarray(tokens)
+    @staticmethod
+    def _check_length(tokens: Array, modules: list[MTPModule]) -> None:
+        if tokens.shape[1] <= len(modules):
+            raise refuse(
+                "context_length", tokens.shape[1], f"{len(modules)} MTP modules look that far ahead; give at least one more"
+            )
+
+    def check_tokens(self, tokens: Array) -> Array:
+        """Tokens as an array; refused unless they are integers of shape (B, T), each inside the vocabulary."""
+        tokens = _as_array(tokens, "tokens")
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
             raise MinidsError(f"tokens: expected integers of shape (batch, time), got {tokens.dtype} of shape {tokens.shape}")
         if tokens.size == 0:
@@ -241,7 +257,7 @@ class DeepSeekV3:
         return tokens
 
     def _checked_targets(self, tokens: Array, targets: Array) -> Array:
-        targets = np.asarray(targets)
+        targets = _as_array(targets, "targets")
         if targets.shape != np.shape(tokens) or not np.issubdtype(targets.dtype, np.integer):
             raise MinidsError(
                 f"targets: expected integers of the tokens' shape {np.shape(tokens)}, got {targets.dtype} of {targets.shape}"
@@ -255,3 +271,10 @@ class DeepSeekV3:
             bad = int(ids.min() if ids.min() < 0 else ids.max())
             where = tuple(int(i) for i in np.argwhere(whole == bad)[0])
             raise refuse(f"{name}{list(where)}", bad, f"token ids of this model run from 0 to {vocabulary - 1}")
+
+
+def _as_array(ids, name: str) -> Array:
+    try:
+        return np.asarray(ids)
+    except ValueError as error:  # NumPy's answer to rows of different lengths
+        raise MinidsError(f"{name}: every sequence of a batch must have the same length; pad or cut them") from error

@@ -33,8 +33,8 @@ class Parameters:
     """The parameters of a model, by name.
 
     Layers ``add`` what they need while the model is built, which allocates nothing; ``allocate`` then lays everything out,
-    matrices first, so that the part with weight decay is one slice. Buffers (the routing bias) are float32, have no gradient and
-    stay outside the flat arrays: the optimizer never sees them.
+    matrices first, so that the part with weight decay is one slice. Buffers (the routing bias) are float32, have no gradient
+    and stay outside the flat arrays: the optimizer never sees them.
     """
 
     def __init__(self):

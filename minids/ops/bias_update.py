@@ -25,8 +25,5 @@ def updated(bias: Array, counts: Array, speed: float, rule: str = "sign") -> Arr
     """bias (E,) float32 and counts (E,) → the bias of the next step, (E,) float32."""
     counts = np.asarray(counts, dtype=np.float64)
     error = counts.mean() - counts  # e
-    if rule == "sign":
-        step = np.sign(error)
-    else:
-        step = error / max(counts.mean(), 1.0)
+    step = np.sign(error) if rule == "sign" else error / max(counts.mean(), 1.0)
     return (bias + speed * step).astype(np.float32)

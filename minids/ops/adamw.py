@@ -1,0 +1,55 @@
+"""AdamW over flat arrays: Adam's step, with a weight decay of its own.
+
+With ĝ = scale · g, where ``scale`` is the factor that clips the gradient's global norm, and t = 1, 2, … the step:
+
+    m ← β₁ m + (1 − β₁) ĝ            v ← β₂ v + (1 − β₂) ĝ²
+    m̂ = m / (1 − β₁ᵗ)                v̂ = v / (1 − β₂ᵗ)
+    θ ← θ − lr ( m̂ / (√v̂ + ε) + λ θ )
+
+Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2, where lr is the schedule's rate. The decay λ acts on the
+parameter itself and does not pass through m and v: added to the gradient instead, it would be divided by √v̂ and hardly decay
+the parameters whose gradients are large. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1.
+
+There is nothing to differentiate here, hence no forward and backward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+_PIECE = 1 << 14  # elements worked on at a time: scratch arrays of this size stay in the cache
+
+
+def update(
+    values: Array,
+    grads: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    scale: float = 1.0,
+) -> None:
+    """One step on flat arrays (P,), in place on values θ, m and v. ``step`` counts from 1; grads are left as they are."""
+    first_correction, second_correction = 1 - beta1**step, 1 - beta2**step
+    for start in range(0, values.size, _PIECE):
+        own = slice(start, start + _PIECE)
+        g = grads[own] * scale
+        m[own] += (1 - beta1) * (g - m[own])  # β₁ m + (1 − β₁) ĝ
+        v[own] += (1 - beta2) * (g * g - v[own])
+        m_hat, v_hat = m[own] / first_correction, v[own] / second_correction
+        values[own] -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * values[own])
+
+
+def squared_norm(grads: Array) -> float:
+    """grads (P,) → Σ g², summed in float64: √ of it is the global norm that clipping looks at."""
+    total = 0.0
+    for start in range(0, grads.size, _PIECE):
+        piece = grads[start : start + _PIECE].astype(np.float64)
+        total += float(piece @ piece)
+    return total
