@@ -1,0 +1,1 @@
+"""From text to a trained model: corpus, tokenizer, batches, optimizer, schedule, and the loop that joins them."""

@@ -1,0 +1,169 @@
+"""Batches of training windows in a new order every epoch, and validation windows in a fixed one.
+
+DeepSeek-V3 packs documents one behind another and lets attention see across their borders ("document packing … without
+cross-sample attention masking", report, section 4.1). An epoch here does the same: documents, each as [begin] text [end],
+are laid in a shuffled order on a ring, the ring is cut into windows of T tokens from a random place on, and the windows are
+visited in a shuffled order. A window is read with the token that follows it, so
+
+    tokens  = t_0 … t_{T-1}        targets = t_1 … t_T.
+
+The ring exists only as arithmetic on positions: the encoded corpus is kept once and never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minids.errors import MinidsError, refuse
+from minids.ops.cross_entropy import IGNORE
+from minids.training.corpus import Document
+from minids.training.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStream:
+    """Encoded documents, one behind another."""
+
+    tokens: np.ndarray
+    """(n,) every document's tokens, uint16 where the vocabulary allows, else int32."""
+    starts: np.ndarray
+    """(documents + 1,) where each document begins in ``tokens``; the last entry is n."""
+
+    @classmethod
+    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
+        """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
+        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+        begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
+        encoded = [np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents]
+        if not encoded:
+            return cls(np.zeros(0, dtype), np.zeros(1, np.int64))
+        return cls(np.concatenate(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Tokens in all."""
+        return len(self.tokens)
+
+
+class Batches:
+    """An endless supply of (tokens, targets), each (B, T) int32, that can be stopped and continued exactly.
+
+    Every epoch draws one number from ``rng``; documents and windows are shuffled by a generator seeded with it. So ``rng``
+    may be shared with other users, and a state is small. Up to T − 1 tokens of an epoch fall outside its windows, others
+    each time. A batch may hold the last windows of one epoch and the first of the next.
+    """
+
+    def __init__(self, stream: TokenStream, batch_size: int, context_length: int, rng: np.random.Generator):
+        if batch_size < 1:
+            raise refuse("batch_size", batch_size, "must be at least 1")
+        if not 1 <= context_length < len(stream):
+            longest = f"the training text has {len(stream)} tokens, so it can be at most {len(stream) - 1}"
+            raise refuse("context_length", context_length, longest if context_length > 0 else "must be at least 1")
+        self.stream, self.batch_size, self.context_length, self.rng = stream, batch_size, context_length, rng
+        self.windows_per_epoch = len(stream) // context_length
+        self.epoch = -1
+        self._next_epoch()
+
+    def next(self) -> tuple[np.ndarray, np.ndarray]:
+        """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
+        parts = []
+        missing = self.batch_size
+        while missing:
+            if self.position == self.windows_per_epoch:
+                self._next_epoch()
+            part = self._windows[self.position : self.position + missing]
+            parts.append(self._gather(part))
+            self.position += len(part)
+            missing -= len(part)
+        rows = np.concatenate(parts)  # (B, T + 1)
+        return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+
+    def state(self) -> dict:
+        """Where the supply stands, ready for JSON; holds the state of ``rng`` too."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "epoch_seed": self._seed,
+            "context_length": self.context_length,
+            "tokens": len(self.stream),
+            "documents": len(self.stream.starts) - 1,
+            "generator": _plain(self.rng.bit_generator.state),
+        }
+
+    def restore(self, state: dict) -> None:
+        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment.
+
+        Raises ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others.
+        """
+        now = self.state()
+        if not isinstance(state, dict) or state.keys() != now.keys():
+            raise MinidsError(f"data state: must hold {', '.join(now)}; it is not one that this version wrote")
+        for field in ("context_length", "tokens", "documents"):
+            if state[field] != now[field]:
+                raise refuse(field, now[field], f"the run to be continued had {state[field]}; use the same text and settings")
+        if not 0 <= state["position"] <= self.windows_per_epoch:
+            raise refuse("position", state["position"], f"an epoch has {self.windows_per_epoch} windows")
+        try:
+            self.rng.bit_generator.state = state["generator"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise MinidsError(f"data state: the random generator's part cannot be used: {error}") from None
+        self._begin(state["epoch"], state["epoch_seed"])
+        self.position = state["position"]
+
+    def _next_epoch(self) -> None:
+        self._begin(self.epoch + 1, int(self.rng.integers(1 << 63, dtype=np.uint64)))
+
+    def _begin(self, epoch: int, seed: int) -> None:
+        """Lay out an epoch: the documents' order on the ring, the place of the first cut, the windows' order."""
+        self.epoch, self.position, self._seed = epoch, 0, seed
+        shuffle = np.random.default_rng(seed)
+        starts = self.stream.starts
+        order = shuffle.permutation(len(starts) - 1)
+        lengths = np.diff(starts)[order]
+        self._ends = np.cumsum(lengths)  # (documents,) where each document of this order ends on the ring
+        self._offsets = starts[order] - (self._ends - lengths)  # (documents,) from a place on the ring to one in the array
+        self._first = shuffle.integers(len(self.stream))
+        self._windows = shuffle.permutation(self.windows_per_epoch)
+
+    def _gather(self, windows: np.ndarray) -> np.ndarray:
+        """The tokens of some windows and one more each, (windows, T + 1) int32."""
+        span = np.arange(self.context_length + 1)
+        places = (self._first + windows[:, None] * self.context_length + span) % len(self.stream)
+        document = np.searchsorted(self._ends, places, side="right")
+        return self.stream.tokens[places + self._offsets[document]].astype(np.int32)
+
+
+def validation_windows(
+    tokens: np.ndarray, batch_size: int, context_length: int, max_tokens: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Consecutive windows over ``tokens`` (n,), each batch (≤ B, T) tokens and targets, int32; the same on every call.
+
+    Every token but the first is a target exactly once, up to ``max_tokens`` targets. The last window is filled up with
+    token 0 and target -100, which no loss counts; the last batch may have fewer rows.
+    """
+    for field, value in (("batch_size", batch_size), ("context_length", context_length)):
+        if value < 1:
+            raise refuse(field, value, "must be at least 1")
+    count = len(tokens) - 1 if max_tokens is None else min(len(tokens) - 1, max_tokens)
+    if count < 1:
+        raise refuse("validation", len(tokens), "a validation text of two tokens is the shortest there can be")
+    per_batch = batch_size * context_length
+    for begin in range(0, count, per_batch):
+        end = min(begin + per_batch, count)
+        rows = -(-(end - begin) // context_length)
+        inputs = np.zeros(rows * context_length, np.int32)
+        targets = np.full(rows * context_length, IGNORE, np.int32)
+        inputs[: end - begin] = tokens[begin:end]
+        targets[: end - begin] = tokens[begin + 1 : end + 1]
+        yield inputs.reshape(rows, context_length), targets.reshape(rows, context_length)
+
+
+def _plain(value: object) -> object:
+    """A bit generator's state with plain numbers and lists only: some kinds hold arrays, which JSON cannot write."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value

@@ -1,0 +1,266 @@
+"""The built-in corpus: three domains that every CPython holds or can compute, so that training needs no download.
+
+**prose** is the language reference that ``help()`` shows and the docstrings of the standard library, **code** the sources of
+its other modules, **arithmetic** generated problems with worked answers: three kinds of text as far apart as the domains of
+Figure 9 in the DeepSeek-V3 report. The first two differ a little between releases of Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import os
+import random
+import re
+import string
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from minids.errors import refuse
+
+DOMAIN_BYTES = 1_400_000
+"""Size up to which a domain is filled. CPython 3.11 to 3.13 hold 1.2 to 1.4 MB of prose, so the three are alike."""
+EXPLANATION = 0.15
+"""A module of which this share or more is docstrings gives prose; one with less gives code. None gives both: prose kept for
+validation is then not met again inside the code that is trained on."""
+SEED = 1729
+"""Of the arithmetic problems."""
+
+Text = tuple[str, bytes]
+"""Name and content."""
+
+
+def domains() -> dict[str, list[Text]]:
+    """The texts of each domain, sorted by name; the same on every call.
+
+    Raises ``MinidsError`` where Python comes without readable sources (packed applications, minimal containers).
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    explaining: list[Text] = []
+    plain: list[Text] = []
+    for name, source in _standard_library(folder):
+        docstrings = sum(map(len, _TRIPLE_QUOTED.findall(source)))
+        (explaining if docstrings >= EXPLANATION * len(source) else plain).append((name, source))
+    found = {"prose": _fill(_prose(explaining)), "code": _fill(filter(_is_code, plain)), "arithmetic": _fill(_arithmetic())}
+    if not (found["prose"] and found["code"]):
+        because = f"the standard library has no readable sources in {folder}; name a file or folder of text instead"
+        raise refuse("data", "builtin", because)
+    return found
+
+
+def _fill(texts: Iterable[Text]) -> list[Text]:
+    """Up to ``DOMAIN_BYTES`` of texts, chosen by the hash of their names: the first by name would be a narrow choice."""
+    kept, room = [], DOMAIN_BYTES
+    for name, text in sorted(texts, key=lambda named: hashlib.sha256(named[0].encode()).digest()):
+        if len(text) <= room:
+            kept.append((name, text))
+            room -= len(text)
+    return sorted(kept)
+
+
+# Prose and code.
+
+_OTHER_FOLDERS = frozenset(
+    ("test", "tests", "idle_test", "turtledemo", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages")
+)
+_TRIPLE_QUOTED = re.compile(rb'"""(.*?)"""', re.DOTALL)
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_SMALL_LETTERS_AND_SPACE = (string.ascii_lowercase + string.whitespace).encode()
+_LETTERS_AND_SPACE = (string.ascii_letters + string.whitespace + "_").encode()
+
+
+def _standard_library(folder: Path) -> Iterator[Text]:
+    """Its modules without tests and tables, by path from ``folder``."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _OTHER_FOLDERS]
+        for file in (Path(here, name) for name in files if name.endswith(".py")):
+            # _sysconfigdata holds the paths of the machine that Python was built on, locale little but a table.
+            if not file.name.startswith(("_sysconfigdata", "locale")):
+                try:
+                    yield file.relative_to(folder).as_posix(), file.read_bytes()
+                except OSError:
+                    continue
+
+
+def _portion(text: bytes, characters: bytes) -> float:
+    """How much of a text is made of these characters."""
+    return 1 - len(text.translate(None, delete=characters)) / len(text)
+
+
+def _is_code(module: Text) -> bool:
+    """Whether a module reads as code: long enough, ASCII, and no table of numbers."""
+    _, text = module
+    return len(text) >= 500 and text.isascii() and _portion(text, _LETTERS_AND_SPACE) >= 0.65
+
+
+def _prose(modules: Iterable[Text]) -> Iterator[Text]:
+    """The language reference topic by topic and the docstrings module by module; paragraphs of English, each once."""
+    passages: list[tuple[str, list[str]]] = []
+    try:
+        topics = importlib.import_module("pydoc_data.topics").topics
+        passages += [(f"help/{topic}", [text]) for topic, text in sorted(topics.items())]
+    except ImportError:  # some distributions leave it out
+        pass
+    for name, source in sorted(modules):
+        try:
+            passages.append((f"modules/{name}", list(_docstrings(ast.parse(source)))))
+        except (SyntaxError, ValueError):  # a template, or a broken encoding
+            continue
+    seen: set[str] = set()
+    for name, texts in passages:
+        paragraphs = []
+        for block in (block for text in texts for block in _BLANK_LINES.split(text)):
+            paragraph = "\n".join(map(str.strip, block.strip().split("\n")))
+            if paragraph not in seen and _is_english(paragraph):
+                seen.add(paragraph)
+                paragraphs.append(paragraph)
+        document = "\n\n".join(paragraphs) + "\n"
+        if len(document) >= 200:
+            yield name, document.encode()
+
+
+def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """The docstrings of a module or class and of what it defines, in order."""
+    if docstring := ast.get_docstring(node):  # as inspect.cleandoc leaves it
+        yield docstring
+    for child in node.body:
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _docstrings(child)
+
+
+def _is_english(paragraph: str) -> bool:
+    """Whether a paragraph is a sentence or more, and not a heading, a list of names, grammar or an interpreter session."""
+    return (
+        len(paragraph) >= 40
+        and paragraph.count(" ") >= 6
+        and ">>>" not in paragraph
+        and "::=" not in paragraph
+        and _portion(paragraph.encode(), _SMALL_LETTERS_AND_SPACE) >= 0.8
+    )
+
+
+# Arithmetic. An answer is reached by chains of equal terms, each one small step: what a small model can learn to write.
+
+_PEOPLE = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Lena", "Max", "Nora", "Omar", "Pia")
+_THINGS = ("apple", "book", "button", "card", "coin", "cup", "marble", "pencil", "shell", "stamp", "stone", "ticket")
+
+
+def _arithmetic() -> Iterator[Text]:
+    """Pages of drill and pages of problems; half of all numbers have one digit, so that small sums come back often."""
+    draw = random.Random(SEED).random  # the one method whose sequence Python promises to keep
+
+    def number(low: int, high: int) -> int:
+        return low + int(draw() * (high - low + 1))
+
+    size = 0
+    page = 0
+    while size < DOMAIN_BYTES:
+        page += 1
+        if page % 3 == 0:
+            drill = (_DRILL[number(0, 3)](number(0, 9), number(1, 9)) for _ in range(150))
+            text = "Drill\n\n" + "\n".join(drill) + "\n"
+        else:
+            problems = []
+            for _ in range(20):
+                problem = _PROBLEMS[number(0, len(_PROBLEMS) - 1)]
+                who, thing = _PEOPLE[number(0, len(_PEOPLE) - 1)], _THINGS[number(0, len(_THINGS) - 1)]
+                problems.append(problem(who, thing, number(1, 9 if draw() < 0.5 else 99), number(1, 9 if draw() < 0.5 else 99)))
+            text = "Problems\n\n" + "\n\n".join(problems) + "\n"
+        size += len(text)
+        yield f"page {page:04}", text.encode()
+
+
+_DRILL: tuple[Callable[[int, int], str], ...] = (
+    lambda a, b: f"{a} + {b} = {a + b}",
+    lambda a, b: f"{a + b} - {b} = {a}",
+    lambda a, b: f"{a} * {b} = {a * b}",
+    lambda a, b: f"{a * b} / {b} = {a}",
+)
+
+
+def _sum(a: int, b: int) -> str:
+    """47 + 25 = 60 + 12 = 72: tens and ones apart."""
+    steps = f"{a - a % 10 + b - b % 10} + {a % 10 + b % 10} = " if a > 9 and b > 9 else ""
+    return f"{a} + {b} = {steps}{a + b}"
+
+
+def _difference(a: int, b: int) -> str:
+    """52 - 27 = 32 - 7 = 25: the tens first."""
+    steps = f"{a - b + b % 10} - {b % 10} = " if b > 9 and b % 10 else ""
+    return f"{a} - {b} = {steps}{a - b}"
+
+
+def _product(a: int, b: int) -> str:
+    """14 * 6 = 60 + 24 = 84: tens and ones of the first factor apart."""
+    steps = f"{(a - a % 10) * b} + {a % 10 * b} = " if a > 9 and a % 10 else ""
+    return f"{a} * {b} = {steps}{a * b}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+# Each takes a name, a thing and two numbers from 1 to 99, and gives the lines of a question and of its answer.
+
+
+def _calculate(who: str, thing: str, a: int, b: int) -> str:
+    return f"What is {a} + {b}?\n{_sum(a, b)}."
+
+
+def _gain(who: str, thing: str, a: int, b: int) -> str:
+    question = f"{who} has {_count(a, thing)} and gets {b} more. How many {thing}s does {who} have now?"
+    return f"{question}\n{_sum(a, b)}. {who} has {_count(a + b, thing)} now."
+
+
+def _lose(who: str, thing: str, a: int, b: int) -> str:
+    a, b = max(a, b), min(a, b)
+    question = f"{who} had {_count(a, thing)} and gave away {b}. How many {thing}s does {who} have now?"
+    return f"{question}\n{_difference(a, b)}. {who} has {_count(a - b, thing)} now."
+
+
+def _compare(who: str, thing: str, a: int, b: int) -> str:
+    other = _PEOPLE[_PEOPLE.index(who) - 1]
+    question = f"{who} has {_count(a, thing)} and {other} has {b}. Who has more?"
+    if a == b:
+        return f"{question}\n{a} = {b}. They have the same."
+    more = who if a > b else other
+    return f"{question}\n{_difference(max(a, b), min(a, b))}. {more} has {abs(a - b)} more."
+
+
+def _buy(who: str, thing: str, a: int, b: int) -> str:
+    b = 2 + b % 8
+    question = f"One {thing} costs {a} cents. {who} buys {b} {thing}s. How much is that?"
+    return f"{question}\n{_product(a, b)}. That is {_count(a * b, 'cent')}."
+
+
+def _share(who: str, thing: str, a: int, b: int) -> str:
+    b = 2 + b % 8
+    question = f"{who} shares {a * b} {thing}s among {b} friends. How many does each friend get?"
+    return f"{question}\n{a * b} / {b} = {a}. Each friend gets {_count(a, thing)}."
+
+
+def _pack(who: str, thing: str, a: int, b: int) -> str:
+    box = 2 + b % 8
+    full, over = divmod(a, box)
+    question = f"{who} packs {_count(a, thing)} in boxes of {box}. How many boxes are full, and how many {thing}s are over?"
+    return f"{question}\n{full} * {box} = {full * box}. {a} - {full * box} = {over}. Full: {full}. Over: {over}."
+
+
+def _continue(who: str, thing: str, a: int, b: int) -> str:
+    b = 1 + b % 10
+    row = ", ".join(str(a + i * b) for i in range(4))
+    return f"{who} counts {row}. What comes next?\nThe step is {b}. {a + 3 * b} + {b} = {a + 4 * b}."
+
+
+_PROBLEMS: tuple[Callable[[str, str, int, int], str], ...] = (
+    _calculate,
+    _gain,
+    _lose,
+    _compare,
+    _buy,
+    _share,
+    _pack,
+    _continue,
+)
