@@ -1,0 +1,100 @@
+"""A claim of a paper beside the arithmetic: what is printed, what comes out, and how far the two agree.
+
+A claim is a function that computes; ``Registry.claim`` records what it is compared with. The verdict is no opinion but follows
+from the printed number and the worth of its last digit:
+
+    rounded          the computed number rounds to the printed one; for whole numbers, is the printed one
+    cut              the printed number is the computed one with digits cut off
+    rounded up       it is the next higher one
+    within 0.5 %     none of these, but close
+    differs          further apart: then ``words`` says why
+    not printed      there is nothing to compare with
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+Values = float | tuple[float, ...]
+
+VERDICTS = ("rounded", "cut", "rounded up", "within 0.5 %", "differs")
+"""From best to worst; a claim of several numbers gets its worst."""
+
+
+class Claim(NamedTuple):
+    """One checkable statement."""
+
+    name: str
+    title: str
+    unit: str
+    printed: tuple[float, ...]
+    """Numbers in print, in the order of the computed ones; empty where nobody printed any."""
+    digit: tuple[float, ...]
+    """Worth of the last digit of each; 0 where they are exact."""
+    formula: str
+    source: str
+    words: str
+    """What to know about the agreement, or why there is none; may be empty where all is well."""
+    compute: Callable[[], Values]
+
+    def computed(self) -> tuple[float, ...]:
+        """The numbers, always as a tuple."""
+        return _tuple(self.compute())
+
+    def verdict(self) -> str:
+        """How far printed and computed numbers agree, as described above."""
+        if not self.printed:
+            return "not printed"
+        trios = zip(self.computed(), self.printed, self.digit, strict=True)
+        return max((compare(value, printed, digit) for value, printed, digit in trios), key=VERDICTS.index)
+
+
+class Registry:
+    """A list of claims that fills itself."""
+
+    def __init__(self):
+        self.claims: list[Claim] = []
+
+    def claim(self, title, formula, source, printed: Values = (), digit: Values = 0.0, unit="", words=""):
+        """Decorator: put the function below on the list and leave it as it is. One ``digit`` may serve several numbers."""
+
+        def register(function):
+            numbers = _tuple(printed)
+            digits = digit if isinstance(digit, tuple) else (digit,) * len(numbers)
+            self.claims.append(Claim(function.__name__, title, unit, numbers, digits, formula, source, words, function))
+            return function
+
+        return register
+
+
+def compare(value: float, printed: float, digit: float) -> str:
+    """Verdict on one pair; ``digit`` is the worth of the last printed digit."""
+    slack = 1e-9 * abs(value)  # of binary fractions such as 1.85
+    if abs(value - printed) <= digit / 2 + slack:
+        return "rounded"
+    if abs(value - printed) < digit - slack:
+        return "cut" if abs(value) > abs(printed) else "rounded up"
+    return "within 0.5 %" if abs(value / printed - 1) <= 0.005 else "differs"
+
+
+def format_claims(claims: Iterable[Claim], width: int = 98) -> str:
+    """One paragraph a claim: verdict, printed and computed numbers, formula, source, and the words."""
+    lines = []
+    for c in claims:
+        lines.append(f"{c.title:<{width - 16}.{width - 16}} {c.verdict():>15}")
+        printed = f"printed {_numbers(c.printed)}; " if c.printed else ""
+        rest = [f"{printed}computed {_numbers(c.computed())} {c.unit}".rstrip(), f"{c.formula}   [{c.source}]", c.words]
+        for text in filter(None, rest):
+            lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def _tuple(values: Values) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    """Whole numbers with separators, others to nine digits."""
+    return " and ".join(f"{v:,.0f}" if float(v).is_integer() and abs(v) >= 1 else f"{v:.9g}" for v in values)

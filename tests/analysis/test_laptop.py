@@ -1,0 +1,51 @@
+"""What the reader's own machine can do."""
+
+import pytest
+
+from minids import MinidsError
+from minids.analysis import laptop
+from minids.presets import PRESETS, model_preset
+
+V3 = model_preset("deepseek-v3")
+
+
+def test_v3_on_a_laptop_takes_geological_time():
+    run = laptop.training_time(V3, flops_per_second=2e11)
+    assert round(run.years, -3) == 587_000
+    assert laptop.training_time(V3, flops_per_second=4e11).seconds == run.seconds / 2
+    with pytest.raises(MinidsError, match="flops_per_second"):
+        laptop.training_time(V3, 0)
+
+
+def test_measured_speed_is_a_speed():
+    assert laptop.measure_flops_per_second(size=128, seconds=0.001) > 1e6
+
+
+def test_what_fits_into_16_gib():
+    fits = {(f.preset, f.form): f for f in laptop.what_fits(16 * 2**30)}
+    assert len(fits) == 3 * len(PRESETS)
+    assert fits["deepseek-v2-lite", "fp8"].fits and not fits["deepseek-v2-lite", "bf16"].fits
+    assert not fits["deepseek-v3", "fp8"].fits and fits["deepseek-v3", "fp8"].context == 0
+    lite = fits["deepseek-v2-lite", "fp8"]
+    assert lite.context == (16 * 2**30 - 15_706_484_224) // (27 * 576 * 2)
+    assert fits["tiny", "fp32"].context == model_preset("tiny").max_position_embeddings
+
+
+def test_pieces_of_v3_that_fit():
+    pieces = laptop.pieces_that_fit(V3, 16 * 2**30)
+    assert pieces.experts == 2**34 // 44_040_192 == 390
+    assert pieces.moe_blocks == 1 and pieces.dense_blocks == 2**34 // 583_483_392
+    assert laptop.pieces_that_fit(V3, 16 * 2**30, "bf16").moe_blocks == 0
+    assert laptop.pieces_that_fit(V3, 2**40).share == 1
+    with pytest.raises(MinidsError, match="form"):
+        laptop.pieces_that_fit(V3, 1, "int4")
+    with pytest.raises(MinidsError, match="memory"):
+        laptop.what_fits(0)
+
+
+def test_report_tells_all_of_it():
+    text = laptop.format_laptop(16 * 2**30, 2e11)
+    assert all(len(line) < 100 for line in text.splitlines())
+    assert "3.71e+24 FLOP: 587,298.9 years" in text
+    assert "2.56% of it: 390 experts, or 1 MoE blocks, or 29 dense blocks" in text
+    assert sum("does not fit" in line for line in text.splitlines()) == sum(not f.fits for f in laptop.what_fits(16 * 2**30))
