@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 import typing
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -166,8 +166,9 @@ class ModelConfig:
         for name in ("norm_topk_prob", "rope_interleave", "attention_bias", "tie_word_embeddings", "seq_aux"):
             if not isinstance(getattr(self, name), bool):
                 raise refuse(name, getattr(self, name), "must be true or false")
-        for name in ("routed_scaling_factor", "rope_theta", "rms_norm_eps"):
+        for name in ("routed_scaling_factor", "rms_norm_eps"):
             _finite(self, name, above=0.0)
+        _finite(self, "rope_theta", above=1.0)  # at 1 all pairs turn alike, and YaRN divides by its logarithm, 0
         for name in ("initializer_range", "bias_update_speed", "aux_loss_alpha", "mtp_loss_weight"):
             _finite(self, name, at_least=0.0)
         _choices(self)
@@ -204,7 +205,7 @@ class ModelConfig:
                 f"must not be above num_hidden_layers = {self.num_hidden_layers}",
             )
         if experts % groups:
-            divisors = [g for g in range(1, experts + 1) if experts % g == 0]
+            divisors = [g for g in range(1, min(experts, 1024) + 1) if experts % g == 0]
             raise refuse(
                 "n_group", groups, f"must divide n_routed_experts = {experts} evenly: one of {', '.join(map(str, divisors))}"
             )
@@ -328,7 +329,7 @@ class TrainConfig:
         for name in ("warmup_steps", "sample_every", "seed"):
             _whole(self, name, at_least=0)
         _whole(self, "bpe_vocab_size", at_least=300)
-        for name in ("learning_rate", "adam_eps"):
+        for name in ("learning_rate", "adam_eps", "validation_share"):
             _finite(self, name, above=0.0)
         for name in ("decay_to", "final_to", "mtp_late_factor", "weight_decay", "clip_norm"):
             _finite(self, name, at_least=0.0)
@@ -370,7 +371,7 @@ def _whole(config, name: str, at_least: int, prefix: str = "") -> None:
 
 def _finite(config, name: str, above: float | None = None, at_least: float | None = None, prefix: str = "") -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise refuse(prefix + name, value, "must be a finite number")
     if above is not None and not value > above:
         raise refuse(prefix + name, value, f"must be above {above:g}")

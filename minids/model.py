@@ -62,7 +62,7 @@ class DeepSeekV3:
         self.config = config
         self.dtype = np.dtype(dtype)
         self.tokenizer = None  # set by `minids.load` where the folder has one
-        self._build()
+        self._build(Parameters())
         self.parameters.allocate(self.dtype)
         if seed is not None:
             self.parameters.initialise(np.random.default_rng(seed), config.initializer_range)
@@ -73,11 +73,11 @@ class DeepSeekV3:
         """The names and shapes of all parameters, without a weight: for 671 billion of them too."""
         model = cls.__new__(cls)
         model.config = config
-        model._build()
+        model._build(Parameters())
         return model.parameters
 
-    def _build(self):
-        self.parameters = Parameters()
+    def _build(self, parameters: Parameters):
+        self.parameters = parameters
         c, p = self.config, self.parameters
         self.embed_tokens = Embedding(p, "model.embed_tokens", c.vocab_size, c.hidden_size)
         self.blocks = [Block(c, p, index) for index in range(c.num_hidden_layers)]
@@ -118,11 +118,11 @@ class DeepSeekV3:
         tokens and targets (B, T): targets[b, t] is the token after tokens[b, t], or -100 where it does not count.
         ``chosen`` prescribes the experts of every MoE layer, as ``choices`` returns them.
         """
-        return self._forward(tokens, targets, None, mtp, chosen)[0]
+        return self.forward(tokens, targets, None, mtp, chosen)[0]
 
     def choices(self, tokens: Array, targets: Array) -> list[Array]:
         """The experts chosen in every MoE layer, (N, K) each: what ``chosen`` takes."""
-        saved = self._forward(tokens, targets, None, True, None)[1]
+        saved = self.forward(tokens, targets)[1]
         ffns = [s.ffn for s in saved.blocks] + [d.module.block.ffn for d in saved.depths[1:]]
         return [s.routing.chosen for s in ffns if hasattr(s, "routing")]
 
@@ -150,7 +150,7 @@ class DeepSeekV3:
         """
         if mtp_loss_weight is None:
             mtp_loss_weight = self.config.mtp_loss_weight
-        losses, saved = self._forward(tokens, targets, mtp_loss_weight, True, chosen)
+        losses, saved = self.forward(tokens, targets, mtp_loss_weight, True, chosen)
         depths = len(self.mtp)
         # From the deepest module up: d_hidden is the gradient of h^k, which depth k + 1 and the head at depth k both read.
         d_hidden = None
@@ -200,7 +200,15 @@ class DeepSeekV3:
         hidden, saved = module.forward(embedding, hidden[:, : embedding.shape[1]], rotary, choice)
         return hidden, saved_embedding, saved
 
-    def _forward(self, tokens, targets, mtp_loss_weight, mtp, chosen) -> tuple[Losses, Saved]:
+    def forward(
+        self,
+        tokens: Array,
+        targets: Array,
+        mtp_loss_weight: float | None = None,
+        mtp: bool = True,
+        chosen: list[Array] | None = None,
+    ) -> tuple[Losses, Saved]:
+        """The losses of a batch, and all that the backward pass needs. Arguments as for ``losses``."""
         tokens, targets = self.check_tokens(tokens), self._checked_targets(tokens, targets)
         modules = self.mtp if mtp else []
         self._check_length(tokens, modules)

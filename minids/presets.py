@@ -169,9 +169,9 @@ _MODELS = {
 }
 
 _RUNS = {
-    "tiny": TrainConfig(),
-    "small": TrainConfig(steps=2000, context_length=256, batch_size=8, learning_rate=2e-3),
-    "laptop": TrainConfig(steps=2500, context_length=256, batch_size=8, learning_rate=2e-3, tokenizer="bpe"),
+    "tiny": TrainConfig(steps=600, batch_size=8, context_length=256),
+    "small": TrainConfig(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
+    "laptop": TrainConfig(steps=2500, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
 }
 
 PRESETS = tuple(_MODELS)

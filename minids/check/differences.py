@@ -1,0 +1,130 @@
+"""Numerical derivatives: what a gradient is checked against.
+
+With outputs y and a fixed cotangent dy the number s = Σ y·dy is differentiated by central differences,
+
+    D(h) = Σ dy · (y(x + h) − y(x − h)) / 2h  =  s' + c h² + O(h⁴),
+
+and two steps are combined so that the h² term cancels (Richardson): (4 D(h/2) − D(h)) / 3. The truncation left is of order h⁴
+and the round-off of order ε/h, so the step ε^(1/5), about 7e-4 of the argument's scale in float64, balances them near 1e-12.
+Subtracting the outputs before summing lets every output that does not move cancel exactly.
+
+Where D(h) and D(h/2) disagree the function bends too sharply for the step (a peaked softmax): it is tried again 16 and 256
+times smaller, and the estimate whose two steps agree best is kept. The function alone decides this, never the gradient under
+test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .case import Array, at, precision
+from .nested import is_float, leaves
+from .report import Broken, Finding
+
+STEPS_AGREE = 1e-5  # D(h) and D(h/2) this close leave a truncation near the square of it
+
+
+class Slope(NamedTuple):
+    value: float
+    noise: float  # round-off the value carries
+    spread: float  # |D(h) − D(h/2)|
+
+
+class Differences:
+    """Derivatives of Σ y·dy at one point.
+
+    run: evaluates the function on ``arrays``, which are moved in place and put back.
+    outputs: what it gave at this point; the integer ones must stay as they are. cotangent: dy of every float output.
+    step: a fixed h, or None for one that follows the scale of the argument.
+    """
+
+    def __init__(self, run: Callable, arrays: dict[str, Array], outputs, cotangent: list[Array], step: float | None):
+        self.run, self.arrays, self.step = run, arrays, step
+        self.rough: dict[str, str] = {}  # argument → its first element where no step gives a steady slope
+        pairs = [(path, np.asarray(leaf)) for path, leaf in leaves(outputs) if leaf is not None]
+        self.paths = [path for path, _ in pairs]
+        self.choices = [array.copy() if not is_float(array) else None for _, array in pairs]
+        self.unit = max(precision(array.dtype) for _, array in pairs if is_float(array))
+        self.cotangent = np.concatenate([np.ravel(dy) for dy in cotangent])
+        self.magnitude = np.abs(self.cotangent)
+
+    def element(self, name: str, index: int) -> Slope:
+        """The derivative by one element of an argument, given by its flat index."""
+        flat = self.arrays[name].reshape(-1)
+        start = flat[index]
+
+        def move(delta: float) -> float:
+            flat[index] = start + delta
+            return float(flat[index])
+
+        where = f"{name}{at(np.unravel_index(index, self.arrays[name].shape))}"
+        slope = self._slope(move, self._start_step(name, abs(start)), where)
+        flat[index] = start
+        return slope
+
+    def direction(self, name: str, unit_vector: Array) -> Slope:
+        """The derivative along a direction in the space of one argument: it sees every element at once."""
+        array = self.arrays[name]
+        start = array.copy()
+
+        def move(delta: float) -> float:
+            array[...] = start + delta * unit_vector
+            return delta
+
+        slope = self._slope(move, self._start_step(name, 0.0), name)
+        array[...] = start
+        return slope
+
+    def _start_step(self, name: str, size: float) -> float:
+        if self.step is not None:
+            return self.step
+        spread = float(np.sqrt(np.mean(np.square(self.arrays[name])))) or 1.0
+        return self.unit**0.2 * min(1.0, max(size, spread))
+
+    def _slope(self, move: Callable[[float], float], step: float, where: str) -> Slope:
+        best = None
+        for _ in range(3):
+            coarse, coarse_noise = self._central(move, step, where)
+            fine, fine_noise = self._central(move, step / 2, where)
+            noise = (4 * fine_noise + coarse_noise) / 3
+            slope = Slope((4 * fine - coarse) / 3, noise, abs(coarse - fine))
+            best = slope if best is None or not best.spread <= slope.spread else best  # so written, NaN is replaced
+            if best.spread <= STEPS_AGREE * abs(fine) + noise:
+                return best
+            step /= 16
+        if not np.isfinite(best.value):
+            raise Broken(Finding("forward", f"gives NaN or inf when {where} is moved by {step * 16:.1e}."))
+        if best.spread > 1e-3 * abs(best.value) + best.noise:
+            self.rough.setdefault(where.partition("[")[0], where)
+        return best
+
+    def _central(self, move: Callable[[float], float], step: float, where: str) -> tuple[float, float]:
+        """D(step), and the round-off of D: a few ε of every output that moved, over the step."""
+        high = move(step)
+        up = self._outputs(where, step)
+        low = move(-step)
+        down = self._outputs(where, step)
+        width = high - low
+        value = float(self.cotangent @ (up - down)) / width
+        noise = 16 * self.unit * float(self.magnitude @ (np.abs(up) * (up != down))) / width
+        return value, noise
+
+    def _outputs(self, where: str, step: float) -> Array:
+        """All float outputs in one fresh vector. An integer output that changed is a choice that flipped: no derivative."""
+        floats = []
+        results = [leaf for _, leaf in leaves(self.run()) if leaf is not None]
+        for path, choice, result in zip(self.paths, self.choices, results, strict=True):
+            if choice is None:
+                floats.append(np.array(result, np.float64).reshape(-1))
+            elif not np.array_equal(choice, result):
+                raise Broken(_flipped(path, where, step))
+        return floats[0] if len(floats) == 1 else np.concatenate(floats)
+
+
+def _flipped(path: str, where: str, step: float) -> Finding:
+    choice = path.removeprefix("y.") if path.startswith("y.") else "experts"  # what an output without a name most likely is
+    text = f"the integer output {path} changed when {where} was moved by {step:.1e}: the choice of {choice} flipped; freeze it."
+    return Finding("forward", text, "two scores are nearly equal; pass the choice with frozen=, or use other inputs.")

@@ -1,0 +1,308 @@
+"""What may have gone wrong with an array, each guess tried on the numbers themselves.
+
+A hypothesis is a small function: it repairs the array the way its mistake would be repaired and looks whether that makes it
+right. It answers with the sentence that tells the learner, or with None. The tables at the end are read from the top and the
+first answer is given, so the special comes before the general. A notebook adds its own with ``HYPOTHESES.insert(0, mine)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .case import Array, Case, relative_error
+
+Hypothesis = Callable[[Case], "str | None"]
+
+
+# --- The whole array is wrong in one simple way.
+
+
+def gradient_of_another(case: Case) -> str | None:
+    for name, want in case.others.items():
+        if np.any(np.nan_to_num(want)) and case.same(case.got, want):
+            return f"this is what {name} should be: are they returned in another order?"
+    return None
+
+
+def zero_everywhere(case: Case) -> str | None:
+    if np.any(case.got):
+        return None
+    if case.is_gradient:
+        return "it is zero everywhere: no gradient arrives. Is something detached, or never added?"
+    return "it is zero everywhere: is the result ever written?"
+
+
+def should_be_zero(case: Case) -> str | None:
+    if np.all(np.abs(case.want[case.known]) <= np.max(case.noise, initial=0.0)):
+        return "it should be zero everywhere: nothing depends on this here."
+    return None
+
+
+def sign_flipped(case: Case) -> str | None:
+    return "the sign is flipped: minus yours is right." if case.same(-case.got) else None
+
+
+def constant_factor(case: Case) -> str | None:
+    """One factor repairs all. It is fitted by least squares, then looked for among the sizes: a sum that was averaged (or never
+    taken) is off by a size, a forgotten 1/√d_h by a root."""
+    got, want = case.got[case.known], case.want[case.known]
+    factor = float(got @ want) / (float(got @ got) or math.nan)
+    if not math.isfinite(factor) or factor == 0 or abs(factor - 1) < 1e-3 or not case.same(factor * case.got):
+        return None
+    sign = " and has the wrong sign" if factor < 0 else ""
+    small, times = abs(factor) > 1, max(abs(factor), 1 / abs(factor))
+    text = f"your {case.name} is {times:#.4g}× too {'small' if small else 'large'}{sign}"
+    return text + _meaning_of(case, times, small)
+
+
+def _meaning_of(case: Case, times: float, small: bool) -> str:
+    for number, is_root in ((round(times), False), (round(times * times), True)):
+        exact = math.sqrt(number) if is_root else number
+        if number < 2 or abs(times - exact) > 1e-4 * times:
+            continue
+        meaning, over = next(case.meanings(number), (None, None))
+        if meaning is None:
+            continue
+        if is_root:
+            times_applied = "applied once too often" if small else "missing"
+            return f"; that is the square root of {number}, and {number} is {meaning}: is a scale 1/√{number} {times_applied}?"
+        if small:
+            return f"; {number} is {meaning}: was it averaged over {over} instead of summed, or is only one of them counted?"
+        return f"; {number} is {meaning}: was it summed over {over} instead of averaged, or added once for each?"
+    if abs(times - 2) < 1e-3:
+        return ": is one of two equal parts missing?" if small else ": is something added twice?"
+    return "."
+
+
+def transposed(case: Case) -> str | None:
+    axes = range(case.got.ndim - 1, -1, -1)
+    for second, first in itertools.combinations(axes, 2):
+        if case.got.shape[first] == case.got.shape[second] > 1 and case.same(case.got.swapaxes(first, second)):
+            return f"it is transposed: right after swapping axes {first} and {second}."
+    return None
+
+
+def permuted_last_axis(case: Case) -> str | None:
+    """RoPE's two layouts: pairs side by side (interleaved), or all first components before all second ones (half-split)."""
+    width = case.got.shape[-1] if case.got.ndim else 0
+    if width < 4 or width % 2:
+        return None
+    split = np.concatenate([np.arange(0, width, 2), np.arange(1, width, 2)])
+    if case.same(case.got[..., split]):
+        return "right after re-ordering the last axis: yours is interleaved (pairs side by side), expected is half-split."
+    if case.same(case.got[..., np.argsort(split)]):
+        return "right after re-ordering the last axis: yours is half-split, expected is interleaved (pairs side by side)."
+    return None
+
+
+def reversed_or_shifted(case: Case) -> str | None:
+    for axis in range(case.got.ndim):
+        if case.got.shape[axis] < 3:
+            continue
+        if case.same(np.flip(case.got, axis)):
+            return f"{case.axis_name(axis)} runs backwards: right after flipping it."
+        inner = np.arange(case.got.shape[axis] - 1)
+        for shift, direction in ((1, "later"), (-1, "earlier")):
+            aligned = case.part(axis, inner if shift == 1 else inner + 1)
+            if np.any(aligned.got) and aligned.same(np.take(case.got, inner + 1 if shift == 1 else inner, axis)):
+                return f"off by one along {case.axis_name(axis)}: every entry stands one index {direction} than it should."
+    return None
+
+
+def missing_multiplier(case: Case) -> str | None:
+    with np.errstate(all="ignore"):
+        for name, array in case.arrays.items():
+            if array.size < 2 or not _spreads(array.shape, case.want.shape):
+                continue
+            if case.same(case.got * array):
+                return f"right after multiplying by {name}: is that factor missing?"
+            if case.same(case.got / array):
+                return f"right after dividing by {name}: is that factor applied once too often?"
+    return None
+
+
+def turned_pairs(case: Case) -> str | None:
+    """RoPE keeps the length of every pair and changes its angle, forward and backward."""
+    width = case.got.shape[-1] if case.got.ndim else 0
+    if width < 2 or width % 2:
+        return None
+    for layout, halves in (
+        ("(2i, 2i+1)", lambda x: (x[..., ::2], x[..., 1::2])),
+        (f"(i, i+{width // 2})", lambda x: (x[..., : width // 2], x[..., width // 2 :])),
+    ):
+        if case.same(np.hypot(*halves(case.got)), np.hypot(*halves(case.want))):
+            direction = "the gradient turns by minus the angle." if case.is_gradient else "look at positions and frequencies."
+            return f"every pair {layout} of the last axis has the right length and the wrong angle, as in RoPE: {direction}"
+    return None
+
+
+def missing_mean_term(case: Case) -> str | None:
+    """Softmax and the norms subtract a (weighted) mean over the last axis in the backward pass: dz = p (dp − Σ p dp),
+    dx = rstd (u − n mean(u n)). Without it each row is off by a constant, or by a multiple of p or of x."""
+    if case.got.ndim == 0 or case.known.sum(axis=-1).min(initial=3) < 3:
+        return None  # one or two known entries of a row fit any term
+    tail = "is the term missing that subtracts the mean over the last axis, as in softmax and RMSNorm backward?"
+    if case.same(case.got + _row_fit(case, np.ones_like(case.got))):
+        return f"each row of the last axis is off by an additive constant: {tail}"
+    for name, array in case.arrays.items():
+        if array.shape == case.got.shape and case.same(case.got + _row_fit(case, array)):
+            return f"each row of the last axis is off by a multiple of {name}: {tail}"
+    return None
+
+
+def factor_per_row(case: Case) -> str | None:
+    """One factor per row or per column. Only where two known entries share it, else anything would fit."""
+    if case.got.ndim < 2:
+        return None
+    got, want = np.where(case.known, case.got, 0.0), np.nan_to_num(case.want)
+    for axis, what, which in (
+        (-1, "row (along the last axis)", "a normaliser of the row (rstd, the sum of the softmax) is missing or misplaced"),
+        (tuple(range(case.got.ndim - 1)), "column (index of the last axis)", "a gain per column is missing or misplaced"),
+    ):
+        known = case.known.sum(axis=axis)
+        if known.min() < 2:
+            continue
+        with np.errstate(all="ignore"):
+            factor = np.sum(got * want, axis=axis, keepdims=True) / np.sum(got * got, axis=axis, keepdims=True)
+        if np.isfinite(factor).all() and case.same(case.got * factor):
+            return f"every {what} is right up to a factor of its own, {factor.min():.3g} to {factor.max():.3g}: {which}."
+    return None
+
+
+def nearly_right(case: Case) -> str | None:
+    """Small against the largest entry. Asked first: what is off by so little fits many other stories by chance."""
+    want = np.abs(case.want[case.known & np.isfinite(case.want)])
+    difference = np.abs(case.got - case.want)[case.known]
+    if case.tolerance > 0 and difference.max(initial=0.0) <= 1e-4 * want.max(initial=0.0):
+        return "nearly right: float32 somewhere inside, a slightly different constant (an ε, a scale), or a small term missing?"
+    return None
+
+
+# --- The shape is wrong.
+
+
+def missing_sum(case: Case) -> str | None:
+    """An input that was broadcast gets the sum over the axes it was spread along."""
+    for count in range(1, case.got.ndim + 1):
+        for axes in itertools.combinations(range(case.got.ndim), count):
+            for keepdims in (False, True):
+                if case.same(case.got.sum(axis=axes, keepdims=keepdims)):
+                    sizes = "; ".join(_named(case, case.got.shape[axis]) for axis in axes)
+                    which = f"axis {axes[0]}" if count == 1 else f"axes {', '.join(map(str, axes))}"
+                    return f"right after summing over {which} ({sizes}): the sum over what it was broadcast along is missing."
+    return None
+
+
+def summed_too_much(case: Case) -> str | None:
+    if not case.known.all():
+        return None
+    for count in range(1, case.want.ndim + 1):
+        for axes in itertools.combinations(range(case.want.ndim), count):
+            for keepdims in (False, True):
+                total = case.want.sum(axis=axes, keepdims=keepdims)
+                if total.shape == case.got.shape and np.all(relative_error(case.got, total) <= max(10 * case.tolerance, 1e-6)):
+                    return f"it is the right one summed over axis {', '.join(map(str, axes))}: leave that sum out."
+    return None
+
+
+def axes_reordered(case: Case) -> str | None:
+    if case.got.ndim == case.want.ndim <= 5:
+        for order in itertools.permutations(range(case.got.ndim)):
+            if case.same(case.got.transpose(order)):
+                return f"it is transposed: right after .transpose{order}."
+    return None
+
+
+def only_reshaped(case: Case) -> str | None:
+    if case.got.size == case.want.size and case.same(case.got.reshape(case.want.shape)):
+        return f"the numbers are right: it only wants .reshape{case.want.shape}."
+    return None
+
+
+# --- Where it is wrong.
+
+
+def location(case: Case) -> tuple[str, Case | None]:
+    """Where the wrong entries lie, and the case cut down to there; ("", None) where that tells nothing."""
+    wrong, known = case.wrong, case.known
+    if case.got.ndim >= 2 and case.got.shape[-1] == case.got.shape[-2] > 2:
+        above = np.triu(np.ones(case.got.shape[-2:], bool), 1)
+        if not wrong[..., ~above].any() and wrong[..., above].all():
+            return "wrong only above the diagonal of the last two axes (where keys are in the future): look at the mask.", None
+    best: tuple[float, int, Array] | None = None
+    for axis in range(case.got.ndim):
+        others = tuple(i for i in range(case.got.ndim) if i != axis)
+        bad, seen = wrong.any(axis=others), known.any(axis=others)
+        share = bad.sum() / max(seen.sum(), 1)
+        if share < 1 and seen.sum() > 1 and (best is None or share < best[0]):
+            best = (share, axis, bad)
+    if best is None:
+        return "", None
+    _, axis, bad = best
+    indices, length, named = np.flatnonzero(bad), bad.size, case.axis_name(axis)
+    first, is_run = int(indices[0]), bool(np.all(np.diff(indices) == 1))
+    if is_run and indices[-1] == length - 1 and first == 1 and length > 2:
+        text = f"right at index 0 of {named} and wrong later: look at offsets and positions."
+    elif is_run and indices[-1] == length - 1 and len(indices) > 1:
+        text = f"right up to index {first - 1} of {named} and wrong from {first} on: look at offsets, chunks and splits."
+    elif is_run and first == 0 and len(indices) > 1:
+        text = f"wrong up to index {indices[-1]} of {named} and right from {indices[-1] + 1} on: look at offsets and splits."
+    else:
+        shown = ", ".join(str(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
+        rest = f"right at the other {length - len(indices)} of {length}"
+        text = f"wrong only at index {shown} of {named}, {rest}: masked, padded or last ones?"
+    return text, case.part(axis, indices)
+
+
+# --- What several of them need.
+
+
+def _spreads(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is broadcast to exactly ``to``."""
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def _row_fit(case: Case, basis: Array) -> Array:
+    """Per row, the multiple of ``basis`` that best explains want − got where it is known (least squares)."""
+    missing = np.where(case.known, case.want - case.got, 0.0)
+    shown = np.where(case.known, basis, 0.0)
+    with np.errstate(all="ignore"):
+        multiple = np.sum(missing * shown, axis=-1, keepdims=True) / np.sum(shown * shown, axis=-1, keepdims=True)
+    return np.nan_to_num(multiple) * basis
+
+
+def _named(case: Case, size: int) -> str:
+    meaning = next(case.meanings(size), None)
+    return f"{size}, {meaning[0]}" if meaning else f"of size {size}"
+
+
+HYPOTHESES: list[Hypothesis] = [
+    zero_everywhere,
+    should_be_zero,
+    nearly_right,
+    sign_flipped,
+    constant_factor,
+    gradient_of_another,
+    transposed,
+    permuted_last_axis,
+    reversed_or_shifted,
+    missing_multiplier,
+    missing_mean_term,
+]
+"""For an array of the right shape: one repair makes all of it right."""
+
+IN_PART: list[Hypothesis] = [zero_everywhere, sign_flipped, constant_factor]
+"""For the wrong part of an array that is right elsewhere."""
+
+LOOSE: list[Hypothesis] = [turned_pairs, factor_per_row]
+"""If none of those fits: repairs with so much freedom that they would also fit the mistakes above."""
+
+SHAPE_HYPOTHESES: list[Hypothesis] = [axes_reordered, only_reshaped, missing_sum, gradient_of_another, summed_too_much]
+"""For an array of the wrong shape."""

@@ -1,0 +1,161 @@
+"""A function beside its reference, an array beside the array it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from minids.errors import refuse
+
+from .case import Array, Case, precision
+from .nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
+from .report import Broken, Finding, Report, as_array, call, differs, judge
+
+
+def tolerance_for(*arrays: Array) -> float:
+    """What two results may differ by, by the coarsest of their types: float64 1e-9, float32 1e-5, float16 and bfloat16 3e-2."""
+    coarsest = max((precision(array.dtype) for array in arrays if is_float(array)), default=0.0)
+    for limit, tolerance in ((1e-15, 1e-9), (1e-6, 1e-5), (1e-2, 3e-2)):
+        if coarsest <= limit:
+            return tolerance
+    return 0.2  # float8 has 3 bits or 2 after the point
+
+
+def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: Mapping[str, int] | None = None) -> Report:
+    """Compare one array with what it should be.
+
+    Floating-point arrays are compared by the relative error of ``minids.check.case``, to the tolerance of the coarser type;
+    integers and truth values must be equal. Round-off of the type (32 ε of the largest entry, a third of the tolerance at most)
+    counts as none.
+
+    got: whatever the learner made; None, a string or a wrong shape give a report, not an exception.
+    want: the right array. ``MinidsError`` where it holds NaN, which nothing can be compared with.
+    hints: names of sizes for the wording, such as {"n_heads": 4}.
+    """
+    error, finding, exception, notes = np.inf, None, None, ()
+    used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
+    try:
+        error, finding, used, notes = _compare(name, as_array(name, got), _reference(name, want), tolerance, hints or {}, {})
+    except Broken as broken:
+        finding, exception = broken.finding, broken.exception
+    return Report(name, {name: error}, (finding,) if finding else (), used, notes, exception)
+
+
+def against(reference, candidate, *inputs, tolerance: float | None = None, hints: Mapping[str, int] | None = None) -> Report:
+    """Compare a learner's function with the reference, on the given inputs.
+
+    inputs: the arguments; or one list of argument sets, each a tuple, or a dict of keyword arguments. Both functions get
+        copies of the arrays.
+    Outputs may be nested; they are compared one by one, in order, under the reference's names. Where the reference returns
+    ``(y, saved)`` with ``saved`` a named tuple called Saved, only y is compared; the candidate may return y or (y, anything).
+
+    The candidate must be deterministic, leave its inputs alone and not raise; a breach is reported, with the line. Types are as
+    in ``close``: a float32 candidate is held to 1e-5 of a float64 reference, with a note. Errors of the reference are raised.
+    """
+    sets = inputs[0] if len(inputs) == 1 and _is_list_of_sets(inputs[0]) else [inputs]
+    subject = f"{_name(candidate)} against {_name(reference)}"
+    checked: dict[str, float] = {}
+    findings: list[Finding] = []
+    notes: dict[str, None] = {}
+    wrong_sets: list[int] = []
+    exception, used = None, tolerance or 0.0
+    for number, arguments in enumerate(sets, start=1):
+        found: list[Finding] = []
+        try:
+            for name, error, finding, limit, remarks in _compare_calls(reference, candidate, arguments, tolerance, hints or {}):
+                checked[name] = max(checked.get(name, 0.0), error)
+                used = max(used, limit)
+                notes.update(dict.fromkeys(remarks))
+                found += [finding] if finding else []
+        except Broken as broken:
+            found.append(broken.finding)
+            exception = exception or broken.exception
+        if found:
+            wrong_sets.append(number)
+            findings = findings or found
+    if wrong_sets and len(sets) > 1:
+        listed = ", ".join(map(str, wrong_sets))
+        notes[f"wrong for input set {listed} of {len(sets)}; what is said is about set {wrong_sets[0]}."] = None
+    return Report(subject, checked, tuple(findings), used, tuple(notes), exception)
+
+
+def _compare_calls(reference, candidate, arguments, tolerance, hints):
+    """Yields (name, error, finding, tolerance, notes) for every output of one input set."""
+    positional, keywords = ((), arguments) if isinstance(arguments, dict) else (tuple(arguments), {})
+    ours = copied((positional, keywords))
+    with np.errstate(all="ignore"):
+        want = reference(*ours[0], **ours[1])
+    theirs = copied((positional, keywords))
+    got = copied(call(_name(candidate), candidate, *theirs[0], **theirs[1]))
+    if path := changed((positional, keywords), theirs):  # "[0][2]" is the third argument, "[1]['x']" the keyword x
+        text = f"changes its input {path[3:]} in place."
+        yield "inputs", np.inf, Finding(_name(candidate), text, "+=, *= or out= on an argument? Work on a copy."), 0.0, ()
+    theirs = copied((positional, keywords))
+    again = call(_name(candidate), candidate, *theirs[0], **theirs[1])
+
+    if is_plain_tuple(want) and len(want) == 2 and type(want[1]).__name__ == "Saved":
+        want = want[0]
+        got, again = ((x[0] if is_plain_tuple(x) and len(x) == 2 else x) for x in (got, again))
+    right, mine, second = list(leaves(want)), list(leaves(got)), list(leaves(again))
+    if len(right) != len(mine):
+        expected = ", ".join(path for path, _ in right)
+        raise Broken(Finding(_name(candidate), f"returns {len(mine)} where {len(right)} arrays are expected: {expected}."))
+    arrays = {f"input {key}": value for key, value in [*enumerate(positional), *keywords.items()]}
+    arrays = {
+        key: value.astype(np.float64) for key, value in arrays.items() if isinstance(value, np.ndarray) and is_float(value)
+    }
+    for (name, expected), (_, value), (_, repeated) in zip(right, mine, second, strict=False):
+        array = as_array(name, value)
+        if repeated is None or differs(array, np.asarray(repeated)):
+            text = "is not deterministic: called twice on the same inputs it gives two results."
+            yield name, np.inf, Finding(name, text, "a random number, or state kept from call to call?"), 0.0, ()
+        else:
+            yield name, *_compare(name, array, _reference(name, expected), tolerance, hints, arrays)
+
+
+def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[float, Finding | None, float, tuple[str, ...]]:
+    """Worst error, finding, the tolerance that was used, notes."""
+    if is_whole(got) and is_whole(want):
+        error, finding = _compare_whole(name, got, want, hints)
+        return error, finding, 0.0, ()
+    if is_whole(got) != is_whole(want):
+        text = f"has type {got.dtype}, expected {want.dtype}."
+        return np.inf, Finding(name, text, "an integer division, a cast, or the wrong one of two outputs?"), 0.0, ()
+    used = tolerance if tolerance is not None else tolerance_for(got, want)
+    unit = max(precision(got.dtype), precision(want.dtype))
+    want64 = want.astype(np.float64)
+    noise = min(32 * unit, used / 3) * np.abs(want64[np.isfinite(want64)]).max(initial=0.0)
+    error, finding = judge(Case(name, got.astype(np.float64), want64, used, noise, arrays=arrays, hints=hints), "expected")
+    coarse = precision(got.dtype) > precision(want.dtype)
+    notes = (f"{name} is {got.dtype}, expected {want.dtype}: compared to {used:.0e}.",) if coarse else ()
+    return error, finding, used, notes
+
+
+def _compare_whole(name: str, got: Array, want: Array, hints: Mapping[str, int]) -> tuple[float, Finding | None]:
+    if got.shape == want.shape and np.array_equal(got, want):
+        return 0.0, None
+    case = Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints)
+    error, finding = judge(case, "expected")
+    if got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
+        cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
+        finding = Finding(name, finding.wrong, cause)
+    return error, finding
+
+
+def _reference(name: str, value) -> Array:
+    array = np.asarray(value)
+    if not (is_float(array) or is_whole(array)):
+        raise refuse(name, type(value).__name__, "the reference must be an array of numbers")
+    if is_float(array) and np.isnan(array.astype(np.float64)).any():
+        raise refuse(name, "NaN", "the reference itself holds NaN, which nothing equals; choose other inputs")
+    return array
+
+
+def _is_list_of_sets(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, (tuple, dict)) for item in value)
+
+
+def _name(function) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
+    return "your function" if name == "<lambda>" else name

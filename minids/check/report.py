@@ -1,0 +1,195 @@
+"""What a check found, in sentences, and the guard around functions that a learner wrote."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .case import Array, Case, at, precision
+from .hypotheses import HYPOTHESES, IN_PART, LOOSE, SHAPE_HYPOTHESES, Hypothesis, location
+from .nested import is_float, is_whole
+
+_OWN_FOLDER, _NUMPY_FOLDER = Path(__file__).parent, Path(np.__file__).parent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    what: str
+    """The array or function it is about: "dk", "y.weights", "backward"."""
+    wrong: str
+    """What is wrong with it."""
+    cause: str = ""
+    """The likely cause, as far as the numbers tell."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a check: true when all is right; ``str(report)`` says in words what is not."""
+
+    subject: str
+    """What was checked: "gradient of attention"."""
+    checked: Mapping[str, float]
+    """Worst relative error of every array that was compared, by name; inf where it could not be measured."""
+    findings: tuple[Finding, ...]
+    tolerance: float
+    notes: tuple[str, ...] = ()
+    """What is worth knowing but not wrong."""
+    exception: Exception | None = None
+    """What the checked function raised, if it did."""
+
+    def __bool__(self) -> bool:
+        return bool(self.checked) and not self.findings
+
+    @property
+    def worst(self) -> float:
+        return max(self.checked.values(), default=float("inf"))
+
+    def __str__(self) -> str:
+        if self:
+            error = f"worst relative error {self.worst:.1e} (allowed {self.tolerance:.0e})" if self.tolerance else "equal"
+            lines = [f"✓ {self.subject}: {', '.join(self.checked)} right; {error}"]
+        else:
+            wrong = {finding.what for finding in self.findings}
+            right = [name for name, error in self.checked.items() if name not in wrong and error <= self.tolerance]
+            lines = [f"✗ {self.subject}" + (f" ({', '.join(right)} right)" if right else "")]
+            for finding in self.findings or (Finding("nothing", "was compared."),):
+                lines.append(f"  {finding.what}: {finding.wrong}")
+                if finding.cause:
+                    lines.append(f"      likely cause: {finding.cause}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+    __repr__ = __str__
+
+    def raise_if_wrong(self) -> None:
+        """Raise ``AssertionError`` with the text of the report, unless all is right."""
+        if not self:
+            raise AssertionError(str(self)) from self.exception
+
+
+def ok(report: Report) -> None:
+    """Print the report: "✓ …", or the explanation. For the last line of a notebook's exercise."""
+    print(report)
+
+
+class Broken(Exception):
+    """The check cannot go on; carries what is to be reported."""
+
+    def __init__(self, finding: Finding, exception: Exception | None = None):
+        super().__init__(finding.wrong)
+        self.finding, self.exception = finding, exception
+
+
+def call(what: str, function, *arguments, **keywords):
+    """``function(...)``, silent about overflow and the like; whatever it raises becomes a ``Broken`` with one readable line."""
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments, **keywords)
+    except Exception as exception:
+        raise Broken(Finding(what, _raised(exception)), exception) from exception
+
+
+def _raised(exception: Exception) -> str:
+    message = (str(exception).strip() or "no message").splitlines()[0][:300]
+    frames = [frame for frame in traceback.extract_tb(exception.__traceback__) if not _is_machinery(frame.filename)]
+    if not frames:
+        return f"raised {type(exception).__name__}: {message} (it could not be called like this)"
+    frame = frames[-1]
+    place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}" + (f": {frame.line}" if frame.line else "")
+    return f"raised {type(exception).__name__}: {message} ({place})"
+
+
+def _is_machinery(filename: str) -> bool:
+    """Whether a frame is this package's or NumPy's own, where no learner looks for a mistake."""
+    path = Path(filename)
+    return _OWN_FOLDER in path.parents or _NUMPY_FOLDER in path.parents
+
+
+def as_array(what: str, value) -> Array:
+    """The value as an array of numbers or truth values; a ``Broken`` for anything else."""
+    if value is None:
+        raise Broken(Finding(what, "is None, where an array was expected.", "is a return missing?"))
+    array = call(what, np.asarray, value)
+    if not (is_float(array) or is_whole(array)):
+        raise Broken(Finding(what, f"is {type(value).__name__} of {array.dtype}, where an array of numbers was expected."))
+    return array
+
+
+def wrong_shape(case: Case) -> Finding:
+    expected = f"has shape {case.got.shape}, expected {case.want.shape}."
+    return Finding(case.name, expected, _first(SHAPE_HYPOTHESES, case))
+
+
+def not_finite(case: Case) -> Finding | None:
+    """NaN and inf where a finite number belongs."""
+    bad = ~np.isfinite(case.got) & np.isfinite(case.want)
+    if not bad.any():
+        return None
+    kinds = "NaN" if np.isnan(case.got[bad]).all() else "inf" if np.isinf(case.got[bad]).all() else "NaN and inf"
+    where, _ = location(Case(case.name, np.where(bad, 1.0, 0.0), np.zeros_like(case.want), 0.5, hints=case.hints))
+    first = at(np.argwhere(bad)[0])
+    text = f"{kinds} in {bad.sum()} of {bad.size} entries{', first at ' + first if first else ''}" + (
+        f"; {where}" if where else "."
+    )
+    return Finding(case.name, text, "0/0, the logarithm of 0, an overflow of exp, or a row that is masked everywhere?")
+
+
+def judge(case: Case, expected: str) -> tuple[float, Finding | None]:
+    """The worst error of an array, and what to say when it is beyond the tolerance; ``expected`` is the word for ``want``."""
+    if case.got.shape != case.want.shape:
+        return np.inf, wrong_shape(case)
+    if finding := not_finite(case):
+        return np.inf, finding
+    errors, wrong = case.errors, case.wrong
+    worst = float(errors.max(initial=0.0))
+    if not wrong.any():
+        return worst, None
+    # Of entries that are about equally wrong (all of them, under a constant factor) the one that is furthest off reads best.
+    furthest = np.where(errors >= 0.99 * worst, np.abs(case.got - case.want), -1.0)
+    index = np.unravel_index(np.argmax(furthest), errors.shape)
+    mine, right = float(case.got[index]) + 0.0, float(case.want[index]) + 0.0  # + 0.0 turns −0 into 0
+    ratio = f" ({mine / right:.3g}×)" if right and np.isfinite(mine / right) else ""
+    place, probed = at(index) and f" at {at(index)}", "" if case.known.all() else " probed"
+    text = (
+        f"relative error {worst:.2g} (allowed {case.tolerance:.0e}); "
+        f"{wrong.sum()} of {case.known.sum()}{probed} entries are wrong; "
+        f"worst{place}: yours {mine:.6g}, {expected} {right:.6g}{ratio}."
+    )
+    return worst, Finding(case.name, text, _cause(case))
+
+
+def _cause(case: Case) -> str:
+    """One repair of the whole array; else where it is wrong, with a repair of that part or a loose one of the whole."""
+    with np.errstate(all="ignore"):
+        if cause := _first(HYPOTHESES, case):
+            return cause
+        where, part = location(case)
+        cause = _first(IN_PART, part) if part is not None else ""
+        cause = f"there, {cause}" if cause else _first(LOOSE, case)
+    if where and cause:
+        return f"{where} {cause[0].upper()}{cause[1:]}"
+    return where or cause or "none of the usual ones fits."
+
+
+def _first(table: list[Hypothesis], case: Case) -> str:
+    if not np.isfinite(case.got).all():
+        return ""
+    return next(filter(None, (hypothesis(case) for hypothesis in table)), "")
+
+
+def differs(one: Array, two: Array) -> bool:
+    """Whether two runs of the same function disagree by more than the order of a sum can explain."""
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return True
+    if not is_float(one):
+        return not np.array_equal(one, two)
+    with np.errstate(all="ignore"):
+        first, second = one.astype(np.float64), two.astype(np.float64)
+        finite = first[np.isfinite(first)]
+        allowed = 64 * precision(one.dtype) * np.abs(finite).max(initial=0.0)
+        return not np.allclose(first, second, rtol=0.0, atol=allowed, equal_nan=True)
