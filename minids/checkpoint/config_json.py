@@ -1,0 +1,291 @@
+"""``config.json`` of a Hugging Face DeepSeek folder ↔ ``ModelConfig``.
+
+Three kinds of file are read: ``deepseek_v3`` (V3, R1, Moonlight), its twin ``kimi_k2``, and ``deepseek_v2``. A field that is
+left out has the default of the Hugging Face class of that kind, not that of ``ModelConfig``: such a file means what
+``transformers`` 5.23 makes of it. What cannot be represented is refused by name, not read as something close to it.
+
+A configuration that Hugging Face has a model for is written as such; minids' own fields ride along under one key, "minids",
+which other readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) is written with the
+model type "minids", so that nobody opens it as something it is not.
+
+    deepseek_v3   sigmoid scores, choice corrected by a bias (noaux_tc), groups scored by their two best experts
+    deepseek_v2   softmax scores, greedy or group_limited_greedy, gates not normalised, interleaved RoPE
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from minids.checkpoint.files import inside, read_json, shortened
+from minids.checkpoint.rope_json import rope_from_json, rope_to_json
+from minids.checkpoint.values import LIMIT, printable, real, scalar
+from minids.config import ModelConfig
+from minids.errors import MinidsError, refuse
+
+CONFIG_NAME = "config.json"
+CONFIG_LIMIT = 1 << 20  # bytes; real ones have two thousand
+
+# Class defaults of transformers 5.23; fields not listed have the same in ModelConfig.
+_DEFAULTS = {
+    "deepseek_v3": dict(
+        vocab_size=129280,
+        hidden_size=7168,
+        num_hidden_layers=61,
+        first_k_dense_replace=3,
+        intermediate_size=18432,
+        moe_intermediate_size=2048,
+        num_attention_heads=128,
+        n_routed_experts=256,
+        n_shared_experts=1,
+        num_experts_per_tok=8,
+        n_group=8,
+        topk_group=4,
+        scoring_func="sigmoid",
+        topk_method="noaux_tc",
+        norm_topk_prob=True,
+        routed_scaling_factor=2.5,
+        max_position_embeddings=4096,
+        initializer_range=0.02,
+        bos_token_id=0,
+        eos_token_id=1,
+        num_nextn_predict_layers=1,
+        balance="bias",
+    ),
+    "deepseek_v2": dict(
+        vocab_size=102400,
+        hidden_size=4096,
+        num_hidden_layers=32,
+        first_k_dense_replace=0,
+        intermediate_size=11008,
+        moe_intermediate_size=1407,  # sic
+        num_attention_heads=32,
+        n_routed_experts=64,
+        n_shared_experts=2,
+        num_experts_per_tok=None,  # none: the file has to say it
+        n_group=None,
+        topk_group=None,
+        scoring_func="softmax",
+        topk_method="greedy",
+        norm_topk_prob=False,
+        routed_scaling_factor=1.0,
+        max_position_embeddings=2048,
+        initializer_range=0.02,
+        bos_token_id=1,
+        eos_token_id=2,
+        num_nextn_predict_layers=0,
+        balance="aux_loss",
+    ),
+    "minids": {},
+}
+_DEFAULTS["kimi_k2"] = _DEFAULTS["deepseek_v3"]
+
+_ALIASES = {  # other spellings of a field, all of them transformers' own
+    "n_routed_experts": ("num_local_experts", "num_experts"),
+    "num_nextn_predict_layers": ("num_mtp_layers",),
+}
+
+# What the kind itself fixes: DeepSeek's code stops at any other value, transformers does not look at the field.
+_FIXED = {
+    "deepseek_v3": dict(scoring_func=("sigmoid",), topk_method=("noaux_tc",)),
+    "deepseek_v2": dict(
+        scoring_func=("softmax",),
+        topk_method=("greedy", "group_limited_greedy"),
+        norm_topk_prob=(False,),
+        rope_interleave=(True,),
+    ),
+    "minids": {},
+}
+_FIXED["kimi_k2"] = _FIXED["deepseek_v3"]
+
+# Every released model of the family has these values, and minids nothing else.
+_ONLY = dict(hidden_act="silu", moe_layer_freq=1, mlp_bias=False, partial_rotary_factor=1.0, per_layer_config=None)
+
+_ELSEWHERE = {
+    "deepseek_v32": "it has sparse attention, which minids does not",
+    "deepseek_v4": "it has no MLA and other connections between blocks",
+    "deepseek": "DeepSeekMoE came before MLA",
+}
+
+# Fields of ours that Hugging Face files have no name for; num_key_value_heads they have, but not its None.
+_OURS = (
+    "attention",
+    "num_key_value_heads",
+    "balance",
+    "bias_update_speed",
+    "bias_update_rule",
+    "aux_loss_counts",
+    "mtp_loss_weight",
+)
+
+_FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}
+_SHARED = tuple(name for name in _FIELDS if name not in (*_OURS, "rope_theta", "rope_scaling"))
+_REALS = (
+    "routed_scaling_factor",
+    "rms_norm_eps",
+    "initializer_range",
+    "aux_loss_alpha",
+    "bias_update_speed",
+    "mtp_loss_weight",
+)
+
+# These take time in proportion to check, so damage has to be told from size early.
+_LIMITS = dict.fromkeys(("num_hidden_layers", "n_routed_experts", "num_nextn_predict_layers"), 1 << 16)
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """The configuration of a checkpoint folder."""
+    return config_from_json(read_config_json(folder), str(Path(folder) / CONFIG_NAME))
+
+
+def read_config_json(folder: str | Path) -> dict:
+    """``config.json`` of a folder, as it stands."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MinidsError(f"{folder}: not a folder")
+    if not (folder / CONFIG_NAME).exists():
+        raise MinidsError(f"{folder}: no {CONFIG_NAME}, so not a checkpoint folder (or one whose writing was interrupted)")
+    return read_json(inside(folder, CONFIG_NAME, str(folder)), CONFIG_LIMIT)
+
+
+def config_from_json(json: dict, source: str = CONFIG_NAME) -> ModelConfig:
+    """The configuration that a ``config.json`` stands for. ``source`` opens the error line.
+
+    Beyond plain copying: ``q_lora_rank`` 0 means None; a missing ``n_group`` means one group, as does ``topk_method`` "greedy"
+    whatever the file says; more dense layers than layers means all of them; the first of several ``eos_token_id`` is taken.
+    """
+    try:
+        return _config_from_json(json)
+    except MinidsError as error:
+        raise MinidsError(f"{source}: {error}") from None
+
+
+def _config_from_json(json: dict) -> ModelConfig:
+    kind = _model_type(json)
+    for name, value in _ONLY.items():
+        if json.get(name, value) not in (value, None):
+            raise refuse(name, printable(json[name]), f"minids has only {value!r}")
+    fp8_block_size(json)
+    values = dict(_DEFAULTS[kind])
+    for name in _SHARED:
+        for spelling in (name, *_ALIASES.get(name, ())):
+            if spelling in json:
+                values[name] = _value(spelling, json[spelling], name)
+                break
+    _check_fixed(kind, values)
+    if values.get("q_lora_rank") == 0:
+        values["q_lora_rank"] = None
+    one_group = kind != "minids" and values["topk_method"] == "greedy"
+    for name in ("n_group", "topk_group"):
+        if one_group or (name in values and values[name] is None):
+            values[name] = 1
+    dense, layers = values.get("first_k_dense_replace"), values.get("num_hidden_layers")
+    if type(dense) is int and type(layers) is int:
+        values["first_k_dense_replace"] = min(dense, layers)
+    longest = values.get("max_position_embeddings", _FIELDS["max_position_embeddings"].default)
+    values["rope_theta"], values["rope_scaling"] = rope_from_json(json, longest)
+    values.update(_own_fields(json))
+    return ModelConfig(**values)
+
+
+def _model_type(json: dict) -> str:
+    kind = json.get("model_type")
+    if not isinstance(kind, str) or kind not in _DEFAULTS:
+        why = _ELSEWHERE.get(kind) if isinstance(kind, str) else None
+        known = "minids reads deepseek_v3, kimi_k2 and deepseek_v2"
+        raise refuse("model_type", printable(kind), f"{why}; {known}" if why else known)
+    return kind
+
+
+def _value(spelling: str, value: object, name: str) -> object:
+    """The value of field ``name`` as it stands in the file, once it is harmless."""
+    if name == "eos_token_id" and isinstance(value, list):
+        value = value[0] if value else None
+    return real(spelling, value) if name in _REALS else scalar(spelling, value, _LIMITS.get(name, LIMIT))
+
+
+def _check_fixed(kind: str, values: dict) -> None:
+    for name, allowed in _FIXED[kind].items():
+        if values.get(name, allowed[0]) not in allowed:
+            raise refuse(name, values[name], f"model_type {kind!r} knows only {' and '.join(map(repr, allowed))}")
+
+
+def _own_fields(json: dict) -> dict:
+    """The fields under "minids", or what a file without them means."""
+    own = json.get("minids", {})
+    if not isinstance(own, dict):
+        raise refuse("minids", printable(own), "must be an object")
+    for name, value in own.items():
+        if name not in _OURS:
+            raise refuse(f"minids.{shortened(name)}", printable(value), f"no such field; there are {', '.join(_OURS)}")
+    values = {name: _value(f"minids.{name}", value, name) for name, value in own.items()}
+    if not own:  # MLA has one key-value head per head; such files say so with the same number twice
+        heads, kv_heads = (json.get(name) for name in ("num_attention_heads", "num_key_value_heads"))
+        values["num_key_value_heads"] = None if kv_heads == heads else scalar("num_key_value_heads", kv_heads)
+    return values
+
+
+# FP8.
+
+
+def fp8_block_size(json: dict) -> tuple[int, int]:
+    """(rows, columns) of the blocks that share a scale, from ``quantization_config``; 128 × 128 when it does not say.
+
+    Refuses every other way of quantising: those folders hold tensors that mean something else.
+    """
+    quantization = json.get("quantization_config")
+    if quantization is None:
+        return 128, 128
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != "fp8":
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise refuse(
+            "quantization_config.quant_method", printable(method), "minids reads 'fp8' and weights that are not quantised"
+        )
+    block = quantization.get("weight_block_size", [128, 128])
+    if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and 1 <= n <= LIMIT for n in block):
+        raise refuse("quantization_config.weight_block_size", printable(block), "must be two whole numbers, such as [128, 128]")
+    return block[0], block[1]
+
+
+# Writing.
+
+
+def hugging_face_type(config: ModelConfig) -> str:
+    """The model type a configuration is written as: "deepseek_v3", "deepseek_v2", or "minids" for what is neither."""
+    c = config
+    if c.attention == "mla" and c.scoring_func == "sigmoid" and c.topk_method == "noaux_tc":
+        return "deepseek_v3"
+    v2_router = c.scoring_func == "softmax" and c.topk_method != "noaux_tc" and not c.norm_topk_prob
+    # transformers' V2 class insists on the last of these, though nothing in the model depends on it
+    if c.attention == "mla" and v2_router and c.rope_interleave and c.hidden_size % c.num_attention_heads == 0:
+        return "deepseek_v2"
+    return "minids"
+
+
+def config_to_json(config: ModelConfig, dtype: str = "float32") -> dict:
+    """The ``config.json`` of a configuration, which ``config_from_json`` turns back into an equal one.
+
+    Both spellings of RoPE and of the weights' type are written: old remote code reads ``rope_scaling`` and ``torch_dtype``,
+    transformers 5 the others. ``dtype``: "float32" or "bfloat16", of the tensors beside it.
+    """
+    kind = hugging_face_type(config)
+    architecture = {"deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM"}.get(kind, "DeepSeekV3")
+    return {
+        "architectures": [architecture],
+        "model_type": kind,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        "hidden_act": "silu",
+        "moe_layer_freq": 1,
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        "pad_token_id": None,
+        "pretraining_tp": 1,
+        **{name: getattr(config, name) for name in _SHARED},
+        **{name: float(getattr(config, name)) for name in _REALS if name in _SHARED},
+        "num_key_value_heads": config.kv_heads,
+        "qk_head_dim": config.qk_head_dim,
+        "head_dim": config.qk_rope_head_dim,  # as transformers' DeepSeek classes have it: what RoPE acts on
+        **rope_to_json(config.rope_theta, config.rope_scaling),
+        "minids": {name: getattr(config, name) for name in _OURS},
+    }

@@ -1,0 +1,129 @@
+"""The number types of checkpoints, as NumPy sees their bytes, and how they become float32.
+
+NumPy has no BF16 and no FP8, so those are stored as unsigned integers of the same width and decoded here:
+
+    BF16   1 sign, 8 exponent, 7 mantissa bits: the upper half of a float32
+    E4M3   1/4/3, bias 7: largest 448, no infinity, NaN only as s.1111.111     ("e4m3fn"; Micikevicius et al. 2022, table 1)
+    E5M2   1/5/2, bias 15: largest 57344, with infinity and NaN as in IEEE
+
+A DeepSeek FP8 matrix W (M, N) comes with one float32 scale per 128 × 128 block, S (⌈M/128⌉, ⌈N/128⌉), ragged at the edges
+(DeepSeek-V3 repository, README_WEIGHTS.md). The stored scale multiplies, although it is called ``weight_scale_inv``:
+
+    W_real[i, j] = W[i, j] · S[i // 128, j // 128]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+STORED = {
+    name: np.dtype(code)
+    for name, code in {
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "BF16": "<u2",
+        "F8_E4M3": "u1",
+        "F8_E5M2": "u1",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "i1",
+        "U8": "u1",
+        "BOOL": "u1",
+    }.items()
+}
+"""Name in a safetensors header → the NumPy type its bytes are read as."""
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+"""The types that stand for real numbers."""
+
+FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
+
+
+def _fp8_values(exponent_bits: int, mantissa_bits: int, bias: int, ieee: bool) -> Array:
+    """The 256 values of an 8-bit float, by code.
+
+    ``ieee``: the top exponent means infinity and NaN, as usual; otherwise only all ones means NaN.
+    """
+    codes = np.arange(256)
+    sign = np.where(codes & 0x80, -1.0, 1.0)
+    exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
+    fraction = (codes & (2**mantissa_bits - 1)) / 2**mantissa_bits
+    subnormal = exponent == 0
+    values = sign * np.where(subnormal, fraction, 1 + fraction) * 2.0 ** (np.where(subnormal, 1, exponent) - bias)
+    if ieee:
+        top = exponent == 2**exponent_bits - 1
+        values[top] = np.where(fraction[top] == 0, sign[top] * np.inf, np.nan)
+    else:
+        values[(codes & 0x7F) == 0x7F] = np.nan
+    return values.astype(np.float32)
+
+
+E4M3 = _fp8_values(exponent_bits=4, mantissa_bits=3, bias=7, ieee=False)
+"""Value of every E4M3 code, (256,) float32."""
+E5M2 = _fp8_values(exponent_bits=5, mantissa_bits=2, bias=15, ieee=True)
+"""Value of every E5M2 code, (256,) float32."""
+
+
+def decode(stored: Array, dtype: str, out: Array) -> None:
+    """Write the real numbers that ``stored`` (bytes of type ``dtype``) stands for into ``out``, float32 or float64, same shape.
+
+    Nothing is allocated for float32 except the index array of an FP8 look-up (8 bytes per element), so callers go in pieces.
+    """
+    if dtype == "BF16":
+        if out.dtype == np.float32:
+            bits = out.view(np.uint32)
+            np.copyto(bits, stored)
+            np.left_shift(bits, 16, out=bits)
+        else:
+            with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
+                np.copyto(out, bf16_to_float32(stored))
+    elif dtype in FP8:
+        table = (E4M3 if dtype == "F8_E4M3" else E5M2).astype(out.dtype, copy=False)
+        np.take(table, stored, out=out, mode="clip")  # "raise" would fill a second buffer first; no code is out of range
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is an infinity, as in every other reader
+            np.copyto(out, stored, casting="same_kind")
+
+
+def bf16_to_float32(bits: Array) -> Array:
+    """BF16 as uint16 → float32, exactly."""
+    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
+
+
+def float32_to_bf16(values: Array) -> Array:
+    """float32 → BF16 as uint16, to nearest, ties to even; beyond the largest finite value infinity, NaN stays NaN."""
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    bits = values.view(np.uint32)
+    rounded = (bits >> 16) & 1
+    rounded += 0x7FFF
+    rounded += bits  # wraps only for NaN, which the next line but one replaces
+    rounded >>= 16
+    np.copyto(rounded, (bits >> 16) | 0x40, where=np.isnan(values))  # quiet bit: a payload in the lower half must not be lost
+    return rounded.astype(np.uint16)
+
+
+def scale_shape(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    """Shape of the scales of a matrix: (⌈M/block rows⌉, ⌈N/block columns⌉)."""
+    return -(-shape[0] // block[0]), -(-shape[1] // block[1])
+
+
+def dequantise(values: Array, scales: Array, block: tuple[int, int], rows: Array | None = None) -> None:
+    """Multiply ``values`` (M, N), in place, by the scale of each element's block.
+
+    ``scales`` (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, all of them
+    when left out. A whole matrix goes block row by block row, so that temporaries stay at one row of scales.
+    """
+    block_rows, block_columns = block
+    columns = values.shape[1]
+    if rows is None:
+        for index, scale in enumerate(scales):
+            piece = values[index * block_rows : (index + 1) * block_rows]
+            piece *= np.repeat(scale, block_columns)[:columns]
+        return
+    for start in range(0, len(rows), block_rows):
+        piece = slice(start, start + block_rows)
+        values[piece] *= np.repeat(scales[rows[piece] // block_rows], block_columns, axis=1)[:, :columns]

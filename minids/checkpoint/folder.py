@@ -1,0 +1,328 @@
+"""A Hugging Face checkpoint folder as one collection of named tensors, read lazily; and how such a folder is written.
+
+    config.json                        what the model is                      (config_json.py)
+    model.safetensors                  all tensors, or
+    model.safetensors.index.json       which tensor lies in which shard, and
+    model-00001-of-00002.safetensors … the shards
+
+The reader hides how tensors are stored. BF16, F16 and FP8 become float32 when asked for; an FP8 matrix and its
+``weight_scale_inv``, which may lie in another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
+``mlp.experts.gate_up_proj`` (E, 2I, d) with gate rows first and ``mlp.experts.down_proj`` (E, d, I), appear under the names of
+the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. Shards are memory-mapped: what is not asked for is
+not read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minids.checkpoint.config_json import CONFIG_NAME, fp8_block_size, read_config_json
+from minids.checkpoint.dtypes import FLOATS, FP8, dequantise, scale_shape
+from minids.checkpoint.files import inside, read_json, shortened, staged, sync_folder
+from minids.checkpoint.tensor_file import TensorFile, write_tensors
+from minids.errors import MinidsError, refuse
+
+Array = np.ndarray
+
+SINGLE_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+INDEX_LIMIT = 100_000_000  # bytes; DeepSeek-V3's has 9 million
+SCALE_SUFFIX = "_scale_inv"
+BIAS_SUFFIX = "e_score_correction_bias"  # float32 in every release, whatever the other tensors are
+
+_FUSED = re.compile(r"(.+\.mlp\.experts)\.(gate_up_proj|down_proj)")
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies: ``file[name][at]``, and its scales likewise."""
+
+    file: TensorFile
+    name: str
+    at: tuple
+    shape: tuple[int, ...]
+    scale: _Place | None = None
+
+
+class CheckpointFolder:
+    """The tensors of a checkpoint folder. Opening reads and checks all headers, and no tensor.
+
+    ``partial=True`` tolerates missing shards, for looking at a few layers of a model that was not downloaded whole; the tensors
+    of missing shards are in ``absent``. ``cache_bytes`` bounds what ``cached`` keeps.
+    """
+
+    def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int = 256 << 20):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise MinidsError(f"{self.path}: not a folder")
+        has_config = (self.path / CONFIG_NAME).exists()
+        self.block_size = fp8_block_size(read_config_json(self.path)) if has_config else (128, 128)
+        self.absent: dict[str, str] = {}  # tensor → shard that is missing
+        self._files = self._open(partial)
+        self._places = self._arrange()
+        self._cache: OrderedDict[str, Array] = OrderedDict()
+        self._cache_limit, self._cache_held = cache_bytes, 0
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, sorted. Scales are part of their matrix and have no name of their own."""
+        return tuple(self._places)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self._place(name).shape
+
+    def dtype(self, name: str) -> str:
+        """Stored type of a tensor: F32, BF16, F8_E4M3, …"""
+        place = self._place(name)
+        return place.file.info(place.name).dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as stored, scales included."""
+        return sum(file.nbytes for file in self._files.values())
+
+    def tensor(self, name: str, rows: Any = None, dtype=np.float32, out: Array | None = None) -> Array:
+        """The real numbers of a tensor, FP8 multiplied by its scales, as a new array of ``dtype`` (float32 or float64).
+
+        ``rows``, a slice or an array of indices, takes some of the first axis without touching the others. ``out`` is filled
+        and returned instead of a new array.
+        """
+        place, stored = self._place(name), self.dtype(name)
+        if stored not in FLOATS:
+            raise MinidsError(f"{self.path}: tensor {shortened(name)} is of type {stored}; weights are real numbers")
+        part = () if rows is None else (rows,)
+        result = place.file.read(place.name, *place.at, *part, dtype=dtype, out=out)
+        if place.scale is not None:
+            scales = place.scale.file.read(place.scale.name, *place.scale.at)
+            dequantise(result, scales, self.block_size, None if rows is None else np.arange(place.shape[0])[rows])
+        return result
+
+    def cached(self, name: str) -> Array:
+        """The tensor as float32, read-only; the most recently used stay converted, up to ``cache_bytes`` in all."""
+        if name in self._cache:
+            self._cache.move_to_end(name)
+            return self._cache[name]
+        array = self.tensor(name)
+        array.flags.writeable = False
+        self._cache[name] = array
+        self._cache_held += array.nbytes
+        while self._cache_held > self._cache_limit:
+            self._cache_held -= self._cache.popitem(last=False)[1].nbytes
+        return array
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors hold the same numbers; neither is read whole."""
+        a, b = self._place(name), self._place(other)
+        if a.scale is None and b.scale is None and not a.at and not b.at:
+            return a.file.equal(a.name, b.file, b.name)
+        return a.shape == b.shape and np.array_equal(self.tensor(name), self.tensor(other))
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
+            if name in self.absent:
+                raise MinidsError(f"{self.path}: tensor {shortened(name)} lies in {self.absent[name]}, which is missing")
+            raise MinidsError(f"{self.path}: holds no tensor {shortened(name)}")
+        return self._places[name]
+
+    # Opening.
+
+    def _open(self, partial: bool) -> dict[str, TensorFile]:
+        """The shards by file name, each checked against the index where there is one."""
+        single, index = self.path / SINGLE_NAME, self.path / INDEX_NAME
+        if not index.exists():
+            if not single.exists():
+                raise MinidsError(f"{self.path}: no weights: {self._instead()}")
+            return {SINGLE_NAME: TensorFile(inside(self.path, SINGLE_NAME, str(self.path)))}
+        shards = self._read_index(inside(self.path, INDEX_NAME, str(self.path)))
+        if single.exists() and SINGLE_NAME not in shards:
+            raise MinidsError(
+                f"{self.path}: holds two models, {SINGLE_NAME} and {INDEX_NAME}; remove the one that is out of date"
+            )
+        files = {}
+        for shard, listed in sorted(shards.items()):
+            path = inside(self.path, shard, str(index))
+            if not path.exists():
+                if not partial:
+                    raise MinidsError(f"{index}: shard {shard} is missing from the folder ({len(listed)} tensors)")
+                self.absent.update(dict.fromkeys(listed, shard))
+                continue
+            files[shard] = TensorFile(path)
+            held = set(files[shard].names())
+            if listed - held:
+                raise MinidsError(f"{path}: {few(listed - held, 'tensor')} named in the index but not in the file")
+            if held - listed:
+                raise MinidsError(f"{path}: {few(held - listed, 'tensor')} in the file but not in the index")
+        if not files:
+            raise MinidsError(f"{index}: none of its {len(shards)} shards is in the folder")
+        return files
+
+    def _read_index(self, path: Path) -> dict[str, set[str]]:
+        """Shard → the tensors that the index says it holds."""
+        weight_map = read_json(path, INDEX_LIMIT).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise MinidsError(f"{path}: must have a weight_map from tensor to shard")
+        shards: dict[str, set[str]] = {}
+        for name, shard in weight_map.items():
+            if not isinstance(shard, str) or not shard.endswith(".safetensors"):
+                raise MinidsError(f"{path}: tensor {shortened(name)} lies in {shortened(shard)}, which is no safetensors file")
+            shards.setdefault(shard, set()).add(name)
+        return shards
+
+    def _instead(self) -> str:
+        """What the folder has in place of weights, for the error line."""
+        others = sorted(p.name for p in self.path.iterdir() if p.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        if any(name.endswith(".safetensors") for name in others):
+            return f"{INDEX_NAME} is missing, which says what lies in {shortened(others[0])}"
+        if others:
+            return f"{shortened(others[0])} is a pickle, which can run code when opened; convert it to safetensors first"
+        return f"neither {SINGLE_NAME} nor {INDEX_NAME}"
+
+    def _arrange(self) -> dict[str, _Place]:
+        """Name → place, sorted by name, with scales attached to their matrices and fused experts taken apart."""
+        plain, scales = {}, {}
+        for file in self._files.values():
+            for name in file.names():
+                info = file.info(name)
+                (scales if name.endswith(SCALE_SUFFIX) else plain)[name] = _Place(file, name, (), info.shape)
+        places: dict[str, _Place] = {}
+        for name, place in plain.items():
+            scale = scales.pop(name + SCALE_SUFFIX, None)
+            if scale is None and name + SCALE_SUFFIX in self.absent:
+                self.absent[name] = self.absent[name + SCALE_SUFFIX]
+                continue
+            for part, its_place in self._parts(name, place, scale):
+                if part in places:
+                    raise MinidsError(f"{self.path}: tensor {shortened(part)} is there twice, fused and by itself")
+                self._check_scale(part, its_place)
+                places[part] = its_place
+        scales = {name for name in scales if name.removesuffix(SCALE_SUFFIX) not in self.absent}
+        if scales:
+            raise MinidsError(f"{self.path}: {few(scales, 'scale')} without the matrix it belongs to")
+        return dict(sorted(places.items()))
+
+    def _parts(self, name: str, place: _Place, scale: _Place | None) -> list[tuple[str, _Place]]:
+        """The tensor itself, or the experts that are fused in it.
+
+        Scales of a fused gate_up_proj are those of gate and up one below the other, each half with its own ragged edge.
+        """
+        fused = _FUSED.fullmatch(name)
+        if not fused:
+            return [(name, place._replace(scale=scale))]
+        halves = ("gate_proj", "up_proj") if fused[2] == "gate_up_proj" else ("down_proj",)
+        for what, stack in (("tensor", place), ("scale", scale)):
+            if stack is not None and (len(stack.shape) != 3 or 0 in stack.shape or stack.shape[1] % len(halves)):
+                raise MinidsError(f"{self.path}: fused {what} {shortened(stack.name)} has shape {list(stack.shape)}")
+        if scale is not None and scale.shape[0] != place.shape[0]:
+            raise MinidsError(f"{self.path}: scale {shortened(scale.name)} is for {scale.shape[0]} experts of {place.shape[0]}")
+        parts = []
+        for expert in range(place.shape[0]):
+            for index, half in enumerate(halves):
+                piece = _half(place, expert, index, len(halves))
+                its_scale = None if scale is None else _half(scale, expert, index, len(halves))
+                parts.append((f"{fused[1]}.{expert}.{half}.weight", piece._replace(scale=its_scale)))
+        return parts
+
+    def _check_scale(self, name: str, place: _Place) -> None:
+        """An FP8 matrix has scales of exactly the right shape and type, and nothing else has any."""
+        where, stored, scale = f"{self.path}: tensor {shortened(name)}", place.file.info(place.name).dtype, place.scale
+        if (stored in FP8) != (scale is not None):
+            raise MinidsError(
+                f"{where}: is {stored} and has {'no scale' if scale is None else 'a scale'}; FP8 needs one, others none"
+            )
+        if scale is None:
+            return
+        if len(place.shape) != 2:
+            raise MinidsError(f"{where}: FP8 of shape {list(place.shape)}; only matrices are quantised in blocks")
+        expected, scale_dtype = scale_shape(place.shape, self.block_size), scale.file.info(scale.name).dtype
+        if scale.shape != expected or scale_dtype not in FLOATS - FP8:
+            raise MinidsError(
+                f"{where}: its scale is {scale_dtype} {list(scale.shape)}; {list(place.shape)} in blocks of "
+                f"{self.block_size[0]} × {self.block_size[1]} needs F32 {list(expected)}"
+            )
+
+
+def _half(stack: _Place, expert: int, index: int, halves: int) -> _Place:
+    """Expert ``expert`` of a fused stack (E, halves · n, m), and of its rows the half ``index``: shape (n, m)."""
+    rows = stack.shape[1] // halves
+    return stack._replace(at=((expert, slice(index * rows, (index + 1) * rows)),), shape=(rows, stack.shape[2]))
+
+
+def few(names: set[str] | list[str], what: str) -> str:
+    """Some names for an error line: "tensor 'a'", or "5 tensors 'a', 'b', 'c' and 2 more"."""
+    first = ", ".join(shortened(name) for name in sorted(names)[:3])
+    if len(names) == 1:
+        return f"{what} {first}"
+    return f"{len(names)} {what}s {first}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def write_folder(path: str | Path, config_json: dict, shards: Mapping[str, Mapping[str, Array]], floats: str = "F32") -> None:
+    """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array.
+
+    Real numbers are stored as ``floats`` ("F32", or "BF16" rounded to nearest even), except the routing bias, which is always
+    float32. A single shard is written as model.safetensors; several get an index, which lists all of them. Other files of the
+    folder are left alone.
+
+    All files are written completely under other names first. Only then do they replace the old ones: config.json goes first and
+    comes back last, so a kill at any moment leaves the old checkpoint, the new one, or a folder that no reader opens; never a
+    mixture. To have a good one at every moment, write each checkpoint to a folder of its own.
+    """
+    folder = Path(path)
+    if len(shards) == 1:
+        shards = {SINGLE_NAME: next(iter(shards.values()))}
+    weight_map: dict[str, str] = {}
+    for shard, tensors in shards.items():
+        if not shard.endswith(".safetensors"):
+            raise refuse("shard", shard, "must end in .safetensors")
+        for name in tensors:
+            if name in weight_map:
+                raise refuse("tensor", name, f"is in two shards, {weight_map[name]} and {shard}")
+            weight_map[name] = shard
+    if not weight_map:
+        raise MinidsError(f"{folder}: nothing to write: there are no tensors")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinidsError(f"{folder}: cannot be made: {error.strerror}") from None
+    with staged() as files:
+        total = 0
+        for shard, tensors in shards.items():
+            with files.create(inside(folder, shard, str(folder))) as file:
+                total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,))
+        if len(shards) > 1:
+            with files.create(folder / INDEX_NAME) as file:
+                index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+                file.write(_json(index))
+        with files.create(folder / CONFIG_NAME) as file:
+            file.write(_json(config_json))
+        _retire(folder, keep=set(shards))
+        files.publish()
+
+
+def _retire(folder: Path, keep: set[str]) -> None:
+    """Make the folder's old checkpoint unreadable, then remove the files of it that the new one does not replace."""
+    (folder / CONFIG_NAME).unlink(missing_ok=True)
+    sync_folder(folder)
+    stale = {SINGLE_NAME}
+    if (folder / INDEX_NAME).exists():
+        try:
+            weight_map = read_json(folder / INDEX_NAME, INDEX_LIMIT)["weight_map"]
+            listed = {inside(folder, shard, INDEX_NAME).name for shard in set(weight_map.values())}
+            stale |= {name for name in listed if name.endswith(".safetensors")}
+        except (MinidsError, KeyError, AttributeError, TypeError):
+            pass  # an unreadable index lists nothing that could be removed with confidence
+        (folder / INDEX_NAME).unlink()
+    for name in stale - keep:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

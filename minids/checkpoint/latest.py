@@ -1,0 +1,32 @@
+"""Which checkpoint of a run's folder is the newest whole one: the file ``latest`` names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minids.checkpoint.files import inside, staged
+
+POINTER = "latest"
+
+
+def latest_checkpoint(run: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run's folder, or None where there is none."""
+    run = Path(run)
+    try:
+        name = (run / POINTER).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return inside(run, name, str(run / POINTER))
+
+
+def point_to(checkpoint: Path) -> None:
+    """Make ``checkpoint`` the newest of the folder it lies in."""
+    with staged() as files:
+        with files.create(checkpoint.parent / POINTER) as file:
+            file.write(checkpoint.name.encode() + b"\n")
+        files.publish()
+
+
+def resolved(path: str | Path) -> Path:
+    """The Hugging Face folder meant by ``path``: itself, or the newest checkpoint of a run's folder."""
+    return latest_checkpoint(path) or Path(path)

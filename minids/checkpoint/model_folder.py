@@ -1,0 +1,45 @@
+"""A model ↔ a Hugging Face folder, ours or theirs."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from minids.checkpoint.config_json import config_to_json, read_config
+from minids.checkpoint.folder import CheckpointFolder, write_folder
+from minids.checkpoint.latest import resolved
+from minids.checkpoint.names import assemble, check_copies, check_names, shards
+from minids.model import DeepSeekV3
+from minids.training.tokenizer import Tokenizer
+
+
+def load(folder: str | Path, dtype=np.float32, mtp: bool = True) -> DeepSeekV3:
+    """The model in a Hugging Face folder of model type deepseek_v3 or deepseek_v2, or in the newest checkpoint of a run.
+
+    Every tensor is looked for, measured and placed before the model is handed out, so there is never half a model.
+    ``mtp=False`` leaves the multi-token-prediction modules out. ``dtype`` is the type to compute in, whatever is stored.
+    """
+    path = resolved(folder)
+    source = CheckpointFolder(path)
+    config, notes = check_names(read_config(path), source, mtp)
+    check_copies(config, source)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    model = DeepSeekV3(config, seed=None, dtype=dtype)
+    for parameter in model.parameters:
+        assemble(source, parameter.name, dtype, out=parameter.value)
+    for name, buffer in model.parameters.buffers.items():
+        assemble(source, name, out=buffer)
+    if (path / "tokenizer.json").exists():
+        model.tokenizer = Tokenizer.load(path)
+    return model
+
+
+def save(model: DeepSeekV3, folder: str | Path) -> None:
+    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open."""
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
+    write_folder(folder, config_to_json(model.config), shards(model.config, arrays))

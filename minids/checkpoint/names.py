@@ -1,0 +1,339 @@
+"""Which tensors a configuration has: their names and shapes in memory and on disk, and how one becomes the other.
+
+In memory minids uses the names of the released checkpoints, except that the routed experts of a layer are stacked:
+
+    memory   model.layers.3.mlp.experts.gate_proj.weight      (E, I, d)     likewise up_proj (E, I, d), down_proj (E, d, I)
+    disk     model.layers.3.mlp.experts.{e}.gate_proj.weight  (I, d)        one per expert
+
+MTP module k (from 0) is layer L + k: an ordinary block, and enorm, hnorm, eh_proj and shared_head.norm. Releases repeat the
+embedding and the head in it, ``embed_tokens`` and ``shared_head.head``. minids shares them, as the paper does (DeepSeek-V3
+section 2.2), so it writes the copies for other readers, needs none, and refuses copies that differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.checkpoint.dtypes import FLOATS
+from minids.checkpoint.folder import BIAS_SUFFIX, SINGLE_NAME, CheckpointFolder, few
+from minids.config import ModelConfig
+from minids.errors import MinidsError, refuse
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+MTP_NAME = "mtp.safetensors"
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+_STACK = re.compile(r"(model\.layers\.\d+\.mlp\.experts)\.(gate_proj|up_proj|down_proj)\.weight")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_DERIVED = ".rotary_emb.inv_freq"  # some older files store the RoPE frequencies, which follow from the configuration
+
+
+# Names and shapes.
+
+
+def memory_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Every parameter and buffer of the model by its name in memory, experts stacked."""
+    c = config
+    shapes = {EMBEDDING: (c.vocab_size, c.hidden_size)}
+    for layer in range(c.num_hidden_layers + c.num_nextn_predict_layers):
+        shapes.update(layer_shapes(c, layer))
+    shapes[FINAL_NORM] = (c.hidden_size,)
+    if not c.tie_word_embeddings:
+        shapes[HEAD] = (c.vocab_size, c.hidden_size)
+    return shapes
+
+
+def layer_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
+    """The parameters of one layer, by their names in memory; layers from L on are MTP modules."""
+    d, prefix = config.hidden_size, f"model.layers.{layer}"
+    shapes = {f"{prefix}.input_layernorm.weight": (d,), f"{prefix}.post_attention_layernorm.weight": (d,)}
+    shapes.update({f"{prefix}.self_attn.{name}": shape for name, shape in _attention_shapes(config).items()})
+    shapes.update({f"{prefix}.mlp.{name}": shape for name, shape in _feed_forward_shapes(config, layer).items()})
+    if layer >= config.num_hidden_layers:
+        shapes.update({f"{prefix}.{name}.weight": (d,) for name in ("enorm", "hnorm", "shared_head.norm")})
+        shapes[f"{prefix}.eh_proj.weight"] = (d, 2 * d)  # columns: [embedding ; hidden], as in the released weights
+    return shapes
+
+
+def _attention_shapes(config: ModelConfig) -> dict[str, Shape]:
+    c = config
+    d, heads = c.hidden_size, c.num_attention_heads
+    if c.attention != "mla":
+        matrices = {"q_proj": (heads * c.qk_head_dim, d), "k_proj": (c.kv_heads * c.qk_head_dim, d)}
+        matrices |= {"v_proj": (c.kv_heads * c.v_head_dim, d), "o_proj": (d, heads * c.v_head_dim)}
+        biased = tuple(matrices)
+    else:
+        biased = ("q_a_proj", "kv_a_proj_with_mqa", "o_proj")
+        if c.q_lora_rank is None:
+            matrices = {"q_proj": (heads * c.qk_head_dim, d)}
+        else:
+            matrices = {"q_a_proj": (c.q_lora_rank, d), "q_a_layernorm": (c.q_lora_rank,)}
+            matrices["q_b_proj"] = (heads * c.qk_head_dim, c.q_lora_rank)
+        matrices["kv_a_proj_with_mqa"] = (c.kv_lora_rank + c.qk_rope_head_dim, d)
+        matrices["kv_a_layernorm"] = (c.kv_lora_rank,)
+        matrices["kv_b_proj"] = (heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank)
+        matrices["o_proj"] = (d, heads * c.v_head_dim)
+    shapes = {f"{name}.weight": shape for name, shape in matrices.items()}
+    if c.attention_bias:
+        shapes.update({f"{name}.bias": matrices[name][:1] for name in biased if name in matrices})
+    return shapes
+
+
+def _feed_forward_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
+    c = config
+    d, experts, width = c.hidden_size, c.n_routed_experts, c.moe_intermediate_size
+    if not c.is_moe(layer):
+        return _swiglu_shapes("", c.intermediate_size, d)
+    shapes = {"gate.weight": (experts, d)}
+    if c.topk_method == "noaux_tc":
+        shapes[f"gate.{BIAS_SUFFIX}"] = (experts,)
+    shapes.update({name: (experts, *shape) for name, shape in _swiglu_shapes("experts.", width, d).items()})
+    if c.n_shared_experts:
+        shapes.update(_swiglu_shapes("shared_experts.", c.n_shared_experts * width, d))
+    return shapes
+
+
+def _swiglu_shapes(prefix: str, width: int, d: int) -> dict[str, Shape]:
+    gate, up, down = (f"{prefix}{name}.weight" for name in PROJECTIONS)
+    return {gate: (width, d), up: (width, d), down: (d, width)}
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Every tensor that a folder must hold, by its name on disk."""
+    return dict(_on_disk(memory_shapes(config)))
+
+
+def _on_disk(shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Shape]]:
+    for name, shape in shapes.items():
+        if _STACK.fullmatch(name):
+            yield from ((expert_name(name, e), shape[1:]) for e in range(shape[0]))
+        else:
+            yield name, shape
+
+
+def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Tensors that a folder may hold besides: copies of the embedding and head, and shared experts of width 0.
+
+    The last are what ``transformers`` makes of ``n_shared_experts`` = 0: matrices without an element.
+    """
+    c = config
+    copies = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
+    if c.n_shared_experts == 0:
+        layers = range(c.num_hidden_layers + c.num_nextn_predict_layers)
+        empty = _swiglu_shapes("shared_experts.", 0, c.hidden_size)
+        copies |= {f"model.layers.{layer}.mlp.{n}": s for layer in layers if c.is_moe(layer) for n, s in empty.items()}
+    return copies
+
+
+def shared_copies(config: ModelConfig) -> dict[str, str]:
+    """Name of a copy that a folder may hold → the tensor it must equal."""
+    head = EMBEDDING if config.tie_word_embeddings else HEAD
+    copies = {HEAD: EMBEDDING} if config.tie_word_embeddings else {}
+    for layer in range(config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers):
+        copies[f"model.layers.{layer}.embed_tokens.weight"] = EMBEDDING
+        copies[f"model.layers.{layer}.shared_head.head.weight"] = head
+    return copies
+
+
+def is_stack(name: str) -> bool:
+    """Whether a parameter's name in memory is that of a layer's stacked experts."""
+    return _STACK.fullmatch(name) is not None
+
+
+def expert_name(name: str, expert: int) -> str:
+    """``…mlp.experts.gate_proj.weight`` → ``…mlp.experts.7.gate_proj.weight``."""
+    stack = _STACK.fullmatch(name)
+    return f"{stack[1]}.{expert}.{stack[2]}.weight"
+
+
+# Checking a folder.
+
+
+class Checked(NamedTuple):
+    """What a folder was found to hold."""
+
+    config: ModelConfig
+    """As given, but without the MTP modules that the folder does not have or that are not wanted."""
+    notes: tuple[str, ...]
+    """What the user should be told, one line each."""
+
+
+def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> Checked:
+    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes.
+
+    Without any MTP tensor, or with ``mtp=False``, the result's configuration has no MTP modules; some but not all of their
+    tensors are an error. Nothing but headers is looked at; ``check_copies`` compares the numbers.
+    """
+    notes = []
+    first, modules = config.num_hidden_layers, config.num_nextn_predict_layers
+    held = {name for name in folder.names() if not name.endswith(_DERIVED)}
+    beyond = {name for name in held if (layer := _layer(name)) is not None and first <= layer < first + modules}
+    if modules and not (mtp and beyond):
+        if not beyond:
+            notes.append(f"{folder.path}: has no MTP weights (num_nextn_predict_layers = {modules}); opened without them")
+        held -= beyond
+        config = config.replace(num_nextn_predict_layers=0)
+    missing, wrong, known = [], [], set()
+    optional = optional_shapes(config)
+    for name, shape in _on_disk(memory_shapes(config)):
+        if name not in held:
+            missing.append(name)
+            if len(missing) > len(held) + 1000:  # the configuration is of another model; its full list could be endless
+                break
+            continue
+        known.add(name)
+        wrong += _mismatch(folder, name, shape)
+    for name in held & set(optional):
+        known.add(name)
+        wrong += _mismatch(folder, name, optional[name])
+    if missing:
+        raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{_hint(missing, config)}")
+    if held - known:
+        raise MinidsError(f"{folder.path}: surplus {few(held - known, 'tensor')}, which config.json has no place for")
+    if wrong:
+        rest = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise MinidsError(f"{folder.path}: {wrong[0]}{rest}")
+    return Checked(config, tuple(notes))
+
+
+def check_copies(config: ModelConfig, folder: CheckpointFolder) -> None:
+    """Refuse copies of the embedding or head that differ from the original: minids has one of each."""
+    for copy, original in shared_copies(config).items():
+        if copy in folder and not folder.equal(copy, original):
+            raise MinidsError(
+                f"{folder.path}: tensor {copy!r} differs from {original!r}; minids shares them"
+                + ("" if copy == HEAD else ", so open the folder without its MTP modules")
+            )
+
+
+def _layer(name: str) -> int | None:
+    match = _LAYER.match(name)
+    return int(match[1]) if match and len(match[1]) < 10 else None
+
+
+def _mismatch(folder: CheckpointFolder, name: str, shape: Shape) -> list[str]:
+    if folder.shape(name) != shape:
+        return [f"tensor {name!r} has shape {list(folder.shape(name))}, config.json asks for {list(shape)}"]
+    if folder.dtype(name) not in FLOATS:
+        return [f"tensor {name!r} is of type {folder.dtype(name)}; weights are real numbers"]
+    return []
+
+
+def _hint(missing: list[str], config: ModelConfig) -> str:
+    if missing == [HEAD]:
+        return " (should tie_word_embeddings be true?)"
+    if all((_layer(name) or 0) >= config.num_hidden_layers for name in missing):
+        return " (the MTP module is there only in part; it can be left out)"
+    return ""
+
+
+# Moving tensors.
+
+
+def layer_parameters(config: ModelConfig, folder: CheckpointFolder, layer: int, dtype=np.float32) -> dict[str, Array]:
+    """All parameters of one layer by their names in memory, each of the shape that the configuration asks for."""
+    last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
+    if not 0 <= layer <= last:
+        raise refuse("layer", layer, f"{folder.path} has layers 0 to {last}, MTP modules included")
+    shapes = layer_shapes(config, layer)
+    wrong = [line for name, shape in _on_disk(shapes) for line in _mismatch(folder, name, shape)]
+    if wrong:
+        raise MinidsError(f"{folder.path}: {wrong[0]}")
+    return {name: assemble(folder, name, dtype) for name in shapes}
+
+
+def assemble(folder: CheckpointFolder, name: str, dtype=np.float32, out: Array | None = None) -> Array:
+    """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk."""
+    if not _STACK.fullmatch(name):
+        return folder.tensor(name, dtype=dtype, out=out)
+    experts = _count_experts(folder, name)
+    stack = np.empty((experts, *folder.shape(expert_name(name, 0))), dtype) if out is None else out
+    for expert in range(experts):
+        folder.tensor(expert_name(name, expert), dtype=dtype, out=stack[expert])
+    return stack
+
+
+def explode(name: str, array: Array) -> Iterator[tuple[str, Array]]:
+    """The tensors on disk that a parameter in memory is written as: one view per expert, or itself."""
+    if _STACK.fullmatch(name):
+        yield from ((expert_name(name, expert), matrix) for expert, matrix in enumerate(array))
+    else:
+        yield name, array
+
+
+def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
+    """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied).
+
+    The main model is model.safetensors, or several shards of at most ``limit`` bytes; MTP modules, with their copies of
+    embedding and head, have a shard of their own. ``transformers`` opens model.safetensors without looking at the index and so
+    never meets weights it has no place for.
+    """
+    main, mtp, size = [{}], {}, 0
+    tensors = [item for name, array in parameters.items() for item in explode(name, array)]
+    tensors += [(name, parameters[original]) for name, original in shared_copies(config).items() if name != HEAD]
+    copies = shared_copies(config)
+    tensors += [(n, np.empty(shape, np.float32)) for n, shape in optional_shapes(config).items() if n not in copies]
+    for name, array in tensors:
+        if (_layer(name) or 0) >= config.num_hidden_layers:
+            mtp[name] = array
+            continue
+        if main[-1] and size + array.nbytes > limit:
+            main.append({})
+            size = 0
+        main[-1][name] = array
+        size += array.nbytes
+    count = len(main)
+    names = [SINGLE_NAME] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+    return dict(zip(names, main, strict=True)) | ({MTP_NAME: mtp} if mtp else {})
+
+
+class ExpertStack:
+    """The experts of one projection as they would stand in memory, (E, out, in), each converted when it is asked for."""
+
+    def __init__(self, folder: CheckpointFolder, name: str):
+        self._folder, self._name = folder, name
+        self.shape = (_count_experts(folder, name), *folder.shape(expert_name(name, 0)))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, expert: int) -> Array:
+        """float32 (out, in), read-only; the folder keeps those used last."""
+        expert = int(expert)
+        if not -len(self) <= expert < len(self):
+            raise IndexError(f"expert {expert} of {len(self)}")
+        return self._folder.cached(expert_name(self._name, expert % len(self)))
+
+    def __array__(self, dtype=None, copy=None):
+        """NumPy would otherwise build the whole stack, unasked, from ``len`` and indexing."""
+        raise TypeError(f"{self._name}: these experts are on disk; take them one at a time, or use assemble()")
+
+
+class ExpertSource(NamedTuple):
+    """The routed experts of one layer, none of them in memory."""
+
+    gate_proj: ExpertStack  # (E, I, d)
+    up_proj: ExpertStack  # (E, I, d)
+    down_proj: ExpertStack  # (E, d, I)
+
+
+def expert_source(folder: CheckpointFolder, layer: int) -> ExpertSource:
+    """The experts of ``layer``, for running a model that is larger than memory."""
+    return ExpertSource(*(ExpertStack(folder, f"model.layers.{layer}.mlp.experts.{name}.weight") for name in PROJECTIONS))
+
+
+def _count_experts(folder: CheckpointFolder, name: str) -> int:
+    """Experts of a stack that a folder holds, counted from 0; those of a missing shard count, and fail when they are read."""
+    count = 0
+    while expert_name(name, count) in folder or expert_name(name, count) in folder.absent:
+        count += 1
+    if not count:
+        raise MinidsError(f"{folder.path}: holds no experts for {name!r}")
+    return count

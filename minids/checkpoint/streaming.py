@@ -1,0 +1,126 @@
+"""Models larger than memory: weights stay on disk, and are converted when a layer needs them and forgotten after it.
+
+A 16-billion-parameter folder in BF16 is 31 GB on disk and 63 GB in float32. Read one layer at a time, with only those experts
+that tokens really chose, it runs in a few: the largest thing ever converted is one matrix outside the experts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from minids.checkpoint.config_json import read_config
+from minids.checkpoint.folder import CheckpointFolder
+from minids.checkpoint.latest import resolved
+from minids.checkpoint.names import ExpertStack, assemble, check_names, is_stack
+from minids.config import ModelConfig
+from minids.errors import refuse
+from minids.layers.block import Block
+from minids.layers.parameters import Array, Parameter, Parameters
+from minids.layers.positions import rotary
+from minids.model import DeepSeekV3
+from minids.training.tokenizer import Tokenizer
+
+ROWS = 4096  # of the output head that are converted at once
+
+
+class _OnDisk(Parameter):
+    """A parameter that is read whenever its value is asked for. Experts come one by one."""
+
+    __slots__ = ("folder",)
+
+    @property
+    def value(self):
+        if is_stack(self.name):
+            return ExpertStack(self.folder, self.name)
+        return self.folder.tensor(self.name)
+
+    @value.setter
+    def value(self, ignored):
+        """The constructor of a parameter sets None; there is nothing to keep."""
+
+
+class _ParametersOnDisk(Parameters):
+    """Parameters that stay on disk, but for the routing biases, and with ``hold`` for all that are not experts."""
+
+    def __init__(self, folder: CheckpointFolder, hold=None):
+        super().__init__()
+        self.folder, self.hold = folder, hold
+
+    def add(self, name: str, shape: tuple[int, ...], init: str = "normal") -> Parameter:
+        if self.hold is not None and not is_stack(name):
+            parameter = Parameter(name, shape, init)
+            parameter.value = self.folder.tensor(name, dtype=self.hold)
+        else:
+            parameter = _OnDisk(name, shape, init)
+            parameter.folder = self.folder
+        self._by_name[name] = parameter
+        return parameter
+
+    def add_buffer(self, name: str, shape: tuple[int, ...]) -> None:
+        self.buffers[name] = assemble(self.folder, name)
+
+
+class StreamedDeepSeekV3(DeepSeekV3):
+    """A model to generate with (``minids.generate``), not to train: its weights live in a folder.
+
+    Embedding rows are read for the tokens at hand, and the head is applied a few thousand words at a time.
+    """
+
+    def __init__(self, config: ModelConfig, folder: CheckpointFolder):
+        self.config, self.dtype, self.tokenizer = config, np.dtype(np.float32), None
+        self._build(_ParametersOnDisk(folder))
+        embedding = self.embed_tokens.weight.name
+        self.embed_tokens = _EmbeddingOnDisk(folder, embedding)
+        self.head = _HeadOnDisk(folder, embedding if config.tie_word_embeddings else self.head.weight.name)
+        self._rotary = rotary(config, np.arange(0), self.dtype)
+
+
+class _EmbeddingOnDisk:
+    def __init__(self, folder: CheckpointFolder, name: str):
+        self.folder, self.name = folder, name
+
+    def forward(self, tokens: Array):
+        wanted, place = np.unique(tokens, return_inverse=True)
+        return self.folder.tensor(self.name, rows=wanted)[place.reshape(tokens.shape)], None
+
+
+class _HeadOnDisk:
+    def __init__(self, folder: CheckpointFolder, name: str):
+        self.folder, self.name = folder, name
+
+    def forward(self, hidden: Array):
+        rows = self.folder.shape(self.name)[0]
+        logits = np.empty((*hidden.shape[:-1], rows), hidden.dtype)
+        for start in range(0, rows, ROWS):
+            part = slice(start, min(start + ROWS, rows))
+            logits[..., part] = hidden @ self.folder.tensor(self.name, rows=part).T
+        return logits, None
+
+
+def load_streamed(folder: str | Path) -> StreamedDeepSeekV3:
+    """The model in ``folder``, without reading its weights. MTP modules are left out."""
+    path = resolved(folder)
+    source = CheckpointFolder(path)
+    config, _ = check_names(read_config(path), source, mtp=False)
+    model = StreamedDeepSeekV3(config, source)
+    if (path / "tokenizer.json").exists():
+        model.tokenizer = Tokenizer.load(path)
+    return model
+
+
+def load_layer(folder: str | Path, layer: int, dtype=np.float32) -> Block:
+    """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, ready for ``forward``.
+
+    Its experts stay on disk, each converted when a token chooses it: one layer of DeepSeek-V3 has 11.5 billion parameters, and
+    2 GB of float32 hold the 187 million of its attention and what eight experts need. Of a model that was not
+    downloaded whole, the shards that hold the layer are enough.
+    """
+    path = resolved(folder)
+    config = read_config(path)
+    last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
+    if not 0 <= layer <= last:
+        raise refuse("layer", layer, f"this model's layers run from 0 to {last}")
+    source = CheckpointFolder(path, partial=True)
+    return Block(config, _ParametersOnDisk(source, hold=dtype), layer)
