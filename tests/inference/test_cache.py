@@ -1,0 +1,44 @@
+"""Caches grow without losing anything, rewind, and hold exactly the bytes that the paper counts."""
+
+import numpy as np
+import pytest
+from support import TINY
+
+from minids.config import ModelConfig
+from minids.inference.cache import CHUNK, FullCache, LatentCache
+
+
+@pytest.mark.parametrize("chunks", [[1] * 5, [CHUNK - 1, 1, 1], [CHUNK + 1], [3, 2 * CHUNK, 7]])
+def test_growing_keeps_what_was_stored(chunks):
+    cache, rng = LatentCache(TINY, 2, np.float64), np.random.default_rng(0)
+    whole = [np.zeros((2, 0, 9)) for _ in range(2)]
+    for size in chunks:
+        for layer in range(2):
+            new = rng.normal(size=(2, size, 9))
+            whole[layer] = np.concatenate([whole[layer], new], axis=1)
+            (held,) = cache.append(layer, new)
+            assert np.array_equal(held, whole[layer])
+        cache.advance(size)
+    assert cache.length == sum(chunks)
+
+
+def test_rewinding_forgets_the_newest_only():
+    cache = FullCache(TINY, 1)
+    k, v = np.ones((1, 4, 4, 10), np.float32), np.ones((1, 4, 4, 3), np.float32)
+    for layer in range(2):
+        cache.append(layer, k, v)
+    cache.advance(4)
+    cache.rewind(2)
+    held, _ = cache.append(0, 5 * k[:, :1], 5 * v[:, :1])
+    assert held[0, :, 0, 0].tolist() == [1, 1, 5]
+    with pytest.raises(IndexError):
+        cache.rewind(3)
+
+
+def test_bytes_are_those_of_v2_table_1():
+    """V3's sizes without V3's weights: 576 numbers per token and layer against 40,960."""
+    v3 = ModelConfig.preset("deepseek-v3")
+    for kind, elements in ((LatentCache, 576), (FullCache, 128 * (192 + 128))):
+        cache = kind(v3, batch=2, dtype=np.float16)
+        cache.advance(10)
+        assert cache.nbytes == 61 * 2 * 10 * elements * 2
