@@ -133,20 +133,23 @@ def _lines(step: TourStep, look_up) -> list[str]:
     rows += [("s" if forward else "f", a) for a in step.saved]
     rows += [("c", a) for a in step.cached]
     for sign, array in rows:
+        of_gradient = sign == "g"  # a weight's line in the backward pass tells of its gradient
         shape = "(" + ", ".join(map(str, array.shape)) + ")"
         line = f"      {sign} {array.name:<53} {shape:<20} {_metric(array.size * each):>6}B"
-        rms = _rms(array, look_up)
+        rms = _rms(array, "d " + array.name if of_gradient else array.name, look_up)
         lines.append(line if rms is None else f"{line} {rms:>8}")
     return lines
 
 
-def _rms(array: Array, look_up) -> str | None:
-    """Root-mean-square of the real array of that name, None where there is none."""
-    value = look_up(array.name.replace("experts.*.", "experts."))
+def _rms(array: Array, name: str, look_up) -> str | None:
+    """Root-mean-square of the real array called ``name``, None where there is none."""
+    value = look_up(name.replace("experts.*.", "experts."))
     if value is None:
         return None
     if tuple(value.shape) != array.shape:
         raise refuse(array.name, tuple(value.shape), f"has another shape than on paper: {array.shape}")
+    if np.issubdtype(value.dtype, np.integer):
+        return None  # token ids and expert numbers have no size
     return f"{np.sqrt(np.mean(np.square(value, dtype=np.float64))):.3g}"
 
 

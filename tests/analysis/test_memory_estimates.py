@@ -36,7 +36,7 @@ def test_activations_on_paper_match_what_the_model_saves(changes):
     model = DeepSeekV3(config)
     tokens = np.random.default_rng(0).integers(0, 256, (batch, time))
     with use_backend("numpy"):
-        _, saved = model._forward(tokens, tokens, None, True, None)
+        _, saved = model.forward(tokens, tokens)
     paper = 4 * memory.activation_elements(config, batch, time)
     assert paper == pytest.approx(_saved_bytes(saved, model.parameters), rel=0.05)
 

@@ -1,0 +1,117 @@
+"""A run's folder: what it was asked to do, its metrics, and its checkpoints, of which one is always whole.
+
+    runs/NAME/
+      run.json            the model's and the run's configuration, the data and their hash
+      metrics.jsonl       one line of numbers every few steps
+      latest              the name of the newest whole checkpoint
+      step-000400/        a Hugging Face folder: config.json, *.safetensors, tokenizer.json …
+        training_state.json, optimizer.safetensors       … and what only a resumed run needs
+
+A checkpoint is written under another name, renamed when all of it is on the disk, and only then does ``latest`` point to it: a
+kill at any moment leaves the last good one. The one before is kept too; older ones are removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from minids.checkpoint.files import read_json, staged, sync_folder
+from minids.checkpoint.latest import latest_checkpoint, point_to
+from minids.errors import MinidsError, refuse
+
+_LARGEST_JSON = 16 << 20  # bytes
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+
+    @staticmethod
+    def refuse_taken(path: str | Path) -> None:
+        """Refuse a folder that cannot take a new run, before any work is done for it."""
+        path = Path(path)
+        if (path / "run.json").exists() or (path / "latest").exists():
+            raise refuse("out", str(path), "holds a run already; continue it with --resume, or choose another folder")
+        if path.exists() and not path.is_dir():
+            raise refuse("out", str(path), "is a file; choose a folder")
+        if path.is_dir() and any(path.iterdir()):
+            raise refuse("out", str(path), "is not empty; choose a new folder")
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """A folder for a new run: made where it is missing, refused where it is taken or cannot be written."""
+        path = Path(path)
+        cls.refuse_taken(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise refuse("out", str(path), f"cannot be written to ({error.strerror}); choose another folder") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that has been started before."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise refuse("out", str(path), "there is no run to resume; leave --resume out to start one")
+        if not os.access(path, os.W_OK):
+            raise refuse("out", str(path), "cannot be written to; a run cannot be continued there")
+        for left in path.glob(".step-*"):  # a checkpoint that was being written when the last process ended
+            shutil.rmtree(left)
+        return cls(path)
+
+    def write_description(self, description: dict) -> None:
+        """``run.json``: what the run was asked to do."""
+        self._write_json(self.path / "run.json", description)
+
+    def description(self) -> dict:
+        return read_json(self.path / "run.json", _LARGEST_JSON)
+
+    def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Let ``write`` fill a new folder, and make it the run's newest checkpoint once it is whole."""
+        final = self.path / f"step-{step:06d}"
+        unfinished = self.path / f".{final.name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.mkdir()
+            write(unfinished)
+            sync_folder(unfinished)
+            if final.exists():  # a resumed run passes a step again
+                shutil.rmtree(final)
+            os.replace(unfinished, final)
+            sync_folder(self.path)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
+        before = latest_checkpoint(self.path)
+        point_to(final)
+        for old in self.path.glob("step-*"):
+            if old not in (final, before):
+                shutil.rmtree(old)
+        return final
+
+    @staticmethod
+    def write_state(folder: Path, state: dict) -> None:
+        """``training_state.json`` of a checkpoint."""
+        RunFolder._write_json(folder / "training_state.json", state)
+
+    @staticmethod
+    def read_state(folder: Path) -> dict:
+        return read_json(folder / "training_state.json", _LARGEST_JSON)
+
+    @staticmethod
+    def _write_json(path: Path, value: dict) -> None:
+        with staged() as files:
+            with files.create(path) as file:
+                file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+            files.publish()

@@ -1,0 +1,324 @@
+"""The training loop: batches in, gradients, one optimizer step, one step of the balancing bias; and what is told and kept.
+
+Everything random comes from one generator, so that two runs of the same seed, machine and thread count give the same bits,
+and a resumed run the same as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from minids.checkpoint.latest import latest_checkpoint
+from minids.checkpoint.model_folder import load, save
+from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
+from minids.config import ModelConfig, TrainConfig
+from minids.errors import MinidsError, refuse
+from minids.inference.generate import generate
+from minids.model import DeepSeekV3, Losses
+from minids.training.batches import Batches, TokenStream
+from minids.training.corpus import Corpus, Document, load_corpus
+from minids.training.evaluate import validation
+from minids.training.metrics import MetricsFile, max_violation
+from minids.training.optimizer import AdamW
+from minids.training.run_folder import RunFolder
+from minids.training.schedule import Settings, settings
+from minids.training.tokenizer import Tokenizer, byte_tokenizer, train_bpe
+
+Say = Callable[[str], None]
+
+
+class Trainer:
+    """One run, from its first step or from its last checkpoint. Make it with ``start`` or ``resume``, then ``run()``."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        model: DeepSeekV3,
+        train: TrainConfig,
+        rng: np.random.Generator,
+        say: Say = print,
+    ):
+        self.tokenizer, self.model, self.train, self.say = tokenizer, model, train, say
+        model.tokenizer = tokenizer
+        training, held_out = corpus.split(train.validation_share)
+        self.stream = TokenStream.encode(training.documents, tokenizer)
+        self.held_out = {
+            domain: TokenStream.encode(sorted(held_out.of(domain), key=_by_content), tokenizer) for domain in held_out.domains
+        }
+        self.prompts = {domain: _prompt(held_out, domain) for domain in held_out.domains}
+        self.optimizer = AdamW(model.parameters, train)
+        self.batches = Batches(self.stream, train.batch_size, train.context_length, rng)
+        self.step = 0  # steps finished
+        self.seconds = 0.0  # spent training, over all sessions
+        self.folder: RunFolder | None = None  # set by `start` and `resume`
+        self.metrics: MetricsFile | None = None
+        self._stop = False
+
+    @classmethod
+    def start(
+        cls,
+        out: str | Path,
+        model_config: ModelConfig,
+        train: TrainConfig,
+        data: list[str],
+        preset: str,
+        say: Say = print,
+    ) -> Trainer:
+        """A new run in the folder ``out``."""
+        if train.context_length > model_config.max_position_embeddings:
+            raise refuse(
+                "context_length",
+                train.context_length,
+                f"must not be above max_position_embeddings = {model_config.max_position_embeddings}",
+            )
+        RunFolder.refuse_taken(out)
+        corpus = load_corpus(data)
+        tokenizer = byte_tokenizer()
+        if train.tokenizer == "bpe":
+            tokenizer = train_bpe([d.text for d in corpus.split(train.validation_share)[0].documents], train.bpe_vocab_size)
+        model_config = model_config.replace(
+            vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+        )
+        rng = np.random.default_rng(train.seed)
+        model = DeepSeekV3(model_config, rng)
+        trainer = cls(corpus, tokenizer, model, train, rng, say)
+        trainer.folder = folder = RunFolder.create(out)
+        folder.write_description(
+            {
+                "preset": preset,
+                "data": list(data),
+                "corpus": {"name": corpus.name, "sha256": corpus.sha256},
+                "model": dataclasses.asdict(model_config),
+                "train": dataclasses.asdict(train),
+            }
+        )
+        trainer.metrics = MetricsFile(folder.metrics)
+        return trainer
+
+    @classmethod
+    def resume(cls, out: str | Path, asked: dict | None = None, say: Say = print) -> Trainer:
+        """The run in the folder ``out``, from its newest checkpoint.
+
+        ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
+        what the run began with.
+        """
+        folder = RunFolder.open(out)
+        described = folder.description()
+        for name, value in (asked or {}).items():
+            known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
+            if known.get(name) != value:
+                raise refuse(name, value, f"the run in {out} has {known.get(name)!r}; resume it as it is, or start another")
+        checkpoint = latest_checkpoint(folder.path)
+        if checkpoint is None:
+            raise refuse("out", str(out), "this run was stopped before its first checkpoint; delete the folder and start again")
+        corpus = load_corpus(described["data"])
+        if corpus.sha256 != described["corpus"]["sha256"]:
+            raise refuse(
+                "data",
+                described["data"],
+                "the text is not what this run began with (other files, or another Python for the built-in corpus); "
+                "give it back its text, or start another run",
+            )
+        train = TrainConfig(**described["train"])
+        model = load(checkpoint)
+        state = RunFolder.read_state(checkpoint)
+        rng = np.random.default_rng(train.seed)
+        trainer = cls(corpus, model.tokenizer, model, train, rng, say)
+        trainer.folder = folder
+        trainer.batches.restore(state["data"])
+        moments = TensorFile(checkpoint / "optimizer.safetensors")
+        trainer.optimizer.restore({name: moments.read(name) for name in moments.names()})
+        trainer.step, trainer.seconds = state["step"], state["seconds"]
+        trainer.metrics = MetricsFile(folder.metrics, state["metrics_bytes"])
+        return trainer
+
+    def run(self) -> Path:
+        """Train to the end (or to Ctrl-C), and return the newest checkpoint's folder."""
+        train = self.train
+        if self.step == 0:
+            self._validate()
+            self.show_samples("before training")
+        with _Interrupt(self._ask_to_stop), self._progress() as bar:
+            while self.step < train.steps and not self._stop:
+                began = time.perf_counter()
+                now = settings(self.step, self.model.config, train)
+                losses, norm = self.train_step(now)
+                took = time.perf_counter() - began
+                self.seconds += took
+                self.step += 1
+                self._check_finite(losses, norm)
+                self._report(bar, losses, norm, now, took)
+                last = self.step == train.steps
+                if last or self.step % train.eval_every == 0:
+                    self._validate()
+                if train.sample_every and self.step % train.sample_every == 0 and not last:
+                    self.show_samples(f"after {self.step} steps")
+                if last or self.step % train.save_every == 0 or self._stop:
+                    checkpoint = self.save()
+        self.metrics.close()
+        if self._stop and self.step < train.steps:
+            self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
+            return checkpoint
+        self.show_samples("after training")
+        return latest_checkpoint(self.folder.path)
+
+    def train_step(self, now: Settings) -> tuple[Losses, float]:
+        """One optimizer step over ``gradient_accumulation_steps`` micro-batches → mean losses, gradient norm."""
+        parts = self.train.gradient_accumulation_steps
+        self.model.parameters.zero_grads()
+        all_losses = []
+        for _ in range(parts):
+            tokens, targets = self.batches.next()
+            all_losses.append(self.model.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+        norm = self.optimizer.step(now.learning_rate)
+        losses = _mean(all_losses)
+        # Once per optimizer step, from the loads of the whole global batch, and after the step: see ops/bias_update.py.
+        self.model.update_biases(losses.counts, now.bias_update_speed)
+        return losses, norm
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+
+        def write(folder: Path) -> None:
+            save(self.model, folder)
+            write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
+            RunFolder.write_state(
+                folder,
+                {
+                    "step": self.step,
+                    "seconds": self.seconds,
+                    "metrics_bytes": self.metrics.length,
+                    "data": self.batches.state(),
+                },
+            )
+
+        return self.folder.write_checkpoint(self.step, write)
+
+    def show_samples(self, when: str, length: int = 160) -> None:
+        """A few lines of text in each domain, continued from the beginning of a held-out document."""
+        self.say(f"\n--- samples {when}")
+        for i, (domain, prompt) in enumerate(self.prompts.items()):
+            start = self.tokenizer.encode(prompt)
+            rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
+            new = generate(self.model, [self.tokenizer.bos_id, *start], length, temperature=0.7, top_p=0.95, seed=rng)
+            text = _printable(self.tokenizer.decode(new))
+            self.say(f"[{domain}] {prompt}⟩{text}\n")
+
+    def _validate(self) -> None:
+        c = self.train
+        found = validation(self.model, self.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
+        self.metrics.write({"step": self.step, "validation": found})
+        each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
+        self.say(f"step {self.step}: validation, bits per byte: {each}")
+
+    def _report(self, bar, losses: Losses, norm: float, now: Settings, took: float) -> None:
+        violation = max_violation(losses.counts) if len(losses.counts) else np.zeros(0)
+        rate = self.train.tokens_per_step / took
+        if self.step % self.train.log_every == 0 or self.step == self.train.steps:
+            line = {
+                "step": self.step,
+                "tokens": self.step * self.train.tokens_per_step,
+                "loss": losses.total,
+                "main_loss": losses.main,
+                "mtp_loss": list(losses.mtp),
+                "balance_loss": losses.balance,
+                "max_vio": [round(float(v), 4) for v in violation],
+                "grad_norm": norm,
+                "learning_rate": now.learning_rate,
+                "tokens_per_second": round(rate),
+                "seconds": round(self.seconds, 3),
+            }
+            self.metrics.write(line)
+            shown = f"loss {losses.main:.3f}"
+            if losses.mtp:
+                shown += " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp)
+            if len(violation):
+                shown += f" MaxVio {violation.mean():.2f}"
+            shown += f" {rate:,.0f} tokens/s"
+            bar.set_postfix_str(shown, refresh=False)
+            if bar.disable and (self.step % (10 * self.train.log_every) == 0 or self.step == self.train.steps):
+                left = (self.train.steps - self.step) * self.seconds / self.step
+                self.say(f"step {self.step}/{self.train.steps}: {shown}, {left:.0f} s left")
+        bar.update()
+
+    def _progress(self):
+        """A bar on a terminal or in a notebook; plain lines (see ``_report``) where the output is a file."""
+        quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        return tqdm(total=self.train.steps, initial=self.step, disable=quiet, unit="step", dynamic_ncols=True)
+
+    def _check_finite(self, losses: Losses, norm: float) -> None:
+        if math.isfinite(losses.total) and math.isfinite(norm):
+            return
+        good = latest_checkpoint(self.folder.path)
+        bad = next((p.name for p in self.model.parameters if not np.isfinite(p.grad).all()), "none")
+        raise MinidsError(
+            f"step {self.step}: loss = {losses.total}, gradient norm = {norm}; "
+            f"the first parameter with a bad gradient is {bad}. "
+            f"Try a lower learning_rate than {self.train.learning_rate:g}. "
+            + (f"Last good checkpoint: {good}" if good else "There is no checkpoint yet")
+        )
+
+    def _ask_to_stop(self) -> None:
+        self._stop = True
+        self.say("\nStopping after this step …")
+
+
+class _Interrupt:
+    """Ctrl-C asks for a stop instead of breaking into a step; pressed again, it breaks."""
+
+    def __init__(self, ask: Callable[[], None]):
+        self.ask = ask
+
+    def __enter__(self):
+        self.active = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+        if self.active:
+            self.before = signal.signal(signal.SIGINT, self._once)
+
+    def __exit__(self, *_):
+        if self.active:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _once(self, *_):
+        signal.signal(signal.SIGINT, self.before)
+        self.ask()
+
+
+def _mean(parts: list[Losses]) -> Losses:
+    """Losses of micro-batches → their mean; the counts add up."""
+    n = len(parts)
+    return Losses(
+        sum(p.total for p in parts) / n,
+        sum(p.main for p in parts) / n,
+        tuple(sum(each) / n for each in zip(*(p.mtp for p in parts), strict=True)),
+        sum(p.balance for p in parts) / n,
+        sum(p.counts for p in parts),
+    )
+
+
+def _by_content(document: Document) -> bytes:
+    """An order without a system: a validation pass that reads only some of the text should not read the first files alone."""
+    return hashlib.sha256(document.text).digest()
+
+
+def _printable(text: str) -> str:
+    """Text that cannot upset a terminal: an untrained model writes control characters too."""
+    return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
+
+
+def _prompt(corpus: Corpus, domain: str, length: int = 40) -> str:
+    """The first words of the domain's first held-out document."""
+    text = corpus.of(domain)[0].text.decode("utf-8", errors="replace").lstrip()
+    cut = text[:length]
+    return cut if len(text) <= length else cut[: max(cut.rfind(" "), cut.rfind("\n")) + 1].rstrip() or cut

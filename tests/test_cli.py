@@ -1,0 +1,181 @@
+"""The command line as a user meets it: what it prints, and one clear line with exit code 2 for everything it cannot do."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minids.cli import main
+
+SMALL = shlex.split(
+    "--steps 3 --batch-size 2 --context-length 16 --log-every 1 --eval-every 3 --eval-tokens 64 --sample-every 0 "
+    "--model.num-hidden-layers 2 --model.hidden-size 16 --model.moe-intermediate-size 8"
+)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "rhyme.txt"
+    path.write_text("one, two, three, four, five; once I caught a fish alive.\n\n" * 40)
+    return str(path)
+
+
+def said(capsys, *arguments):
+    """Run a command in this process: exit code, standard output, standard error."""
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_train_resume_and_generate(tmp_path, text, capsys):
+    run = str(tmp_path / "run")
+    code, out, _ = said(capsys, "train", "--data", text, "--out", run, *SMALL)
+    assert code == 0
+    for part in ("samples before training", "samples after training", "bits per byte: rhyme", "loss.png", "MaxVio", "tokens/s"):
+        assert part in out, f"{part!r} is not in what minids train prints"
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert said(capsys, "train", "--out", run, "--resume")[0] == 0
+    code, out, _ = said(capsys, "generate", "--checkpoint", run, "--prompt", "one, ", "--max-new-tokens", "8", "--seed", "1")
+    assert code == 0 and out.startswith("one, ")
+    greedy = [
+        said(capsys, "generate", "--checkpoint", run, "--prompt", "one", "--temperature", "0", "--cache", cache)[1]
+        for cache in ("latent", "full", "none")
+    ]
+    assert greedy[0] == greedy[1] == greedy[2]
+
+
+def test_metrics_are_readable_json(tmp_path, text, capsys):
+    said(capsys, "train", "--data", text, "--out", str(tmp_path / "run"), *SMALL)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "main_loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    assert {"loss", "mtp_loss", "balance_loss", "max_vio", "grad_norm", "learning_rate", "tokens_per_second"} <= set(steps[0])
+    assert [line["step"] for line in lines if "validation" in line] == [0, 3]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_overview_names_every_command(arguments, capsys):
+    code, out, _ = said(capsys, *arguments)
+    assert code == 0
+    assert all(f"  {line}" in out for line in ("minids train", "minids generate", "minids info", "minids tour", "minids data"))
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "info", "tour", "data"])
+def test_help_of_every_command(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"minids {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["tiny", "deepseek-v3", "moonlight-16b-a3b"])
+def test_info_prints_a_table_and_the_same_as_json(preset, capsys):
+    code, out, _ = said(capsys, "info", "--preset", preset)
+    assert code == 0 and len(out.splitlines()) > 10
+    code, out, _ = said(capsys, "info", "--preset", preset, "--json")
+    assert code == 0 and json.loads(out)
+
+
+def test_info_of_a_checkpoint(tmp_path, text, capsys):
+    run = str(tmp_path / "run")
+    said(capsys, "train", "--data", text, "--out", run, *SMALL)
+    assert said(capsys, "info", "--checkpoint", run)[0] == 0
+
+
+def test_data_lists_the_domains(capsys):
+    code, out, _ = said(capsys, "data", "list")
+    assert code == 0
+    assert all(name in out for name in ("prose", "code", "arithmetic", "shakespeare"))
+
+
+BAD = {
+    "unknown command": (["trian"], "did you mean train"),
+    "unknown preset": (["train", "--preset", "tinny"], "preset = 'tinny': no training run of that name; did you mean tiny?"),
+    "a preset no laptop holds": (["train", "--preset", "deepseek-v3"], "too large to train here"),
+    "unknown option": (["train", "--stpes", "3"], "Unrecognized options: --stpes"),
+    "not a number": (["train", "--steps", "many"], "--steps"),
+    "steps below one": (["train", "--steps", "0"], "steps = 0: must be at least 1"),
+    "experts that do not divide into groups": (
+        ["train", "--model.n-group", "3"],
+        "n_group = 3: must divide n_routed_experts = 16",
+    ),
+    "odd RoPE size": (["train", "--model.qk-rope-head-dim", "7"], "qk_rope_head_dim = 7"),
+    "top-k above what the kept groups hold": (["train", "--model.num-experts-per-tok", "9"], "hold only 8"),
+    "context longer than the data": (["train", "--data", "TEXT", "--context-length", "500", "--batch-size", "2"], "CONTEXT"),
+    "context beyond the model's": (["train", "--context-length", "4096"], "max_position_embeddings = 512"),
+    "empty file": (["train", "--data", "EMPTY"], "empty"),
+    "binary file": (["train", "--data", "BINARY"], "binary"),
+    "missing file": (["train", "--data", "MISSING"], "there is no such file"),
+    "output below a file": (["train", "--data", "TEXT", "--out", "TEXT/run"], "out = "),
+    "an existing run without --resume": (["train", "--data", "TEXT", "--out", "RUN"], "--resume"),
+    "a folder of other files": (["train", "--data", "TEXT", "--out", "FOLDER"], "is not empty"),
+    "nothing to resume": (["train", "--out", "FOLDER", "--resume"], "no run to resume"),
+    "a vocabulary that is not the tokenizer's": (["train", "--model.vocab-size", "300"], "follows from the tokenizer"),
+    "no such checkpoint": (["generate", "--checkpoint", "MISSING"], "not a folder"),
+    "no checkpoint named": (["generate"], "--checkpoint"),
+    "negative temperature": (["generate", "--checkpoint", "RUN", "--temperature", "-1"], "temperature = -1"),
+    "unknown cache": (["generate", "--checkpoint", "RUN", "--cache", "paged"], "--cache"),
+    "info of nothing": (["info"], "either --preset NAME or --checkpoint FOLDER"),
+    "info of an unknown preset": (["info", "--preset", "deepseek-v4"], "preset = 'deepseek-v4'"),
+    "tour of an unknown preset": (["tour", "--preset", "v3"], "preset = 'v3'"),
+    "a data set that is not known": (["data", "fetch", "enwik8"], "enwik8"),
+    "fetch without a name": (["data", "fetch"], "which one?"),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Good and bad files, and a finished run, for the cases above."""
+    root = tmp_path_factory.mktemp("places")
+    (root / "rhyme.txt").write_text("five, six, seven, eight.\n" * 40)
+    (root / "empty.txt").write_text("")
+    (root / "binary.txt").write_bytes(bytes(range(256)))
+    (root / "folder").mkdir()
+    (root / "folder" / "thesis.txt").write_text("precious")
+    assert main(["train", "--data", str(root / "rhyme.txt"), "--out", str(root / "run"), *SMALL]) == 0
+    names = {"TEXT": "rhyme.txt", "EMPTY": "empty.txt", "BINARY": "binary.txt", "MISSING": "no-such", "RUN": "run"}
+    return root, {key: str(root / name) for key, name in {**names, "FOLDER": "folder"}.items()}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2(case, places, capsys, monkeypatch):
+    root, named = places
+    monkeypatch.chdir(root)
+    arguments, message = BAD[case]
+    for key, path in named.items():
+        arguments = [a.replace(key, path) for a in arguments]
+    if arguments[0] == "train" and "--out" not in arguments:
+        arguments = [*arguments, "--out", str(root / "new")]
+    if message == "CONTEXT":
+        arguments, message = [*arguments, "--validation-share", "0.9"], "context_length = 500"
+    before = sorted((p, p.stat().st_size) for p in root.rglob("*"))
+    code, out, err = said(capsys, *arguments)
+    assert code == 2, f"exit code {code}; it said: {out}{err}"
+    assert err.startswith("minids: ") and err.count("\n") == 1, f"not one line: {err!r}"
+    assert message in err
+    assert sorted((p, p.stat().st_size) for p in root.rglob("*")) == before, "something on disk has changed"
+
+
+@pytest.mark.parametrize("refusal", ["mkdir", "touch"])
+def test_an_unwritable_folder(refusal, places, capsys, monkeypatch):
+    """The tests may run as root, whom no mode of a folder stops, so the system's refusal is played."""
+    root, named = places
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, refusal, refused)
+    code, _, err = said(capsys, "train", "--data", named["TEXT"], "--out", str(root / "locked"), *SMALL)
+    assert code == 2
+    assert err.count("\n") == 1 and "cannot be written to (Permission denied)" in err
+
+
+def test_as_a_process_a_mistake_has_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "minids", "train", "--preset", "x"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.startswith("minids: preset = 'x'") and done.stderr.count("\n") == 1

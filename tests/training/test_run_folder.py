@@ -1,0 +1,86 @@
+"""A run's folder always has one whole checkpoint, and refuses what it cannot take."""
+
+import pytest
+
+from minids.checkpoint.latest import latest_checkpoint
+from minids.errors import MinidsError
+from minids.training.run_folder import RunFolder
+
+
+def write(text):
+    return lambda folder: (folder / "weights").write_text(text)
+
+
+def test_the_newest_two_checkpoints_are_kept_and_the_pointer_follows(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    for step in (1, 2, 3):
+        run.write_checkpoint(step, write(str(step)))
+        assert (latest_checkpoint(run.path) / "weights").read_text() == str(step)
+    assert sorted(p.name for p in run.path.glob("step-*")) == ["step-000002", "step-000003"]
+
+
+def test_a_failure_while_writing_leaves_the_last_good_checkpoint(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_description({})
+    run.write_checkpoint(1, write("good"))
+
+    def half(folder):
+        (folder / "weights").write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MinidsError, match="No space left"):
+        run.write_checkpoint(2, half)
+    assert (latest_checkpoint(run.path) / "weights").read_text() == "good"
+    assert sorted(p.name for p in run.path.iterdir()) == ["latest", "run.json", "step-000001"]
+
+
+def test_a_kill_while_writing_is_cleaned_up_by_the_next_session(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_description({})
+    run.write_checkpoint(1, write("good"))
+
+    def killed(folder):
+        (folder / "weights").write_text("ha")
+        raise KeyboardInterrupt  # as sudden as a test can be
+
+    with pytest.raises(KeyboardInterrupt):
+        run.write_checkpoint(2, killed)
+    assert (run.path / ".step-000002").exists()
+    again = RunFolder.open(run.path)
+    assert not (run.path / ".step-000002").exists()
+    assert (latest_checkpoint(again.path) / "weights").read_text() == "good"
+
+
+def test_the_same_step_can_be_written_again(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_checkpoint(4, write("first"))
+    run.write_checkpoint(4, write("second"))
+    assert (latest_checkpoint(run.path) / "weights").read_text() == "second"
+
+
+@pytest.mark.parametrize("kind", ["run", "other files", "file", "below a file"])
+def test_a_taken_place_is_refused_and_left_as_it_is(tmp_path, kind):
+    path = tmp_path / "there"
+    if kind == "run":
+        RunFolder.create(path).write_description({})
+    elif kind == "other files":
+        path.mkdir()
+        (path / "thesis.txt").write_text("precious")
+    else:
+        path.write_text("precious")
+        path = path / "run" if kind == "below a file" else path
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    with pytest.raises(MinidsError, match=r"^out = .*: "):
+        RunFolder.create(path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_a_pointer_that_leaves_the_folder_is_refused(tmp_path):
+    (tmp_path / "latest").write_text("../elsewhere")
+    with pytest.raises(MinidsError, match="bare name"):
+        latest_checkpoint(tmp_path)
+
+
+def test_resuming_where_there_is_no_run_is_refused(tmp_path):
+    with pytest.raises(MinidsError, match="no run to resume"):
+        RunFolder.open(tmp_path)

@@ -1,0 +1,239 @@
+"""A whole run on a small text: same seed same bits, resume as if never stopped, the bias moved as the paper says."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import minids
+from minids.checkpoint.latest import latest_checkpoint
+from minids.config import ModelConfig, TrainConfig
+from minids.errors import MinidsError
+from minids.training.metrics import read_metrics
+from minids.training.trainer import Trainer
+
+MODEL = ModelConfig.preset(
+    "tiny",
+    hidden_size=16,
+    num_hidden_layers=2,
+    intermediate_size=24,
+    moe_intermediate_size=8,
+    num_attention_heads=2,
+    q_lora_rank=8,
+    kv_lora_rank=8,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=8,
+)
+RUN = TrainConfig(
+    steps=12,
+    batch_size=2,
+    context_length=16,
+    gradient_accumulation_steps=2,
+    log_every=1,
+    eval_every=6,
+    sample_every=0,
+    save_every=4,
+    learning_rate=1e-2,
+)
+TIMES = ("seconds", "tokens_per_second")
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "rhyme.txt").write_text("one, two, three, four, five; once I caught a fish alive.\n\n" * 40)
+    return [str(tmp_path / "text")]
+
+
+def quiet(line):
+    pass
+
+
+def start(out, text, model=MODEL, run=RUN, say=quiet):
+    return Trainer.start(out, model, run, text, "tiny", say)
+
+
+def lines(out):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(out / "metrics.jsonl")]
+
+
+def stop_after(trainer, step):
+    """Ctrl-C during a step."""
+    take = trainer.train_step
+
+    def train_step(now):
+        done = take(now)
+        if trainer.step + 1 == step:
+            trainer._ask_to_stop()
+        return done
+
+    trainer.train_step = train_step
+
+
+def test_fifty_steps_twice_give_identical_losses(tmp_path, text):
+    run = RUN.replace(steps=50, gradient_accumulation_steps=1, save_every=50, eval_every=50)
+    for name in ("a", "b"):
+        start(tmp_path / name, text, run=run).run()
+    a, b = lines(tmp_path / "a"), lines(tmp_path / "b")
+    assert len(a) == 52 and a == b
+    assert a[-2]["main_loss"] < 0.7 * a[1]["main_loss"], "the loss did not fall"
+
+
+def test_another_seed_gives_another_run(tmp_path, text):
+    start(tmp_path / "a", text).run()
+    start(tmp_path / "b", text, run=RUN.replace(seed=1)).run()
+    assert lines(tmp_path / "a") != lines(tmp_path / "b")
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, 11])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, text, step):
+    start(tmp_path / "whole", text).run()
+    said = []
+    trainer = start(tmp_path / "parts", text, say=said.append)
+    stop_after(trainer, step)
+    trainer.run()
+    assert "--resume" in said[-1]
+    assert latest_checkpoint(tmp_path / "parts").name == f"step-{step:06d}"
+    Trainer.resume(tmp_path / "parts", say=quiet).run()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    for name in ("model.safetensors", "mtp.safetensors", "optimizer.safetensors"):
+        whole, parts = ((tmp_path / run / "step-000012" / name).read_bytes() for run in ("whole", "parts"))
+        assert whole == parts, f"{name} differs"
+
+
+def test_a_run_killed_between_checkpoints_loses_only_the_steps_since(tmp_path, text):
+    start(tmp_path / "whole", text).run()
+    trainer = start(tmp_path / "killed", text)
+    take = trainer.train_step
+
+    def train_step(now):
+        if trainer.step == 7:
+            raise MemoryError("killed")  # after the checkpoint of step 4 and the metrics of step 7
+        return take(now)
+
+    trainer.train_step = train_step
+    with pytest.raises(MemoryError):
+        trainer.run()
+    again = Trainer.resume(tmp_path / "killed", say=quiet)
+    assert again.step == 4
+    again.run()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+
+
+def test_the_bias_moves_once_per_optimizer_step_by_the_load_of_the_global_batch(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    model, counted = trainer.model, []
+    forward_backward = model.forward_backward
+
+    def counting(*args, **kwargs):
+        before = [layer.bias.copy() for layer in model.moe_layers]
+        losses = forward_backward(*args, **kwargs)
+        assert all(np.array_equal(b, layer.bias) for b, layer in zip(before, model.moe_layers, strict=True))
+        counted.append(losses.counts)
+        return losses
+
+    model.forward_backward = counting
+    before = [layer.bias.copy() for layer in model.moe_layers]
+    now = minids.training.schedule.settings(5, model.config, trainer.train)
+    trainer.train_step(now)
+    assert len(counted) == 2, "two micro-batches"
+    total = counted[0] + counted[1]
+    for layer, old, count in zip(model.moe_layers, before, total, strict=True):
+        want = old + np.float32(now.bias_update_speed) * np.sign(count.mean() - count).astype(np.float32)
+        assert np.array_equal(layer.bias, want) and layer.bias.dtype == np.float32
+        assert np.any(layer.bias != old)
+
+
+def test_evaluation_and_samples_leave_model_bias_and_data_as_they_are(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    trainer.train_step(minids.training.schedule.settings(0, MODEL, RUN))
+    before = (
+        trainer.model.parameters.values.copy(),
+        [layer.bias.copy() for layer in trainer.model.moe_layers],
+        json.dumps(trainer.batches.state()),
+    )
+    trainer._validate()
+    trainer.show_samples("now")
+    assert np.array_equal(before[0], trainer.model.parameters.values)
+    assert all(np.array_equal(b, layer.bias) for b, layer in zip(before[1], trainer.model.moe_layers, strict=True))
+    assert before[2] == json.dumps(trainer.batches.state())
+
+
+@pytest.mark.parametrize("balance", ["aux_loss", "none"])
+def test_without_bias_balancing_the_bias_stays_zero(tmp_path, text, balance):
+    trainer = start(tmp_path / "run", text, MODEL.replace(balance=balance))
+    trainer.run()
+    assert all(not layer.bias.any() for layer in trainer.model.moe_layers)
+
+
+def test_accumulated_micro_batches_are_one_large_batch(tmp_path, text):
+    """Without MTP and balance loss, whose means are over other numbers of tokens, the two are the same sum."""
+    model = MODEL.replace(num_nextn_predict_layers=0, aux_loss_alpha=0.0)
+    results = []
+    for name, size, parts in (("one", 4, 1), ("two", 2, 2)):
+        run = RUN.replace(batch_size=size, gradient_accumulation_steps=parts)
+        trainer = start(tmp_path / name, text, model, run)
+        trainer.train_step(minids.training.schedule.settings(5, model, run))
+        results.append(trainer.model.parameters.grads.copy())
+    np.testing.assert_allclose(*results, rtol=2e-4, atol=1e-6)
+
+
+def test_the_checkpoint_opens_and_gives_the_trained_model(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    folder = trainer.run()
+    tokens = np.arange(20)[None] + 65
+    for place in (folder, tmp_path / "run"):
+        model = minids.load(place)
+        assert np.array_equal(model.logits(tokens), trainer.model.logits(tokens))
+        assert model.tokenizer.decode(model.tokenizer.encode("Grüße")) == "Grüße"
+
+
+def test_bpe_trains_on_the_training_documents(tmp_path, text):
+    trainer = start(tmp_path / "run", text, run=RUN.replace(tokenizer="bpe", bpe_vocab_size=300, steps=2))
+    trainer.run()
+    assert trainer.model.config.vocab_size == trainer.tokenizer.vocab_size > 258
+    found = [line["validation"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation" in line]
+    numbers = found[0]["text"]
+    per_token = numbers["loss"] / math.log(2)
+    assert numbers["bits_per_byte"] < per_token, "tokens of several bytes cost fewer bits per byte than per token"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"learning_rate": 0.5}, "learning_rate = 0.5"), ({"n_group": 2}, "n_group = 2"), ({"data": ["other"]}, "data")],
+)
+def test_resuming_with_other_settings_names_the_difference(tmp_path, text, asked, message):
+    start(tmp_path / "run", text).run()
+    with pytest.raises(MinidsError, match=message):
+        Trainer.resume(tmp_path / "run", asked, quiet)
+
+
+def test_resuming_with_a_changed_text_is_refused(tmp_path, text):
+    start(tmp_path / "run", text).run()
+    with open(tmp_path / "text" / "rhyme.txt", "a") as file:
+        file.write("a line more")
+    with pytest.raises(MinidsError, match="not what this run began with"):
+        Trainer.resume(tmp_path / "run", say=quiet)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_parameter(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    stop_at = trainer.train_step
+
+    def train_step(now):
+        if trainer.step == 5:
+            trainer.model.embed_tokens.weight.value[:] = np.inf
+        with np.errstate(all="ignore"):
+            return stop_at(now)
+
+    trainer.train_step = train_step
+    with pytest.raises(MinidsError, match=r"step 6: loss = nan.*Last good checkpoint: .*step-000004"):
+        trainer.run()
+
+
+def test_nothing_is_left_behind_when_a_run_cannot_begin(tmp_path, text):
+    with pytest.raises(MinidsError, match="context_length = 512"):
+        start(tmp_path / "run", text, run=RUN.replace(context_length=512).replace(validation_share=0.9))
+    assert not (tmp_path / "run").exists()
