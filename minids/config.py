@@ -297,6 +297,8 @@ class TrainConfig:
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
     seed: int = 0
     """Seed of the one random generator: initial weights and the order of the data."""
+    workers: int = 0
+    """Threads that share each batch; 0 for one per core."""
     validation_share: float = 0.1
     """Share of each domain's documents kept for validation."""
     tokenizer: Literal["bytes", "bpe"] = "bytes"
@@ -326,7 +328,7 @@ class TrainConfig:
             "save_every",
         ):
             _whole(self, name, at_least=1)
-        for name in ("warmup_steps", "sample_every", "seed"):
+        for name in ("warmup_steps", "sample_every", "seed", "workers"):
             _whole(self, name, at_least=0)
         _whole(self, "bpe_vocab_size", at_least=300)
         for name in ("learning_rate", "adam_eps", "validation_share"):

@@ -76,6 +76,15 @@ class DeepSeekV3:
         model._build(Parameters())
         return model.parameters
 
+    def sharing_weights(self) -> DeepSeekV3:
+        """Another model on the same weights and routing biases, with gradients of its own: for another thread."""
+        other = DeepSeekV3.__new__(DeepSeekV3)
+        other.config, other.dtype, other.tokenizer, other._rotary = self.config, self.dtype, self.tokenizer, self._rotary
+        other._build(Parameters())
+        other.parameters.allocate(self.dtype, self.parameters.values)
+        other.parameters.buffers.update(self.parameters.buffers)
+        return other
+
     def _build(self, parameters: Parameters):
         self.parameters = parameters
         c, p = self.config, self.parameters

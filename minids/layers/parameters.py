@@ -55,11 +55,12 @@ class Parameters:
         """Declare a float32 buffer of zeros."""
         self.buffers[name] = np.zeros(shape, dtype=np.float32)
 
-    def allocate(self, dtype) -> None:
-        """Make the flat arrays, filled with zeros, and point every parameter into them."""
+    def allocate(self, dtype, values: Array | None = None) -> None:
+        """Make the flat arrays, filled with zeros, and point every parameter into them. ``values`` (P,): take these."""
         ordered = sorted(self, key=lambda p: len(p.shape) < 2)  # stable: matrices first, otherwise as declared
         total = sum(p.size for p in ordered)
-        self.values, self.grads = np.zeros(total, dtype), np.zeros(total, dtype)
+        self.values = np.zeros(total, dtype) if values is None else values
+        self.grads = np.zeros(total, dtype)
         start = 0
         for p in ordered:
             stop = start + p.size

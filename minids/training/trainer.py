@@ -34,6 +34,7 @@ from minids.training.optimizer import AdamW
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
 from minids.training.tokenizer import Tokenizer, byte_tokenizer, train_bpe
+from minids.training.workers import Workers, useful_workers, weighted
 
 Say = Callable[[str], None]
 
@@ -59,6 +60,7 @@ class Trainer:
         }
         self.prompts = {domain: _prompt(held_out, domain) for domain in held_out.domains}
         self.optimizer = AdamW(model.parameters, train)
+        self.workers = Workers(model, train.workers)
         self.batches = Batches(self.stream, train.batch_size, train.context_length, rng)
         self.step = 0  # steps finished
         self.seconds = 0.0  # spent training, over all sessions
@@ -93,6 +95,7 @@ class Trainer:
         )
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config, rng)
+        train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
         trainer = cls(corpus, tokenizer, model, train, rng, say)
         trainer.folder = folder = RunFolder.create(out)
         folder.write_description(
@@ -150,7 +153,7 @@ class Trainer:
         if self.step == 0:
             self._validate()
             self.show_samples("before training")
-        with _Interrupt(self._ask_to_stop), self._progress() as bar:
+        with _Interrupt(self._ask_to_stop), self._progress() as bar, self.workers:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()
                 now = settings(self.step, self.model.config, train)
@@ -181,9 +184,9 @@ class Trainer:
         all_losses = []
         for _ in range(parts):
             tokens, targets = self.batches.next()
-            all_losses.append(self.model.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+            all_losses.append(self.workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
         norm = self.optimizer.step(now.learning_rate)
-        losses = _mean(all_losses)
+        losses = weighted(all_losses, [1 / parts] * parts)
         # Once per optimizer step, from the loads of the whole global batch, and after the step: see ops/bias_update.py.
         self.model.update_biases(losses.counts, now.bias_update_speed)
         return losses, norm
@@ -293,18 +296,6 @@ class _Interrupt:
     def _once(self, *_):
         signal.signal(signal.SIGINT, self.before)
         self.ask()
-
-
-def _mean(parts: list[Losses]) -> Losses:
-    """Losses of micro-batches → their mean; the counts add up."""
-    n = len(parts)
-    return Losses(
-        sum(p.total for p in parts) / n,
-        sum(p.main for p in parts) / n,
-        tuple(sum(each) / n for each in zip(*(p.mtp for p in parts), strict=True)),
-        sum(p.balance for p in parts) / n,
-        sum(p.counts for p in parts),
-    )
 
 
 def _by_content(document: Document) -> bytes:

@@ -36,6 +36,7 @@ RUN = TrainConfig(
     sample_every=0,
     save_every=4,
     learning_rate=1e-2,
+    workers=2,
 )
 TIMES = ("seconds", "tokens_per_second")
 
@@ -123,7 +124,7 @@ def test_a_run_killed_between_checkpoints_loses_only_the_steps_since(tmp_path, t
 
 
 def test_the_bias_moves_once_per_optimizer_step_by_the_load_of_the_global_batch(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
+    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
     model, counted = trainer.model, []
     forward_backward = model.forward_backward
 
@@ -219,7 +220,7 @@ def test_resuming_with_a_changed_text_is_refused(tmp_path, text):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_parameter(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
+    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
     stop_at = trainer.train_step
 
     def train_step(now):

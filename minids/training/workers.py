@@ -1,0 +1,90 @@
+"""Several threads, each with some sequences of every batch: at these sizes the way to keep all cores at work.
+
+The matrix products of a small model are too short to be shared out inside BLAS: its threads wait actively for each other at
+the end of every product, and when anything else runs on the machine they wait for a core. So BLAS is held to one thread,
+and each of ours carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels let
+the others run meanwhile.
+
+Weights and routing biases are shared; gradients are not: each thread has its own and they are added, always in the same
+order, so that the same number of threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from minids.layers.parameters import Array
+from minids.model import DeepSeekV3, Losses
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def useful_workers(model: DeepSeekV3, batch_size: int, wanted: int) -> int:
+    """How many of ``wanted`` threads (0: one per core) can share a batch.
+
+    One, when the balance loss looks at the batch as a whole: the parts' losses would not add up to it.
+    """
+    config = model.config
+    if config.balance != "none" and config.aux_loss_alpha and not config.seq_aux:
+        return 1
+    return max(1, min(wanted or cores(), batch_size))
+
+
+class Workers:
+    """``forward_backward`` of a model, by ``count`` threads. A context: within it they run, and BLAS is held to one."""
+
+    def __init__(self, model: DeepSeekV3, count: int):
+        self.models = [model, *(model.sharing_weights() for _ in range(count - 1))]
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        several = len(self.models) > 1
+        self._limits = threadpool_limits(1 if several else None, user_api="blas")
+        self._pool = ThreadPoolExecutor(len(self.models)) if several else None
+        return self
+
+    def __exit__(self, *_):
+        if self._pool:
+            self._pool.shutdown()
+            self._pool = None
+        self._limits.restore_original_limits()
+
+    def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
+        """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
+        main, *others = self.models
+        if not others:
+            return main.forward_backward(tokens, targets, weight, mtp_loss_weight)
+        shares = [len(part) / len(tokens) for part in np.array_split(tokens, len(self.models))]
+        for other in others:
+            other.parameters.zero_grads()
+
+        def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:
+            return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
+
+        parts = (np.array_split(array, len(self.models)) for array in (tokens, targets))
+        losses = list((self._pool.map if self._pool else map)(work, self.models, *parts, shares))
+        for other in others:
+            main.parameters.grads += other.parameters.grads
+        return weighted(losses, shares)
+
+
+def weighted(parts: list[Losses], shares: list[float]) -> Losses:
+    """Losses of the parts of a batch → those of the whole; the counts add up."""
+
+    def mean(values) -> float:
+        return sum(value * share for value, share in zip(values, shares, strict=True))
+
+    return Losses(
+        mean(p.total for p in parts),
+        mean(p.main for p in parts),
+        tuple(mean(depth) for depth in zip(*(p.mtp for p in parts), strict=True)),
+        mean(p.balance for p in parts),
+        sum(p.counts for p in parts),
+    )
