@@ -31,9 +31,9 @@ def training_run(lines: list[dict]):
     left.plot(at, main, alpha=0.3, color="C0")
     left.plot(at, _smoothed(main), color="C0", label="next token")
     for depth, loss in enumerate(zip(*(line["mtp_loss"] for line in steps), strict=True), start=1):
-        left.plot(at, _smoothed(np.array(loss)), color=f"C{depth}", label=f"MTP depth {depth}: token {depth + 1} ahead")
+        left.plot(at, _smoothed(np.array(loss)), color=f"C{depth}", label=f"MTP depth {depth}")
     left.set(xlabel="step", ylabel="training loss, nats per token", ylim=(0, None))
-    left.set_title("Loss")
+    left.set_title("Training loss", loc="left")
     left.legend()
 
     domains = sorted(checks[0]["validation"], key=lambda d: -checks[-1]["validation"][d]["bits_per_byte"])
@@ -41,15 +41,13 @@ def training_run(lines: list[dict]):
         values = [line["validation"][domain]["bits_per_byte"] for line in checks]
         right.plot([line["step"] for line in checks], values, marker="o", label=f"{domain}: {values[-1]:.2f}")
     right.set(xlabel="step", ylabel="validation, bits per byte", ylim=(0, None))
-    right.set_title("Held-out text")
+    right.set_title("Held-out text", loc="left")
     right.legend()
     return figure
 
 
-def _smoothed(values: np.ndarray, weight: float = 0.9) -> np.ndarray:
-    """Exponential moving average, corrected for its start."""
-    out, total, norm = np.empty(len(values)), 0.0, 0.0
-    for i, value in enumerate(values):
-        total, norm = weight * total + (1 - weight) * value, weight * norm + 1 - weight
-        out[i] = total / norm
-    return out
+def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:
+    """Mean over the neighbours on both sides, fewer at the ends: unlike a running average it does not lag behind."""
+    last = len(values) - 1
+    sides = [min(i, reach, last - i) for i in range(len(values))]
+    return np.array([values[i - side : i + side + 1].mean() for i, side in enumerate(sides)])
