@@ -11,9 +11,9 @@ makes them right. ``report.raise_if_wrong()`` is for tests, ``check.ok(report)``
 Read on: ``case`` defines the error, ``differences`` the numerical gradient, ``hypotheses`` the mistakes that are recognised.
 """
 
-from .gradients import gradient
-from .hypotheses import HYPOTHESES
-from .outputs import against, close
-from .report import Finding, Report, ok
+from minids.check.gradients import gradient
+from minids.check.hypotheses import HYPOTHESES
+from minids.check.outputs import against, close
+from minids.check.report import Finding, Report, ok
 
 __all__ = ["HYPOTHESES", "Finding", "Report", "against", "close", "gradient", "ok"]

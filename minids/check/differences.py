@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .case import Array, at, precision
-from .nested import is_float, leaves
-from .report import Broken, Finding
+from minids.check.case import Array, at, precision
+from minids.check.nested import is_float, leaves
+from minids.check.report import Broken, Finding
 
 STEPS_AGREE = 1e-5  # D(h) and D(h/2) this close leave a truncation near the square of it
 

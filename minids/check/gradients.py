@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from minids.check.case import Array, Case, at, precision
+from minids.check.differences import Differences
+from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge
 from minids.errors import refuse
-
-from .case import Array, Case, at, precision
-from .differences import Differences
-from .nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
-from .report import Broken, Finding, Report, as_array, call, differs, judge
 
 PROBE_ALL = 256  # elements: an argument this small is probed element by element
 PROBE_SOME = 128  # of a larger one, and along DIRECTIONS random directions, which see the others

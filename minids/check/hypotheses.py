@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .case import Array, Case, relative_error
+from minids.check.case import Array, Case, relative_error
 
 Hypothesis = Callable[[Case], "str | None"]
 

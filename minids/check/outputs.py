@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from minids.check.case import Array, Case, precision
+from minids.check.nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge
 from minids.errors import refuse
-
-from .case import Array, Case, precision
-from .nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
-from .report import Broken, Finding, Report, as_array, call, differs, judge
 
 
 def tolerance_for(*arrays: Array) -> float:

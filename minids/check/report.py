@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .case import Array, Case, at, precision
-from .hypotheses import HYPOTHESES, IN_PART, LOOSE, SHAPE_HYPOTHESES, Hypothesis, location
-from .nested import is_float, is_whole
+from minids.check.case import Array, Case, at, precision
+from minids.check.hypotheses import HYPOTHESES, IN_PART, LOOSE, SHAPE_HYPOTHESES, Hypothesis, location
+from minids.check.nested import is_float, is_whole
 
 _OWN_FOLDER, _NUMPY_FOLDER = Path(__file__).parent, Path(np.__file__).parent
 

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.checkpoint.dtypes import FLOATS
-from minids.checkpoint.folder import BIAS_SUFFIX, SINGLE_NAME, CheckpointFolder, few
+from minids.checkpoint.folder import SINGLE_NAME, CheckpointFolder, few
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
+from minids.model import DeepSeekV3
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -40,64 +41,8 @@ _DERIVED = ".rotary_emb.inv_freq"  # some older files store the RoPE frequencies
 
 def memory_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Every parameter and buffer of the model by its name in memory, experts stacked."""
-    c = config
-    shapes = {EMBEDDING: (c.vocab_size, c.hidden_size)}
-    for layer in range(c.num_hidden_layers + c.num_nextn_predict_layers):
-        shapes.update(layer_shapes(c, layer))
-    shapes[FINAL_NORM] = (c.hidden_size,)
-    if not c.tie_word_embeddings:
-        shapes[HEAD] = (c.vocab_size, c.hidden_size)
-    return shapes
-
-
-def layer_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
-    """The parameters of one layer, by their names in memory; layers from L on are MTP modules."""
-    d, prefix = config.hidden_size, f"model.layers.{layer}"
-    shapes = {f"{prefix}.input_layernorm.weight": (d,), f"{prefix}.post_attention_layernorm.weight": (d,)}
-    shapes.update({f"{prefix}.self_attn.{name}": shape for name, shape in _attention_shapes(config).items()})
-    shapes.update({f"{prefix}.mlp.{name}": shape for name, shape in _feed_forward_shapes(config, layer).items()})
-    if layer >= config.num_hidden_layers:
-        shapes.update({f"{prefix}.{name}.weight": (d,) for name in ("enorm", "hnorm", "shared_head.norm")})
-        shapes[f"{prefix}.eh_proj.weight"] = (d, 2 * d)  # columns: [embedding ; hidden], as in the released weights
-    return shapes
-
-
-def _attention_shapes(config: ModelConfig) -> dict[str, Shape]:
-    c = config
-    d, heads = c.hidden_size, c.num_attention_heads
-    if c.attention != "mla":
-        matrices = {"q_proj": (heads * c.qk_head_dim, d), "k_proj": (c.kv_heads * c.qk_head_dim, d)}
-        matrices |= {"v_proj": (c.kv_heads * c.v_head_dim, d), "o_proj": (d, heads * c.v_head_dim)}
-        biased = tuple(matrices)
-    else:
-        biased = ("q_a_proj", "kv_a_proj_with_mqa", "o_proj")
-        if c.q_lora_rank is None:
-            matrices = {"q_proj": (heads * c.qk_head_dim, d)}
-        else:
-            matrices = {"q_a_proj": (c.q_lora_rank, d), "q_a_layernorm": (c.q_lora_rank,)}
-            matrices["q_b_proj"] = (heads * c.qk_head_dim, c.q_lora_rank)
-        matrices["kv_a_proj_with_mqa"] = (c.kv_lora_rank + c.qk_rope_head_dim, d)
-        matrices["kv_a_layernorm"] = (c.kv_lora_rank,)
-        matrices["kv_b_proj"] = (heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank)
-        matrices["o_proj"] = (d, heads * c.v_head_dim)
-    shapes = {f"{name}.weight": shape for name, shape in matrices.items()}
-    if c.attention_bias:
-        shapes.update({f"{name}.bias": matrices[name][:1] for name in biased if name in matrices})
-    return shapes
-
-
-def _feed_forward_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
-    c = config
-    d, experts, width = c.hidden_size, c.n_routed_experts, c.moe_intermediate_size
-    if not c.is_moe(layer):
-        return _swiglu_shapes("", c.intermediate_size, d)
-    shapes = {"gate.weight": (experts, d)}
-    if c.topk_method == "noaux_tc":
-        shapes[f"gate.{BIAS_SUFFIX}"] = (experts,)
-    shapes.update({name: (experts, *shape) for name, shape in _swiglu_shapes("experts.", width, d).items()})
-    if c.n_shared_experts:
-        shapes.update(_swiglu_shapes("shared_experts.", c.n_shared_experts * width, d))
-    return shapes
+    parameters = DeepSeekV3.declared(config)
+    return {p.name: p.shape for p in parameters} | {name: buffer.shape for name, buffer in parameters.buffers.items()}
 
 
 def _swiglu_shapes(prefix: str, width: int, d: int) -> dict[str, Shape]:
@@ -180,13 +125,12 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
             notes.append(f"{folder.path}: has no MTP weights (num_nextn_predict_layers = {modules}); opened without them")
         held -= beyond
         config = config.replace(num_nextn_predict_layers=0)
+    _check_count(config, folder, len(held))
     missing, wrong, known = [], [], set()
     optional = optional_shapes(config)
     for name, shape in _on_disk(memory_shapes(config)):
         if name not in held:
             missing.append(name)
-            if len(missing) > len(held) + 1000:  # the configuration is of another model; its full list could be endless
-                break
             continue
         known.add(name)
         wrong += _mismatch(folder, name, shape)
@@ -201,6 +145,25 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
         rest = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise MinidsError(f"{folder.path}: {wrong[0]}{rest}")
     return Checked(config, tuple(notes))
+
+
+def _check_count(config: ModelConfig, folder: CheckpointFolder, held: int) -> None:
+    """Refuse a configuration of a far larger model before its names are listed: there could be billions."""
+    moe_layers = config.num_hidden_layers - config.first_k_dense_replace
+    least = 7 * config.num_hidden_layers + 3 * moe_layers * config.n_routed_experts  # tensors
+    if least > 2 * held + 1000:
+        raise MinidsError(f"{folder.path}: config.json asks for at least {least:,} tensors; the folder holds {held:,}")
+
+
+def check_layer(config: ModelConfig, folder: CheckpointFolder, layer: int) -> None:
+    """Refuse a layer (from 0; MTP modules follow the main layers) that is not there or not of the configuration's shapes."""
+    last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
+    if not 0 <= layer <= last:
+        raise refuse("layer", layer, f"{folder.path} has layers 0 to {last}, MTP modules included")
+    shapes = {name: shape for name, shape in memory_shapes(config).items() if _layer(name) == layer}
+    wrong = [line for name, shape in _on_disk(shapes) for line in _mismatch(folder, name, shape)]
+    if wrong:
+        raise MinidsError(f"{folder.path}: {wrong[0]}")
 
 
 def check_copies(config: ModelConfig, folder: CheckpointFolder) -> None:
@@ -235,18 +198,6 @@ def _hint(missing: list[str], config: ModelConfig) -> str:
 
 
 # Moving tensors.
-
-
-def layer_parameters(config: ModelConfig, folder: CheckpointFolder, layer: int, dtype=np.float32) -> dict[str, Array]:
-    """All parameters of one layer by their names in memory, each of the shape that the configuration asks for."""
-    last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
-    if not 0 <= layer <= last:
-        raise refuse("layer", layer, f"{folder.path} has layers 0 to {last}, MTP modules included")
-    shapes = layer_shapes(config, layer)
-    wrong = [line for name, shape in _on_disk(shapes) for line in _mismatch(folder, name, shape)]
-    if wrong:
-        raise MinidsError(f"{folder.path}: {wrong[0]}")
-    return {name: assemble(folder, name, dtype) for name in shapes}
 
 
 def assemble(folder: CheckpointFolder, name: str, dtype=np.float32, out: Array | None = None) -> Array:
@@ -314,19 +265,6 @@ class ExpertStack:
     def __array__(self, dtype=None, copy=None):
         """NumPy would otherwise build the whole stack, unasked, from ``len`` and indexing."""
         raise TypeError(f"{self._name}: these experts are on disk; take them one at a time, or use assemble()")
-
-
-class ExpertSource(NamedTuple):
-    """The routed experts of one layer, none of them in memory."""
-
-    gate_proj: ExpertStack  # (E, I, d)
-    up_proj: ExpertStack  # (E, I, d)
-    down_proj: ExpertStack  # (E, d, I)
-
-
-def expert_source(folder: CheckpointFolder, layer: int) -> ExpertSource:
-    """The experts of ``layer``, for running a model that is larger than memory."""
-    return ExpertSource(*(ExpertStack(folder, f"model.layers.{layer}.mlp.experts.{name}.weight") for name in PROJECTIONS))
 
 
 def _count_experts(folder: CheckpointFolder, name: str) -> int:

@@ -13,9 +13,8 @@ import numpy as np
 from minids.checkpoint.config_json import read_config
 from minids.checkpoint.folder import CheckpointFolder
 from minids.checkpoint.latest import resolved
-from minids.checkpoint.names import ExpertStack, assemble, check_names, is_stack
+from minids.checkpoint.names import ExpertStack, assemble, check_layer, check_names, is_stack
 from minids.config import ModelConfig
-from minids.errors import refuse
 from minids.layers.block import Block
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.layers.positions import rotary
@@ -119,8 +118,6 @@ def load_layer(folder: str | Path, layer: int, dtype=np.float32) -> Block:
     """
     path = resolved(folder)
     config = read_config(path)
-    last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
-    if not 0 <= layer <= last:
-        raise refuse("layer", layer, f"this model's layers run from 0 to {last}")
     source = CheckpointFolder(path, partial=True)
+    check_layer(config, source, layer)
     return Block(config, _ParametersOnDisk(source, hold=dtype), layer)

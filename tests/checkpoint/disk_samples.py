@@ -50,6 +50,21 @@ CONFIG = ModelConfig(
 """Every mechanism on, and sizes that differ from each other."""
 
 
+PEAK = """
+import resource, sys
+
+def peak():
+    # The process's own peak of resident memory, VmHWM, where there is one: a parent's peak is mixed into ru_maxrss.
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except FileNotFoundError:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024
+"""
+"""Code for a process that measures its own memory: ``peak()`` in bytes."""
+
+
 def header(tensors: dict[str, tuple[str, tuple, bytes]], metadata: dict | None = None) -> dict:
     """The header of a file that holds ``tensors``: name → (type, shape, bytes), in this order."""
     entries, offset = {"__metadata__": metadata} if metadata else {}, 0

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from disk_samples import header
+from disk_samples import PEAK, header
 
 from minids.checkpoint.names import expected_shapes
 from minids.config import ModelConfig
@@ -35,20 +35,14 @@ CONFIG = ModelConfig(
 MB = 1 << 20
 LAYER = 16 * 3 * 256 * 512 * 4  # bytes of one layer's experts as float32: 24 MB
 
-# The peak of resident memory of a fresh process: its own (VmHWM), which no parent's peak is mixed into, where there is one.
-WORKER = """
-import resource, sys
+WORKER = f"""{PEAK}
 from minids.checkpoint.config_json import read_config
 from minids.checkpoint.folder import CheckpointFolder
-from minids.checkpoint.names import expert_source, layer_parameters
+from minids.checkpoint.names import ExpertStack, assemble, memory_shapes
 
-def peak():
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except FileNotFoundError:
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used if sys.platform == "darwin" else used * 1024
+def layer_parameters(layer):
+    names = [name for name in memory_shapes(config) if name.startswith(f"model.layers.{{layer}}.")]
+    return [assemble(folder, name) for name in names]
 
 path, mode = sys.argv[1:]
 config, folder = read_config(path), CheckpointFolder(path, cache_bytes=4 << 20)
@@ -56,16 +50,17 @@ before = peak()
 if mode == "layers":
     for layer in range(config.num_hidden_layers):
         parameters = None
-        parameters = layer_parameters(config, folder, layer)
+        parameters = layer_parameters(layer)
 elif mode == "experts":
     for layer in range(config.num_hidden_layers):
-        for stack in expert_source(folder, layer):
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            stack = ExpertStack(folder, f"model.layers.{{layer}}.mlp.experts.{{name}}.weight")
             for matrix in stack:
                 assert matrix.shape == stack.shape[1:]
 elif mode == "rows":
     assert folder.tensor("model.embed_tokens.weight", [5, 4000]).shape == (2, config.hidden_size)
 else:
-    kept = [layer_parameters(config, folder, layer) for layer in range(config.num_hidden_layers)]
+    kept = [layer_parameters(layer) for layer in range(config.num_hidden_layers)]
 print(peak() - before)
 """
 

@@ -7,13 +7,13 @@ from disk_samples import CONFIG, encoded, fp8_entries, random_tensors, write_raw
 from minids.checkpoint.config_json import config_to_json
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.names import (
+    ExpertStack,
     assemble,
     check_copies,
+    check_layer,
     check_names,
     expected_shapes,
-    expert_source,
     explode,
-    layer_parameters,
     memory_shapes,
     optional_shapes,
     shards,
@@ -130,7 +130,8 @@ def test_wrong_shapes_and_types_are_named(tmp_path, tensors):
 
 
 def test_a_configuration_of_another_size_is_refused_quickly(tmp_path, tensors):
-    refused(tmp_path, tensors, "missing", CONFIG.replace(num_hidden_layers=3000, n_routed_experts=60000))
+    for changes in ({"num_hidden_layers": 1 << 30}, {"n_routed_experts": 1 << 30}):
+        refused(tmp_path, tensors, "config.json asks for at least", CONFIG.replace(**changes))
 
 
 def test_without_mtp_weights_the_configuration_loses_its_modules(tmp_path, tensors):
@@ -187,11 +188,11 @@ def test_stacking_and_taking_apart_are_inverse(tmp_path, tensors):
         assemble(folder, "model.layers.0.mlp.experts.up_proj.weight")
 
 
-def test_an_expert_source_looks_like_the_stacks(tmp_path, tensors):
+def test_experts_on_disk_look_like_the_stack(tmp_path, tensors):
     folder = folder_of(tmp_path, tensors)
-    source = expert_source(folder, 1)
-    for name, lazy in source._asdict().items():
-        stack = assemble(folder, f"model.layers.1.mlp.experts.{name}.weight")
+    for projection in ("gate_proj", "up_proj", "down_proj"):
+        name = f"model.layers.1.mlp.experts.{projection}.weight"
+        lazy, stack = ExpertStack(folder, name), assemble(folder, name)
         assert lazy.shape == stack.shape and len(lazy) == 8
         for e in (0, 5, np.int64(7), -1):
             np.testing.assert_array_equal(lazy[e], stack[e])
@@ -208,18 +209,17 @@ def test_one_layer_of_a_folder_whose_other_shards_are_missing(tmp_path, tensors)
     write_sharded(tmp_path, {"1.safetensors": here, "2.safetensors": {n: e for n, e in raw.items() if n not in here}})
     (tmp_path / "2.safetensors").unlink()
     folder = CheckpointFolder(tmp_path, partial=True)
-    parameters = layer_parameters(CONFIG, folder, 1)
-    assert {name: array.shape for name, array in parameters.items()} == {
-        name: shape for name, shape in memory_shapes(CONFIG).items() if name.startswith("model.layers.1.")
-    }
+    check_layer(CONFIG, folder, 1)
+    stack = "model.layers.1.mlp.experts.up_proj.weight"
+    assert assemble(folder, stack).shape == memory_shapes(CONFIG)[stack]
     with pytest.raises(MinidsError, match=r"lies in 2\.safetensors, which is missing"):
-        layer_parameters(CONFIG, folder, 0)
+        check_layer(CONFIG, folder, 0)
     with pytest.raises(MinidsError, match="layers 0 to 2"):
-        layer_parameters(CONFIG, folder, 3)
+        check_layer(CONFIG, folder, 3)
     with pytest.raises(MinidsError, match="has shape"):
-        layer_parameters(CONFIG.replace(hidden_size=22), folder, 1)
+        check_layer(CONFIG.replace(hidden_size=22), folder, 1)
     with pytest.raises(MinidsError, match="holds no tensor"):
-        layer_parameters(CONFIG.replace(n_routed_experts=16), folder, 1)
+        check_layer(CONFIG.replace(n_routed_experts=16), folder, 1)
 
 
 def test_a_v3_like_fp8_folder(tmp_path):
