@@ -1,5 +1,6 @@
 """minids: DeepSeek-V3 written out by hand, forward and backward, in plain NumPy."""
 
+from minids.backend import backend_name, use_backend
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.streaming import load_layer, load_streamed
 from minids.config import ModelConfig, TrainConfig, Yarn
@@ -14,10 +15,12 @@ __all__ = [
     "ModelConfig",
     "TrainConfig",
     "Yarn",
+    "backend_name",
     "generate",
     "load",
     "load_layer",
     "load_streamed",
     "save",
+    "use_backend",
 ]
 __version__ = "0.1.0"

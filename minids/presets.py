@@ -169,9 +169,9 @@ _MODELS = {
 }
 
 _RUNS = {
-    "tiny": TrainConfig(steps=600, batch_size=8, context_length=256),
+    "tiny": TrainConfig(steps=1000, batch_size=8, context_length=256),
     "small": TrainConfig(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
-    "laptop": TrainConfig(steps=2500, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
+    "laptop": TrainConfig(steps=2400, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
 }
 
 PRESETS = tuple(_MODELS)

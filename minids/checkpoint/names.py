@@ -250,6 +250,7 @@ class ExpertStack:
 
     def __init__(self, folder: CheckpointFolder, name: str):
         self._folder, self._name = folder, name
+        self.dtype = np.dtype(np.float32)
         self.shape = (_count_experts(folder, name), *folder.shape(expert_name(name, 0)))
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from minids.backend import compiling
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
@@ -150,6 +151,8 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end (or to Ctrl-C), and return the newest checkpoint's folder."""
         train = self.train
+        if compiling():
+            self.say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
         if self.step == 0:
             self._validate()
             self.show_samples("before training")

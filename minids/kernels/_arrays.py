@@ -1,0 +1,26 @@
+"""What every kernel asks of its arrays: one floating-point type, C order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def common_float(*arrays: Array) -> np.dtype:
+    """The type that all ``arrays`` are brought to. Kernels exist in float32 and float64."""
+    dtype = arrays[0].dtype
+    for array in arrays:
+        if array.dtype != dtype:
+            dtype = np.result_type(*arrays)
+            break
+    if dtype not in _FLOATS:
+        raise TypeError(f"kernels compute in float32 or float64, got {dtype}")
+    return dtype
+
+
+def rows_of(x: Array, dtype: np.dtype) -> Array:
+    """x (..., d) → (N, d) in C order; a view where that is possible."""
+    return np.ascontiguousarray(x, dtype).reshape(-1, x.shape[-1])

