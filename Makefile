@@ -1,0 +1,31 @@
+# Every target makes .venv and installs what is missing first; nothing outside this folder is touched.
+# Each recipe line can be copied. On Windows: `py -3 -m venv .venv`, and .venv\Scripts in place of .venv/bin.
+
+PYTHON ?= python3
+RUN    ?= runs/tiny
+BIN    := .venv/bin
+
+.PHONY: train test test-all lint install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+train: install                   ## train the tiny preset on the built-in corpus, with samples before and after
+	$(BIN)/minids train --preset tiny --data builtin --out $(RUN)
+
+test: install                    ## everything that needs neither PyTorch nor minutes
+	$(BIN)/python -m pytest --numprocesses 2
+
+test-all: test                   ## and what does: parity with PyTorch and transformers, long runs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,parity]"
+	$(BIN)/python -m pytest --numprocesses 2 -m "slow or parity"
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist
