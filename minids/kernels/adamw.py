@@ -3,7 +3,7 @@
 The update is bound by memory: five arrays of the model's size are read and three written. One fused loop does just that;
 NumPy's version makes more than twice as many passes, with a scratch array among them.
 
-float32, 1.6 million parameters, one core: 4 × as fast as NumPy.
+float32, 1.6 million parameters: update 6.5 times as fast as NumPy, squared_norm 7 to 8 times.
 """
 
 from __future__ import annotations

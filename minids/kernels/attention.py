@@ -11,7 +11,8 @@ seven passes through memory: scale, mask, softmax, and in the backward pass the 
 A weight of exactly 0 beyond the query times a NaN is NaN, so that in ``ops`` a NaN in a later value reaches earlier queries.
 Here it reaches those of its own tile only; where causality lets NaN through, both agree.
 
-float32, one core, forward and backward together: 12 × 64 tokens 3 ×, 16 × 256 tokens 5 × as fast as NumPy.
+float32, 4 heads of 48 and 32. 12 × 64 tokens: forward 1.8 times as fast as NumPy, backward 0.8, because at that size to form
+the weights again costs more than to keep them. 16 × 256 tokens: 3.0 and 1.4.
 """
 
 from __future__ import annotations

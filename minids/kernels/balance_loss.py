@@ -2,7 +2,7 @@
 
 One pass over the scores in either direction; shares are formed from the scores and their sum where they are needed.
 
-float32, 768 tokens, 16 experts, one core: forward 10 ×, backward 10 × as fast as NumPy.
+float32, 16 experts, 768 or 4096 tokens: forward 5 times as fast as NumPy, backward 7.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Forward reads a token's K rows where the experts left them and adds them up; NumPy first copies all N·K rows into token order.
 Backward reads dy once per pair for both gradients. Nothing of size N·K·d is made besides the gradient itself.
 
-float32, 768 tokens, K = 4, d = 128, one core: forward 7 ×, backward 6 × as fast as NumPy.
+float32, K = 4, d = 128: forward of 768 tokens 2.8 times as fast as NumPy, backward 4.2; of 4096 tokens 2.5 to 3 and 2.6.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Forward keeps two numbers per row, the maximum and one over the sum, and writes 
 the probabilities from them again and writes the gradient straight into its array. NumPy makes three such arrays forward and one
 more backward. In evaluation nothing of size N × V is made at all.
 
-float32, 768 × 65, one core: forward 4 ×, backward 3 × as fast as NumPy.
+float32, 768 × 65: forward 2.5 times as fast as NumPy, backward the same; 4096 × 2048: forward 3.0, and backward, which pays for
+the second exponential, 0.8, together twice as fast.
 """
 
 from __future__ import annotations

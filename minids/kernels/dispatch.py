@@ -3,7 +3,8 @@
 The plan is a counting sort, two passes over the choices instead of a general sort. Forward copies each token to its K places
 while it is in the cache. Backward adds a token's K rows up where they lie; NumPy copies all of them into token order first.
 
-float32, 768 tokens, K = 4 of 16, d = 128, one core: plan 12 ×, forward 2 ×, backward 3 × as fast as NumPy.
+float32, 768 tokens, K = 4 of 16, d = 128: plan 4.5 times as fast as NumPy, forward 2.2, backward 3.1; 4096 tokens: 9, 3
+and 3.
 """
 
 from __future__ import annotations

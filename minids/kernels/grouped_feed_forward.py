@@ -7,7 +7,7 @@ token are not looked at, so that a token decoded alone, or weights that stay on 
 one pass between the products (see ``kernels/swiglu.py``). Only gate and up are kept; the activation is formed again in the
 backward pass, in the same kernel that differentiates it.
 
-float32, 16 experts, 3072 rows, 128 × 64, one core: forward 1.9 ×, backward 1.6 × as fast as NumPy.
+float32, 16 experts of 128 × 64: 3072 rows forward 1.5 times as fast as NumPy, backward 1.1; 16384 rows 1.6 and 1.2.
 """
 
 from __future__ import annotations

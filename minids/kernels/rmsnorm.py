@@ -4,7 +4,7 @@ Forward reads a row twice, the second time from the cache, and writes the result
 What is saved is the input itself and 1 / rms(x): the normalised rows are one product away, cheaper to form again than to
 write and read. Backward is two loops over a row that is in the cache.
 
-float32, 768 × 128, one core: forward 15 ×, backward 14 × as fast as NumPy.
+float32, 768 × 128: forward 5.0 to 5.5 times as fast as NumPy, backward 4.4 to 5.0; 4096 × 128: 5.8 to 6.6 and 5.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One pass over the rotary part of each head, read where it lies (layers hand in slices of whole heads) and written packed. NumPy
 forms four products and two sums of half the size each, every one a strided pass of its own.
 
-float32, 12 × 64 × 4 × 16 out of heads of 48, one core: 6 × as fast as NumPy.
+float32, 12 × 64 × 4 × 16 out of heads of 48, or 16 × 256: 3.2 to 3.5 times as fast as NumPy, either way.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Scores, groups, choice and gates of a token are made in one go, with the K best kept in a short sorted list; NumPy sorts all E
 scores of every token, and every group's, and walks through a dozen arrays of size N × E.
 
-float32, 768 tokens, 4 of 16 experts in 2 of 4 groups, one core: forward 8 ×, backward 10 × as fast as NumPy.
+float32, 768 or 4096 tokens, 4 of 16 experts in 2 of 4 groups: forward 2.1 to 2.5 times as fast as NumPy, backward 8.5 to 9.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One pass forward and one backward, with sigmoid computed in registers; NumPy mak
 through memory. The sigmoid is not kept but computed again in the backward pass: with a vectorised exponential that costs less
 than writing and reading it.
 
-float32, 3072 × 64, one core: forward 30 ×, backward 8 × as fast as NumPy.
+float32, 768 × 384: forward 10 to 11 times as fast as NumPy, backward 2; 4096 × 384: 11 and 2.2.
 """
 
 from __future__ import annotations
