@@ -1,0 +1,43 @@
+"""minids info: what a model costs, from its configuration alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minids.errors import MinidsError
+from minids.presets import model_preset
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parameters, cache, arithmetic and memory of a model, from its configuration alone."""
+
+    preset: str | None = None
+    """Name of a preset."""
+    checkpoint: str | None = None
+    """Or a run's folder or Hugging Face folder."""
+    context: int = 4096
+    """Tokens in the context, for the cache and for attention's arithmetic."""
+    batch: int = 1
+    """Sequences decoded side by side."""
+    json: bool = False
+    """Print JSON, with the formula and the source of every number."""
+
+
+def run(options: Options, given: set[str]) -> None:
+    import json
+
+    from minids.analysis.info import info as account
+    from minids.analysis.info_table import format_info
+
+    if (options.preset is None) == (options.checkpoint is None):
+        raise MinidsError("info: give either --preset NAME or --checkpoint FOLDER")
+    if options.preset:
+        config, name = model_preset(options.preset), options.preset
+    else:
+        from minids.checkpoint.config_json import read_config
+        from minids.checkpoint.latest import resolved
+
+        config, name = read_config(resolved(options.checkpoint)), options.checkpoint
+    found = account(config, name, context=options.context, batch=options.batch)
+    print(json.dumps(found, indent=2) if options.json else format_info(found))

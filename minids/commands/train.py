@@ -1,0 +1,75 @@
+"""minids train: a model from text, as a Hugging Face folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from minids.commands.arguments import value_of
+from minids.config import ModelConfig, TrainConfig
+from minids.errors import refuse
+from minids.presets import PRESETS, TRAINABLE, model_preset, train_preset
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a model on your own text, or on the built-in corpus, and write a Hugging Face folder."""
+
+    preset: str = "tiny"
+    """Sizes of the model and length of the run: tiny, small or laptop. Other options change single settings of it."""
+    data: tuple[str, ...] = ("builtin",)
+    """builtin, shakespeare, or files and folders of text, each of which is one domain."""
+    out: str = ""
+    """Folder of the run; runs/PRESET if not given."""
+    resume: bool = False
+    """Continue the run in that folder from its newest checkpoint, with its own settings."""
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    model: ModelConfig = field(default_factory=lambda: model_preset("tiny"))
+
+
+def run(options: Options, given: set[str]) -> None:
+    from minids.figures.training_run import draw
+    from minids.training.trainer import Trainer
+
+    out = options.out or f"runs/{options.preset}"
+    for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
+        value = getattr(options.model, name.removeprefix("model."))
+        raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
+    if options.resume:
+        trainer = Trainer.resume(out, _asked(options, given))
+        print(f"Resuming {out} after step {trainer.step} of {trainer.train.steps}")
+    else:
+        trainer = Trainer.start(out, options.model, options.train, list(options.data), options.preset)
+        print(f"Training {options.preset} on {', '.join(options.data)}: {trainer.model.parameters.values.size:,} parameters,")
+        print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
+    checkpoint = trainer.run()
+    picture = draw(Path(out))
+    print(f"Checkpoint (a Hugging Face folder): {checkpoint}\nLoss picture: {picture}")
+    print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
+
+
+def defaults(arguments: list[str]) -> Options:
+    """A preset named among the arguments sets the defaults of all other options."""
+    name = value_of("--preset", arguments) or "tiny"
+    if name in PRESETS and name not in TRAINABLE:
+        raise refuse("preset", name, f"is too large to train here; choose one of {', '.join(TRAINABLE)}")
+    return Options(preset=name, train=train_preset(name), model=model_preset(name))
+
+
+def _asked(options: Options, given: set[str]) -> dict:
+    """The settings typed beside --resume, by the names that a run's description has."""
+    asked = {}
+    for name in given - {"out", "resume"}:
+        if name == "data":
+            asked["data"] = list(options.data)
+        elif name == "preset":
+            asked["preset"] = options.preset
+        else:
+            owner = options.model if name.startswith("model.") else options.train
+            name = name.removeprefix("model.")
+            name = name if hasattr(owner, name) else name.removeprefix("no_")  # --model.no-seq-aux is seq_aux = False
+            asked[name] = getattr(owner, name)
+    return asked
