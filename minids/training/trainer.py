@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 import signal
 import sys
 import threading
@@ -311,8 +312,13 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
 
 
-def _prompt(corpus: Corpus, domain: str, length: int = 40) -> str:
-    """The first words of the domain's first held-out document."""
-    text = corpus.of(domain)[0].text.decode("utf-8", errors="replace").lstrip()
+def _prompt(corpus: Corpus, domain: str, length: int = 48) -> str:
+    """The first words of the first paragraph after the middle of the domain's first held-out document.
+
+    What a document begins with, a title or a licence, says less of its kind than what stands in it.
+    """
+    text = corpus.of(domain)[0].text.decode("utf-8", errors="replace")
+    paragraph = re.search(r"\n\s*\n(?=[ \t]*\S)", text[len(text) // 2 :])
+    text = text[len(text) // 2 + paragraph.end() :] if paragraph else text.lstrip()
     cut = text[:length]
     return cut if len(text) <= length else cut[: max(cut.rfind(" "), cut.rfind("\n")) + 1].rstrip() or cut
