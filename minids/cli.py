@@ -15,7 +15,7 @@ from types import ModuleType
 
 import tyro
 
-from minids.commands import data, generate, info, tour, train
+from minids.commands import data, generate, info, study, tour, train
 from minids.commands.arguments import given_options
 from minids.errors import MinidsError
 from minids.presets import PRESETS
@@ -25,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
     "info": info,
     "tour": tour,
+    "study": study,
     "data": data,
 }
 

@@ -1,0 +1,70 @@
+"""minids study: the papers' ablations at laptop size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tyro
+
+from minids.errors import refuse
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run one of the papers' ablations at laptop size over several seeds, or go on with it; without a name, list them."""
+
+    name: tyro.conf.Positional[str] = ""
+    """Study to run."""
+    seeds: tuple[int, ...] = ()
+    """Seeds to run every arm with; the study's own if not given."""
+    steps: int = 0
+    """Optimizer steps of each run; the study's own if 0."""
+    arms: tuple[str, ...] = ()
+    """Only these arms."""
+    data: tuple[str, ...] = ("builtin",)
+    """builtin, shakespeare, or files and folders of text, each of which is one domain."""
+    out: str = ""
+    """Folder of the runs, runs/studies/NAME if not given. Runs that are there already are not made again."""
+    processes: int = 0
+    """Runs at a time, each on one core; 0 for one per core."""
+    quick: bool = False
+    """A few steps with one seed: shows that the study runs, not what comes out."""
+    show: bool = False
+    """Run nothing: show the results of the full run that are kept with the package."""
+    write_results: bool = False
+    """Keep the results with the package, in place of those that are there. They must be those of a full run."""
+
+
+def run(options: Options, given: set[str]) -> None:
+    from minids.studies.registry import STUDIES, study
+    from minids.studies.store import results
+    from minids.studies.table import table
+
+    if not options.name:
+        for name in STUDIES:
+            print(f"  {name:<14}{study(name).question} ({len(study(name).arms)} arms)")
+        return
+    chosen = study(options.name)
+    if options.show:
+        found = results(options.name)
+        print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
+        return
+    for field in ("steps", "processes"):
+        if getattr(options, field) < 0:
+            raise refuse(field, getattr(options, field), "must be at least 0, which means the default")
+    if any(seed < 0 for seed in options.seeds):
+        raise refuse("seeds", options.seeds, "must be at least 0")
+    part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data != ("builtin",)
+    if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
+        raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
+    from minids.studies.runner import run_study
+    from minids.studies.store import kept, write_results
+
+    out = options.out or f"runs/studies/{options.name}"
+    found = run_study(
+        options.name, out, options.seeds, options.steps, options.arms, options.data, options.processes, options.quick
+    )
+    print(f"\n{table(chosen, found)}\nResults: {out}/results.json")
+    if options.write_results:
+        write_results(kept(options.name), found)
+        print(f"Kept with the package: {kept(options.name)}")

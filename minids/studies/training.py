@@ -1,0 +1,148 @@
+"""The training loop that the studies share: the parts of ``minids train`` without a folder, samples or checkpoints.
+
+Runs of different arms with the same seed see the same batches in the same order: the text has a generator of its own, apart
+from that of the initial weights, whose number differs from arm to arm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from typing import Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from minids.config import ModelConfig, TrainConfig
+from minids.errors import MinidsError, refuse
+from minids.layers.parameters import Array, Parameters
+from minids.model import DeepSeekV3, Losses
+from minids.training.batches import Batches, TokenStream, validation_windows
+from minids.training.corpus import load_corpus
+from minids.training.optimizer import AdamW
+from minids.training.schedule import settings
+from minids.training.tokenizer import Tokenizer, byte_tokenizer
+from minids.training.workers import Workers
+
+
+class Diverged(MinidsError):
+    """A run whose loss is no longer a number: a result, not a mistake."""
+
+
+class Optimizer(Protocol):
+    def step(self, learning_rate: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus ready to train on, as bytes."""
+
+    tokenizer: Tokenizer
+    training: TokenStream
+    held_out: dict[str, TokenStream]
+    """Domain → text kept for validation."""
+
+
+@cache
+def text(data: tuple[str, ...] = ("builtin",), validation_share: float = 0.1) -> Text:
+    """The corpus that ``data`` names, read once per process."""
+    training, held_out = load_corpus(list(data)).split(validation_share)
+    tokenizer = byte_tokenizer()
+    domains = {
+        domain: TokenStream.encode(sorted(held_out.of(domain), key=lambda d: sha256(d.text).digest()), tokenizer)
+        for domain in held_out.domains  # in an order without a system: only some of the text is read
+    }
+    return Text(tokenizer, TokenStream.encode(training.documents, tokenizer), domains)
+
+
+@dataclass
+class Curves:
+    """Up to ``points`` values of each name along a run of ``steps`` steps, each the mean since the point before."""
+
+    steps: int
+    points: int = 40
+    values: dict[str, list[float]] = field(default_factory=lambda: {"step": []})
+    _waiting: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, step: int, **numbers: float) -> None:
+        """The numbers of step ``step``, counted from 1."""
+        self._waiting.append(numbers)
+        if step == self.steps or step * self.points // self.steps > (step - 1) * self.points // self.steps:
+            self.values["step"].append(step)
+            for name in numbers:
+                self.values.setdefault(name, []).append(float(np.mean([line[name] for line in self._waiting])))
+            self._waiting.clear()
+
+
+def train(
+    config: ModelConfig,
+    run: TrainConfig,
+    text: Text,
+    seed: int,
+    on_step: Callable[[int, Losses, DeepSeekV3], None] | None = None,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> DeepSeekV3:
+    """Train a new model from scratch; ``on_step(step, losses, model)`` is called after each step, counted from 1.
+
+    The vocabulary is the tokenizer's. The same arguments give the same bits. Raises ``Diverged``.
+    """
+    tokenizer = text.tokenizer
+    config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
+    model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
+    batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
+    stepper = optimizer(model.parameters, run)
+    with threadpool_limits(1, user_api="blas"), Workers(model, threads) as workers:
+        for step in range(run.steps):
+            now = settings(step, config, run)
+            model.parameters.zero_grads()
+            losses = workers.forward_backward(*batches.next(), 1.0, now.mtp_loss_weight)
+            norm = stepper.step(now.learning_rate)
+            if not (math.isfinite(losses.total) and math.isfinite(norm)):
+                raise Diverged(f"step {step + 1}: loss = {losses.total}, gradient norm = {norm}")
+            model.update_biases(losses.counts, now.bias_update_speed)
+            if on_step:
+                on_step(step + 1, losses, model)
+    return model
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The same number of tokens of each domain."""
+
+    loss: dict[str, float]
+    """Domain → nats per token."""
+    counts: dict[str, Array]
+    """Domain → tokens that each expert got, (MoE layers, E), MTP modules left out."""
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats per token, every domain counting the same."""
+        return float(np.mean(list(self.loss.values())))
+
+    @property
+    def all_counts(self) -> Array:
+        """(MoE layers, E) over all domains."""
+        return sum(self.counts.values())
+
+
+def validate(model: DeepSeekV3, text: Text, run: TrainConfig) -> Validation:
+    """Loss and expert load on held-out text, ``run.eval_tokens`` per domain at most. The model and its biases stay."""
+    loss, counts = {}, {}
+    shortest = min(len(stream) - 1 for stream in text.held_out.values())
+    most = min(run.eval_tokens, shortest) // run.context_length * run.context_length  # whole windows: padding loads experts too
+    if not most:
+        raise refuse("context_length", run.context_length, f"a domain has only {shortest} tokens for validation")
+    with threadpool_limits(1, user_api="blas"):
+        for domain, stream in text.held_out.items():
+            nats, tokens_seen, load = 0.0, 0, 0
+            for tokens, targets in validation_windows(stream.tokens, run.batch_size, run.context_length, most):
+                losses = model.losses(tokens, targets, mtp=False)
+                nats += losses.main * targets.size
+                tokens_seen += targets.size
+                load = load + losses.counts
+            loss[domain], counts[domain] = nats / tokens_seen, load
+    return Validation(loss, counts)
