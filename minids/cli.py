@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import io
 import re
 import sys
@@ -15,18 +16,24 @@ from types import ModuleType
 
 import tyro
 
-from minids.commands import data, generate, info, study, tour, train
 from minids.commands.arguments import given_options
 from minids.errors import MinidsError
 from minids.presets import PRESETS
 
 COMMANDS: dict[str, ModuleType] = {
-    "train": train,
-    "generate": generate,
-    "info": info,
-    "tour": tour,
-    "study": study,
-    "data": data,
+    name: importlib.import_module(f"minids.commands.{name}")
+    for name in (
+        "train",
+        "generate",
+        "info",
+        "tour",
+        "study",
+        "compare",
+        "cost",
+        "pipeline",
+        "claims",
+        "data",
+    )
 }
 
 

@@ -70,6 +70,23 @@ def training_cost(
     return Cost(work, hours, hours * price, hours / gpus / 24)
 
 
+def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -> str:
+    """The bill as text, and beside V3's own run what its report prints."""
+    lines = [
+        f"training {name} on {tokens:,.0f} tokens",
+        f"  {'work':<12}{cost.flops:>16.4g} FLOP        tokens · (6·N + attention)",
+        f"  {'GPU hours':<12}{cost.gpu_hours:>16,.0f}             work / (peak · utilisation) / 3600",
+        f"  {'dollars':<12}{cost.dollars:>16,.0f}             GPU hours · {price:g}",
+        f"  {'days':<12}{cost.days:>16,.1f}             on {gpus:,} GPUs",
+        "",
+        "DeepSeek-V3's own bill (report, Table 1), the final run only, without research and ablations before it",
+    ]
+    for phase, hours in V3_GPU_HOURS.items():
+        lines.append(f"  {phase:<20}{hours:>10,} GPU hours  {hours * PRICE:>10,.0f} $")
+    lines.append(f"  {'total':<20}{v3_gpu_hours():>10,} GPU hours  {v3_dollars():>10,.0f} $")
+    return "\n".join(lines)
+
+
 def v3_gpu_hours() -> int:
     """2664K + 119K + 5K = 2788K (V3 report, Table 1)."""
     return sum(V3_GPU_HOURS.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import NamedTuple
 
@@ -50,6 +51,14 @@ def measure_flops_per_second(size: int = 1024, seconds: float = 0.3) -> float:
         elapsed = time.perf_counter() - start
         best, spent = min(best, elapsed), spent + elapsed
     return 2 * size**3 / best
+
+
+def installed_memory() -> int:
+    """Bytes of memory this machine has, where the system tells. Raises ``MinidsError`` where it does not."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not a Unix
+        raise refuse("memory", 0, "this system does not tell its memory; give it in GiB") from None
 
 
 class Fit(NamedTuple):

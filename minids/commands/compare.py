@@ -1,0 +1,27 @@
+"""minids compare: DeepSeek's models beside the dense ones of their time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parameters, cache and arithmetic of DeepSeek-V3, its family, and the dense models it is compared with, as rows."""
+
+    context: int = 4096
+    """Tokens in the context, for attention's arithmetic."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(options: Options, given: set[str]) -> None:
+    import json
+
+    from minids.analysis.models import comparison, format_comparison
+    from minids.errors import refuse
+
+    if options.context < 1:
+        raise refuse("context", options.context, "must be at least 1 token")
+    rows = comparison(options.context)
+    print(json.dumps([row._asdict() for row in rows], indent=2) if options.json else format_comparison(rows))
