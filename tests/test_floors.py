@@ -17,7 +17,7 @@ FLOORS = [
     {"layers"},
     {"model"},
     {"checkpoint", "training", "inference"},
-    {"analysis", "studies"},
+    {"analysis", "studies", "mistakes"},
     {"figures", "bench"},
     {"commands"},
     {"cli"},

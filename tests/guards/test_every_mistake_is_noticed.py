@@ -1,12 +1,22 @@
 """For each known mistake: with it, a named test of this suite fails; without it, the test passes."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 import pytest
-from mistakes import MISTAKES
+
+from minids.checkpoint import model_folder
+from minids.layers.mla import MLA
+from minids.layers.moe import MoE
+from minids.layers.mtp import MTPModule
+from minids.mistakes import MISTAKES, made
+from minids.model import DeepSeekV3
+from minids.ops import attention, balance_loss, bias_update, rope, router, yarn
+from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent
+OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 
 
 def named_test(node: str):
@@ -19,13 +29,26 @@ def named_test(node: str):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.put_in.__name__)
-def test_the_named_test_fails_with_the_mistake_and_passes_without(mistake, monkeypatch):
-    named_test(mistake.noticed_by)(*mistake.arguments)
+def test_the_named_test_fails_with_the_mistake_and_passes_without(mistake, monkeypatch, tmp_path_factory):
+    def run():
+        test = named_test(mistake.noticed_by)
+        folder = {"tmp_path": tmp_path_factory.mktemp("run")} if "tmp_path" in inspect.signature(test).parameters else {}
+        test(*mistake.arguments, **folder)
+
+    run()
     with monkeypatch.context() as patch:
         mistake.put_in(patch)
         with pytest.raises(AssertionError):
-            named_test(mistake.noticed_by)(*mistake.arguments)
-    named_test(mistake.noticed_by)(*mistake.arguments)
+            run()
+    run()
+
+
+def test_a_mistake_that_was_made_is_undone():
+    for mistake in MISTAKES:
+        before = [dict(vars(owner)) for owner in OWNERS]
+        with made(mistake.put_in):
+            assert [dict(vars(owner)) for owner in OWNERS] != before, f"{mistake.put_in.__name__} changes nothing"
+        assert [dict(vars(owner)) for owner in OWNERS] == before, f"{mistake.put_in.__name__} stays"
 
 
 def test_every_mistake_says_what_it_does_wrong():

@@ -7,7 +7,8 @@ says so with the reason, and it is asserted that it really does.
 import numpy as np
 import pytest
 import support
-from mistakes import FALLING, MISTAKES, NOT_ZERO, SHAPES
+
+from minids.mistakes import FALLING, MISTAKES, NOT_ZERO, SHAPES
 
 CONFIG = support.TINY.replace(rope_scaling=support.SHORT_YARN, rope_theta=10.0, aux_loss_alpha=0.001)
 

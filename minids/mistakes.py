@@ -1,8 +1,14 @@
 """Mistakes that public implementations of DeepSeek-V3 repeat, each as a wrong line that can be put into this package.
 
-A mistake is a function that takes pytest's monkeypatch and replaces an operation or a method by a wrong one; its docstring says
-what it does wrong. ``MISTAKES`` names for each the test that must fail with it, and the weak checks that happen to notice it,
-with the reason. A further mistake is one function and one line of that table.
+    with made(parallel_mtp_heads):
+        ...  # in here the package is wrong
+
+A mistake is a function that replaces an operation or a method by a wrong one; its docstring says what it does wrong. It takes
+whatever has ``setattr(target, name, value)`` and undoes it later: ``made`` does, and so does pytest's monkeypatch. The wrong
+lines are put into the NumPy operations, so the NumPy backend must be the one that runs.
+
+``MISTAKES`` names for each the test that must fail with it (tests/guards holds it to that), and the weak checks that happen to
+notice it, with the reason. A further mistake is one function and one line of that table.
 
 Wherever the mistake allows it the wrong version is consistent within itself: its backward is the derivative of its wrong
 forward. That is how the mistake occurs in earnest, and it is then invisible to a gradient check alone.
@@ -10,18 +16,49 @@ forward. That is how the mistake occurs in earnest, and it is then invisible to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minids.checkpoint import model_folder
+from minids.inference.cache import LatentCache
 from minids.layers.basic import Linear
 from minids.layers.mla import MLA, SavedLatent
 from minids.layers.moe import MoE
 from minids.layers.mtp import MTPModule
 from minids.layers.mtp import Saved as SavedModule
 from minids.model import DeepSeekV3
-from minids.ops import balance_loss, bias_update, mtp_combine, rope, router, yarn
+from minids.ops import attention, balance_loss, bias_update, mtp_combine, rope, router, yarn
+from minids.training.batches import Batches
+
+
+@contextmanager
+def made(mistake: Callable) -> Iterator[None]:
+    """Within it the mistake is made; afterwards everything is as it was."""
+    patch = _Patch()
+    try:
+        mistake(patch)
+        yield
+    finally:
+        patch.undo()
+
+
+class _Patch:
+    """Replaces attributes and remembers what they were."""
+
+    def __init__(self):
+        self.before: list[tuple[Any, str, Any]] = []
+
+    def setattr(self, target, name: str, value) -> None:
+        self.before.append((target, name, vars(target)[name]))
+        setattr(target, name, value)
+
+    def undo(self) -> None:
+        while self.before:
+            setattr(*self.before.pop())
+
 
 # The router and its bias.
 
@@ -257,8 +294,44 @@ def mtp_shown_its_target(patch):
     patch.setattr(DeepSeekV3, "_deeper", wrong)
 
 
+# Serving and resuming.
+
+
+def cache_offset_forgotten(patch):
+    """The causal mask of a chunk starts at the first key instead of where the chunk stands: right for the first chunk only."""
+    right = attention.forward
+
+    def wrong(q, k, v, scale):
+        chunk = q.shape[1]
+        return right(q, k[:, :chunk], v[:, :chunk], scale)
+
+    patch.setattr(attention, "forward", wrong)
+
+
+def resumed_from_the_beginning_of_the_data(patch):
+    """A resumed run begins its epoch again: it reads the same text twice, and is not the run that was interrupted."""
+    right = Batches.restore
+
+    def wrong(self, state):
+        right(self, state)
+        self.position = 0
+
+    patch.setattr(Batches, "restore", wrong)
+
+
+def resumed_without_the_routing_bias(patch):
+    """The routing biases, which are no parameters, are left at zero when a checkpoint is read: the balance is lost."""
+    right = model_folder.assemble
+
+    def wrong(source, name, *arguments, **named):
+        if not name.endswith("e_score_correction_bias"):
+            right(source, name, *arguments, **named)
+
+    patch.setattr(model_folder, "assemble", wrong)
+
+
 SHAPES, NOT_ZERO, FALLING = "shapes", "gradients not zero", "falling loss"
-"""The weak checks, which are in test_weak_checks_do_not_notice.py."""
+"""The weak checks, which are in tests/guards/test_weak_checks_do_not_notice.py."""
 
 
 class Mistake(NamedTuple):
@@ -291,4 +364,14 @@ MISTAKES = [
     ),
     Mistake(parallel_mtp_heads, "test_model.py::test_depth_two_reads_the_state_of_depth_one"),
     Mistake(mtp_shown_its_target, "test_model.py::test_mtp_depth_k_sees_exactly_the_tokens_up_to_i_plus_k"),
+    Mistake(cache_offset_forgotten, "inference/test_decode.py::test_one_token_at_a_time_too", ("mla", LatentCache, True)),
+    Mistake(
+        resumed_from_the_beginning_of_the_data,
+        "training/test_batches.py::test_a_run_continued_from_any_step_gets_the_batches_it_would_have_got",
+        (3, np.random.PCG64),
+    ),
+    Mistake(
+        resumed_without_the_routing_bias,
+        "checkpoint/test_model_folder.py::test_every_number_comes_back_the_routing_biases_too",
+    ),
 ]
