@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN    ?= runs/tiny
 BIN    := .venv/bin
 
-.PHONY: train test test-all lint install clean
+.PHONY: train test test-all notebooks lab lint install clean
 
 install: .venv/installed
 
@@ -23,6 +23,13 @@ test: install                    ## everything that needs neither PyTorch nor mi
 test-all: test                   ## and what does: parity with PyTorch and transformers, long runs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,parity]"
 	$(BIN)/python -m pytest --numprocesses 2 -m "slow or parity"
+
+notebooks: install               ## execute notebooks/src into the notebooks and their exercise versions; ONLY="02 05" for some
+	$(BIN)/python notebooks/build.py $(ONLY)
+
+lab: install                     ## open the notebooks in JupyterLab
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,notebooks]"
+	$(BIN)/python -m jupyter lab notebooks
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ FLOORS = [
     {"checkpoint", "training", "inference"},
     {"analysis", "studies", "mistakes"},
     {"figures", "bench"},
-    {"commands"},
+    {"commands", "notebook"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__", "pico", "equations"}
