@@ -315,6 +315,8 @@ class TrainConfig:
     """Steps between two samples of text; 0 for none on the way."""
     save_every: int = 200
     """Steps between two checkpoints (one more comes at the end)."""
+    trace_every: int = 0
+    """Steps between two records of which experts each token was sent to (RUN/routing/*.npz); 0 for none."""
 
     def __post_init__(self):
         for name in (
@@ -328,7 +330,7 @@ class TrainConfig:
             "save_every",
         ):
             _whole(self, name, at_least=1)
-        for name in ("warmup_steps", "sample_every", "seed", "workers"):
+        for name in ("warmup_steps", "sample_every", "seed", "workers", "trace_every"):
             _whole(self, name, at_least=0)
         _whole(self, "bpe_vocab_size", at_least=300)
         for name in ("learning_rate", "adam_eps", "validation_share"):

@@ -10,6 +10,7 @@ width, which is the same sum. Every token is served by all the experts it chose:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minids.backend import op
@@ -52,6 +53,7 @@ class MoE:
         if config.topk_method == "noaux_tc":
             parameters.add_buffer(self._bias_name, (experts,))
         self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
+        self.on_routing: Callable[[Routing, tuple[int, int]], None] | None = None  # a recorder's, with (B, T); else None
 
     @property
     def bias(self) -> Array | None:
@@ -75,6 +77,8 @@ class MoE:
             c.routed_scaling_factor,
             chosen,
         )
+        if self.on_routing:
+            self.on_routing(routing, x.shape[:2])
         plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
         rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
         rows, saved_experts = op.grouped_feed_forward.forward(

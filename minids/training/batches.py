@@ -31,16 +31,23 @@ class TokenStream:
     """(n,) every document's tokens, uint16 where the vocabulary allows, else int32."""
     starts: np.ndarray
     """(documents + 1,) where each document begins in ``tokens``; the last entry is n."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains, in order."""
+    domain_of: np.ndarray | None = None
+    """(documents,) int: the domain of each document, an index of ``domains``."""
 
     @classmethod
     def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
         """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
         begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
+        documents = list(documents)
         encoded = [np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents]
         if not encoded:
             return cls(np.zeros(0, dtype), np.zeros(1, np.int64))
-        return cls(np.concatenate(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
+        domains = tuple(dict.fromkeys(d.domain for d in documents))
+        domain_of = np.array([domains.index(d.domain) for d in documents])
+        return cls(np.concatenate(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64), domains, domain_of)
 
     def __len__(self) -> int:
         """Tokens in all."""
@@ -77,8 +84,14 @@ class Batches:
             parts.append(self._gather(part))
             self.position += len(part)
             missing -= len(part)
-        rows = np.concatenate(parts)  # (B, T + 1)
+        rows, self._documents = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # (B, T + 1)
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+
+    def domain(self) -> np.ndarray | None:
+        """The domain of every token of the last batch, (B, T) int, as an index of the stream's; None if it knows none."""
+        if self.stream.domain_of is None:
+            return None
+        return self.stream.domain_of[self._documents[:, :-1]]
 
     def state(self) -> dict:
         """Where the supply stands, ready for JSON; holds the state of ``rng`` too."""
@@ -122,17 +135,18 @@ class Batches:
         starts = self.stream.starts
         order = shuffle.permutation(len(starts) - 1)
         lengths = np.diff(starts)[order]
+        self._order = order  # (documents,) which document comes when
         self._ends = np.cumsum(lengths)  # (documents,) where each document of this order ends on the ring
         self._offsets = starts[order] - (self._ends - lengths)  # (documents,) from a place on the ring to one in the array
         self._first = shuffle.integers(len(self.stream))
         self._windows = shuffle.permutation(self.windows_per_epoch)
 
-    def _gather(self, windows: np.ndarray) -> np.ndarray:
-        """The tokens of some windows and one more each, (windows, T + 1) int32."""
+    def _gather(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of some windows and one more each, (windows, T + 1) int32; and which document each comes from."""
         span = np.arange(self.context_length + 1)
         places = (self._first + windows[:, None] * self.context_length + span) % len(self.stream)
         document = np.searchsorted(self._ends, places, side="right")
-        return self.stream.tokens[places + self._offsets[document]].astype(np.int32)
+        return self.stream.tokens[places + self._offsets[document]].astype(np.int32), self._order[document]
 
 
 def validation_windows(

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from minids.training.corpus import Corpus, Document, load_corpus
 from minids.training.evaluate import validation
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import AdamW
+from minids.training.routing_trace import Recorder, path_of
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
 from minids.training.tokenizer import Tokenizer, byte_tokenizer, train_bpe
@@ -185,10 +187,17 @@ class Trainer:
         """One optimizer step over ``gradient_accumulation_steps`` micro-batches → mean losses, gradient norm."""
         parts = self.train.gradient_accumulation_steps
         self.model.parameters.zero_grads()
-        all_losses = []
-        for _ in range(parts):
-            tokens, targets = self.batches.next()
-            all_losses.append(self.workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+        all_losses, read = [], []
+        traced = bool(self.train.trace_every) and self.step % self.train.trace_every == 0
+        with Recorder(self.workers.models) if traced else nullcontext() as recorder:
+            for _ in range(parts):
+                tokens, targets = self.batches.next()
+                all_losses.append(self.workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+                if traced:
+                    read.append((tokens, self.batches.domain()))
+        if traced:
+            tokens, domain = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
+            recorder.trace(tokens, self.step, self.stream.domains, domain).save(path_of(self.folder.path, self.step))
         norm = self.optimizer.step(now.learning_rate)
         losses = weighted(all_losses, [1 / parts] * parts)
         # Once per optimizer step, from the loads of the whole global batch, and after the step: see ops/bias_update.py.

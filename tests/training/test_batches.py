@@ -179,3 +179,18 @@ def test_validation_sizes_that_cannot_work_are_refused():
     for tokens, batch, context in ((np.zeros(1, np.int32), 2, 8), (np.zeros(9, np.int32), 0, 8), (np.zeros(9, np.int32), 2, 0)):
         with pytest.raises(MinidsError):
             list(validation_windows(tokens, batch, context))
+
+
+def test_every_token_of_a_batch_knows_its_domain():
+    """Each document holds one letter only, so that a token tells its domain: also across epochs and within a window."""
+    documents = [Document("vowels" if c in "aeiou" else "others", c, c.encode() * (3 + i)) for i, c in enumerate("abcdeu")]
+    stream = TokenStream.encode(documents, byte_tokenizer())
+    batches = Batches(stream, 3, 7, np.random.default_rng(0))
+    assert stream.domains == ("vowels", "others")
+    for _ in range(5):
+        tokens, _ = batches.next()
+        domain = batches.domain()
+        assert domain.shape == tokens.shape
+        letters = tokens < 256
+        np.testing.assert_array_equal(domain[letters], ~np.isin(tokens[letters], list(b"aeiou")))
+    assert Batches(numbered(9, 9), 1, 4, np.random.default_rng(0)).domain() is None

@@ -238,3 +238,21 @@ def test_nothing_is_left_behind_when_a_run_cannot_begin(tmp_path, text):
     with pytest.raises(MinidsError, match="context_length = 512"):
         start(tmp_path / "run", text, run=RUN.replace(context_length=512).replace(validation_share=0.9))
     assert not (tmp_path / "run").exists()
+
+
+def test_traces_of_the_routing_lie_beside_the_run_and_do_not_change_it(tmp_path, text):
+    from minids.training.routing_trace import RoutingTrace, traces
+
+    start(tmp_path / "a", text).run()
+    start(tmp_path / "b", text, run=RUN.replace(trace_every=5)).run()
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    found = [RoutingTrace.load(path) for path in traces(tmp_path / "b")]
+    assert [one.step for one in found] == [0, 5, 10]
+    tokens = RUN.batch_size * RUN.gradient_accumulation_steps
+    for one in found:
+        assert one.tokens.shape == (tokens, 16) and one.domains == ("text",) and (one.domain == 0).all()
+        assert [layer.chosen.shape[1] for layer in one.layers] == [16, 15]
+    assert not found[0].layers[0].bias.any() and found[1].layers[0].bias.any()
+    assert found[1].counts()[0].max() / found[1].counts()[0].mean() - 1 == pytest.approx(
+        lines(tmp_path / "a")[6]["max_vio"][0], abs=1e-3
+    ), "the trace of step 5 is that of the sixth step's batch"
