@@ -32,6 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
         "cost",
         "pipeline",
         "claims",
+        "bench",
         "data",
     )
 }
