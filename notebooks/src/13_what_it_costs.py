@@ -1,0 +1,602 @@
+# %% [markdown]
+# # 13. What it costs: parameters, FLOPs, cache, pipelines, dollars
+#
+# DeepSeek-V3 has 671 billion parameters, and its final training run cost 5.576 million dollars. The first number is usually
+# believed and the second usually is not. **Can you check both with nothing but a configuration file and a multiplication table?**
+
+# %% [markdown]
+# You can. Everything in this notebook is arithmetic: no weight is allocated, nothing is trained. By the end you will have rebuilt
+# the size of the model, the work of training it, the bill, the memory of a conversation, and the idle time of its pipeline, and you
+# will know at which step each claim of the paper enters.
+#
+# | you will rebuild | printed | where |
+# |---|---|---|
+# | parameters, total and at work on one token | 671B, 37B | V3 report, abstract |
+# | training work per token | 250 GFLOP | [ISCA 2025 paper](https://arxiv.org/abs/2505.09343), Table 2 |
+# | GPU hours and dollars | 2664K h, 5.576M \$ | [V3 report](https://arxiv.org/abs/2412.19437), Table 1 |
+# | cache per token | 70.272 KB | ISCA 2025 paper, Table 1 |
+# | pipeline bubbles | three formulas | V3 report, Table 2 |
+#
+# Code used here: [`analysis/parameters.py`](minids/analysis/parameters.py), [`flops.py`](minids/analysis/flops.py),
+# [`cost.py`](minids/analysis/cost.py), [`kv_cache.py`](minids/analysis/kv_cache.py),
+# [`models.py`](minids/analysis/models.py), [`pipeline.py`](minids/analysis/pipeline.py),
+# [`network.py`](minids/analysis/network.py), [`laptop.py`](minids/analysis/laptop.py), [`figures/style.py`](minids/figures/style.py).
+
+# %%
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from minids import ModelConfig, check, notebook
+from minids.analysis import cost, flops, kv_cache, laptop, models, network, parameters, pipeline
+from minids.figures.style import COLOURS
+
+notebook.set_up()
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = COLOURS
+v3 = ModelConfig.preset(
+    "deepseek-v3"
+)  # 671 billion parameters' worth of integers, and not one weight
+v3.hidden_size, v3.num_hidden_layers, v3.n_routed_experts, v3.num_experts_per_tok
+
+# %% [markdown]
+# ## 1. How big is it?
+#
+# A parameter is an entry of a matrix, so counting them is multiplying shapes. Take one attention layer. MLA squeezes the hidden
+# state $h_t \in \mathbb{R}^{7168}$ into two latents and expands them again (V3 section 2.1.1, eqs 1–11):
+#
+# $$
+# \underbrace{d\,d_c' + d_c' + d_c'\,H(d_{nope}+d_r)}_{\text{queries through their latent}}
+# \;+\; \underbrace{d\,(d_c+d_r) + d_c + d_c\,H(d_{nope}+d_v)}_{\text{keys and values through theirs}}
+# \;+\; \underbrace{H d_v\,d}_{\text{output}}
+# $$
+#
+# with $d = 7168$, $d_c' = 1536$, $d_c = 512$, $H = 128$, $d_{nope} = d_v = 128$, $d_r = 64$. The two lone terms are RMSNorm gains.
+
+# %%
+d, H, d_nope, d_r, d_v = (
+    v3.hidden_size,
+    v3.num_attention_heads,
+    v3.qk_nope_head_dim,
+    v3.qk_rope_head_dim,
+    v3.v_head_dim,
+)
+d_cq, d_c = v3.q_lora_rank, v3.kv_lora_rank
+
+queries = d * d_cq + d_cq + d_cq * H * (d_nope + d_r)
+keys_values = d * (d_c + d_r) + d_c + d_c * H * (d_nope + d_v)
+output = H * d_v * d
+for name, count in [("queries", queries), ("keys and values", keys_values), ("output", output)]:
+    print(f"{name:<18} {count:>15,}")
+print(f"{'one MLA layer':<18} {queries + keys_values + output:>15,}")
+
+# %% [markdown]
+# **What to notice.** The output projection alone is 63 % of the layer: it is the one matrix MLA does not factor. And an ordinary
+# multi-head layer with these heads would need $3 \cdot 7168 \cdot 16384$ for its queries, keys and values where MLA has 70 million.
+#
+# Now the experts. Each is a SwiGLU network of three matrices, $3 \cdot d \cdot I_m$ with $I_m = 2048$; there are 256 routed and one
+# shared in each of 58 layers, and a token uses 8 + 1 of them. That is the whole secret of "671B, of which 37B are active":
+
+# %%
+expert = 3 * d * v3.moe_intermediate_size
+moe_layers = v3.num_hidden_layers - v3.first_k_dense_replace
+print(f"one expert                       {expert:>16,}")
+print(
+    f"all routed experts, 58 layers    {moe_layers * 256 * expert:>16,}   {moe_layers * 256 * expert / parameters.total(v3):.1%} of the model"
+)
+print(f"of these, at work on one token   {moe_layers * 8 * expert:>16,}")
+print(f"the whole main model             {parameters.total(v3):>16,}")
+print(
+    f"at work on one token             {parameters.activated(v3):>16,}   head counted, embedding not (it is a look-up)"
+)
+print(f"                                 {parameters.activated(v3, 'both'):>16,}   both counted")
+
+# %%
+groups = {
+    "routed experts": ["routed experts"],
+    "attention": [
+        "q_a_proj",
+        "q_a_layernorm",
+        "q_b_proj",
+        "kv_a_proj_with_mqa",
+        "kv_a_layernorm",
+        "kv_b_proj",
+        "o_proj",
+    ],
+    "shared experts": ["shared experts"],
+    "dense FFN (3 layers)": ["dense FFN"],
+    "embedding": ["embedding"],
+    "head": ["head"],
+    "routers and norms": ["router", "routing bias", "block norms", "final norm"],
+}
+by_name = {p.name: p for p in parameters.parts(v3)}
+total = np.array([sum(by_name[n].total for n in names) for names in groups.values()])
+active = np.array([sum(by_name[n].activated for n in names) for names in groups.values()])
+active[list(groups).index("embedding")] = 0  # a token reads one row of it
+
+figure, axes = notebook.picture(1, 2, width=10, height=3.2, sharey=True)
+place = np.arange(len(groups))[::-1]
+for axis, counts, title in zip(
+    axes, (total, active), ("all parameters", "at work on one token"), strict=True
+):
+    axis.barh(place, counts / 1e9, color=BLUE)
+    for y, n in zip(place, counts, strict=True):
+        axis.text(n / 1e9, y, f" {n / 1e9:.1f}", va="center")
+    axis.set(
+        title=f"{title}: {counts.sum() / 1e9:.1f} billion",
+        xlabel="billions",
+        xlim=(0, counts.max() * 1.15 / 1e9),
+    )
+axes[0].set_yticks(place, list(groups))
+notebook.show(
+    figure,
+    "Two bar charts: all parameters by kind, 97 percent routed experts; and those at work on one token, led by experts and attention",
+)
+
+# %% [markdown]
+# **The claim, checked.** "671B total parameters with 37B activated for each token" (V3 abstract): 671.03 and, depending on whether
+# the input embedding counts, 36.63 or 37.55. Left, the experts are everything; right, attention holds its own: *a sparse
+# model is, per token, a modest dense one*.
+
+# %% [markdown]
+# ## 2. How much work is one token?
+#
+# A matrix of $N$ entries times a vector takes $N$ multiplications and $N$ additions: $2N$ FLOPs. Attention adds, for every earlier
+# token, a dot product over $d_{nope} + d_r = 192$ and a weighted sum over $d_v = 128$, in 128 heads and 61 layers; in a
+# sequence of $T$ a token sees $T/2$ others on average. Training is three times the forward pass, because the backward pass multiplies
+# each matrix twice: once for the gradient of its input, once for its own ([`ops/linear.py`](minids/ops/linear.py) shows the two lines).
+#
+# $$
+# \text{FLOPs per training token} = 3\,\Big(2 N_{\text{active}} + 2H(d_{nope}+d_r+d_v)\,\tfrac{T}{2}\,L\Big)
+# $$
+
+# %%
+T = 4096
+weights_work = 3 * 2 * parameters.activated(v3)
+attention_work = 3 * 2 * H * (d_nope + d_r + d_v) * (T / 2) * v3.num_hidden_layers
+print(f"weights    {weights_work / 1e9:7.2f} GFLOP")
+print(f"attention  {attention_work / 1e9:7.2f} GFLOP")
+print(f"together   {(weights_work + attention_work) / 1e9:7.2f} GFLOP   printed: 250")
+
+rows = models.comparison(T)
+shown = ["DeepSeek-V2", "DeepSeek-V3", "Qwen2.5-72B", "Llama-3.1-405B"]
+rows = [next(r for r in rows if r.name == name) for name in shown]
+figure, (left, right) = notebook.picture(1, 2, width=10, height=2.8, sharey=True)
+for axis, values, title, unit in (
+    (left, [r.total / 1e9 for r in rows], "Parameters", "billions"),
+    (right, [r.training_flops / 1e9 for r in rows], "Training work", "GFLOP per token"),
+):
+    axis.barh(shown[::-1], values[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
+    for y, value in enumerate(values[::-1]):
+        axis.text(value, y, f" {value:,.0f}", va="center")
+    axis.set(title=title, xlabel=unit, xlim=(0, max(values) * 1.18))
+notebook.show(
+    figure,
+    "Two bar charts: V3 has the most parameters of four models and needs a tenth of the work of the largest dense one",
+)
+
+# %% [markdown]
+# **What to notice.** V3 has the most parameters in the left picture and the second least work in the right one. A dense model (orange)
+# pays for every parameter on every token; V3 (blue) pays for one in eighteen.
+
+# %% [markdown]
+# ## 3. From work to dollars
+#
+# Four numbers make a bill: tokens, work per token, what the chips sustain, and the price of an hour.
+#
+# $$
+# \text{GPU hours} = \frac{14.8\cdot 10^{12} \;\cdot\; 250.46\cdot 10^{9}}{989\cdot 10^{12} \;\cdot\; 0.3894 \;\cdot\; 3600}
+# $$
+#
+# 989 TFLOP/s is an H800's BF16 peak and 0.3894 the share of it that V3's training reached (ISCA 2025 paper, Table 4). V3 multiplies in
+# FP8, whose peak is twice as high; the utilisation is quoted against BF16 by convention.
+
+# %%
+bill = cost.training_cost(v3, tokens=14.8e12, gpus=2048)
+print(f"work          {bill.flops:.3g} FLOP")
+print(f"GPU hours     {bill.gpu_hours / 1e3:,.0f}K     printed: 2664K for pre-training")
+print(f"days          {bill.days:.1f}       on 2048 GPUs")
+print(f"dollars       {bill.dollars / 1e6:.3f}M    at 2 $ an hour; printed: 5.328M")
+print()
+for phase, hours in cost.V3_GPU_HOURS.items():
+    print(f"{phase:<18} {hours / 1e3:>6,.0f}K h  {hours * 2 / 1e6:.3f}M $")
+print(
+    f"{'all (Table 1)':<18} {cost.v3_gpu_hours() / 1e3:>6,.0f}K h  {cost.v3_dollars() / 1e6:.3f}M $"
+)
+
+# %% [markdown]
+# Two independent routes, the work divided by the speed and the printed hours, meet within 0.4 %. So the famous sum is plausible *for what
+# it covers*: the final run. The report itself says that earlier research and ablations on architectures, algorithms and data are not in
+# it; neither are salaries, the machines, or the experiments that failed.
+#
+# What would the same 14.8 trillion tokens cost with a dense model, at the same utilisation?
+
+# %%
+per_token = {r.name: r.training_flops for r in rows}
+dollars = {
+    name: 14.8e12 * work / (989e12 * 0.3894) / 3600 * 2 / 1e6 for name, work in per_token.items()
+}
+figure, axis = notebook.picture(1, 1, width=8, height=2.4)
+axis.barh(list(dollars)[::-1], list(dollars.values())[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
+for y, value in enumerate(list(dollars.values())[::-1]):
+    axis.text(value, y, f" {value:.1f}", va="center")
+axis.set(title="14.8T tokens at V3's utilisation and price", xlabel="million dollars", xlim=(0, 60))
+notebook.show(figure, "Bars of training cost: V3 about 5 million dollars, Llama-3.1-405B about 53")
+years = laptop.training_time(v3, 200e9).years
+print(f"and on a laptop that sustains 200 GFLOP/s, V3's pre-training would take {years:,.0f} years")
+
+# %% [markdown]
+# (How fast is *your* machine? `minids doctor` measures it; `laptop.measure_flops_per_second()` gives the number to put in place of 200.)
+
+# %% [markdown]
+# ## 4. What a conversation leaves behind
+#
+# While a model writes, every token it has read stays in memory, because later tokens attend to it. What is stored per token and layer is
+# the subject of notebook 4; here is only its size (V2 report, Table 1, with V3's heads):
+
+# %%
+kinds = kv_cache.by_kind(v3)
+print("elements per token and layer:", kinds)
+print(
+    f"V3 in BF16: 61 · 576 · 2 = {kv_cache.bytes_per_token(v3):,} bytes per token   printed: 70.272 KB"
+)
+
+contexts = 2 ** np.arange(10, 18)  # 1K … 128K tokens
+figure, axis = notebook.picture(1, 1, width=8.5, height=3.8)
+names = {"mha": "MHA, 128 heads", "gqa": "GQA, 8 groups", "mla": "MLA", "mqa": "MQA, 1 head"}
+for (kind, label), colour in zip(names.items(), (BLACK, ORANGE, BLUE, GREEN), strict=True):
+    gib = contexts * v3.num_hidden_layers * kinds[kind] * 2 / 2**30
+    axis.loglog(contexts, gib, color=colour, label=label, lw=2)
+    axis.text(
+        contexts[-1] * 1.08, gib[-1], f"{label}: {gib[-1]:,.0f} GiB", color=colour, va="center"
+    )
+axis.axhline(80, color="0.6", ls=":")
+axis.text(1024, 88, "memory of one H800", color="0.4")
+axis.set(
+    xlabel="tokens in the conversation",
+    ylabel="GiB of cache (BF16)",
+    xlim=(1000, 900_000),
+    title="One conversation with V3's sizes",
+)
+axis.set_xticks(contexts[::2], [f"{c // 1024}K" for c in contexts[::2]])
+notebook.show(
+    figure,
+    "Cache against context on two logarithmic axes: MHA 488 GiB at 128K tokens, GQA 30, MLA 9, MQA 4",
+)
+print(
+    f"MLA caches as much as GQA with {kv_cache.gqa_equivalent_groups(v3)} groups, and {kv_cache.mha_over_mla(v3):.1f} times less than MHA"
+)
+
+# %% [markdown]
+# **The claim, checked.** ISCA 2025, Table 1, prints 70.272 KB for V3 and multipliers of 4.66 for Qwen-2.5 72B and 7.28 for
+# LLaMA-3.1 405B. The first is right; the second is not, by the table's own bytes:
+
+# %%
+ours = kv_cache.bytes_per_token(v3)
+for model in (models.QWEN_72B, models.LLAMA_405B):
+    print(
+        f"{model.name:<15} {2 * model.cache_elements:>8,} bytes, {2 * model.cache_elements / ours:.3f} times V3's"
+    )
+
+# %% [markdown]
+# ## 5. Why serving wants crowds
+#
+# A chip reads a weight from memory to use it. With one user each weight read serves two FLOPs; an H800 can do about 295 in the time it
+# takes to read one byte (989 TFLOP/s over 3.35 TB/s). Batching more users shares the reading, except that
+#
+# - the *cache* is nobody else's, and
+# - in a mixture of experts, more tokens also touch *more experts*: with $B$ tokens choosing 8 of 256 evenly, an average of
+#   $256\,(1 - (1 - 8/256)^B)$ experts must be read ([`flops.distinct_experts`](minids/analysis/flops.py)).
+
+# %%
+batches = 2 ** np.arange(0, 13)
+figure, (left, right) = notebook.picture(1, 2, width=10, height=3.4)
+left.semilogx(batches, [flops.distinct_experts(v3, int(b)) for b in batches], color=BLUE, base=2)
+left.set(
+    title="Experts a layer has to read",
+    xlabel="tokens in the batch",
+    ylabel="of 256",
+    ylim=(0, 270),
+)
+for context, colour in ((1024, SKY), (4096, BLUE), (32768, BLACK)):
+    intensity = [flops.decode_intensity(v3, context, int(b)).flops_per_byte for b in batches]
+    right.loglog(batches, intensity, color=colour, label=f"{context // 1024}K context", base=2)
+right.axhline(295, color=ORANGE, ls=":")
+right.text(1, 330, "an H800 can keep up to here", color=ORANGE)
+right.set(
+    title="Work per byte read, decoding",
+    xlabel="users in the batch",
+    ylabel="FLOP per byte",
+    ylim=(1, 1000),
+)
+right.legend(frameon=False)
+notebook.show(
+    figure,
+    "Left: experts read per layer rise to all 256 as the batch grows. Right: FLOPs per byte rise with the batch towards the machine's 295",
+)
+
+# %% [markdown]
+# **What to notice.** Left: with 128 tokens nearly every expert is needed by someone; sparsity saves *work*, not *reading*. Right: this is why DeepSeek
+# serves V3 from hundreds of GPUs at once (V3 section 3.4), so that each expert sees enough tokens to be worth reading.
+#
+# The network sets a floor of its own. ISCA 2025, section 2.3.2: 32 tokens a device, 9 destinations, 3 bytes out and back per element, twice per
+# layer, 61 layers:
+
+# %%
+for name, bandwidth, printed in (
+    ("InfiniBand", network.INFINIBAND, "14.76 ms"),
+    ("NVL72", network.NVL72, "0.82 ms"),
+):
+    limit = network.decode_limit(bandwidth)
+    print(
+        f"{name:<11} {bandwidth / 1e9:4.0f} GB/s: {1e3 * limit.tpot:6.3f} ms per token, {limit.tokens_per_second:7.1f} tokens/s   printed: {printed}"
+    )
+
+# %% [markdown]
+# ## 6. Sixteen stages in a row: the pipeline
+#
+# V3 is spread over 16 *pipeline stages*: each holds a few layers and hands its output on. The first device must wait for the last one's
+# gradients to come back; its idle time is the **bubble**. Write F, B and W for the time of a forward chunk, a full backward chunk, and the
+# part of it that computes the weights' gradients. V3's Table 2:
+#
+# $$
+# \text{1F1B: } (PP-1)(F+B) \qquad \text{ZB1P: } (PP-1)(F+B-2W) \qquad \text{DualPipe: } (\tfrac{PP}{2}-1)(F\&B + B - 3W)
+# $$
+#
+# - **1F1B** alternates one forward, one backward.
+# - **ZB1P** notices that only the *input's* gradient is waited for; weight gradients fill the gaps.
+# - **DualPipe** (V3 section 3.2.1) feeds micro-batches from *both ends*, and runs a forward and a backward together (F&B) so that
+#   each hides the other's communication. It stores every weight twice.
+#
+# [`analysis/pipeline.py`](minids/analysis/pipeline.py) runs these schedules instruction by instruction. First a small one, to see the shapes:
+
+# %%
+SHADES = {"F": SKY, "B": ORANGE, "I": YELLOW, "W": GREEN}
+
+
+def draw(axis, timeline):
+    """One row per device, one box per instruction; an overlapped pair is drawn as two half-height boxes."""
+    for s in timeline.slots:
+        half = s.overlapped
+        bottom = s.device + (0.0 if half and s.kind == "F" else 0.4 if half else 0.0)
+        axis.broken_barh(
+            [(s.start, s.end - s.start)],
+            (bottom - 0.4, 0.4 if half else 0.8),
+            facecolor=SHADES[s.kind],
+            edgecolor="white",
+            lw=0.4,
+        )
+    devices = len(timeline.idle)
+    axis.set(ylim=(devices - 0.5, -0.5), yticks=range(devices), xlim=(0, None), ylabel="device")
+    axis.set_title(
+        f"{timeline.schedule}: {timeline.makespan:g} units, bubble {timeline.bubble:g}",
+        loc="left",
+        fontsize=11,
+    )
+    axis.grid(False)
+
+
+figure, axes = notebook.picture(3, 1, width=10, height=6, sharex=True)
+for axis, schedule in zip(axes, ("1F1B", "ZB1P", "DualPipe"), strict=True):
+    draw(axis, pipeline.simulate(schedule, 4, 10))
+axes[-1].set_xlabel("time, in units of one forward chunk (F = W = 1, B = 2, F&B = 3)")
+handles = [Rectangle((0, 0), 1, 1, color=SHADES[k]) for k in "FBIW"]
+axes[0].legend(
+    handles,
+    ["forward", "backward", "its input part", "its weight part"],
+    ncols=4,
+    loc="lower right",
+    bbox_to_anchor=(1, 1),
+    frameon=False,
+)
+notebook.show(
+    figure,
+    "Timelines of 1F1B, ZB1P and DualPipe on four devices; the white gaps shrink from the first to the last",
+)
+
+# %% [markdown]
+# White is waiting. Half-height boxes are pairs that run as one. Now at V3's size, 16 stages, simulated and by formula:
+
+# %%
+print(
+    f"{'schedule':<10} {'bubble':>7} {'formula':>8} {'idle share':>11} {'most micro-batches held':>24} {'copies of the model':>20}"
+)
+for schedule in ("1F1B", "ZB1P", "DualPipe"):
+    line, form = pipeline.simulate(schedule, 16, 64), pipeline.closed_form(schedule, 16)
+    print(
+        f"{schedule:<10} {line.bubble:>7g} {form.bubble:>8g} {line.bubble_share:>11.1%} {max(line.peak_activations):>24} {form.parameters:>20}"
+    )
+
+# %% [markdown]
+# **The claim, checked.** Table 2's three formulas give 45, 15 and 14, and so do the simulations. **What to notice:** with these times
+# DualPipe saves just one unit over ZB1P; its point is the communication hidden inside F&B, which no bubble formula shows. Make
+# F&B cheaper than F + B and watch:
+
+# %%
+share = np.linspace(2.0, 3.0, 11)
+figure, axis = notebook.picture(1, 1, width=8, height=3)
+axis.plot(
+    share,
+    [pipeline.closed_form("DualPipe", 16, pipeline.Times(overlapped=s)).bubble for s in share],
+    color=BLUE,
+    label="DualPipe",
+)
+for schedule, colour in (("1F1B", BLACK), ("ZB1P", ORANGE)):
+    axis.axhline(pipeline.closed_form(schedule, 16).bubble, color=colour, label=schedule)
+axis.set(
+    xlabel="time of an overlapped pair F&B (F + B = 3)",
+    ylabel="bubble",
+    ylim=(0, 50),
+    title="16 stages",
+)
+axis.legend(frameon=False)
+notebook.show(
+    figure,
+    "Bubble of DualPipe against the time of an overlapped pair, below ZB1P's 15 and far below 1F1B's 45",
+)
+
+# %% [markdown]
+# ## 7. Turn the knobs
+#
+# How much memory does a server need? Weights once, cache per user. In a live session, two sliders appear below the picture.
+
+# %%
+
+
+def serving(context_k=32, users=64, cache="bf16"):
+    """Draw weights and cache in units of one 80 GB GPU."""
+    sizes = {"MLA": v3, "MHA": v3.replace(attention="mha")}
+    figure, axis = notebook.picture(1, 1, width=8, height=1.9)
+    for row, config in enumerate(sizes.values()):
+        weights = 671.03 / 80
+        held = kv_cache.cache_bytes(config, context_k * 1024, users, cache) / 80e9
+        axis.barh(row, weights, color=BLUE)
+        axis.barh(row, held, left=weights, color=ORANGE)
+        axis.text(weights + held, row, f" {np.ceil(weights + held):,.0f} GPUs", va="center")
+    axis.set(
+        yticks=[0, 1],
+        yticklabels=list(sizes),
+        xlabel="80 GB GPUs filled by FP8 weights (blue) and cache (orange)",
+    )
+    axis.set_title(f"{users} users with {context_k}K tokens each", loc="left")
+    axis.margins(x=0.15)
+    notebook.show(figure, "Bars: GPUs filled by weights and by cache, with MLA and with MHA")
+
+
+serving()
+
+# %%
+notebook.explore(serving, context_k=(1, 128), users=(1, 512), cache=["bf16", "fp8"])
+
+# %% [markdown]
+# ## Exercises
+#
+# The [exercise version](notebooks/exercises/13_what_it_costs.ipynb) of this page has stubs in place of the solutions. Each check says what is
+# wrong.
+#
+# ### 1. Count an attention layer
+#
+# Write `mla_parameters(c)`: the parameters of one MLA layer for *any* configuration `c`, by its field names. Mind the models without a
+# query latent (`c.q_lora_rank is None`: then one matrix takes the hidden state straight to the queries).
+
+
+# %% tags=["solution"]
+def mla_parameters(c):
+    """Parameters of one MLA layer, norms on the latents included."""
+    heads, d_qk = c.num_attention_heads, c.qk_nope_head_dim + c.qk_rope_head_dim
+    if c.q_lora_rank is None:
+        queries = c.hidden_size * heads * d_qk
+    else:
+        queries = c.hidden_size * c.q_lora_rank + c.q_lora_rank + c.q_lora_rank * heads * d_qk
+    latent = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim) + c.kv_lora_rank
+    expanded = c.kv_lora_rank * heads * (c.qk_nope_head_dim + c.v_head_dim)
+    return queries + latent + expanded + heads * c.v_head_dim * c.hidden_size
+
+
+# %% tags=["check"]
+def from_the_list(c):
+    """The same from the package's list of tensors."""
+    return sum(tensor.size for tensor in parameters.attention_tensors(c))
+
+
+presets = ("deepseek-v3", "deepseek-v2-lite", "tiny")
+check.ok(
+    check.against(from_the_list, mla_parameters, [(ModelConfig.preset(name),) for name in presets])
+)
+
+# %% [markdown]
+# ### 2. Run 1F1B yourself
+#
+# Write `one_f_one_b(stages, microbatches, f, b)`: the total time of the schedule. Device $s$ first runs $\min(PP - 1 - s, M)$ forwards, then
+# alternates one forward and one backward, then finishes the backwards. A forward may start when the stage before has finished the same micro-batch; a
+# backward when the stage behind has (and its own forward is done).
+
+
+# %% tags=["solution"]
+def one_f_one_b(stages, microbatches, f, b):
+    """Time from the first forward to the last backward."""
+    programmes = []
+    for s in range(stages):
+        ahead = min(stages - 1 - s, microbatches)
+        order = [("F", m) for m in range(ahead)]
+        for m in range(microbatches):
+            order += [("F", m + ahead)] if m + ahead < microbatches else []
+            order.append(("B", m))
+        programmes.append(order)
+    end, clock = {}, [0.0] * stages
+    while any(programmes):
+        for s, order in enumerate(programmes):
+            while order:
+                kind, m = order[0]
+                needs = [("F", s - 1, m)] if kind == "F" and s else []
+                needs += (
+                    [("F", s, m)] + ([("B", s + 1, m)] if s + 1 < stages else [])
+                    if kind == "B"
+                    else []
+                )
+                if any(need not in end for need in needs):
+                    break
+                clock[s] = max([clock[s], *(end[need] for need in needs)]) + (
+                    f if kind == "F" else b
+                )
+                end[kind, s, m] = clock[s]
+                order.pop(0)
+    return max(clock)
+
+
+# %% tags=["check"]
+def simulated(stages, microbatches, f, b):
+    """The package's simulator."""
+    return pipeline.simulate(
+        "1F1B", stages, microbatches, pipeline.Times(f, b, b / 2, f + b)
+    ).makespan
+
+
+check.ok(
+    check.against(simulated, one_f_one_b, [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (3, 2, 1.5, 2.5)])
+)
+
+# %% [markdown]
+# ### 3. When does absorbing stop paying?
+#
+# Decoding with the absorbed trick (notebook 5) costs $2H(2d_c + d_r)$ FLOPs per query–key pair; expanding a cached latent into keys and values costs
+# $2 d_c H (d_{nope} + d_v)$ once per key, and then $2H(d_{nope} + d_r + d_v)$ per pair. Below how many new tokens at once (queries per key) is the
+# absorbed form cheaper? Write `break_even(c)`.
+
+
+# %% tags=["solution"]
+def break_even(c):
+    """Queries per key at which both cost the same."""
+    once = c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim)
+    more_per_pair = (2 * c.kv_lora_rank + c.qk_rope_head_dim) - (
+        c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim
+    )
+    return once / more_per_pair
+
+
+# %% tags=["check"]
+check.ok(
+    check.against(flops.absorption_pays_until, break_even, [(v3,), (v3.replace(kv_lora_rank=256),)])
+)
+
+# %% [markdown]
+# ### What a wrong answer looks like
+#
+# Forgetting that the rotary key is *one for all heads* is the most common slip in exercise 1. The check says so in numbers:
+
+
+# %%
+def forgetful(c):
+    """Counts a rotary key for every head."""
+    return mla_parameters(c) + c.hidden_size * c.qk_rope_head_dim * (c.num_attention_heads - 1)
+
+
+notebook.caught(
+    check.against(from_the_list, forgetful, [(ModelConfig.preset(name),) for name in presets])
+)
+
+# %% [markdown]
+# ## Where to read on
+#
+# - Every printed number of the papers that is arithmetic, recomputed in one list: [`analysis/claims.py`](minids/analysis/claims.py), or
+#   `minids info --preset deepseek-v3` on the command line, each with its formula and source.
+# - V3 report: sections 2.1 (architecture), 3.2 (DualPipe), 3.4 (deployment), 4.2 (sizes), Table 1 (cost), Table 2 (pipelines).
+# - ISCA 2025 paper: sections 2.2 (FLOPs), 2.3 (speed limits).
