@@ -24,3 +24,12 @@ __all__ = [
     "use_backend",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """``minids.figures`` without an import of its own, and without its cost for those who draw nothing."""
+    if name == "figures":
+        import importlib
+
+        return importlib.import_module("minids.figures")
+    raise AttributeError(f"module 'minids' has no attribute {name!r}")

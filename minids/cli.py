@@ -28,6 +28,7 @@ COMMANDS: dict[str, ModuleType] = {
         "info",
         "tour",
         "study",
+        "figures",
         "compare",
         "cost",
         "pipeline",

@@ -1,1 +1,40 @@
-"""Pictures, one function each, drawn from numbers this package computed."""
+"""Pictures for talks, drawn from numbers this package computed: one function each, one style, light and dark.
+
+    minids.figures.kv_cache_per_token(models={"mine": config}, theme="dark").savefig("cache.svg")
+
+Every name of ``PICTURES`` is such a function: its own arguments choose the numbers, ``ax`` draws into a picture of your own,
+and the matplotlib Figure is returned. ``minids figures`` writes them all.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "architecture": "architecture",
+    "mla": "mla",
+    "kv_cache_per_token": "cache",
+    "cache_against_context": "cache",
+    "rope_and_yarn": "rope",
+    "nodes_and_traffic": "nodes",
+    "mtp_chain": "mtp_chain",
+    "where_parameters_sit": "parameters",
+    "training_cost": "cost",
+    "pipeline_schedules": "pipelines",
+}
+"""Name of a picture → the module it lives in, in the order of the talk."""
+
+PICTURES = tuple(_HOMES)
+
+__all__ = ["PICTURES", *_HOMES]
+
+
+def __getattr__(name: str):
+    """Import a picture's module when it is asked for: ``import minids`` stays quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"minids.figures.{_HOMES[name]}"), name)
+    raise AttributeError(f"minids.figures has no {name!r}; it has {', '.join(PICTURES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PICTURES])

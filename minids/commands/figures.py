@@ -1,0 +1,45 @@
+"""minids figures: pictures for talks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw the figures for talks: SVG, PNG and PDF at 16:9, light and dark, each with its data and its words."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Figures by number or name; all of them if none is given."""
+    theme: Literal["light", "dark", "both"] = "both"
+    """Colours for a bright or a dark slide."""
+    formats: tuple[Literal["svg", "png", "pdf"], ...] = ("svg", "png", "pdf")
+    """File formats. Animations come with png."""
+    out: str = "figures"
+    """Folder to write to."""
+    run: str = ""
+    """Run folder of the trained model that some figures look into; if not given, runs/tiny, which is trained first if missing."""
+    list: bool = False
+    """Only show what there is: number, name, caption, and a thumbnail where the terminal can show one."""
+
+
+def run(options: Options, given: set[str]) -> None:
+    from minids.figures.collection import found, write_all
+    from minids.figures.sources import Sources
+    from minids.figures.style import THEMES
+    from minids.figures.thumbnail import listing
+
+    asked = found(options.names)
+    out = Path(options.out)
+    if options.list:
+        print(listing(asked, out))
+        return
+    sources = Sources(options.run)
+    sources.check(asked)
+    themes = THEMES if options.theme == "both" else (options.theme,)
+    written = write_all(asked, sources.rows, out, themes, options.formats)
+    print(f"{len(written)} files in {out}")

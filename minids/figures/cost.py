@@ -1,0 +1,97 @@
+"""Figure 20: what training costs, in work per token and in dollars."""
+
+from __future__ import annotations
+
+from minids.analysis import cost
+from minids.analysis.models import DENSE_MODELS, FAMILY, comparison
+from minids.figures.picture import Picture, Rows, only
+from minids.figures.slide import Slide
+from minids.figures.style import colour
+from minids.figures.words import parameter_count
+
+_SHOWN = ("DeepSeek-V3", "DeepSeek-V2", "Kimi-K2")
+
+
+def _rows(context: int = 4096) -> Rows:
+    """``context``: tokens of a training sequence. Work per token, causal attention included; the bill of V3's report."""
+    rows: Rows = []
+    for row in comparison(context):
+        if row.name in _SHOWN or row.name not in FAMILY:
+            rows.append(
+                {
+                    "group": "work",
+                    "name": row.name,
+                    "dense": row.name in {m.name for m in DENSE_MODELS},
+                    "parameters": row.total,
+                    "active": row.activated,
+                    "gflop_per_token": row.training_flops / 1e9,
+                }
+            )
+    rows.sort(key=lambda row: -row["gflop_per_token"])
+    for phase, hours in cost.V3_GPU_HOURS.items():
+        rows.append({"group": "bill", "name": phase, "gpu_hours": hours, "dollars": hours * cost.PRICE})
+    rows.append({"group": "bill", "name": "together", "gpu_hours": cost.v3_gpu_hours(), "dollars": cost.v3_dollars()})
+    return rows
+
+
+def _draw(slide: Slide, rows: Rows) -> None:
+    work = only(rows, group="work")
+    by_name = {row["name"]: row for row in work}
+    v3, largest = by_name["DeepSeek-V3"], work[0]
+    ratio = largest["gflop_per_token"] / v3["gflop_per_token"]
+    bill = only(rows, group="bill")[-1]
+    top = slide.title(
+        f"A training token costs DeepSeek-V3 {ratio:.1f} times less work than {largest['name']}",
+        f"Forward and backward at 4096 tokens. V3's final run: {bill['gpu_hours'] / 1e6:.3f} million H800 hours, "
+        f"${bill['dollars'] / 1e6:.3f} million",
+    )
+    ax = slide.plot(3.55, 0.45, 9.6, top - 0.75)
+    places = range(len(work), 0, -1)
+    values = [row["gflop_per_token"] for row in work]
+    ax.barh(places, values, height=0.62, color=[colour("hidden" if row["dense"] else "routed") for row in work])
+    ax.set(xlim=(0, max(values)), ylim=(0.4, len(work) + 0.6), xticks=[])
+    ax.set_yticks(list(places), [row["name"] for row in work])
+    ax.tick_params(axis="y", length=0, labelsize=17 * slide.scale)
+    for side in ("bottom", "left"):
+        ax.spines[side].set_visible(False)
+    for place, row in zip(places, work, strict=True):
+        ax.annotate(
+            f"{row['gflop_per_token']:,.0f} GFLOP",
+            (row["gflop_per_token"], place),
+            xytext=(8 * slide.scale, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=18 * slide.scale,
+            fontweight="normal" if row["dense"] else "bold",
+            annotation_clip=False,
+        )
+        size = f"{parameter_count(row['parameters'])} parameters"
+        if not row["dense"]:
+            size += f", {parameter_count(row['active'])} active"
+        if row is largest:
+            ax.annotate(size, (0, place), xytext=(10 * slide.scale, 0), textcoords="offset points", va="center_baseline",
+                        fontsize=17 * slide.scale, color="#101010")
+        else:
+            ax.annotate(
+                size,
+                (row["gflop_per_token"], place),
+                xytext=(150 * slide.scale, 0),
+                textcoords="offset points",
+                va="center_baseline",
+                fontsize=17 * slide.scale,
+                color=colour("muted"),
+                annotation_clip=False,
+            )
+    slide.legend(11.6, 4.6, [("mixture of experts", "routed")])
+    slide.legend(11.6, 5.1, [("dense", "hidden")])
+
+
+training_cost = Picture(
+    20,
+    "training_cost",
+    "Floating-point work of one training token for DeepSeek's mixtures of experts and for dense models, and the bill of V3's run.",
+    "Horizontal bars, longest first: Llama-3.1-405B far ahead, then the dense models of about 70 billion parameters, then Kimi-K2, "
+    "DeepSeek-V3 and DeepSeek-V2, although these have up to a trillion parameters in all.",
+    _rows,
+    _draw,
+)

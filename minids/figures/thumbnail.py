@@ -1,0 +1,60 @@
+"""What `minids figures --list` prints: names, captions, and small pictures where a terminal can show colours."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from minids.figures.picture import Picture
+
+
+def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) -> str:
+    """One entry per picture. With ``colours`` (default: where standard output is a terminal) a drawn PNG, from ``out`` or, if
+    it needs nothing but arithmetic, made on the spot, is shown as half blocks; else its file is named."""
+    if colours is None:
+        colours = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+    entries = []
+    for picture in shown:
+        path = out / f"{picture.stem}.png"
+        lines = [f"{picture.number:>2}  {picture.name}", *textwrap.wrap(picture.caption, 90)]
+        if colours and (image := _image(picture, path)):
+            lines += half_blocks(image)
+        elif path.exists():
+            lines.append(str(path))
+        else:
+            lines.append(f"not drawn yet: minids figures {picture.number}")
+        entries.append("\n    ".join(lines))
+    return "\n\n".join(entries)
+
+
+def half_blocks(png: bytes, columns: int = 64) -> list[str]:
+    """A PNG as lines of the character ▀, whose two halves are two pixels in 24-bit colour."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    rows = round(columns * image.height / image.width / 2) * 2
+    small = image.resize((columns, rows), Image.Resampling.BOX)
+    lines = []
+    for y in range(0, rows, 2):
+        line = ""
+        for x in range(columns):
+            upper, lower = small.getpixel((x, y)), small.getpixel((x, y + 1))
+            line += "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀".format(*upper, *lower)
+        lines.append(line + "\x1b[0m")
+    return lines
+
+
+def _image(picture: Picture, path: Path) -> bytes | None:
+    if path.exists():
+        return path.read_bytes()
+    if picture.source != "arithmetic":
+        return None
+    from minids.figures.style import encoded, style
+
+    figure = picture()
+    with style():
+        return encoded(figure, "png")

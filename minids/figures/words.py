@@ -1,0 +1,41 @@
+"""Numbers as a slide says them: three digits and a prefix."""
+
+from __future__ import annotations
+
+
+def metric(value: float, unit: str = "", digits: int = 3) -> str:
+    """671026419200 → "671 G"; decimal prefixes, as in the papers."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if abs(value) < 999.5:
+            return f"{value:.{digits}g} {prefix}{unit}".rstrip()
+        value /= 1000
+    return f"{value:.{digits}g} Y{unit}"
+
+
+def byte_count(value: float) -> str:
+    """70272 → "70.3 kB"; KB = 1000 bytes, as the papers print it."""
+    return metric(value, "B")
+
+
+def parameter_count(value: float, digits: int = 3) -> str:
+    """671026419200 → "671B": billions, millions, or thousands."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"
+
+
+def token_count(tokens: float) -> str:
+    """131072 → "128K" where it is a multiple of 1024, else rounded: "1.1 million", "20,000"."""
+    if tokens >= 1 << 20 and tokens % (1 << 20) == 0:
+        return f"{int(tokens) >> 20}M"
+    if tokens >= 1024 and tokens % 1024 == 0:
+        return f"{int(tokens) >> 10}K"
+    if tokens >= 1e6:
+        return f"{tokens / 1e6:.1f} million"
+    return f"{float(f'{tokens:.2g}'):,.0f}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """0.0547 → "5 %"."""
+    return f"{100 * share:.{digits}f} %"
