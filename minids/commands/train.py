@@ -31,7 +31,7 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.figures.training_run import draw
+    from minids.figures.run_curves import draw
     from minids.training.trainer import Trainer
 
     out = options.out or f"runs/{options.preset}"

@@ -11,18 +11,19 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "architecture": "architecture",
-    "mla": "mla",
+    "architecture": "overview",
+    "mla": "latent_attention",
     "kv_cache_per_token": "cache",
     "cache_against_context": "cache",
     "rope_and_yarn": "rope",
     "nodes_and_traffic": "nodes",
-    "mtp_chain": "mtp_chain",
+    "mtp_chain": "mtp",
     "where_parameters_sit": "parameters",
     "training_cost": "cost",
     "pipeline_schedules": "pipelines",
+    "training_run": "run_curves",
 }
-"""Name of a picture → the module it lives in, in the order of the talk."""
+"""Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
 
 PICTURES = tuple(_HOMES)
 

@@ -70,7 +70,9 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
         shown = [row for row in shown if row not in kinds or row["attention"] != "mla"]  # it is there as a published model
     shown.sort(key=lambda row: -row["bytes_per_token"])
     names = [f"{OWN} with {row['name']}" if row in kinds else row["name"] for row in shown]
-    names = [name if row["attention"] != "gqa" or row in kinds else f"{name} (GQA)" for name, row in zip(names, shown, strict=True)]
+    names = [
+        name if row["attention"] != "gqa" or row in kinds else f"{name} (GQA)" for name, row in zip(names, shown, strict=True)
+    ]
     ax = slide.plot(5.0, 0.45, 9.3, top - 0.75)
     values = [row["bytes_per_token"] for row in shown]
     places = range(len(shown), 0, -1)
@@ -92,7 +94,11 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
             fontweight="bold" if row["attention"] == "mla" else "normal",
             annotation_clip=False,
         )
-    entries = [("MLA: one latent for all heads", "latent"), ("V3's own sizes with other attention", "other1"), ("other models", "other3")]
+    entries = [
+        ("MLA: one latent for all heads", "latent"),
+        ("V3's own sizes with other attention", "other1"),
+        ("other models", "other3"),
+    ]
     for i, entry in enumerate(entries):
         slide.legend(9.4, 3.0 - 0.5 * i, [entry])
 

@@ -28,7 +28,9 @@ def found(asked: Sequence[str]) -> list[Picture]:
         if name.lstrip("0") not in by_name:
             close = difflib.get_close_matches(name, by_name, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise refuse("name", name, f"no such figure; {hint}minids figures --list shows them, numbers 1 to {every[-1].number}")
+            raise refuse(
+                "name", name, f"no such figure; {hint}minids figures --list shows them, numbers 1 to {every[-1].number}"
+            )
     wanted = {by_name[name.lstrip("0")].name for name in asked}
     return [p for p in every if not asked or p.name in wanted]
 

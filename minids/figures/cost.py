@@ -69,8 +69,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
         if not row["dense"]:
             size += f", {parameter_count(row['active'])} active"
         if row is largest:
-            ax.annotate(size, (0, place), xytext=(10 * slide.scale, 0), textcoords="offset points", va="center_baseline",
-                        fontsize=17 * slide.scale, color="#101010")
+            ax.annotate(
+                size,
+                (0, place),
+                xytext=(10 * slide.scale, 0),
+                textcoords="offset points",
+                va="center_baseline",
+                fontsize=17 * slide.scale,
+                color="#101010",
+            )
         else:
             ax.annotate(
                 size,

@@ -62,7 +62,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.text(x + w / 2, y + 0.62 * side, routed["part"], 24, ha="center", weight="bold")
     slide.text(x + w / 2, y + 0.50 * side, parameter_count(routed["parameters"]), 24, ha="center")
     share = routed["active"] / routed["parameters"]
-    slide.text(x + w / 2, y + share * side + 0.32, f"{percent(share, 1)} of them, {parameter_count(routed['active'])}", 18, ha="center")
+    slide.text(
+        x + w / 2, y + share * side + 0.32, f"{percent(share, 1)} of them, {parameter_count(routed['active'])}", 18, ha="center"
+    )
     _list(slide, rows, x + wide + 0.35, top)
 
 

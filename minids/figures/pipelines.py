@@ -66,7 +66,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.arrow((2.9, 0.72), (4.3, 0.72))
     slide.text(4.45, 0.72, "time", 16, "muted")
     slide.legend(
-        6.0, 0.72, [("forward", "routed"), ("backward", "arithmetic"), ("for the weights", "latent"), ("idle", "panel")], gap=0.45
+        6.0,
+        0.72,
+        [("forward", "routed"), ("backward", "arithmetic"), ("for the weights", "latent"), ("idle", "panel")],
+        gap=0.45,
     )
 
 

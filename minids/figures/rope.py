@@ -81,13 +81,17 @@ def _draw(slide: Slide, rows: Rows) -> None:
     middle = (low + high) / 2
     y = ax.get_ylim()
     ax.set_ylim(y[0], y[1] * 6)
+    ax.set_yticks([10.0**e for e in range(-12, 3) if y[0] <= 10.0**e <= y[1] * 6])
     for place, words in ((low / 2, "kept"), (middle, "ramp"), ((high + at) / 2, f"÷ {factor:g}")):
         ax.text(place, 0.94, words, transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=17 * slide.scale)
     ax.annotate("RoPE", (at, pairs[at]["radians_per_token"]), xytext=(0, 26 * slide.scale), color=colour("muted"), **names)
     far = pairs[min(high, at)]
     ax.annotate(
-        "with YaRN", (far["pair"], far["with_yarn"]), xytext=(-12 * slide.scale, -6 * slide.scale),
-        color=colour("rope"), **{**names, "va": "top"},
+        "with YaRN",
+        (far["pair"], far["with_yarn"]),
+        xytext=(-12 * slide.scale, -6 * slide.scale),
+        color=colour("rope"),
+        **{**names, "va": "top"},
     )
 
 

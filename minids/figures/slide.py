@@ -112,7 +112,13 @@ class Slide:
             xs, ys = xs[:-1], ys[:-1]
         if len(xs) > 1:
             self.ax.plot(
-                xs, ys, color=shade, linewidth=width * self.scale, linestyle=style, solid_capstyle="butt", solid_joinstyle="miter"
+                xs,
+                ys,
+                color=shade,
+                linewidth=width * self.scale,
+                linestyle=style,
+                solid_capstyle="butt",
+                solid_joinstyle="miter",
             )
 
     def plot(self, x: float, y: float, w: float, h: float, grid: str | None = None, **settings):

@@ -62,7 +62,7 @@ class Trainer:
         self.held_out = {
             domain: TokenStream.encode(sorted(held_out.of(domain), key=_by_content), tokenizer) for domain in held_out.domains
         }
-        self.prompts = {domain: _prompt(held_out, domain) for domain in held_out.domains}
+        self.prompts = {domain: held_out_prompt(held_out, domain) for domain in held_out.domains}
         self.optimizer = AdamW(model.parameters, train)
         self.workers = Workers(model, train.workers)
         self.batches = Batches(self.stream, train.batch_size, train.context_length, rng)
@@ -229,7 +229,7 @@ class Trainer:
             start = self.tokenizer.encode(prompt)
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
             new = generate(self.model, [self.tokenizer.bos_id, *start], length, temperature=0.7, top_p=0.95, seed=rng)
-            text = _printable(self.tokenizer.decode(new))
+            text = printable(self.tokenizer.decode(new))
             self.say(f"[{domain}] {prompt}⟩{text}\n")
 
     def _validate(self) -> None:
@@ -316,12 +316,12 @@ def _by_content(document: Document) -> bytes:
     return hashlib.sha256(document.text).digest()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text that cannot upset a terminal: an untrained model writes control characters too."""
     return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
 
 
-def _prompt(corpus: Corpus, domain: str, length: int = 48) -> str:
+def held_out_prompt(corpus: Corpus, domain: str, length: int = 48) -> str:
     """The first words of the first paragraph after the middle of the domain's first held-out document.
 
     What a document begins with, a title or a licence, says less of its kind than what stands in it.

@@ -114,4 +114,6 @@ def test_pipeline_schedules():
         assert len({r["device"] for r in mine}) == 8 and work > 0
     few = figures.pipeline_schedules.rows(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
     assert {row["schedule"] for row in few} == {"1F1B", "ZB1P"}
-    assert "ZB1P leaves a device idle" in words(figures.pipeline_schedules(stages=4, microbatches=8, schedules=("1F1B", "ZB1P")))
+    assert "ZB1P leaves a device idle" in words(
+        figures.pipeline_schedules(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
+    )

@@ -17,6 +17,10 @@ from minids.figures.thumbnail import half_blocks, listing
 ALONE = [p for p in pictures() if p.source == "arithmetic"]
 
 
+def test_no_module_hides_a_picture():
+    assert not set(minids.figures._HOMES) & set(minids.figures._HOMES.values())
+
+
 def test_numbers_names_and_words_are_complete():
     every = pictures()
     assert [p.number for p in every] == sorted({p.number for p in every}), "two pictures have one number"
@@ -39,8 +43,7 @@ def test_two_drawings_are_the_same_bytes(tmp_path):
         write(picture, rows, tmp_path / name, THEMES, ("svg", "png", "pdf"))
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == sorted(
-        f"20_training_cost{end}"
-        for end in (".csv", ".txt", ".svg", ".png", ".pdf", ".dark.svg", ".dark.png", ".dark.pdf")
+        f"20_training_cost{end}" for end in (".csv", ".txt", ".svg", ".png", ".pdf", ".dark.svg", ".dark.png", ".dark.pdf")
     )
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name

@@ -128,7 +128,9 @@ def _attention(s: dict) -> str:
 def _plus(slide: Slide, x: float, y: float) -> None:
     from matplotlib.patches import Circle
 
-    slide.ax.add_patch(Circle((x, y), 0.17, facecolor=colour("background"), edgecolor=colour("muted"), linewidth=1.8 * slide.scale))
+    slide.ax.add_patch(
+        Circle((x, y), 0.17, facecolor=colour("background"), edgecolor=colour("muted"), linewidth=1.8 * slide.scale)
+    )
     slide.ax.plot([x - 0.09, x + 0.09], [y, y], color=colour("muted"), linewidth=1.8 * slide.scale)
     slide.ax.plot([x, x], [y - 0.09, y + 0.09], color=colour("muted"), linewidth=1.8 * slide.scale)
 

@@ -66,8 +66,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.rectangle(0.7, base, 0.55, top - 1.3, colour("hidden"))
     slide.text(0.98, centre, f"h   {t['h']['size']}", 19, ink_on(colour("hidden")), ha="center", rotation=90)
     # What is cached lies in one frame.
-    slide.box(3.55, base - 0.3, 2.65, middle["c_kv"] + 1.02 - base, "", fill=tint(colour("latent"), 0.12), edge=colour("latent"),
-              linestyle=(0, (4, 2)))
+    slide.box(
+        3.55,
+        base - 0.3,
+        2.65,
+        middle["c_kv"] + 1.02 - base,
+        "",
+        fill=tint(colour("latent"), 0.12),
+        edge=colour("latent"),
+        linestyle=(0, (4, 2)),
+    )
     slide.text(4.87, middle["c_kv"] + 0.38 + 0.08 + 0.62, f"cached: {cached}", 18, ha="center", weight="bold")
     names = {"c_q": "$c^Q$", "c_kv": "$c^{KV}$", "k_rope": "$k^R$"}
     for name, y in middle.items():
@@ -82,8 +90,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
     symbol = {"q_nope": "$q^C$", "q_rope": "$q^R$", "k_nope": "$k^C$", "v": "$v$"}
     for name in ("q_nope", "q_rope", "k_nope", "v"):
         _cards(slide, 8.6, place[name] - 0.36, 2.6, 0.62, t[name]["kind"])
-        slide.text(9.9, place[name] - 0.05, f"{symbol[name]}   {heads} × {t[name]['size']}", 18, ink_on(colour(t[name]["kind"])),
-                   ha="center", parse_math=True)
+        slide.text(
+            9.9,
+            place[name] - 0.05,
+            f"{symbol[name]}   {heads} × {t[name]['size']}",
+            18,
+            ink_on(colour(t[name]["kind"])),
+            ha="center",
+            parse_math=True,
+        )
     source = 6.35
     slide.arrow((source, middle["c_q"]), (8.5, place["q_nope"]))
     slide.arrow((source, middle["c_q"]), (8.5, place["q_rope"]))
