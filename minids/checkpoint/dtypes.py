@@ -1,10 +1,7 @@
 """The number types of checkpoints, as NumPy sees their bytes, and how they become float32.
 
-NumPy has no BF16 and no FP8, so those are stored as unsigned integers of the same width and decoded here:
-
-    BF16   1 sign, 8 exponent, 7 mantissa bits: the upper half of a float32
-    E4M3   1/4/3, bias 7: largest 448, no infinity, NaN only as s.1111.111     ("e4m3fn"; Micikevicius et al. 2022, table 1)
-    E5M2   1/5/2, bias 15: largest 57344, with infinity and NaN as in IEEE
+NumPy has no BF16 and no FP8, so those are stored as unsigned integers of the same width and decoded with ``ops/bfloat16`` and
+``ops/float8``; "F8_E4M3" is the variant without infinities.
 
 A DeepSeek FP8 matrix W (M, N) comes with one float32 scale per 128 × 128 block, S (⌈M/128⌉, ⌈N/128⌉), ragged at the edges
 (DeepSeek-V3 repository, README_WEIGHTS.md). The stored scale multiplies, although it is called ``weight_scale_inv``:
@@ -15,6 +12,8 @@ A DeepSeek FP8 matrix W (M, N) comes with one float32 scale per 128 × 128 block
 from __future__ import annotations
 
 import numpy as np
+
+from minids.ops import bfloat16, float8
 
 Array = np.ndarray
 
@@ -40,32 +39,7 @@ STORED = {
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 """The types that stand for real numbers."""
 
-FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
-
-
-def _fp8_values(exponent_bits: int, mantissa_bits: int, bias: int, ieee: bool) -> Array:
-    """The 256 values of an 8-bit float, by code.
-
-    ``ieee``: the top exponent means infinity and NaN, as usual; otherwise only all ones means NaN.
-    """
-    codes = np.arange(256)
-    sign = np.where(codes & 0x80, -1.0, 1.0)
-    exponent = (codes >> mantissa_bits) & (2**exponent_bits - 1)
-    fraction = (codes & (2**mantissa_bits - 1)) / 2**mantissa_bits
-    subnormal = exponent == 0
-    values = sign * np.where(subnormal, fraction, 1 + fraction) * 2.0 ** (np.where(subnormal, 1, exponent) - bias)
-    if ieee:
-        top = exponent == 2**exponent_bits - 1
-        values[top] = np.where(fraction[top] == 0, sign[top] * np.inf, np.nan)
-    else:
-        values[(codes & 0x7F) == 0x7F] = np.nan
-    return values.astype(np.float32)
-
-
-E4M3 = _fp8_values(exponent_bits=4, mantissa_bits=3, bias=7, ieee=False)
-"""Value of every E4M3 code, (256,) float32."""
-E5M2 = _fp8_values(exponent_bits=5, mantissa_bits=2, bias=15, ieee=True)
-"""Value of every E5M2 code, (256,) float32."""
+FP8 = {"F8_E4M3": float8.E4M3, "F8_E5M2": float8.E5M2}
 
 
 def decode(stored: Array, dtype: str, out: Array) -> None:
@@ -80,30 +54,13 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
             np.left_shift(bits, 16, out=bits)
         else:
             with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
-                np.copyto(out, bf16_to_float32(stored))
+                np.copyto(out, bfloat16.decode(stored))
     elif dtype in FP8:
-        table = (E4M3 if dtype == "F8_E4M3" else E5M2).astype(out.dtype, copy=False)
+        table = FP8[dtype].values.astype(out.dtype, copy=False)
         np.take(table, stored, out=out, mode="clip")  # "raise" would fill a second buffer first; no code is out of range
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is an infinity, as in every other reader
             np.copyto(out, stored, casting="same_kind")
-
-
-def bf16_to_float32(bits: Array) -> Array:
-    """BF16 as uint16 → float32, exactly."""
-    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
-
-
-def float32_to_bf16(values: Array) -> Array:
-    """float32 → BF16 as uint16, to nearest, ties to even; beyond the largest finite value infinity, NaN stays NaN."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    bits = values.view(np.uint32)
-    rounded = (bits >> 16) & 1
-    rounded += 0x7FFF
-    rounded += bits  # wraps only for NaN, which the next line but one replaces
-    rounded >>= 16
-    np.copyto(rounded, (bits >> 16) | 0x40, where=np.isnan(values))  # quiet bit: a payload in the lower half must not be lost
-    return rounded.astype(np.uint16)
 
 
 def scale_shape(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:

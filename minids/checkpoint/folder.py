@@ -243,7 +243,7 @@ class CheckpointFolder:
         if len(place.shape) != 2:
             raise MinidsError(f"{where}: FP8 of shape {list(place.shape)}; only matrices are quantised in blocks")
         expected, scale_dtype = scale_shape(place.shape, self.block_size), scale.file.info(scale.name).dtype
-        if scale.shape != expected or scale_dtype not in FLOATS - FP8:
+        if scale.shape != expected or scale_dtype not in FLOATS - FP8.keys():
             raise MinidsError(
                 f"{where}: its scale is {scale_dtype} {list(scale.shape)}; {list(place.shape)} in blocks of "
                 f"{self.block_size[0]} × {self.block_size[1]} needs F32 {list(expected)}"

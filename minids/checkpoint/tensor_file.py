@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from minids.checkpoint.dtypes import FLOATS, STORED, decode, float32_to_bf16
+from minids.checkpoint.dtypes import FLOATS, STORED, decode
 from minids.checkpoint.files import file_size, parse_json, shortened, staged
 from minids.errors import MinidsError
+from minids.ops import bfloat16
 
 Array = np.ndarray
 
@@ -267,7 +268,7 @@ def _pieces(array: Array, dtype: str) -> Iterator[Array]:
     for start in range(0, flat.size, PIECE):
         piece = flat[start : start + PIECE]
         if dtype == "BF16":
-            yield float32_to_bf16(piece)
+            yield bfloat16.encode(piece)
         else:
             with np.errstate(over="ignore"):
                 yield np.ascontiguousarray(piece, dtype=STORED[dtype])

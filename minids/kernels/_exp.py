@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from minids.kernels._bits import power_of_two
 from minids.kernels._jit import FLOAT_RULES
 
 F = np.float32
@@ -38,16 +38,6 @@ def sigmoid(x):
     """1 / (1 + e^(−x)) from e^(−|x|), which cannot overflow."""
     small = np.exp(-abs(x))
     return (type(x)(1) if x >= 0 else small) / (type(x)(1) + small)
-
-
-@intrinsic
-def _float_of_bits(context, bits):
-    """The float32 whose bits are those of an int32."""
-
-    def build(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), build
 
 
 # Multiplication may be contracted with addition here, but nothing reordered: that would add up the two parts of ln 2 before
@@ -69,18 +59,9 @@ def _exp(x):
         p = p * r * r + r + _ONE
         whole = np.int32(n if n == n else _ZERO)  # NaN has no integer; p carries it
         half = whole >> np.int32(1)
-        return p * _power_of_two(half) * _power_of_two(whole - half)
+        return p * power_of_two(half) * power_of_two(whole - half)
 
     return exp32
-
-
-def _power_of_two(n):
-    """2^n for −126 ≤ n ≤ 127."""
-
-
-@overload(_power_of_two)
-def _power_of_two_from_bits(n):
-    return lambda n: _float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
 @overload(sigmoid, jit_options={"fastmath": FLOAT_RULES})
