@@ -1,0 +1,73 @@
+"""The tensor core's sum, compiled: see ``minids/ops/fp8_accumulation.py`` for the arithmetic.
+
+Sixty-four outputs of a row at a time, each with its own exponent: one pass over the 32 products of a group finds the largest, a
+second one cuts and adds. Where scales are powers of two, products of quantised numbers are exact in float32, and sums of 33
+numbers of 14 bits always are, so that float32 is enough where ``ops`` takes float64. Exponents are compared as integers.
+
+float32, 64 × 128 by 128 × 384: 50 times as fast as NumPy, and 40 times as slow as the BLAS product that it is not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.kernels._arrays import Array
+from minids.kernels._bits import exponent, power_of_two
+from minids.kernels._jit import kernel
+from minids.ops import fp8_accumulation as original
+from minids.ops.fp8_accumulation import GROUP, NEVER_PROMOTED, PROMOTED, Accumulator
+
+__all__ = ["GROUP", "NEVER_PROMOTED", "PROMOTED", "Accumulator", "matmul"]
+
+_WIDTH = 64
+_LOWEST = np.int32(-100)  # exponent of what counts as 0: units and their inverses stay normal numbers
+
+
+def matmul(a: Array, b: Array, accumulator: Accumulator | None = None) -> Array:
+    """a (M, K), b (K, N) → a b (M, N), in the type of a."""
+    if accumulator is None:
+        return a @ b
+    if a.dtype != np.float32:
+        return original.matmul(a, b, accumulator)
+    bits, interval = accumulator
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    limited(np.ascontiguousarray(a), np.ascontiguousarray(b, np.float32), bits, interval or 1 << 40, GROUP, out)
+    return out
+
+
+@kernel
+def limited(a, b, bits, interval, group, out):
+    """a (M, K), b (K, N) → out (M, N)."""
+    width, kept = min(_WIDTH, b.shape[1]), np.int32(bits - 1)
+    total, running = np.empty(width, np.float32), np.empty(width, np.float32)
+    unit, inverse = np.empty(width, np.float32), np.empty(width, np.float32)
+    largest = np.empty(width, np.int32)
+    for start in range(0, b.shape[1], width):
+        count = min(width, b.shape[1] - start)
+        for m in range(a.shape[0]):
+            total[:] = np.float32(0)
+            running[:] = np.float32(0)
+            for k in range(0, a.shape[1], group):
+                stop = min(k + group, a.shape[1])
+                for n in range(count):
+                    largest[n] = max(exponent(abs(running[n])), _LOWEST)
+                for i in range(k, stop):
+                    factor, row = a[m, i], b[i, start : start + count]
+                    for n in range(count):
+                        largest[n] = max(largest[n], exponent(abs(factor * row[n])))
+                for n in range(count):
+                    unit[n], inverse[n] = power_of_two(largest[n] - kept), power_of_two(kept - largest[n])
+                    running[n] = np.trunc(running[n] * inverse[n])
+                for i in range(k, stop):
+                    factor, row = a[m, i], b[i, start : start + count]
+                    for n in range(count):
+                        running[n] += np.trunc(factor * row[n] * inverse[n])
+                for n in range(count):
+                    e = max(exponent(abs(running[n])) - kept, np.int32(0))
+                    running[n] = np.trunc(running[n] * power_of_two(-e)) * power_of_two(e) * unit[n]
+                if stop % interval == 0:
+                    for n in range(count):
+                        total[n] += running[n]
+                        running[n] = np.float32(0)
+            for n in range(count):
+                out[m, start + n] = total[n] + running[n]

@@ -1,0 +1,117 @@
+"""Linear map in FP8: three matrix products whose operands are all quantised, finely, where the paper quantises them.
+
+DeepSeek-V3 section 3.3, figures 6 and 7. Each product sums over another axis, and tiles lie along the axis that is summed
+over, so that a scale can be taken out of 128 products at a time:
+
+    Fprop    y_no  = Σ_i x̂_ni Ŵ_oi          x in 1 × 128 along i          W in 128 × 128
+    Dgrad    dx_ni = Σ_o d̂y_no Ŵ_oi         dy in 1 × 128 along o         the same Ŵ
+    Wgrad    dW_oi = Σ_n d̂y_no x̂_ni         dy in 128 × 1 along tokens    x in 128 × 1: decoded, and quantised again
+
+Kept for the backward pass are the codes of x and W, a byte per element, and their scales. y, dx and dW leave in full precision;
+master weights, gradients and the bias never are anything else. A gradient is passed straight through the rounding, as if x̂
+were x: the backward pass is that of the map without quantisation, carried out with quantised numbers.
+
+In the paper's kernel the scales are applied to the sum of each 128 products, C += (A_kb B_kbᵀ) · s_a · s_b. Here the operands
+are multiplied by their scales before. Every x̂ is one float32 rounding away from codes · s, so the two differ like two orders
+of summation do: by a few units of 2⁻²⁴ of Σ|products|, and not at all in the products when scales are powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.ops import fp8_accumulation, quantise
+from minids.ops.float8 import E4M3, E5M6, Format
+from minids.ops.fp8_accumulation import Accumulator
+from minids.ops.quantise import Quantised, Tile
+
+Array = np.ndarray
+
+
+class Recipe(NamedTuple):
+    """How one linear map is quantised."""
+
+    tile: int | None = 128
+    """Elements along a tile's side; None: one scale for each whole matrix."""
+    inputs: Format = E4M3
+    """Format of x; W and dy are always E4M3."""
+    round_inputs: bool = False
+    """Scales of x are powers of two, so that turning its tiles costs nothing."""
+    round_gradients: bool = False
+    """The same for dy, which then arrives as tiles 1 × 128: its tiles are turned too, instead of being made from dy itself."""
+    accumulator: Accumulator | None = None
+    """None: float32."""
+
+    @property
+    def row(self) -> Tile:
+        return self.tile and (1, self.tile)
+
+    @property
+    def column(self) -> Tile:
+        return self.tile and (self.tile, 1)
+
+    @property
+    def block(self) -> Tile:
+        return self.tile and (self.tile, self.tile)
+
+    def after_attention(self) -> Recipe:
+        """That of the map behind the attention operator, whose input also serves the operator's own backward pass."""
+        return self._replace(inputs=E5M6, round_inputs=True)
+
+
+FINE = Recipe()
+"""DeepSeek-V3's."""
+
+
+class Arithmetic(NamedTuple):
+    """Who quantises and multiplies: the functions of ``ops``, or their compiled twins."""
+
+    quantised: Callable[..., Quantised]
+    dequantise: Callable[..., Array]
+    rounded: Callable[..., Array]
+    matmul: Callable[..., Array]
+
+
+PLAIN = Arithmetic(quantise.forward, quantise.dequantise, quantise.rounded, fp8_accumulation.matmul)
+
+
+class Saved(NamedTuple):
+    x: Quantised  # (N, in), in tiles 1 × 128
+    weight: Quantised  # (out, in), in blocks
+    has_bias: bool
+    recipe: Recipe
+
+
+def forward(
+    x: Array, weight: Array, bias: Array | None = None, recipe: Recipe = FINE, by: Arithmetic = PLAIN
+) -> tuple[Array, Saved]:
+    """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
+    flat = x.reshape(-1, x.shape[-1])  # (N, in)
+    q_x = by.quantised(flat, recipe.row, recipe.inputs, recipe.round_inputs)
+    q_weight = by.quantised(weight, recipe.block)
+    y = by.matmul(by.dequantise(q_x, x.dtype), by.dequantise(q_weight, x.dtype).T, recipe.accumulator)
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[0]), Saved(q_x, q_weight, bias is not None, recipe)
+
+
+def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Array, Array | None]:
+    """dy (..., out) → dx (..., in), d_weight (out, in), d_bias (out,) or None."""
+    q_x, q_weight, has_bias, recipe = saved
+    flat = dy.reshape(-1, dy.shape[-1])  # (N, out)
+    dy_rows = by.rounded(flat, recipe.row, power_of_two=recipe.round_gradients)
+    dx = by.matmul(dy_rows, by.dequantise(q_weight, dy.dtype), recipe.accumulator)
+    arrived = dy_rows if recipe.round_gradients else flat
+    d_weight = weight_gradient(arrived, by.dequantise(q_x, dy.dtype), recipe, by)
+    d_bias = flat.sum(axis=0) if has_bias else None
+    return dx.reshape(*dy.shape[:-1], dx.shape[-1]), d_weight, d_bias
+
+
+def weight_gradient(dy: Array, x: Array, recipe: Recipe, by: Arithmetic = PLAIN) -> Array:
+    """Wgrad: dy (N, out) and x (N, in), as they are at hand, are quantised in tiles along the tokens → dW (out, in)."""
+    dy = by.rounded(dy, recipe.column, power_of_two=recipe.round_gradients)
+    x = by.rounded(x, recipe.column, recipe.inputs, recipe.round_inputs)
+    return by.matmul(dy.T, x, recipe.accumulator)
