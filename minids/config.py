@@ -139,6 +139,14 @@ class ModelConfig:
     as eq. 18 is written."""
     mtp_loss_weight: float = 0.3
     """λ: weight of the mean MTP loss."""
+    precision: Literal["fp32", "fp8"] = "fp32"
+    """fp8: attention projections and feed-forward networks multiply quantised numbers (V3 section 3.3), all else does not."""
+    fp8_scaling: Literal["tile", "tensor"] = "tile"
+    """One scale per tile (V3), or one per matrix."""
+    fp8_tile: int = 128
+    """Side of the tiles: 1 × 128 for activations, 128 × 128 for weights in V3. A narrower matrix has one tile per row."""
+    fp8_promotion: bool = True
+    """False: products are summed in the 14 bits of a tensor core from end to end, as they were before V3 (slow to simulate)."""
 
     def __post_init__(self):
         for name in (
@@ -156,6 +164,7 @@ class ModelConfig:
             "n_group",
             "topk_group",
             "max_position_embeddings",
+            "fp8_tile",
         ):
             _whole(self, name, at_least=1)
         for name in ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts", "num_nextn_predict_layers"):
@@ -163,7 +172,7 @@ class ModelConfig:
         for name in ("q_lora_rank", "num_key_value_heads"):
             if getattr(self, name) is not None:
                 _whole(self, name, at_least=1)
-        for name in ("norm_topk_prob", "rope_interleave", "attention_bias", "tie_word_embeddings", "seq_aux"):
+        for name in ("norm_topk_prob", "rope_interleave", "attention_bias", "tie_word_embeddings", "seq_aux", "fp8_promotion"):
             if not isinstance(getattr(self, name), bool):
                 raise refuse(name, getattr(self, name), "must be true or false")
         for name in ("routed_scaling_factor", "rms_norm_eps"):

@@ -73,6 +73,10 @@ MODEL_REFUSALS = [
     (dict(bias_update_speed=-0.001), ["bias_update_speed = -0.001"]),
     (dict(bos_token_id=258), ["bos_token_id = 258", "vocab_size = 258"]),
     (dict(eos_token_id=-1), ["eos_token_id = -1"]),
+    (dict(precision="fp16"), ["precision = 'fp16'", "fp32, fp8"]),
+    (dict(fp8_scaling="row"), ["fp8_scaling = 'row'", "tile, tensor"]),
+    (dict(fp8_tile=0), ["fp8_tile = 0", "at least 1"]),
+    (dict(fp8_promotion=1), ["fp8_promotion = 1", "true or false"]),
     (dict(hiden_size=4), ["hiden_size = 4", "did you mean hidden_size"]),
 ]
 

@@ -116,6 +116,10 @@ _OURS = (
     "bias_update_rule",
     "aux_loss_counts",
     "mtp_loss_weight",
+    "precision",
+    "fp8_scaling",
+    "fp8_tile",
+    "fp8_promotion",
 )
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import Linear
+from minids.layers.fp8 import projection
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, softmax_scale
 
@@ -39,10 +39,10 @@ class Attention:
         self.interleave = config.rope_interleave
         self.scale = softmax_scale(config)
         d, bias = config.hidden_size, config.attention_bias
-        self.q_proj = Linear(parameters, f"{name}.q_proj", self.heads * self.d_qk, d, bias)
-        self.k_proj = Linear(parameters, f"{name}.k_proj", self.kv_heads * self.d_qk, d, bias)
-        self.v_proj = Linear(parameters, f"{name}.v_proj", self.kv_heads * self.d_v, d, bias)
-        self.o_proj = Linear(parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias)
+        self.q_proj = projection(config, parameters, f"{name}.q_proj", self.heads * self.d_qk, d, bias)
+        self.k_proj = projection(config, parameters, f"{name}.k_proj", self.kv_heads * self.d_qk, d, bias)
+        self.v_proj = projection(config, parameters, f"{name}.v_proj", self.kv_heads * self.d_v, d, bias)
+        self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
 
     def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
         q, k, v, saved = self.queries_keys_values(x, rotary)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from minids.config import ModelConfig
 from minids.layers.attention import Attention
 from minids.layers.basic import RMSNorm
-from minids.layers.feed_forward import FeedForward
+from minids.layers.fp8 import feed_forward
 from minids.layers.mla import MLA
 from minids.layers.moe import MoE
 from minids.layers.parameters import Array, Parameters
@@ -34,7 +34,7 @@ class Block:
         self.attention = kind(config, parameters, f"{name}.self_attn")
         self.ffn_norm = RMSNorm(parameters, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
         self.moe = MoE(config, parameters, f"{name}.mlp") if config.is_moe(index) else None
-        self.ffn = self.moe or FeedForward(parameters, f"{name}.mlp", config.hidden_size, config.intermediate_size)
+        self.ffn = self.moe or feed_forward(config, parameters, f"{name}.mlp", config.intermediate_size)
 
     def forward(self, x: Array, rotary: Rotary, chosen: Array | None = None) -> tuple[Array, Saved]:
         """``chosen`` (N, K) prescribes the experts of an MoE block."""

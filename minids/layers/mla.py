@@ -24,7 +24,8 @@ import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import Linear, RMSNorm
+from minids.layers.basic import RMSNorm
+from minids.layers.fp8 import projection
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, softmax_scale
 
@@ -65,15 +66,17 @@ class MLA:
         width = self.heads * config.qk_head_dim
         self.compresses_queries = config.q_lora_rank is not None
         if self.compresses_queries:
-            self.q_a_proj = Linear(parameters, f"{name}.q_a_proj", config.q_lora_rank, d, bias)
+            self.q_a_proj = projection(config, parameters, f"{name}.q_a_proj", config.q_lora_rank, d, bias)
             self.q_a_layernorm = RMSNorm(parameters, f"{name}.q_a_layernorm", config.q_lora_rank, LATENT_NORM_EPS)
-            self.q_b_proj = Linear(parameters, f"{name}.q_b_proj", width, config.q_lora_rank)
+            self.q_b_proj = projection(config, parameters, f"{name}.q_b_proj", width, config.q_lora_rank)
         else:
-            self.q_proj = Linear(parameters, f"{name}.q_proj", width, d)
-        self.kv_a_proj = Linear(parameters, f"{name}.kv_a_proj_with_mqa", self.d_latent + self.d_rope, d, bias)
+            self.q_proj = projection(config, parameters, f"{name}.q_proj", width, d)
+        self.kv_a_proj = projection(config, parameters, f"{name}.kv_a_proj_with_mqa", self.d_latent + self.d_rope, d, bias)
         self.kv_a_layernorm = RMSNorm(parameters, f"{name}.kv_a_layernorm", self.d_latent, LATENT_NORM_EPS)
-        self.kv_b_proj = Linear(parameters, f"{name}.kv_b_proj", self.heads * (self.d_nope + self.d_v), self.d_latent)
-        self.o_proj = Linear(parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias)
+        self.kv_b_proj = projection(
+            config, parameters, f"{name}.kv_b_proj", self.heads * (self.d_nope + self.d_v), self.d_latent
+        )
+        self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
 
     def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
         q, saved_q = self.queries(x, rotary)  # (B, T, H, d_nope + d_r)

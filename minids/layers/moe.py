@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from minids.backend import op
 from minids.config import ModelConfig
 from minids.layers.basic import Linear
-from minids.layers.feed_forward import FeedForward
+from minids.layers.fp8 import feed_forward, recipe_of
 from minids.layers.parameters import Array, Parameters
 from minids.ops.dispatch import Plan
 from minids.ops.router import Routing
@@ -47,7 +47,9 @@ class MoE:
         self.w_down = parameters.add(f"{name}.experts.down_proj.weight", (experts, d, width))
         self.shared = None
         if config.n_shared_experts:
-            self.shared = FeedForward(parameters, f"{name}.shared_experts", d, config.n_shared_experts * width)
+            self.shared = feed_forward(config, parameters, f"{name}.shared_experts", config.n_shared_experts * width)
+        recipe = recipe_of(config)
+        self.recipe = None if recipe is None else op.fp8_feed_forward.dispatched(recipe)
         self._buffers = parameters.buffers
         self._bias_name = f"{name}.gate.e_score_correction_bias"
         if config.topk_method == "noaux_tc":
@@ -81,9 +83,7 @@ class MoE:
             self.on_routing(routing, x.shape[:2])
         plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
         rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
-        rows, saved_experts = op.grouped_feed_forward.forward(
-            rows, plan.starts, self.w_gate.value, self.w_up.value, self.w_down.value
-        )
+        rows, saved_experts = self._experts(rows, plan.starts)
         y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
         saved_shared = None
         if self.shared:
@@ -99,7 +99,7 @@ class MoE:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
         flat = dy.reshape(-1, dy.shape[-1])  # (N, d)
         d_rows, d_gates = op.combine.backward(flat, saved.combine)
-        d_rows, d_w_gate, d_w_up, d_w_down = op.grouped_feed_forward.backward(d_rows, saved.experts)
+        d_rows, d_w_gate, d_w_up, d_w_down = self._networks.backward(d_rows, saved.experts)
         self.w_gate.grad += d_w_gate
         self.w_up.grad += d_w_up
         self.w_down.grad += d_w_down
@@ -116,6 +116,16 @@ class MoE:
     def update_bias(self, counts: Array, speed: float) -> None:
         """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""
         self._buffers[self._bias_name][...] = op.bias_update.updated(self.bias, counts, speed, self.config.bias_update_rule)
+
+    @property
+    def _networks(self):
+        """The operation that serves the routed experts."""
+        return op.grouped_feed_forward if self.recipe is None else op.fp8_feed_forward
+
+    def _experts(self, rows: Array, starts: Array) -> tuple[Array, Any]:
+        """rows (N·K, d) sorted by expert → each through its own expert's network."""
+        how = () if self.recipe is None else (self.recipe,)
+        return self._networks.forward(rows, starts, self.w_gate.value, self.w_up.value, self.w_down.value, *how)
 
     def _balance_loss(self, routing: Routing, time: int) -> tuple[float, Any]:
         if not self.alpha:

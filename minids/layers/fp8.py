@@ -1,0 +1,96 @@
+"""Layers in FP8, and the choice between them and the usual ones.
+
+With ``precision = "fp8"`` these run in FP8, as in DeepSeek-V3 (section 3.3.1 and the number types of its released weights):
+
+    attention      every projection; the one behind the attention operator takes E5M6 with power-of-two scales
+    feed-forward   dense networks, routed and shared experts
+
+and these stay as they are: embedding, head, router, norms, the attention operator, eh_proj of the MTP modules, master weights,
+gradients, the loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.backend import op
+from minids.config import ModelConfig
+from minids.layers.basic import Linear
+from minids.layers.feed_forward import FeedForward
+from minids.layers.parameters import Array, Parameters
+from minids.ops.fp8_accumulation import NEVER_PROMOTED
+from minids.ops.fp8_linear import Recipe
+
+
+def recipe_of(config: ModelConfig) -> Recipe | None:
+    """How a model's linear maps are quantised; None in full precision."""
+    if config.precision == "fp32":
+        return None
+    tile = config.fp8_tile if config.fp8_scaling == "tile" else None
+    return Recipe(tile, accumulator=None if config.fp8_promotion else NEVER_PROMOTED)
+
+
+def projection(
+    config: ModelConfig,
+    parameters: Parameters,
+    name: str,
+    n_out: int,
+    n_in: int,
+    bias: bool = False,
+    after_attention: bool = False,
+) -> Linear:
+    """A linear map of an attention layer, in the model's precision."""
+    recipe = recipe_of(config)
+    if recipe is None:
+        return Linear(parameters, name, n_out, n_in, bias)
+    return Fp8Linear(parameters, name, n_out, n_in, bias, recipe.after_attention() if after_attention else recipe)
+
+
+def feed_forward(config: ModelConfig, parameters: Parameters, name: str, width: int) -> FeedForward:
+    """A dense network of the given hidden width, in the model's precision."""
+    recipe = recipe_of(config)
+    if recipe is None:
+        return FeedForward(parameters, name, config.hidden_size, width)
+    return Fp8FeedForward(parameters, name, config.hidden_size, width, recipe)
+
+
+class Fp8Linear(Linear):
+    """y = x̂ Ŵᵀ (+ b): the weight is kept and updated in full precision, and quantised on every use."""
+
+    def __init__(self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool, recipe: Recipe):
+        super().__init__(parameters, name, n_out, n_in, bias)
+        self.recipe = recipe
+
+    def forward(self, x: Array):
+        return op.fp8_linear.forward(x, self.weight.value, self.bias.value if self.bias else None, self.recipe)
+
+    def backward(self, dy: Array, saved) -> Array:
+        dx, d_weight, d_bias = op.fp8_linear.backward(dy, saved)
+        self.weight.grad += d_weight
+        if self.bias:
+            self.bias.grad += d_bias
+        return dx
+
+
+class Fp8FeedForward(FeedForward):
+    """A dense SwiGLU network: one expert that gets every row."""
+
+    def __init__(self, parameters: Parameters, name: str, hidden_size: int, width: int, recipe: Recipe):
+        super().__init__(parameters, name, hidden_size, width)
+        self.recipe = recipe
+
+    def forward(self, x: Array):
+        rows = x.reshape(-1, x.shape[-1])  # (N, d)
+        weights = (layer.weight.value[None] for layer in self._layers)
+        y, saved = op.fp8_feed_forward.forward(rows, np.array([0, len(rows)]), *weights, self.recipe)
+        return y.reshape(x.shape), saved
+
+    def backward(self, dy: Array, saved) -> Array:
+        d_rows, *d_weights = op.fp8_feed_forward.backward(dy.reshape(-1, dy.shape[-1]), saved)
+        for layer, d_weight in zip(self._layers, d_weights, strict=True):
+            layer.weight.grad += d_weight[0]
+        return d_rows.reshape(dy.shape)
+
+    @property
+    def _layers(self) -> tuple[Linear, Linear, Linear]:
+        return self.gate_proj, self.up_proj, self.down_proj
