@@ -31,6 +31,9 @@ _DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine scr
 _SHOWN = 90
 _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of lines, in order; told apart with any common colour blindness (Okabe & Ito 2008)."""
+
 _held = contextlib.ExitStack()  # what set_up switched on stays on until the kernel ends
 
 
@@ -43,6 +46,11 @@ def set_up() -> None:
 
     mpl.rcParams.update(
         {
+            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.grid": True,
+            "axes.titlelocation": "left",
+            "axes.linewidth": 0.9,
+            "grid.linewidth": 0.8,
             "font.size": 10.5,
             "axes.titlesize": 12,
             "axes.titlepad": 8,

@@ -306,7 +306,8 @@ def test_no_token_sees_the_future():
         changed = TOKENS.copy()
         changed[:, t] = (changed[:, t] + 1) % CONFIG.vocab_size
         after = pico.deepseek_v3(changed, weights, CONFIG)
-        np.testing.assert_array_equal(after[:, :t], before[:, :t], err_msg=f"token {t} reaches back")
+        # Not to the bit: the changed token may join another expert's rows, and BLAS rounds a product by the number of its rows.
+        assert np.abs(after[:, :t] - before[:, :t]).max(initial=0) < 1e-12, f"token {t} reaches back"
         assert np.all(np.abs(after[:, t:] - before[:, t:]).max(axis=-1) > 1e-6), f"token {t} is not seen by all after it"
 
 

@@ -22,7 +22,7 @@ class Options:
     out: str = "figures"
     """Folder to write to."""
     run: str = ""
-    """Run folder of the trained model that some figures look into; if not given, runs/tiny, which is trained first if missing."""
+    """Run folder of the trained model that some figures look into; runs/tiny if not given, trained first if missing."""
     list: bool = False
     """Only show what there is: number, name, caption, and a thumbnail where the terminal can show one."""
 

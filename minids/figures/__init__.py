@@ -16,12 +16,19 @@ _HOMES = {
     "kv_cache_per_token": "cache",
     "cache_against_context": "cache",
     "rope_and_yarn": "rope",
+    "attention_split": "attention_scores",
+    "rank_of_keys_and_values": "attention_scores",
+    "one_token_routed": "routing",
+    "tokens_and_experts": "routing",
+    "experts_by_domain": "routing",
     "nodes_and_traffic": "nodes",
     "mtp_chain": "mtp",
+    "guesses_accepted": "acceptance",
     "where_parameters_sit": "parameters",
     "training_cost": "cost",
     "pipeline_schedules": "pipelines",
     "training_run": "run_curves",
+    "gradient_flow": "gradients",
 }
 """Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
 

@@ -116,7 +116,7 @@ kv_cache_per_token = Picture(
 
 
 def _rows_context(models: Mapping[str, ModelConfig] | None = None, contexts: tuple[int, ...] | None = None) -> Rows:
-    """``models``: name → configuration beside V3's mechanisms, by default none; ``contexts``: tokens, powers of two by default."""
+    """``models``: name → configuration beside V3's mechanisms, by default none; ``contexts``: tokens, by default 1K to 1M."""
     config = model_preset("deepseek-v3")
     contexts = contexts or tuple(1 << i for i in range(10, 21))
     curves = {
@@ -138,7 +138,8 @@ def _rows_context(models: Mapping[str, ModelConfig] | None = None, contexts: tup
 def _draw_context(slide: Slide, rows: Rows) -> None:
     fits = {row["curve"]: row["longest_context"] for row in rows if row.get("memory") == "a GPU, 80 GB"}
     top = slide.title(
-        f"One GPU's memory holds {token_count(fits['MLA'])} tokens of MLA's cache, {token_count(fits['MHA'])} of full attention's",
+        f"One GPU's memory holds {token_count(fits['MLA'])} tokens of MLA's cache, {token_count(fits['MHA'])} of full "
+        f"attention's",
         "Cache of one sequence with DeepSeek-V3's layers and heads, BF16, weights not counted",
     )
     ax = slide.plot(1.95, 1.15, 11.2, top - 1.45, grid="both")
@@ -181,9 +182,11 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
 cache_against_context = Picture(
     4,
     "cache_against_context",
-    "The cache of one sequence against its length, for four kinds of attention with DeepSeek-V3's sizes, and what memory holds.",
+    "The cache of one sequence against its length, for four kinds of attention with DeepSeek-V3's sizes, and what memory "
+    "holds.",
     "Four rising lines on logarithmic axes, cache in bytes against context in tokens: multi-head attention highest, then "
-    "grouped-query attention, then multi-head latent attention, then multi-query attention. Dashed lines mark the memory of one "
+    "grouped-query attention, then multi-head latent attention, then multi-query attention. Dashed lines mark the memory of "
+    "one "
     "graphics processor and of a node of eight.",
     _rows_context,
     _draw_context,

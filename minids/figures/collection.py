@@ -93,7 +93,8 @@ def gallery(shown: Sequence[Picture]) -> str:
     lines = [
         "# Figures",
         "",
-        "Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its alternative",
+        "Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its "
+        "alternative",
         "text in the `.txt`. Dark theme, PDF and animations: `minids figures --theme both`.",
         "",
     ]

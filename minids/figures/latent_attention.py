@@ -130,9 +130,12 @@ def _cards(slide: Slide, x: float, y: float, w: float, h: float, kind: str) -> N
 mla = Picture(
     2,
     "mla",
-    "Multi-head latent attention with DeepSeek-V3's shapes: two latents, queries, keys and values made from them, and the cache.",
-    "From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent and a "
-    "rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys and values, "
+    "Multi-head latent attention with DeepSeek-V3's shapes: two latents, queries, keys and values made from them, and the "
+    "cache.",
+    "From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent "
+    "and a "
+    "rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys and "
+    "values, "
     "one per head; all enter the attention, whose output is as tall a bar again.",
     _rows,
     _draw,

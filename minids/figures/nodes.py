@@ -77,9 +77,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
 nodes_and_traffic = Picture(
     14,
     "nodes_and_traffic",
-    "Nodes that a token's experts sit on, and the bytes it sends there and back, for every node limit M of DeepSeek-V3's router.",
+    "Nodes that a token's experts sit on, and the bytes it sends there and back, for every node limit M of DeepSeek-V3's "
+    "router.",
     "Dots show how many nodes tokens use for each limit M from 1 to 8, larger where more tokens do; a line through their means "
-    "rises along the limit at first and then flattens below six. Bars beside it give the bytes per token, which follow the mean.",
+    "rises along the limit at first and then flattens below six. Bars beside it give the bytes per token, which follow the "
+    "mean.",
     _rows,
     _draw,
 )

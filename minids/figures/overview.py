@@ -49,7 +49,8 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
 def _draw(slide: Slide, rows: Rows) -> None:
     s = {row["size"]: row["value"] for row in rows if "size" in row}
     top = slide.title(
-        f"{s['model']}: {s['blocks']} blocks, {s['moe_blocks']} of them with {s['experts']} experts, {s['chosen']} of which work",
+        f"{s['model']}: {s['blocks']} blocks, {s['moe_blocks']} of them with {s['experts']} experts, {s['chosen']} of which "
+        f"work",
         f"{parameter_count(s['parameters'])} parameters, {parameter_count(s['active'])} at work on a token",
     )
     blocks = _column(slide, s, top)
@@ -58,7 +59,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
 
 
 def _column(slide: Slide, s: dict, top: float) -> tuple[float, float, float]:
-    """The model from tokens to logits, upwards; the MTP module beside its upper end. Returns where the blocks with experts are."""
+    """The model from tokens to logits, upwards; the MTP module beside its upper end. Returns where the MoE blocks are."""
     x, w = 0.6, 2.7
     rooms = [
         ("tokens", None, 0.5),
@@ -180,7 +181,8 @@ architecture = Picture(
     "DeepSeek-V3 on one slide: the column of blocks, one block enlarged, and its mixture of experts.",
     "Left, from bottom to top: tokens, embedding, dense blocks, blocks with experts, norm and head, next token; a "
     "multi-token-prediction module branches off before the head. Middle: one block, norm and multi-head latent attention, then "
-    "norm and experts, each with a residual path around it. Right: small squares for all routed experts of a layer, few of them in "
+    "norm and experts, each with a residual path around it. Right: small squares for all routed experts of a layer, few of "
+    "them in "
     "strong colour, with the router and the shared expert above.",
     _rows,
     _draw,

@@ -86,7 +86,8 @@ where_parameters_sit = Picture(
     "where_parameters_sit",
     "DeepSeek-V3's parameters by part as areas to scale, and in strong colour those at work on one token.",
     "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of which "
-    "only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared experts "
+    "only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared "
+    "experts "
     "and head, are in use from top to bottom.",
     _rows,
     _draw,

@@ -36,7 +36,7 @@ class Picture:
     rows: Callable[..., Rows]
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
-    """Where its numbers come from: "arithmetic" (and ready at once), "run" (a trained model), or what else has to be at hand."""
+    """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), or results kept with the package."""
     animate: Callable[[Rows, str], bytes] | None = None
     """(rows, theme) → an animated GIF, where there is one."""
 

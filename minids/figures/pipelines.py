@@ -43,7 +43,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
     waits = {s: bubble / span for s, (bubble, span) in share.items()}
     top = slide.title(
         f"{last} leaves a device idle {100 * waits[last]:.0f} % of the time, {first} {100 * waits[first]:.0f} %",
-        f"{rows[0]['stages']} stages, {rows[0]['microbatches']} micro-batches; F = W = 1, B = 2, overlapped pair 3; hatched: fed from the other end",
+        f"{rows[0]['stages']} stages, {rows[0]['microbatches']} micro-batches; F = W = 1, B = 2, overlapped pair 3; hatched: "
+        f"fed from the other end",
     )
     longest = max(span for _, span in share.values())
     height = (top - 1.25) / len(schedules)
@@ -98,8 +99,10 @@ pipeline_schedules = Picture(
     21,
     "pipeline_schedules",
     "Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.",
-    "Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle time "
-    "grey. In 1F1B grey triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from both ends, hardly any grey "
+    "Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle "
+    "time "
+    "grey. In 1F1B grey triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from both ends, hardly any "
+    "grey "
     "remains and forward and backward run as overlapped pairs.",
     _rows,
     _draw,

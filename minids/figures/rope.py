@@ -99,7 +99,8 @@ rope_and_yarn = Picture(
     6,
     "rope_and_yarn",
     "RoPE as rotation of pairs at three speeds, the frequencies of all pairs, and YaRN's ramp from kept to slowed ones.",
-    "Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly move. "
+    "Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly "
+    "move. "
     "Right: radians per token against the pair's index on a logarithmic axis, a falling straight line for RoPE; YaRN's line "
     "follows it for fast pairs, leaves it on a shaded ramp, and runs below it, parallel, for slow pairs.",
     _rows,

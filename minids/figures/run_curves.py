@@ -157,7 +157,8 @@ def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:
 training_run = Picture(
     22,
     "training_run",
-    "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model writes.",
+    "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model "
+    "writes.",
     "Left: falling training losses, of the next token and of the multi-token-prediction module. Right: held-out bits per byte "
     "by domain, falling from eight. Below: the trained model continues a held-out beginning in each domain.",
     _rows,

@@ -78,18 +78,26 @@ def tint(fill: str, share: float) -> str:
     return to_hex([share * a + (1 - share) * b for a, b in zip(to_rgb(fill), to_rgb(colour("background")), strict=True)])
 
 
-def sequential():
-    """Colours of amounts: nothing looks like the background, much stands out."""
-    from matplotlib import colormaps
+def sequential(kind: str, floor: float = 0.0):
+    """Colours of amounts of one kind of tensor: from the panel (``floor`` 0) or a tint up to beyond the colour itself."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-    return colormaps["cividis_r" if theme() == "light" else "cividis"]
+    strong = colour(kind)
+    end = 0.0 if theme() == "light" else 1.0  # towards black or white, so that the largest stand out
+    beyond = [0.4 * c + 0.6 * end for c in to_rgb(strong)]
+    low = colour("panel") if not floor else tint(strong, floor)
+    return LinearSegmentedColormap.from_list(kind, [low, strong, beyond])
 
 
 def diverging():
     """Colours of amounts with a sign."""
     from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return colormaps["RdBu_r"]
+    if theme() == "light":
+        return colormaps["RdBu_r"]
+    middle = colour("panel")  # nothing must not be the brightest colour on a dark slide
+    return LinearSegmentedColormap.from_list("dark", ["#9AD0FF", "#2F7BC4", middle, "#C9523D", "#FFBFA8"])
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,11 +14,24 @@ from minids.checkpoint.model_folder import load
 from minids.errors import refuse
 from minids.figures.picture import Rows
 from minids.inference.generate import generate
-from minids.model import DeepSeekV3, Saved
+from minids.layers.block import Block
+from minids.layers.positions import Rotary
+from minids.model import DeepSeekV3
+from minids.ops.router import Routing
 from minids.training.batches import TokenStream
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.run_folder import RunFolder
 from minids.training.trainer import held_out_prompt, printable
+
+
+class Passing(NamedTuple):
+    """One block while tokens pass through it."""
+
+    index: int
+    block: Block
+    normed: np.ndarray  # (B, T, d) what its attention reads
+    rotary: Rotary
+    routing: Routing | None  # None in a dense block
 
 
 class Trained:
@@ -40,10 +55,19 @@ class Trained:
         start = len(tokens) // 3  # what stands in a document tells more of its kind than its title
         return np.resize(tokens[start : start + windows * length], (windows, length)).astype(np.int32)
 
-    def seen(self, tokens: np.ndarray) -> Saved:
-        """All that one forward pass over tokens (B, T) saved, MTP modules included."""
-        targets = np.roll(tokens, -1, axis=1)
-        return self.model.forward(tokens, targets)[1]
+    def through(self, tokens: np.ndarray) -> Iterator[Passing]:
+        """tokens (B, T) block by block: what enters the attention of each, and what its router chose."""
+        model = self.model
+        x, _ = model.embed_tokens.forward(tokens)
+        rotary = model.rotary(tokens.shape[1])
+        for index, block in enumerate(model.blocks):
+            normed, _ = block.input_norm.forward(x)
+            x, saved = block.forward(x, rotary)
+            yield Passing(index, block, normed, rotary, getattr(saved.ffn, "routing", None))
+
+    def letters(self, tokens: np.ndarray) -> list[str]:
+        """Each token as a short piece of text, blanks and line ends made visible."""
+        return [self.tokenizer.decode([int(t)]).replace(" ", "␣").replace("\n", "↵") or "·" for t in tokens]
 
     def samples(self, length: int = 110) -> Rows:
         """One continuation of a held-out beginning per domain."""

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from minids.analysis.routing import PermutationTest, specialisation_test
 from minids.config import ModelConfig, TrainConfig
 from minids.errors import MinidsError, refuse
 from minids.layers.parameters import Array, Parameters
@@ -23,6 +24,7 @@ from minids.model import DeepSeekV3, Losses
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import load_corpus
 from minids.training.optimizer import AdamW
+from minids.training.routing_trace import Recorder
 from minids.training.schedule import settings
 from minids.training.tokenizer import Tokenizer, byte_tokenizer
 from minids.training.workers import Workers
@@ -115,8 +117,8 @@ class Validation:
 
     loss: dict[str, float]
     """Domain → nats per token."""
-    counts: dict[str, Array]
-    """Domain → tokens that each expert got, (MoE layers, E), MTP modules left out."""
+    routed: dict[str, Array]
+    """Domain → tokens that each expert got from each sequence, (S, MoE layers, E), MTP modules left out."""
 
     @property
     def mean_loss(self) -> float:
@@ -124,25 +126,42 @@ class Validation:
         return float(np.mean(list(self.loss.values())))
 
     @property
-    def all_counts(self) -> Array:
+    def domain_counts(self) -> Array:
+        """(D, MoE layers, E) tokens that each expert got from each domain."""
+        return np.array([counts.sum(axis=0) for counts in self.routed.values()])
+
+    @property
+    def counts(self) -> Array:
         """(MoE layers, E) over all domains."""
-        return sum(self.counts.values())
+        return self.domain_counts.sum(axis=0)
+
+    def specialisation_test(self) -> PermutationTest:
+        """Whether the domains use different experts."""
+        labels = np.repeat(np.arange(len(self.routed)), [len(counts) for counts in self.routed.values()])
+        return specialisation_test(np.concatenate(list(self.routed.values())), labels)
 
 
 def validate(model: DeepSeekV3, text: Text, run: TrainConfig) -> Validation:
     """Loss and expert load on held-out text, ``run.eval_tokens`` per domain at most. The model and its biases stay."""
-    loss, counts = {}, {}
+    loss, routed = {}, {}
+    for domain, batches in validation_batches(text, run).items():
+        nats, size = 0.0, 0
+        with threadpool_limits(1, user_api="blas"), Recorder([model]) as recorder:
+            for tokens, targets in batches:
+                nats += model.losses(tokens, targets, mtp=False).main * targets.size
+                size += targets.size
+        loss[domain] = nats / size
+        routed[domain] = recorder.trace(np.concatenate([tokens for tokens, _ in batches])).counts_by_sequence()
+    return Validation(loss, routed)
+
+
+def validation_batches(text: Text, run: TrainConfig) -> dict[str, list[tuple[Array, Array]]]:
+    """Domain → batches of (tokens, targets), each (≤ B, T), as much of every domain, in whole windows."""
     shortest = min(len(stream) - 1 for stream in text.held_out.values())
-    most = min(run.eval_tokens, shortest) // run.context_length * run.context_length  # whole windows: padding loads experts too
+    most = min(run.eval_tokens, shortest) // run.context_length * run.context_length  # padding would load experts too
     if not most:
         raise refuse("context_length", run.context_length, f"a domain has only {shortest} tokens for validation")
-    with threadpool_limits(1, user_api="blas"):
-        for domain, stream in text.held_out.items():
-            nats, tokens_seen, load = 0.0, 0, 0
-            for tokens, targets in validation_windows(stream.tokens, run.batch_size, run.context_length, most):
-                losses = model.losses(tokens, targets, mtp=False)
-                nats += losses.main * targets.size
-                tokens_seen += targets.size
-                load = load + losses.counts
-            loss[domain], counts[domain] = nats / tokens_seen, load
-    return Validation(loss, counts)
+    return {
+        domain: list(validation_windows(stream.tokens, run.batch_size, run.context_length, most))
+        for domain, stream in text.held_out.items()
+    }

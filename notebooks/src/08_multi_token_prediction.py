@@ -14,7 +14,7 @@
 #
 # Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py), [`ops/cross_entropy.py`](minids/ops/cross_entropy.py), [`ops/linear.py`](minids/ops/linear.py),
 # [`ops/rmsnorm.py`](minids/ops/rmsnorm.py), [`layers/mtp.py`](minids/layers/mtp.py), [`model.py`](minids/model.py), [`analysis/parameters.py`](minids/analysis/parameters.py),
-# [`analysis/flops.py`](minids/analysis/flops.py), [`figures/style.py`](minids/figures/style.py).
+# [`analysis/flops.py`](minids/analysis/flops.py).
 
 # %%
 import numpy as np
@@ -23,11 +23,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 import minids
 from minids import ModelConfig, check, notebook
 from minids.analysis import flops, parameters
-from minids.figures.style import COLOURS
 from minids.ops import cross_entropy, linear, mtp_combine, rmsnorm
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = COLOURS
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 
 # %% [markdown]
 # ## 1. The indices, drawn

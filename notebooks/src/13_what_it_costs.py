@@ -20,7 +20,7 @@
 # Code used here: [`analysis/parameters.py`](minids/analysis/parameters.py), [`flops.py`](minids/analysis/flops.py),
 # [`cost.py`](minids/analysis/cost.py), [`kv_cache.py`](minids/analysis/kv_cache.py),
 # [`models.py`](minids/analysis/models.py), [`pipeline.py`](minids/analysis/pipeline.py),
-# [`network.py`](minids/analysis/network.py), [`laptop.py`](minids/analysis/laptop.py), [`figures/style.py`](minids/figures/style.py).
+# [`network.py`](minids/analysis/network.py), [`laptop.py`](minids/analysis/laptop.py).
 
 # %%
 import numpy as np
@@ -28,10 +28,9 @@ from matplotlib.patches import Rectangle
 
 from minids import ModelConfig, check, notebook
 from minids.analysis import cost, flops, kv_cache, laptop, models, network, parameters, pipeline
-from minids.figures.style import COLOURS
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = COLOURS
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 v3 = ModelConfig.preset(
     "deepseek-v3"
 )  # 671 billion parameters' worth of integers, and not one weight

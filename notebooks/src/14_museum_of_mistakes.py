@@ -16,7 +16,7 @@
 # Code used here: [`mistakes.py`](minids/mistakes.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
 # [`inference/cache.py`](minids/inference/cache.py), [`inference/decode.py`](minids/inference/decode.py),
 # [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),
-# [`analysis/kv_cache.py`](minids/analysis/kv_cache.py), [`figures/style.py`](minids/figures/style.py). Paper:
+# [`analysis/kv_cache.py`](minids/analysis/kv_cache.py). Paper:
 # [DeepSeek-V3 technical report](https://arxiv.org/abs/2412.19437).
 
 # %%
@@ -27,7 +27,6 @@ import numpy as np
 import minids
 from minids import ModelConfig, Yarn, check, mistakes, notebook, pico
 from minids.analysis import kv_cache
-from minids.figures.style import COLOURS
 from minids.inference.cache import LatentCache
 from minids.inference.decode import read
 from minids.mistakes import MISTAKES, made
@@ -36,7 +35,7 @@ from minids.training.batches import Batches, TokenStream
 from minids.training.metrics import max_violation
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = COLOURS
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 print(len(MISTAKES), "exhibits")
 
 # %% [markdown]

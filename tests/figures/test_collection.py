@@ -96,9 +96,9 @@ def test_pictures_are_found_by_number_and_name():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(MinidsError, match="modles.*takes models, config, ax, theme"):
+    with pytest.raises(MinidsError, match=r"modles.*takes models, config, ax, theme"):
         minids.figures.kv_cache_per_token(modles={})
-    with pytest.raises(MinidsError, match="theme.*sepia.*light, dark"):
+    with pytest.raises(MinidsError, match=r"theme.*sepia.*light, dark"):
         minids.figures.kv_cache_per_token(theme="sepia")
     with pytest.raises(AttributeError, match="no_such_picture"):
         minids.figures.no_such_picture  # noqa: B018

@@ -1,6 +1,7 @@
 """The picture of a run shows the numbers of its metrics file."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_labels_are_moved_apart_as_little_as_needed():
     assert apart([3.0, 2.0], 0.5) == [3.0, 2.0]
     assert apart([2.0, 2.0, 0.0], 0.5) == [2.25, 1.75, 0.0]
     moved = apart([1.0, 1.0, 1.0], 0.5)
-    assert all(a - b >= 0.5 - 1e-6 for a, b in zip(moved, moved[1:], strict=False)) and sum(moved) == pytest.approx(3.0)
+    assert all(a - b >= 0.5 - 1e-6 for a, b in pairwise(moved)) and sum(moved) == pytest.approx(3.0)
 
 
 def test_samples_are_written_below():

@@ -40,7 +40,8 @@ def test_agrees_with_ops(monkeypatch, queries_per_tile, tile_bytes):
     @given(seed=seeds, dtype=dtypes, layout=layouts, batch=st.integers(0, 3), case=cases(), scale=st.sampled_from([0.3, 5.0]))
     def check(seed, dtype, layout, batch, case, scale):
         q, k, v, do = arrays(np.random.default_rng(seed), batch, case, dtype, layout)
-        assert_twins("attention", (q, k, v, scale), (do,), floor=3 * scale)
+        # Logits grow with the scale, to 100 and more: the rounding of an exponent is a relative error of its weight.
+        assert_twins("attention", (q, k, v, scale), (do,), floor=15 * scale)
 
     check()
 

@@ -30,9 +30,9 @@ def example(name, dtype=np.float64):
     return config, weights, tokens, targets
 
 
-def relative(got, want) -> float:
-    """Largest error, as a share of the largest entry of the array."""
-    return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-300)) if want.size else 0.0
+def relative(got, want, floor: float = 1e-300) -> float:
+    """Largest error, as a share of the largest entry of the array, or of ``floor`` where that is larger."""
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), floor)) if want.size else 0.0
 
 
 @pytest.mark.parametrize("name", peers.CONFIGS)
@@ -73,10 +73,12 @@ def test_every_gradient_of_the_training_loss(name, changes):
     loss, theirs = peers.torch_loss_and_grads(config, weights, tokens, targets)
     assert losses.total == pytest.approx(float(loss), rel=1e-12)
     assert set(ours) == set(theirs)
+    # A gradient that is 0 in exact arithmetic (a query's, with one position to attend to) is measured against the others.
+    floor = 1e-6 * max(float(np.abs(gradient).max()) for gradient in theirs.values())
     for parameter, gradient in theirs.items():
         if tokens.shape[1] > 1:  # a single position attends to itself whatever its query is
             assert np.abs(gradient).max() > 0, f"{parameter} has no gradient, so nothing is compared"
-        assert relative(ours[parameter], np.asarray(gradient)) <= 1e-8, parameter
+        assert relative(ours[parameter], np.asarray(gradient), floor) <= 1e-8, parameter
 
 
 @pytest.mark.parametrize("name", ["base", "no_query_latent", "half_split_yarn", "yarn_beyond_original", "v2_like"])

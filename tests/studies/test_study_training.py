@@ -76,9 +76,10 @@ def test_validation_reads_as_much_of_each_domain_and_leaves_the_model_alone(rhym
     values, bias = model.parameters.values.copy(), model.moe_layers[0].bias.copy()
     found = validate(model, rhymes, RUN)
     whole = 100 // 16 * 16
-    for counts in found.counts.values():
-        np.testing.assert_array_equal(counts.sum(axis=1), whole * MODEL.num_experts_per_tok)
-    assert found.all_counts.sum() == 2 * whole * MODEL.num_experts_per_tok
+    for routed in found.routed.values():
+        assert routed.shape == (whole // 16, 1, 16) and (routed.sum(axis=(1, 2)) == 16 * MODEL.num_experts_per_tok).all()
+    assert found.counts.sum() == 2 * whole * MODEL.num_experts_per_tok
+    assert found.specialisation_test().statistic > 0
     assert found.mean_loss == pytest.approx(np.mean(list(found.loss.values())))
     stream = rhymes.held_out["sums"].tokens
     tokens, targets = (stream[i : i + whole].astype(np.int32).reshape(-1, 16) for i in (0, 1))

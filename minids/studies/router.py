@@ -1,0 +1,86 @@
+"""The router's other settings: scaling factor, scores, shared expert, and the limit on nodes.
+
+The scaling factor ρ of V3 (2.5) belongs to its size; it is swept here. V2 has softmax scores, V3 sigmoids. The limit M = 2 of 4
+groups saves traffic between nodes: DeepSeek-V2 (section 2.2.2) finds M ≥ 3 of 8 about as good as no limit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.analysis.traffic import meter
+from minids.studies.base import COMMON, configs, differs, not_above, trained
+from minids.studies.study import Finding, Job, Outcome, Study, Summary
+from minids.studies.training import text, validation_batches
+from minids.training.routing_trace import trace
+
+SCALES = (1.0, 4.0)
+LIMITS = (1, 3, 4)
+_BIAS = dict(balance="bias", bias_update_speed=0.01, aux_loss_alpha=0.0)
+ARMS = {
+    "base: scale 2.5, 2 of 4 nodes": {},
+    **{f"scale {scale:g}": dict(routed_scaling_factor=scale) for scale in SCALES},
+    **{f"{limit} of 4 nodes": dict(topk_group=limit) for limit in LIMITS},
+    "none shared, 5 chosen": dict(n_shared_experts=0, num_experts_per_tok=5),
+    "softmax scores": dict(scoring_func="softmax", bias_update_speed=0.003),
+    "softmax, batch loss 0.1": dict(
+        scoring_func="softmax", topk_method="group_limited_greedy", balance="aux_loss", seq_aux=False, aux_loss_alpha=0.1
+    ),
+}
+
+
+def run(settings: dict, job: Job) -> Outcome:
+    model, numbers, _, curves = trained(settings, job)
+    _, train_config = configs(settings, job)
+    c = model.config
+    batches = validation_batches(text(job.data), train_config).values()
+    tokens = np.concatenate([tokens for domain in batches for tokens, _ in domain])
+    each = [meter(layer.chosen, c.n_routed_experts, c.n_group, c.hidden_size) for layer in trace(model, tokens).layers]
+    numbers["nodes"] = float(np.mean([traffic.nodes for traffic in each]))
+    numbers["all_to_all_bytes"] = float(np.mean([traffic.bytes for traffic in each]))  # per token and layer
+    return Outcome(numbers, curves)
+
+
+def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
+    base, *_ = ARMS
+    loss = {name: arm["loss"] for name, arm in arms.items()}
+    best_scale = min((base, *(f"scale {scale:g}" for scale in SCALES)), key=lambda name: loss[name].mean)
+    free = "4 of 4 nodes"
+    saved = 1 - arms[base]["all_to_all_bytes"].mean / arms[free]["all_to_all_bytes"].mean
+    return [
+        Finding(
+            "V3's scaling factor is not above the best one tried",
+            not_above(loss[base], loss[best_scale]),
+            f"{best_scale}: {differs(loss[base], loss[best_scale])}",
+        ),
+        Finding(
+            "two nodes of four are as good as no limit",
+            not_above(loss[base], loss[free]),
+            f"{differs(loss[base], loss[free])}; traffic {saved:.0%} lower",
+        ),
+        Finding(
+            "one node of four is worse",
+            not not_above(loss["1 of 4 nodes"], loss[free]),
+            differs(loss["1 of 4 nodes"], loss[free]),
+        ),
+        Finding(
+            "sigmoid scores are not above softmax scores",
+            not_above(loss[base], loss["softmax scores"]),
+            differs(loss[base], loss["softmax scores"]),
+        ),
+        Finding(
+            "a shared expert is better than one routed expert more",
+            not not_above(loss["none shared, 5 chosen"], loss[base]),
+            differs(loss["none shared, 5 chosen"], loss[base]),
+        ),
+    ]
+
+
+STUDY = Study(
+    question="which settings of V3's router carry over to this size, and what does the limit on nodes save?",
+    arms={name: {"model": {**_BIAS, **model}} for name, model in ARMS.items()},
+    run=run,
+    shown=("loss", "max_vio", "nodes", "all_to_all_bytes"),
+    common=COMMON,
+    findings=findings,
+)
