@@ -1,8 +1,8 @@
 """Keeping the experts' load even with a loss or with a bias: what evenness costs, and what is left of specialisation.
 
 Wang et al. 2024 (figure 2): an auxiliary loss buys evenness with perplexity, more of one for less of the other; the bias lies
-off that curve. DeepSeek-V3 section 4.5.3: it is the scope that matters, a loss over the whole batch does as well as the bias, one
-within each sequence does worse; figure 9: without a loss, domains use visibly different experts.
+off that curve. DeepSeek-V3 section 4.5.3: it is the scope that matters, a loss over the whole batch does as well as the bias,
+one within each sequence does worse; figure 9: without a loss, domains use visibly different experts.
 
 All arms have V3's router (sigmoid, normalised gates, 2 of 4 groups), the same seeds and the same text. Swept: the weight α of
 the loss over the batch and within sequences, the speed γ of the bias with the sign rule and with the proportional one.
