@@ -27,6 +27,7 @@ COMMANDS: dict[str, ModuleType] = {
         "generate",
         "info",
         "tour",
+        "route",
         "study",
         "figures",
         "compare",

@@ -63,7 +63,7 @@ def test_the_overview_names_every_command(arguments, capsys):
     assert all(f"  {line}" in out for line in ("minids train", "minids generate", "minids info", "minids tour", "minids data"))
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "info", "tour", "study", "data"])
+@pytest.mark.parametrize("command", ["train", "generate", "info", "tour", "route", "study", "data"])
 def test_help_of_every_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

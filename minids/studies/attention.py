@@ -23,7 +23,7 @@ ARMS = {
 def run(settings: dict, job: Job) -> Outcome:
     model, numbers, _, curves = trained(settings, job)
     config, _ = configs(settings, job)
-    numbers["cache"] = elements(config)  # per token, all layers
+    numbers["cache"] = elements(config)  # per token and layer
     attention = [p.value.size for p in model.parameters if ".self_attn." in p.name and "norm" not in p.name]
     numbers["attention_parameters"] = sum(attention)
     return Outcome(numbers, curves)

@@ -24,22 +24,18 @@ ARMS = {
 def run(settings: dict, job: Job) -> Outcome:
     model, numbers, _, curves = trained(settings, job)
     _, train_config = configs(settings, job)
-    tokens, targets = (
-        np.concatenate(arrays)
-        for arrays in zip(
-            *(b for batches in validation_batches(text(job.data), train_config).values() for b in batches), strict=True
-        )
-    )
-    first = np.concatenate([model.logits(part).argmax(axis=-1) for part in np.array_split(tokens, 8)])  # (S, T)
+    batches = [b for domain in validation_batches(text(job.data), train_config).values() for b in domain]
+    targets = np.concatenate([targets for _, targets in batches])  # (S, T)
+    first = np.concatenate([model.logits(tokens).argmax(axis=-1) for tokens, _ in batches])  # (S, T)
     numbers["first_token"] = float(np.mean(first == targets))
     if not model.mtp:
         return Outcome(numbers, curves)
-    ahead = [model.mtp_logits(part) for part in np.array_split(tokens, 8)]
-    for depth, logits in enumerate(zip(*ahead, strict=True), start=1):
-        guessed = np.concatenate([part.argmax(axis=-1) for part in logits])  # (S, T − depth)
+    ahead = [[logits.argmax(axis=-1) for logits in model.mtp_logits(tokens)] for tokens, _ in batches]
+    for depth, guesses in enumerate(zip(*ahead, strict=True), start=1):
+        guessed = np.concatenate(guesses)  # (S, T − depth)
         name = {1: "second_token", 2: "third_token"}[depth]
         numbers[name] = float(np.mean(guessed == targets[:, depth:]))
-        # A draft is kept where the main model, one token later, says the same: greedy acceptance.
+        # A draft is kept where the main model, that many tokens later, says the same: greedy acceptance.
         numbers[f"{name}_accepted"] = float(np.mean(guessed == first[:, depth:]))
     return Outcome(numbers, curves)
 

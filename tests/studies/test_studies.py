@@ -1,0 +1,142 @@
+"""Each study by itself: arms that are equal in what they must be equal in, an arm run for two steps, findings that can fail."""
+
+import numpy as np
+import pytest
+import support
+
+from minids.config import ModelConfig
+from minids.model import DeepSeekV3
+from minids.studies import attention, balance, mtp, router, segmentation
+from minids.studies.base import MODEL, not_above, paired
+from minids.studies.registry import STUDIES, study
+from minids.studies.runner import run_study
+from minids.studies.study import Job, Summary
+
+
+def parameters(arm, part=""):
+    declared = DeepSeekV3.declared(ModelConfig(**{**MODEL, **arm["model"]}))
+    return sum(int(np.prod(p.shape)) for p in declared if part in p.name and "norm" not in p.name)
+
+
+def test_attentions_have_the_same_number_of_weights():
+    assert {parameters(arm, ".self_attn.") for arm in attention.STUDY.arms.values()} == {3 * 20_480}
+    assert len({parameters(arm) for arm in attention.STUDY.arms.values()}) == 1
+
+
+def test_segmentations_have_the_same_experts_in_all_and_at_work():
+    arms = [arm["model"] for arm in segmentation.STUDY.arms.values()]
+    assert {(a["n_routed_experts"] + a["n_shared_experts"]) * a["moe_intermediate_size"] for a in arms} == {12 * 64}
+    assert {(a["num_experts_per_tok"] + a["n_shared_experts"]) * a["moe_intermediate_size"] for a in arms} == {3 * 64}
+
+
+def test_balance_arms_differ_in_balancing_alone():
+    for arm in balance.STUDY.arms.values():
+        assert arm["model"].keys() <= {"balance", "seq_aux", "aux_loss_alpha", "bias_update_rule", "bias_update_speed"}
+        assert set(arm) == {"model"}
+
+
+@pytest.fixture(scope="module")
+def small_text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    for name, line in (("words", "the cat sat on the mat, and so did I. "), ("sums", "12 + 30 = 42\n")):
+        (folder / f"{name}.txt").write_text(line * 200)
+    return str(folder / "words.txt"), str(folder / "sums.txt")
+
+
+RUNS = {
+    "balance": ("bias 0.01 + sequence loss 0.1", {"specialisation", "p_value", "domain_load", "domain_entropy"}),
+    "router": ("softmax, batch loss 0.1", {"nodes", "all_to_all_bytes"}),
+    "attention": ("gqa", {"cache", "attention_parameters"}),
+    "mtp": ("two modules", {"first_token", "second_token", "third_token", "second_token_accepted"}),
+    "segmentation": ("halves: 1 shared + 5 of 23", {"loss_without_shared"}),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_arm_runs_and_gives_its_numbers(name, small_text):
+    arm, extra = RUNS[name]
+    told = []
+    outcome = study(name).run(study(name).arms[arm], Job(arm, 0, 2, small_text, told.append))
+    assert extra | {"loss", "max_vio", "entropy", "parameters", "loss_words", "loss_sums"} <= outcome.numbers.keys()
+    assert all(np.isfinite(value) for value in outcome.numbers.values())
+    assert outcome.curves["step"] == [1, 2] and sum(told) == 2
+    assert outcome.numbers["loss"] == pytest.approx((outcome.numbers["loss_words"] + outcome.numbers["loss_sums"]) / 2)
+    if name == "balance":
+        assert np.array(outcome.details["relative_load"]["words"]).shape == (2, 16)
+    if name == "attention":
+        assert outcome.numbers["cache"] == 2 * (24 + 16), "key heads · (key + value), in each layer"
+    if name == "router":
+        assert 1 <= outcome.numbers["nodes"] <= 2
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_numbers_as_one(small_text, tmp_path):
+    found = [
+        run_study("attention", tmp_path / str(n), (3,), 2, ("mha", "mla"), small_text, n, say=lambda line: None) for n in (1, 2)
+    ]
+    assert found[0]["arms"]["mla"]["summary"] == found[1]["arms"]["mla"]["summary"]
+    assert found[0]["arms"]["mha"]["runs"][0]["curves"] == found[1]["arms"]["mha"]["runs"][0]["curves"]
+
+
+def test_the_shared_expert_is_silenced_in_a_copy():
+    config = support.TINY.replace(n_group=1, topk_group=1)
+    model = support.build(config)
+    tokens, targets = support.batch(config)
+    before = model.losses(tokens, targets).main
+    other = segmentation.without_shared(model)
+    saved = other.forward(tokens, targets)[1].blocks[1].ffn
+    assert saved.shared is None and saved.routing.chosen.shape[1] == config.num_experts_per_tok + 1
+    assert other.losses(tokens, targets).main != before
+    assert model.losses(tokens, targets).main == before
+
+
+def test_differences_are_taken_seed_by_seed():
+    a, b = Summary(2.0, 1.0, (1.0, 2.0, 3.0)), Summary(2.1, 1.0, (1.1, 2.1, 3.1))
+    assert paired(a, b).mean == pytest.approx(-0.1) and paired(a, b).spread == pytest.approx(0)
+    assert not_above(a, b) and not not_above(b, a), "a difference that every seed shows is one, however wide the seeds lie"
+    wide = Summary(2.0, 0.0, (1.0, 2.1, 3.2))
+    assert not_above(wide, a) and not_above(a, wide), "a difference below its own spread is none"
+
+
+def numbers(name, **special):
+    """Summaries of every arm with 0.5 for each number, but for ``special``: arm → number → value."""
+    keys = {*study(name).shown, "specialisation", "p_value", "all_to_all_bytes", "first_token", "second_token", "cache"}
+    keys |= {"second_token_accepted", "loss_without_shared", "max_vio"}
+
+    def summary(arm, key):
+        value = special.get(arm, {}).get(key, 0.5)
+        return Summary(value, 0.0, (value,) * 3)
+
+    return {arm: {key: summary(arm, key) for key in keys} for arm in study(name).arms}
+
+
+def holds(name, words, **special):
+    (found,) = [f for f in study(name).findings(numbers(name, **special)) if words in f.claim]
+    assert found.numbers
+    return found.holds
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_findings_can_be_drawn_from_any_numbers(name):
+    for finding in study(name).findings(numbers(name)):
+        assert finding.claim and finding.numbers and isinstance(finding.holds, bool)
+
+
+def test_findings_of_balance_follow_the_numbers():
+    even = {"bias 0.01": {"max_vio": 0.1, "loss": 0.4, "p_value": 0.001}}
+    assert holds("balance", "at or below 0.15", **even) and not holds("balance", "at or below 0.15")
+    assert holds("balance", "bias alone", **{**even, "batch loss 0.3": {"loss": 0.45}})
+    assert not holds("balance", "bias alone", **{**even, "batch loss 0.3": {"loss": 0.3}})
+    assert holds("balance", "different experts", **even)
+    assert not holds("balance", "different experts", **{"bias 0.01": {**even["bias 0.01"], "p_value": 0.02}})
+
+
+def test_findings_of_the_others_follow_the_numbers():
+    assert holds("attention", "MLA's loss", mla={"loss": 0.4}) and not holds("attention", "MLA's loss", mla={"loss": 0.6})
+    assert holds("mtp", "is not above that without") and not holds("mtp", "is not above", **{"weight 0.3": {"loss": 0.6}})
+    halves = "halves: 1 shared + 5 of 23"
+    assert holds("segmentation", "does not replace", **{halves: {"loss_without_shared": 0.9}})
+    assert not holds("segmentation", "does not replace")
+    assert holds("router", "one node of four is worse", **{"1 of 4 nodes": {"loss": 0.6}})
+    assert not holds("router", "one node of four is worse")
+    assert router.STUDY.arms["softmax scores"]["model"]["scoring_func"] == "softmax" and mtp.WEIGHTS == (0.1, 0.3, 1.0)
