@@ -1,0 +1,562 @@
+# %% [markdown]
+# # 12. Opening real checkpoints
+#
+# DeepSeek-V3 is published as 163 files of together 688,574,839,360 bytes. No laptop holds it. **What exactly is in those bytes, and can you run a piece of it?**
+
+# %% [markdown]
+# You can run any single layer, and you can check every byte's place. In this notebook you read a checkpoint with nothing but `open()`, decode its BF16 and FP8 numbers by hand, account for all 684 billion
+# numbers of the release, run one layer of a 671-billion-parameter model within two gigabytes of memory, and see that `transformers`, a different program, computes the same logits from the same folder.
+#
+# No file is downloaded: where real weights would be needed, a folder with *exactly* the released names, shapes and number types takes their place. If you have the real shards, the same lines open them.
+#
+# Code used here: [`checkpoint/folder.py`](minids/checkpoint/folder.py), [`checkpoint/dtypes.py`](minids/checkpoint/dtypes.py), [`checkpoint/names.py`](minids/checkpoint/names.py),
+# [`checkpoint/streaming.py`](minids/checkpoint/streaming.py), [`checkpoint/config_json.py`](minids/checkpoint/config_json.py), [`analysis/parameters.py`](minids/analysis/parameters.py),
+# [`analysis/released_weights.py`](minids/analysis/released_weights.py), [`layers/positions.py`](minids/layers/positions.py), [`ops/rope.py`](minids/ops/rope.py).
+# Papers: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections 2.1 and 3.3; the layout of the files is described in the release's `README_WEIGHTS.md`.
+
+# %%
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import minids
+from minids import ModelConfig, check, notebook
+from minids.analysis import parameters, released_weights
+from minids.checkpoint.config_json import config_to_json
+from minids.checkpoint.dtypes import E4M3, bf16_to_float32, dequantise
+from minids.layers.positions import rotary
+from minids.ops import rope
+
+notebook.set_up()
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
+v3 = ModelConfig.preset("deepseek-v3")
+workshop = tempfile.TemporaryDirectory()  # everything below is written here, and removed at the end
+room = Path(workshop.name)
+
+# %% [markdown]
+# ## 1. A folder, read by hand
+#
+# A model trained with minids is saved as a Hugging Face folder, like the released one. Here is a tiny one:
+
+# %%
+config = ModelConfig.preset("tiny").replace(
+    vocab_size=61, hidden_size=32, num_hidden_layers=3, intermediate_size=44, moe_intermediate_size=14, q_lora_rank=20,
+    kv_lora_rank=18, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6, bos_token_id=None, eos_token_id=None,
+)  # fmt: skip
+model = minids.DeepSeekV3(config, seed=0)
+minids.save(model, room / "tiny")
+for path in sorted((room / "tiny").iterdir()):
+    print(f"{path.name:<32} {path.stat().st_size:>9,} bytes")
+
+# %% [markdown]
+# `config.json` says what the model is, `*.safetensors` hold the numbers, the index says which tensor lies in which file (the MTP module, layer 3 of this model, has a file of its own). A safetensors file is the simplest thing in the world:
+#
+# | bytes | what |
+# |---|---|
+# | 0 … 7 | length $n$ of the header, little-endian |
+# | 8 … 7 + n | the header: JSON, name → type, shape, where |
+# | from 8 + n | the numbers, nothing else |
+
+# %%
+raw = (room / "tiny" / "model.safetensors").read_bytes()
+n = int.from_bytes(raw[:8], "little")
+header = json.loads(raw[8 : 8 + n])
+print(n, "bytes of header,", len(header) - 1, "tensors; some of them:")
+for name in (
+    "model.layers.1.self_attn.kv_a_proj_with_mqa.weight",
+    "model.layers.1.mlp.gate.e_score_correction_bias",
+):
+    print(" ", name, header[name])
+
+name = "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"
+start, stop = header[name]["data_offsets"]
+by_hand = np.frombuffer(raw[8 + n + start : 8 + n + stop], np.float32).reshape(
+    header[name]["shape"]
+)  # (d_c + d_r, d)
+print("read by hand, the same as in memory:", np.array_equal(by_hand, model.parameters[name].value))
+
+# %% [markdown]
+# Matrices are `(out, in)`: one row per output. The 26 rows here are the latent's 18 followed by the rotary key's 8.
+#
+# ## 2. From the paper's symbols to the names in the file
+#
+# | paper | name in the checkpoint, below `model.layers.{l}.` | shape in V3 |
+# |---|---|---|
+# | $W^{DQ}$ | `self_attn.q_a_proj` | 1536 × 7168 |
+# | $W^{UQ}$ and $W^{QR}$ | `self_attn.q_b_proj`, per head 128 content rows, then 64 rotary ones | 24576 × 1536 |
+# | $W^{DKV}$ and $W^{KR}$ | `self_attn.kv_a_proj_with_mqa`, 512 latent rows, then 64 rotary ones | 576 × 7168 |
+# | $W^{UK}$ and $W^{UV}$ | `self_attn.kv_b_proj`, per head 128 key rows, then 128 value rows | 32768 × 512 |
+# | $W^O$ | `self_attn.o_proj` | 7168 × 16384 |
+# | $e_i$ (all of them) | `mlp.gate.weight` | 256 × 7168 |
+# | $b_i$ | `mlp.gate.e_score_correction_bias` | 256 |
+# | $W_1, W_3, W_2$ of expert $e$ | `mlp.experts.{e}.gate_proj`, `up_proj`, `down_proj` | 2048 × 7168, …, 7168 × 2048 |
+# | $M_1$ | `eh_proj`, in layer 61 | 7168 × 14336 |
+#
+# The release stores big matrices as 8-bit E4M3, each $128 \times 128$ block with one float32 scale, and the rest in BF16 (routing bias: float32). Does that add up to what the hub counts?
+
+# %%
+census = released_weights.census(v3)
+for dtype, count in census.elements.items():
+    print(f"{dtype:<8} {count:>16,} numbers")
+print(f'together {census.total:>16,}   the hub\'s "685B"')
+print(f"         {census.bytes:>16,} bytes")
+print(f"= {parameters.total(v3):,} main model + {parameters.mtp_total(v3):,} MTP module\n"
+      f"  + 2 · {v3.vocab_size * v3.hidden_size:,} copies of embedding and head + {census.scales:,} scales")  # fmt: skip
+tensors = list(parameters.parameter_shapes(v3, copies=True))
+print(
+    f"{len(tensors):,} tensors, of which layer 3 has {sum(name.startswith('model.layers.3.') for name, _ in tensors):,}"
+)
+
+# %% [markdown]
+# **The claim, checked.** To the last number: 684,531,386,000. This is more than bookkeeping: had we taken the router for FP8 or `eh_proj` for float32, the three counts would not come out. A parameter count is a *proof of types*.
+#
+# ## 3. Two ways to write a number
+#
+# BF16 is the upper half of a float32. E4M3 has one byte: a sign, four bits of exponent, three of mantissa:
+#
+# $$ x = (-1)^s \cdot 2^{e-7}\,(1 + m/8) \quad (e > 0), \qquad x = (-1)^s\cdot 2^{-6}\, m/8 \quad (e = 0) $$
+#
+# with no infinity, and NaN only for all ones. The largest value is $448 = 1.75 \cdot 2^8$.
+
+
+# %%
+def e4m3(code):
+    """The number that a byte stands for."""
+    s, e, m = code >> 7, (code >> 3) & 15, code & 7
+    if (code & 0x7F) == 0x7F:
+        return np.nan
+    return (-1.0) ** s * (2.0 ** (e - 7) * (1 + m / 8) if e else 2.0**-6 * m / 8)
+
+
+mine = np.array([e4m3(code) for code in range(256)])
+print("all 256 codes as in the package:", np.array_equal(mine, E4M3, equal_nan=True))
+positive = np.sort(mine[(mine > 0)])
+figure, (left, right) = notebook.picture(2, 1, width=9, height=2.6)
+left.plot(positive, np.zeros_like(positive), "|", color=BLUE, ms=16)
+left.set(
+    yticks=[], xlim=(-8, 460), title="All positive E4M3 numbers: 126 of them, from 0.00195 to 448"
+)
+right.semilogx(positive, np.zeros_like(positive), "|", color=BLUE, ms=16, base=2)
+right.set(yticks=[], xlabel="the same on a logarithmic axis: eight between any two powers of two")
+for axis in (left, right):
+    axis.grid(False)
+notebook.show(
+    figure,
+    "Tick marks of all positive E4M3 numbers, dense near zero, 32 apart near 448; evenly spread on a logarithmic axis",
+)
+
+for bits in (0x3F80, 0xC049, 0x7F80):
+    upper_half = np.array([bits], np.uint16)
+    value = (upper_half.astype(np.uint32) << 16).view(np.float32)  # the lower half is zero
+    print(
+        f"BF16 {bits:04X} is {value[0]:g}; the package agrees: {np.array_equal(bf16_to_float32(upper_half), value)}"
+    )
+
+# %% [markdown]
+# A weight matrix of V3 would not survive eight bits with one common scale: a single large entry would push all others into the coarse end. Hence the blocks. **The stored scale multiplies**, although the checkpoint calls it
+# `weight_scale_inv`:
+#
+# $$ W_{ij} = \mathrm{E4M3}_{ij} \cdot S_{\lfloor i/128\rfloor,\,\lfloor j/128\rfloor} $$
+#
+# `kv_a_proj_with_mqa` has 576 rows, so its scales are $\lceil 576/128\rceil \times 56 = 5 \times 56$, the last row of blocks only half full. Here is a matrix with a ragged edge:
+
+# %%
+rng = np.random.default_rng(0)
+codes = rng.integers(0, 0x7F, (200, 300), dtype=np.uint8) | (
+    rng.integers(0, 2, (200, 300), dtype=np.uint8) << 7
+)  # no NaN
+scales = 2.0 ** rng.uniform(-14, -8, (2, 3)).astype(np.float32)  # (⌈200/128⌉, ⌈300/128⌉)
+
+unpacked = mine[codes].astype(np.float32)  # (M, N) before scaling
+everywhere = np.repeat(np.repeat(scales, 128, axis=0), 128, axis=1)[
+    :200, :300
+]  # each scale over its block
+weights = unpacked * everywhere
+again = unpacked.copy()
+dequantise(again, scales, (128, 128))
+print("scaled by hand as in the package:", np.array_equal(weights, again))
+
+figure, (left, right) = notebook.picture(1, 2, width=9, height=2.6)
+left.imshow(np.log2(everywhere), cmap="viridis")
+for (i, j), scale in np.ndenumerate(scales):
+    left.text(128 * j + (64 if j < 2 else 22), 128 * i + (64 if i < 1 else 36), f"{scale:.5f}",
+              ha="center", va="center", color="white", fontsize=9)  # fmt: skip
+left.set(xticks=[0, 128, 256, 300], yticks=[0, 128, 200], title="one scale per block")
+left.grid(False)
+right.semilogy(np.abs(weights[10]) + 1e-9, ".", color=BLUE, ms=3)
+for edge in (128, 256):
+    right.axvline(edge, color="0.6")
+right.set(
+    xlabel="column j of row 10",
+    ylabel="|W|",
+    ylim=(1e-7, 10),
+    title="each block reaches to 448 times its scale",
+)
+notebook.show(
+    figure,
+    "Left: a 200 by 300 matrix in six blocks, each with its scale. Right: the entries of one row, whose level jumps at the block edges",
+)
+
+# %% [markdown]
+# ## 4. One layer of a 671B model
+#
+# Layer 3 is V3's first with experts: 11.5 billion numbers. A *file with holes* can have its exact size and form: we write the header, and real numbers for attention, router and shared expert; the routed experts' 11.3 GB are a hole,
+# which reads as zeros and occupies no disk. (If you have the real shards, put their folder in place of ours: `minids.load_layer("path/to/DeepSeek-V3", 3)` needs only the shards that hold layer 3.)
+
+# %%
+layer = 3
+prefix = f"model.layers.{layer}."
+form = []  # (name, type, shape), the small things first and the experts last
+for tensor in sorted(parameters.block_tensors(v3, moe=True), key=lambda t: ".experts." in t.name):
+    dtype = released_weights.dtype(tensor)
+    form.append((prefix + tensor.name, dtype, tensor.shape))
+    if dtype == "F8_E4M3":
+        form.append(
+            (prefix + tensor.name + "_scale_inv", "F32", released_weights.scale_shape(tensor.shape))
+        )
+
+header, offset = {}, 0
+for name, dtype, shape in sorted(
+    form, key=lambda entry: (".experts." in entry[0], released_weights.BYTES[entry[1]] == 1)
+):
+    size = int(np.prod(shape)) * released_weights.BYTES[dtype]
+    header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+    offset += size
+
+folder = room / "DeepSeek-V3"
+folder.mkdir()
+block_of_codes = (
+    rng.integers(0x18, 0x40, 1 << 20, dtype=np.uint8)
+    | (rng.integers(0, 2, 1 << 20, dtype=np.uint8) << 7)
+).tobytes()
+shard = "model-00005-of-000163.safetensors"
+with open(folder / shard, "wb") as file:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, dtype, shape in form:
+        if ".experts." in name:
+            continue
+        first, last = header[name]["data_offsets"]
+        file.seek(8 + len(text) + first)
+        if dtype == "F8_E4M3":  # random bytes, repeated: numbers between 2⁻⁴ and 2
+            file.write(
+                (block_of_codes * (-(-(last - first) // len(block_of_codes))))[: last - first]
+            )
+        elif name.endswith("_scale_inv"):
+            file.write(np.full(shape, 0.02, np.float32).tobytes())
+        elif name.endswith("gate.weight"):
+            file.write(
+                (rng.normal(0, 0.02, shape).astype(np.float32).view(np.uint32) >> 16)
+                .astype(np.uint16)
+                .tobytes()
+            )
+        elif name.endswith("norm.weight"):
+            file.write(np.full(shape, 0x3F80, np.uint16).tobytes())  # BF16 for 1
+    file.truncate(8 + len(text) + offset)  # the experts: a hole
+
+description = config_to_json(v3) | {
+    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+}
+(folder / "config.json").write_text(json.dumps(description))
+index = {"metadata": {}, "weight_map": dict.fromkeys(header, shard)}
+(folder / "model.safetensors.index.json").write_text(json.dumps(index))
+print(f"{len(header):,} tensors, {offset:,} bytes")
+
+# %%
+block = minids.load_layer(
+    folder, layer
+)  # attention, router and norms are converted now; experts stay on disk
+x = np.random.default_rng(1).normal(size=(1, 3, v3.hidden_size)).astype(np.float32)  # (B, T, d)
+y, saved = block.forward(x, rotary(v3, np.arange(3), np.float32))
+chosen = saved.ffn.routing.chosen  # (N, K)
+notebook.shapes(
+    {"T": 3, "d": 7168, "d_c": 512, "H": 128, "d_nope+d_r": 192},
+    x=x,
+    y=y,
+    c_kv=saved.attention.latent.norm.normed,
+    q=saved.attention.attention.q[:, :, 0],
+)
+for token, experts in enumerate(np.sort(chosen)):
+    print(
+        f"token {token} went to experts {experts.tolist()}, on nodes {sorted({int(e) // 32 for e in experts})}"
+    )
+
+# %%
+touched = np.unique(chosen)
+grid = np.zeros(256)
+grid[touched] = 1
+figure, axis = notebook.picture(width=8.6, height=2.2)
+axis.imshow(grid.reshape(8, 32), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+for node in range(1, 8):
+    axis.axhline(node - 0.5, color="white", lw=3)
+axis.set(
+    yticks=range(8),
+    yticklabels=[f"node {n}" for n in range(8)],
+    xticks=[0, 31],
+    xticklabels=["first expert", "last of 32"],
+)
+axis.set_title(f"{len(touched)} of 256 experts were read from disk for 3 tokens")
+axis.grid(False)
+notebook.show(
+    figure,
+    "Eight rows of 32 experts: the few that three tokens chose are dark; each token touches at most four rows",
+)
+expert_bytes = 3 * v3.hidden_size * v3.moe_intermediate_size
+print(
+    f"read: {len(touched)} · {expert_bytes / 1e6:.0f} MB of experts and 187 MB of attention, of the layer's {offset / 1e9:.1f} GB"
+)
+print(
+    "every token on at most four nodes:",
+    all(len({int(e) // 32 for e in row}) <= 4 for row in chosen),
+)
+
+# %% [markdown]
+# **What to notice.** The layer is V3's in every size: 576 numbers of latent and rotary key per token, 128 heads of 192, 8 of 256 experts on at most 4 of 8 nodes. And only what was needed was read. A whole model runs the same way, layer after layer, with
+# `minids.load_streamed(folder)` or `minids generate --checkpoint FOLDER --stream`; 16-billion-parameter folders (DeepSeek-V2-Lite, Moonlight) need less than 2 GB. The tiny model, streamed:
+
+# %%
+streamed = minids.load_streamed(room / "tiny")
+prompt = [3, 1, 4, 1, 5]
+print(
+    "same tokens, streamed and from memory:",
+    np.array_equal(minids.generate(streamed, prompt, 12), minids.generate(model, prompt, 12)),
+)
+
+# %% [markdown]
+# ## 5. The same numbers as transformers
+#
+# Two programs that were written apart and agree on random weights are hardly both wrong. To make the comparison one that anybody can repeat, the weights come from a *formula* (64-bit integer arithmetic, splitmix64), not from a generator that may change:
+
+
+# %%
+def uniform(stream, shape):
+    """Numbers in [0, 1), float64, the same on every machine."""
+    with np.errstate(over="ignore"):
+        counter = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
+        z = (counter + np.uint64(stream << 32)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(11)) * 2.0**-53).reshape(shape)
+
+
+def fill(model):
+    """Weights from the formula, one stream per name in alphabetical order."""
+    arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
+    for stream, name in enumerate(sorted(arrays), start=1):
+        u = uniform(stream, arrays[name].shape)
+        if name.endswith("norm.weight"):
+            arrays[name][...] = 0.8 + 0.4 * u
+        else:
+            arrays[name][...] = (u - 0.6) * 0.5 if name.endswith("bias") else (u - 0.5) * 0.8
+
+
+parity_config = config.replace(
+    initializer_range=0.006,
+    max_position_embeddings=512,
+    aux_loss_alpha=0.02,
+    bos_token_id=0,
+    eos_token_id=1,
+)
+exact = minids.DeepSeekV3(parity_config, seed=None, dtype=np.float64)
+fill(exact)
+tokens = (uniform(0, (2, 14)) * parity_config.vocab_size).astype(np.int64)[:, :-1]  # (B, T)
+ours = exact.logits(tokens)  # (B, T, V)
+
+# Logits that transformers 5 gave for these weights in float64: last position of the second text, first eight words.
+TRANSFORMERS = np.array([
+    -0.8556715300162623, 0.8564147298099045, -0.458425215001784, 1.9265606389608858,
+    -0.3033163878260335, 0.012592690828812758, -0.5420451413539711, -1.3853672578324185,
+])  # fmt: skip
+print("ours        ", np.round(ours[-1, -1, :8], 6))
+print("transformers", np.round(TRANSFORMERS, 6))
+print(f"largest difference below 1e-9: {np.abs(ours[-1, -1, :8] - TRANSFORMERS).max() < 1e-9}")
+
+# %% [markdown]
+# And live: save a float32 folder and let another process open it with `transformers`. Where that is not installed (`pip install torch transformers`), the numbers above stand in.
+
+# %%
+QUESTION = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, experts_implementation="eager")
+with torch.no_grad():
+    print(json.dumps(model(torch.tensor(json.loads(sys.argv[2]))).logits[-1, -1, :8].tolist()))
+"""
+
+
+def asked_of_transformers(folder, tokens):
+    """The eight logits from another process, or those above where transformers is missing."""
+    command = [sys.executable, "-c", QUESTION, str(folder), json.dumps(tokens.tolist())]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode and "ModuleNotFoundError" in answer.stderr:
+        return TRANSFORMERS
+    answer.check_returncode()
+    return np.array(json.loads(answer.stdout.strip().splitlines()[-1]))
+
+
+single = minids.DeepSeekV3(parity_config, seed=None, dtype=np.float32)
+fill(single)
+minids.save(single, room / "parity")
+theirs = asked_of_transformers(room / "parity", tokens)
+print(
+    f"our folder, opened by transformers: largest difference below 1e-4: {np.abs(theirs - ours[-1, -1, :8]).max() < 1e-4}"
+)
+
+# %% [markdown]
+# The tests of this repository do this for 27 configurations in both precisions, and compare every gradient too.
+#
+# ## 6. A trap in the layout: rotary rows
+#
+# RoPE turns *pairs* of coordinates. DeepSeek's weights put the two of a pair side by side, $(2i, 2i+1)$; other programs expect them half a head apart, $(i, i + d_r/2)$. A checkpoint for one, read by the other, gives a model that is plausible and wrong (notebook 14). Nothing is lost, though: re-order the
+# rows that produce rotary coordinates, and the two agree. For queries *and* keys the same permutation, so their dot product does not change:
+
+# %%
+d_r = 8
+positions = np.arange(5)
+cos, sin = rotary(parity_config, positions, np.float64)
+weight = rng.normal(size=(d_r, 16))  # rows that make a rotary key, interleaved
+inputs = rng.normal(size=(1, 5, 16))
+order = np.concatenate(
+    [np.arange(0, d_r, 2), np.arange(1, d_r, 2)]
+)  # half-split row i is interleaved row 2i, then 2i + 1
+
+interleaved, _ = rope.forward((inputs @ weight.T)[:, :, None], cos, sin, interleave=True)
+half_split, _ = rope.forward((inputs @ weight[order].T)[:, :, None], cos, sin, interleave=False)
+unchanged, _ = rope.forward((inputs @ weight.T)[:, :, None], cos, sin, interleave=False)
+print(
+    "rows re-ordered: the same numbers in another order:",
+    np.allclose(interleaved[..., order], half_split),
+)
+print("rows left as they are: ", np.allclose(interleaved[..., order], unchanged))
+
+# %%
+workshop.cleanup()
+
+# %% [markdown]
+# ## Exercises
+#
+# ### 1. Read a tensor with nothing but bytes
+#
+# Write `tensor_from(raw, name)` for a safetensors file in memory whose tensors are float32. (`raw` of section 1 is one.)
+
+
+# %% tags=["solution"]
+def tensor_from(raw, name):
+    """raw: the bytes of a safetensors file → the float32 array called name."""
+    # Eight bytes of length, the header, the data; offsets count from the end of the header.
+    n = int.from_bytes(raw[:8], "little")
+    entry = json.loads(raw[8 : 8 + n])[name]
+    start, stop = entry["data_offsets"]
+    return np.frombuffer(raw[8 + n + start : 8 + n + stop], np.float32).reshape(entry["shape"])
+
+
+# %% tags=["check"]
+def in_memory(raw, name):
+    """What was saved."""
+    return model.parameters[name].value
+
+
+names = ("lm_head.weight", "model.layers.2.self_attn.o_proj.weight", "model.norm.weight")
+check.ok(check.against(in_memory, tensor_from, [(raw, name) for name in names]))
+
+# %% [markdown]
+# ### 2. Undo FP8
+#
+# Write `undo_fp8(codes, scales, block)`: uint8 codes (M, N) and scales (⌈M/block⌉, ⌈N/block⌉) → float32 (M, N). Use the table `mine` of section 3, and mind the ragged edges.
+
+
+# %% tags=["solution"]
+def undo_fp8(codes, scales, block):
+    """codes (M, N) uint8, scales (⌈M/block⌉, ⌈N/block⌉) → real numbers (M, N) float32."""
+    rows, columns = codes.shape
+    spread = np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]
+    return (mine[codes] * spread).astype(np.float32)
+
+
+# %% tags=["check"]
+def by_the_package(codes, scales, block):
+    """The same by checkpoint/dtypes.py."""
+    values = E4M3[codes]
+    dequantise(values, scales, (block, block))
+    return values
+
+
+small = np.float32(2) ** rng.integers(-8, 0, (3, 3)).astype(np.float32)
+check.ok(
+    check.against(by_the_package, undo_fp8, [(codes, scales, 128), (codes[:40, :33], small, 16)])
+)
+
+# %% [markdown]
+# ### 3. From one layout to the other
+#
+# `q_b_proj` has, for every head, `d_nope` content rows and then `d_r` rotary rows. Write `to_half_split(weight, heads, d_nope, d_r)`: the same matrix with every head's rotary rows re-ordered from interleaved to half-split, content rows untouched.
+
+
+# %% tags=["solution"]
+def to_half_split(weight, heads, d_nope, d_r):
+    """weight (heads · (d_nope + d_r), in), interleaved → half-split."""
+    # View it as (heads, d_nope + d_r, in): then one index array re-orders every head.
+    by_head = weight.reshape(heads, d_nope + d_r, -1)
+    order = [*range(d_nope), *range(d_nope, d_nope + d_r, 2), *range(d_nope + 1, d_nope + d_r, 2)]
+    return by_head[:, order].reshape(weight.shape)
+
+
+# %% tags=["check"]
+def row_by_row(weight, heads, d_nope, d_r):
+    """The same, slowly."""
+    out = weight.copy()
+    for head in range(heads):
+        start = head * (d_nope + d_r) + d_nope
+        for i in range(d_r // 2):
+            out[start + i], out[start + d_r // 2 + i] = (
+                weight[start + 2 * i],
+                weight[start + 2 * i + 1],
+            )
+    return out
+
+
+check.ok(
+    check.against(
+        row_by_row,
+        to_half_split,
+        [(rng.normal(size=(3 * 14, 5)), 3, 6, 8), (rng.normal(size=(2 * 4, 3)), 2, 0, 4)],
+    )
+)
+
+# %% [markdown]
+# ### A wrong answer is noticed
+#
+# `weight_scale_inv` invites dividing, and the inverse permutation invites confusion:
+
+
+# %%
+def divides(codes, scales, block):
+    """Takes the name weight_scale_inv at its word."""
+    rows, columns = codes.shape
+    return (
+        mine[codes] / np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]
+    ).astype(np.float32)
+
+
+def to_interleaved(weight, heads, d_nope, d_r):
+    """The permutation the other way round."""
+    by_head = weight.reshape(heads, d_nope + d_r, -1)
+    pairs = [d_nope + i + half for i in range(d_r // 2) for half in (0, d_r // 2)]
+    return by_head[:, [*range(d_nope), *pairs]].reshape(weight.shape)
+
+
+notebook.caught(check.against(by_the_package, divides, codes[:40, :33], small, 16))
+notebook.caught(check.against(row_by_row, to_interleaved, rng.normal(size=(2 * 14, 5)), 2, 6, 8))
+
+# %% [markdown]
+# ## Where to read on
+#
+# - [`checkpoint/folder.py`](minids/checkpoint/folder.py) opens folders lazily and refuses damaged ones; [`checkpoint/names.py`](minids/checkpoint/names.py) is the one list of names and shapes.
+# - `minids info --checkpoint FOLDER` accounts for any folder; `minids generate --checkpoint FOLDER --stream` runs one that is larger than memory.
+# - Notebook 10 shows where FP8 comes from; notebook 13 counts what all this costs.
