@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import config_to_json, read_config
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.latest import resolved
@@ -22,6 +23,7 @@ def load(folder: str | Path, dtype=np.float32, mtp: bool = True) -> DeepSeekV3:
     ``mtp=False`` leaves the multi-token-prediction modules out. ``dtype`` is the type to compute in, whatever is stored.
     """
     path = resolved(folder)
+    verify_checksums(path)
     source = CheckpointFolder(path)
     config, notes = check_names(read_config(path), source, mtp)
     check_copies(config, source)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minids.errors import MinidsError
 from minids.layers.parameters import Array
 
 
@@ -37,8 +38,12 @@ class MetricsFile:
         self._file = path.open("ab")
 
     def write(self, line: dict) -> None:
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        text = json.dumps(line, allow_nan=False).encode() + b"\n"
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:  # half a line may be there; a resumed run cuts it off
+            raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
 
     @property
     def length(self) -> int:

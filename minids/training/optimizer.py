@@ -30,9 +30,14 @@ class AdamW:
         self.v = np.zeros_like(parameters.values)  # (P,) second moment
 
     def step(self, learning_rate: float) -> float:
-        """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping."""
+        """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
+
+        Where the norm is no number nothing is updated: the weights stay the last good ones.
+        """
         c, p = self.config, self.parameters
         norm = math.sqrt(op.adamw.squared_norm(p.grads))
+        if not math.isfinite(norm):
+            return norm
         scale = min(1.0, c.clip_norm / norm) if c.clip_norm and norm > 0 else 1.0
         self.steps_taken += 1
         matrices, vectors = p.decayed, slice(p.decayed.stop, None)

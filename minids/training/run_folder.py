@@ -4,6 +4,7 @@
       run.json            the model's and the run's configuration, the data and their hash
       metrics.jsonl       one line of numbers every few steps
       latest              the name of the newest whole checkpoint
+      lock                held by the process that trains here
       step-000400/        a Hugging Face folder: config.json, *.safetensors, tokenizer.json …
         training_state.json, optimizer.safetensors       … and what only a resumed run needs
 
@@ -19,6 +20,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from minids.checkpoint.checksums import write_checksums
 from minids.checkpoint.files import read_json, staged, sync_folder
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
@@ -32,6 +34,26 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self._lock = None  # an open file; the system lets go of it when the process ends, however it ends
+
+    def lock(self) -> RunFolder:
+        """Keep every other process from training here, until ``unlock`` or the end of this one."""
+        file = open(self.path / "lock", "a+b")  # noqa: SIM115 - stays open
+        if not _locked(file):
+            file.seek(0)
+            who = file.read(20).decode(errors="replace").strip()
+            file.close()
+            raise refuse("out", str(self.path), f"another process ({who or 'unknown'}) trains here; wait for it, or stop it")
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        self._lock = file
+        return self
+
+    def unlock(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
 
     @staticmethod
     def refuse_taken(path: str | Path) -> None:
@@ -41,7 +63,7 @@ class RunFolder:
             raise refuse("out", str(path), "holds a run already; continue it with --resume, or choose another folder")
         if path.exists() and not path.is_dir():
             raise refuse("out", str(path), "is a file; choose a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
             raise refuse("out", str(path), "is not empty; choose a new folder")
 
     @classmethod
@@ -56,7 +78,7 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise refuse("out", str(path), f"cannot be written to ({error.strerror}); choose another folder") from None
-        return cls(path)
+        return cls(path).lock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -66,9 +88,10 @@ class RunFolder:
             raise refuse("out", str(path), "there is no run to resume; leave --resume out to start one")
         if not os.access(path, os.W_OK):
             raise refuse("out", str(path), "cannot be written to; a run cannot be continued there")
+        folder = cls(path).lock()
         for left in path.glob(".step-*"):  # a checkpoint that was being written when the last process ended
             shutil.rmtree(left)
-        return cls(path)
+        return folder
 
     def write_description(self, description: dict) -> None:
         """``run.json``: what the run was asked to do."""
@@ -85,6 +108,7 @@ class RunFolder:
         try:
             unfinished.mkdir()
             write(unfinished)
+            write_checksums(unfinished)
             sync_folder(unfinished)
             if final.exists():  # a resumed run passes a step again
                 shutil.rmtree(final)
@@ -115,3 +139,20 @@ class RunFolder:
             with files.create(path) as file:
                 file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
             files.publish()
+
+
+def _locked(file) -> bool:
+    """Whether this process got the file for itself."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(1 << 20)  # a byte behind the text, which others may go on reading
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

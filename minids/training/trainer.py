@@ -25,18 +25,20 @@ from minids.backend import compiling
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
-from minids.config import ModelConfig, TrainConfig
+from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3, Losses
 from minids.training.batches import Batches, TokenStream
 from minids.training.corpus import Corpus, Document, load_corpus
+from minids.training.diagnosis import exploded, where_it_began
 from minids.training.evaluate import validation
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import AdamW
 from minids.training.routing_trace import Recorder, path_of
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
+from minids.training.surroundings import differences, other_threads, surroundings
 from minids.training.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 from minids.training.workers import Workers, useful_workers, weighted
 
@@ -91,6 +93,24 @@ class Trainer:
             )
         RunFolder.refuse_taken(out)
         corpus = load_corpus(data)
+        trainer = cls._fresh(corpus, model_config, train, say)
+        trainer.folder = folder = RunFolder.create(out)
+        folder.write_description(
+            {
+                "preset": preset,
+                "data": list(data),
+                "corpus": {"name": corpus.name, "sha256": corpus.sha256},
+                "model": dataclasses.asdict(trainer.model.config),
+                "train": dataclasses.asdict(trainer.train),
+                "surroundings": surroundings(),
+            }
+        )
+        trainer.metrics = MetricsFile(folder.metrics)
+        return trainer
+
+    @classmethod
+    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Trainer:
+        """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
         tokenizer = byte_tokenizer()
         if train.tokenizer == "bpe":
             tokenizer = train_bpe([d.text for d in corpus.split(train.validation_share)[0].documents], train.bpe_vocab_size)
@@ -100,45 +120,55 @@ class Trainer:
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config, rng)
         train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
-        trainer = cls(corpus, tokenizer, model, train, rng, say)
-        trainer.folder = folder = RunFolder.create(out)
-        folder.write_description(
-            {
-                "preset": preset,
-                "data": list(data),
-                "corpus": {"name": corpus.name, "sha256": corpus.sha256},
-                "model": dataclasses.asdict(model_config),
-                "train": dataclasses.asdict(train),
-            }
-        )
-        trainer.metrics = MetricsFile(folder.metrics)
-        return trainer
+        return cls(corpus, tokenizer, model, train, rng, say)
 
     @classmethod
     def resume(cls, out: str | Path, asked: dict | None = None, say: Say = print) -> Trainer:
         """The run in the folder ``out``, from its newest checkpoint.
 
         ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
-        what the run began with.
+        what the run began with; only ``workers`` may differ, and what that means is said, as it is of another backend.
         """
         folder = RunFolder.open(out)
         described = folder.description()
-        for name, value in (asked or {}).items():
+        try:
+            return cls._resumed(folder, described, dict(asked or {}), say)
+        except BaseException:
+            folder.unlock()
+            raise
+
+    @classmethod
+    def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Trainer:
+        try:
+            train, model_config = TrainConfig(**described["train"]), _model_config(described["model"])
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
-            if known.get(name) != value:
-                raise refuse(name, value, f"the run in {out} has {known.get(name)!r}; resume it as it is, or start another")
-        checkpoint = latest_checkpoint(folder.path)
-        if checkpoint is None:
-            raise refuse("out", str(out), "this run was stopped before its first checkpoint; delete the folder and start again")
+            sha256 = described["corpus"]["sha256"]
+        except (KeyError, TypeError) as error:
+            raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
+        if workers := asked.pop("workers", 0):
+            if workers != train.workers:
+                say(other_threads(train.workers, workers))
+            train = train.replace(workers=workers)
+        for name, value in asked.items():
+            if name not in known or known[name] != value:
+                raise refuse(
+                    name, value, f"the run in {folder.path} has {known.get(name)!r}; resume it as it is, or start another"
+                )
+        for line in differences(described.get("surroundings", {})):
+            say(line)
         corpus = load_corpus(described["data"])
-        if corpus.sha256 != described["corpus"]["sha256"]:
+        if corpus.sha256 != sha256:
             raise refuse(
                 "data",
                 described["data"],
                 "the text is not what this run began with (other files, or another Python for the built-in corpus); "
                 "give it back its text, or start another run",
             )
-        train = TrainConfig(**described["train"])
+        checkpoint = latest_checkpoint(folder.path)
+        if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
+            trainer = cls._fresh(corpus, model_config, train, say)
+            trainer.folder, trainer.metrics = folder, MetricsFile(folder.metrics)
+            return trainer
         model = load(checkpoint)
         state = RunFolder.read_state(checkpoint)
         rng = np.random.default_rng(train.seed)
@@ -153,6 +183,13 @@ class Trainer:
 
     def run(self) -> Path:
         """Train to the end (or to Ctrl-C), and return the newest checkpoint's folder."""
+        try:
+            return self._run()
+        finally:
+            self.metrics.close()
+            self.folder.unlock()
+
+    def _run(self) -> Path:
         train = self.train
         if compiling():
             self.say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
@@ -167,7 +204,6 @@ class Trainer:
                 took = time.perf_counter() - began
                 self.seconds += took
                 self.step += 1
-                self._check_finite(losses, norm)
                 self._report(bar, losses, norm, now, took)
                 last = self.step == train.steps
                 if last or self.step % train.eval_every == 0:
@@ -176,7 +212,6 @@ class Trainer:
                     self.show_samples(f"after {self.step} steps")
                 if last or self.step % train.save_every == 0 or self._stop:
                     checkpoint = self.save()
-        self.metrics.close()
         if self._stop and self.step < train.steps:
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
             return checkpoint
@@ -187,19 +222,21 @@ class Trainer:
         """One optimizer step over ``gradient_accumulation_steps`` micro-batches → mean losses, gradient norm."""
         parts = self.train.gradient_accumulation_steps
         self.model.parameters.zero_grads()
-        all_losses, read = [], []
+        all_losses, seen, domains = [], [], []
         traced = bool(self.train.trace_every) and self.step % self.train.trace_every == 0
         with Recorder(self.workers.models) if traced else nullcontext() as recorder:
             for _ in range(parts):
                 tokens, targets = self.batches.next()
+                seen.append((tokens, targets))
                 all_losses.append(self.workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
                 if traced:
-                    read.append((tokens, self.batches.domain()))
+                    domains.append(self.batches.domain())
         if traced:
-            tokens, domain = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
+            tokens, domain = np.concatenate([tokens for tokens, _ in seen]), np.concatenate(domains)
             recorder.trace(tokens, self.step, self.stream.domains, domain).save(path_of(self.folder.path, self.step))
         norm = self.optimizer.step(now.learning_rate)
         losses = weighted(all_losses, [1 / parts] * parts)
+        self._check_sane(losses, norm, seen)
         # Once per optimizer step, from the loads of the whole global batch, and after the step: see ops/bias_update.py.
         self.model.update_biases(losses.counts, now.bias_update_speed)
         return losses, norm
@@ -274,14 +311,15 @@ class Trainer:
         quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
         return tqdm(total=self.train.steps, initial=self.step, disable=quiet, unit="step", dynamic_ncols=True)
 
-    def _check_finite(self, losses: Losses, norm: float) -> None:
-        if math.isfinite(losses.total) and math.isfinite(norm):
+    def _check_sane(self, losses: Losses, norm: float, batches: list) -> None:
+        """Stop where the numbers are none any more, before they reach a weight."""
+        finite = math.isfinite(losses.total) and math.isfinite(norm)
+        if finite and not exploded(losses.main, self.model.config.vocab_size):
             return
         good = latest_checkpoint(self.folder.path)
-        bad = next((p.name for p in self.model.parameters if not np.isfinite(p.grad).all()), "none")
+        where = f"it began here: {where_it_began(self.model, batches)}" if not finite else "the loss exploded"
         raise MinidsError(
-            f"step {self.step}: loss = {losses.total}, gradient norm = {norm}; "
-            f"the first parameter with a bad gradient is {bad}. "
+            f"step {self.step + 1}: loss = {losses.total:.4g}, gradient norm = {norm:.4g}; {where}. "
             f"Try a lower learning_rate than {self.train.learning_rate:g}. "
             + (f"Last good checkpoint: {good}" if good else "There is no checkpoint yet")
         )
@@ -289,6 +327,12 @@ class Trainer:
     def _ask_to_stop(self) -> None:
         self._stop = True
         self.say("\nStopping after this step …")
+
+
+def _model_config(fields: dict) -> ModelConfig:
+    """The configuration that run.json describes."""
+    yarn = fields.get("rope_scaling")
+    return ModelConfig(**{**fields, "rope_scaling": Yarn(**yarn) if yarn else None})
 
 
 class _Interrupt:

@@ -31,7 +31,7 @@ def test_a_failure_while_writing_leaves_the_last_good_checkpoint(tmp_path):
     with pytest.raises(MinidsError, match="No space left"):
         run.write_checkpoint(2, half)
     assert (latest_checkpoint(run.path) / "weights").read_text() == "good"
-    assert sorted(p.name for p in run.path.iterdir()) == ["latest", "run.json", "step-000001"]
+    assert sorted(p.name for p in run.path.iterdir()) == ["latest", "lock", "run.json", "step-000001"]
 
 
 def test_a_kill_while_writing_is_cleaned_up_by_the_next_session(tmp_path):
@@ -46,6 +46,7 @@ def test_a_kill_while_writing_is_cleaned_up_by_the_next_session(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.write_checkpoint(2, killed)
     assert (run.path / ".step-000002").exists()
+    run.unlock()  # as the end of a process does
     again = RunFolder.open(run.path)
     assert not (run.path / ".step-000002").exists()
     assert (latest_checkpoint(again.path) / "weights").read_text() == "good"

@@ -230,8 +230,74 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_parameter(tmp
             return stop_at(now)
 
     trainer.train_step = train_step
-    with pytest.raises(MinidsError, match=r"step 6: loss = nan.*Last good checkpoint: .*step-000004"):
+    said = r"step 6: loss = nan.*began here: the weight model.embed_tokens.weight.*Last good checkpoint: .*step-000004"
+    with pytest.raises(MinidsError, match=said):
         trainer.run()
+
+
+def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path, text):
+    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
+    step = trainer.optimizer.step
+
+    def spoilt(rate):
+        if trainer.step == 5:
+            trainer.model.parameters["lm_head.weight"].grad[0, 0] = np.inf
+        return step(rate)
+
+    trainer.optimizer.step = spoilt
+    with pytest.raises(MinidsError, match=r"step 6: .*the gradient of lm_head.weight is not finite"):
+        trainer.run()
+    assert np.isfinite(trainer.model.parameters.values).all()
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    take = trainer.workers.forward_backward
+    trainer.workers.forward_backward = lambda *args: take(*args)._replace(main=20.0)
+    with pytest.raises(MinidsError, match=r"step 1: .*the loss exploded.*lower learning_rate than 0.01.*no checkpoint yet"):
+        trainer.run()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again_and_is_the_same(tmp_path, text):
+    start(tmp_path / "whole", text).run()
+    trainer = start(tmp_path / "early", text)
+    trainer.metrics.write({"step": 0, "note": "written before the end came"})
+    trainer.folder.unlock()
+    Trainer.resume(tmp_path / "early", say=quiet).run()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "early")
+
+
+def test_another_backend_and_other_threads_are_said_and_what_it_means(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    stop_after(trainer, 4)
+    trainer.run()
+    said = []
+    with minids.use_backend("numpy"):
+        again = Trainer.resume(tmp_path / "run", {"workers": 1}, said.append)
+        again.run()
+    assert any(line.startswith("workers was 2, is 1: ") and "not to the bit" in line for line in said)
+    assert any(line.startswith("backend was numba, is numpy: ") and "not to the bit" in line for line in said)
+    assert again.step == RUN.steps
+
+
+def test_a_second_process_is_refused_while_the_first_trains(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    with pytest.raises(MinidsError, match=r"out = .*another process \(\d+\) trains here"):
+        Trainer.resume(tmp_path / "run", say=quiet)
+    trainer.run()
+    Trainer.resume(tmp_path / "run", say=quiet)  # the first has ended
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_there(tmp_path, text):
+    start(tmp_path / "run", text).run()
+    weights = tmp_path / "run" / "step-000012" / "model.safetensors"
+    weights = weights if weights.exists() else next((tmp_path / "run" / "step-000012").glob("model*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(MinidsError, match="is not what was written"):
+        minids.load(tmp_path / "run")
+    minids.load(tmp_path / "run" / "step-000008")
 
 
 def test_nothing_is_left_behind_when_a_run_cannot_begin(tmp_path, text):

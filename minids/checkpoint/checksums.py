@@ -1,0 +1,49 @@
+"""A list of what every file of a checkpoint held when it was written, so that a damaged one is never taken for a model.
+
+``checksums.json`` maps file names to SHA-256. A run's checkpoints have one; folders from elsewhere need none. A disk that
+flips a bit in a weight gives another number and no error: only a hash can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from minids.checkpoint.files import inside, read_json, staged
+from minids.errors import MinidsError
+
+NAME = "checksums.json"
+_LARGEST = 1 << 20  # bytes
+
+
+def write_checksums(folder: Path) -> None:
+    """List every file that ``folder`` holds now."""
+    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != NAME}
+    with staged() as files:
+        with files.create(folder / NAME) as file:
+            file.write(json.dumps(sums, indent=2).encode() + b"\n")
+        files.publish()
+
+
+def verify_checksums(folder: Path) -> None:
+    """Refuse a folder whose files are not what its list says; a folder without a list passes."""
+    if not (folder / NAME).exists():
+        return
+    for name, expected in read_json(folder / NAME, _LARGEST).items():
+        path = inside(folder, name, str(folder / NAME))
+        if not path.is_file():
+            raise MinidsError(f"{path}: is missing; {NAME} lists it")
+        if _sha256(path) != expected:
+            raise MinidsError(
+                f"{path}: is not what was written: damaged, or edited by hand. Use another checkpoint; "
+                f"or delete {NAME} if the change is yours"
+            )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MinidsError(f"{path}: cannot be read: {error.strerror}") from None
