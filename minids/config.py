@@ -278,6 +278,10 @@ class TrainConfig:
     """T: tokens per sequence."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw as DeepSeek-V3, or muon as Moonlight and Kimi-K2 (then AdamW for embedding, head and vectors only)."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the averaged gradient."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup_steps: int = 50
@@ -295,7 +299,7 @@ class TrainConfig:
     mtp_late_factor: float = 1.0 / 3.0
     """λ is multiplied by this once the decay begins (V3: 0.3, then 0.1)."""
     weight_decay: float = 0.1
-    """AdamW's decoupled decay; matrices only, never norm gains, biases or the routing bias."""
+    """Decoupled decay of either optimizer; matrices only, never norm gains, biases or the routing bias."""
     beta1: float = 0.9
     """AdamW's decay of the first moment."""
     beta2: float = 0.95
@@ -346,9 +350,11 @@ class TrainConfig:
             _finite(self, name, above=0.0)
         for name in ("decay_to", "final_to", "mtp_late_factor", "weight_decay", "clip_norm"):
             _finite(self, name, at_least=0.0)
-        for name in ("beta1", "beta2", "validation_share", "constant_until", "decay_until", "final_from"):
+        for name in ("beta1", "beta2", "muon_momentum", "validation_share", "constant_until", "decay_until", "final_from"):
             _finite(self, name, at_least=0.0)
-            if getattr(self, name) > 1 or (name in ("beta1", "beta2", "validation_share") and getattr(self, name) == 1):
+            if getattr(self, name) > 1 or (
+                name in ("beta1", "beta2", "muon_momentum", "validation_share") and getattr(self, name) == 1
+            ):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if not self.constant_until <= self.decay_until <= self.final_from:
             raise refuse("decay_until", self.decay_until, "must lie between constant_until and final_from")

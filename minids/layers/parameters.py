@@ -12,14 +12,15 @@ Array = np.ndarray
 
 
 class Parameter:
-    """One named array. ``value`` and ``grad`` are views, None until ``Parameters.allocate``."""
+    """One named array. ``value`` and ``grad`` are views of the flat arrays at ``place``, None until ``Parameters.allocate``."""
 
-    __slots__ = ("grad", "init", "name", "shape", "value")
+    __slots__ = ("grad", "init", "name", "place", "shape", "value")
 
     def __init__(self, name: str, shape: tuple[int, ...], init: str):
         self.name, self.shape, self.init = name, shape, init
         self.value: Array | None = None
         self.grad: Array | None = None
+        self.place: slice | None = None
 
     @property
     def size(self) -> int:
@@ -33,7 +34,7 @@ class Parameters:
     """The parameters of a model, by name.
 
     Layers ``add`` what they need while the model is built, which allocates nothing; ``allocate`` then lays everything out,
-    matrices first, so that the part with weight decay is one slice. Buffers (the routing bias) are float32, have no gradient
+    matrices first, so that the part with weight decay is contiguous. Buffers (the routing bias) are float32, have no gradient
     and stay outside the flat arrays: the optimizer never sees them.
     """
 
@@ -42,7 +43,6 @@ class Parameters:
         self.buffers: dict[str, Array] = {}
         self.values: Array | None = None  # (P,)
         self.grads: Array | None = None  # (P,)
-        self.decayed = slice(0, 0)  # of the flat arrays: the matrices
 
     def add(self, name: str, shape: tuple[int, ...], init: str = "normal") -> Parameter:
         """Declare a parameter; ``init`` is "normal", "ones" or "zeros"."""
@@ -64,10 +64,9 @@ class Parameters:
         start = 0
         for p in ordered:
             stop = start + p.size
-            p.value = self.values[start:stop].reshape(p.shape)
-            p.grad = self.grads[start:stop].reshape(p.shape)
-            if len(p.shape) >= 2:
-                self.decayed = slice(0, stop)
+            p.place = slice(start, stop)
+            p.value = self.values[p.place].reshape(p.shape)
+            p.grad = self.grads[p.place].reshape(p.shape)
             start = stop
 
     def initialise(self, rng: np.random.Generator, std: float) -> None:

@@ -1,4 +1,6 @@
-"""AdamW with gradient clipping, over the flat arrays (DeepSeek-V3 section 4.2: β = 0.9, 0.95, decay 0.1, clip norm 1.0).
+"""AdamW with gradient clipping, as DeepSeek-V3 uses it; and Muon, as its relatives Moonlight and Kimi-K2 do.
+
+AdamW (section 4.2: β = 0.9, 0.95, decay 0.1, clip norm 1.0), over the flat arrays:
 
     m ← β₁ m + (1 − β₁) g                 m̂ = m / (1 − β₁ᵗ)
     v ← β₂ v + (1 − β₂) g²                v̂ = v / (1 − β₂ᵗ)
@@ -7,55 +9,73 @@
 Loshchilov & Hutter 2019, algorithm 2. Before that, the gradient of *all* parameters is scaled to norm 1 where it is longer.
 Norm gains and biases are not decayed: pulling a gain towards 0 would shrink the signal, not simplify the map. The
 balancing bias of the routers is no parameter and is never seen here.
+
+Muon (``ops/muon.py``) takes the matrices between hidden spaces, routers and every single expert among them, and leaves
+embedding, head and vectors to AdamW, with one learning rate for both.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from minids.backend import op
 from minids.config import TrainConfig
-from minids.layers.parameters import Array, Parameters
+from minids.layers.parameters import Array, Parameter, Parameters
+
+
+class Run(NamedTuple):
+    """Neighbouring parameters that AdamW treats alike."""
+
+    place: slice  # in the flat arrays of all parameters
+    second: slice  # in ``AdamW.v``
+    decayed: bool
 
 
 class AdamW:
-    """Moments of all parameters, and one step at a time."""
+    """Moments of the parameters, and one step at a time."""
 
-    def __init__(self, parameters: Parameters, config: TrainConfig):
+    def __init__(self, parameters: Parameters, config: TrainConfig, takes: Callable[[Parameter], bool] = lambda p: True):
+        """``takes``: whether a parameter is AdamW's."""
         self.parameters, self.config = parameters, config
         self.steps_taken = 0
+        self.runs = _runs([p for p in parameters if takes(p)])
         self.m = np.zeros_like(parameters.values)  # (P,) first moment
-        self.v = np.zeros_like(parameters.values)  # (P,) second moment
+        self.v = np.zeros(self.runs[-1].second.stop if self.runs else 0, self.m.dtype)  # second moment of what AdamW takes
 
     def step(self, learning_rate: float) -> float:
         """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
 
         Where the norm is no number nothing is updated: the weights stay the last good ones.
         """
-        c, p = self.config, self.parameters
-        norm = math.sqrt(op.adamw.squared_norm(p.grads))
+        clip = self.config.clip_norm
+        norm = math.sqrt(op.adamw.squared_norm(self.parameters.grads))
         if not math.isfinite(norm):
             return norm
-        scale = min(1.0, c.clip_norm / norm) if c.clip_norm and norm > 0 else 1.0
+        scale = min(1.0, clip / norm) if clip and norm > 0 else 1.0
         self.steps_taken += 1
-        matrices, vectors = p.decayed, slice(p.decayed.stop, None)
-        for part, decay in ((matrices, c.weight_decay), (vectors, 0.0)):
+        self._update(learning_rate, scale)
+        return norm
+
+    def _update(self, learning_rate: float, scale: float) -> None:
+        c, p = self.config, self.parameters
+        for place, second, decayed in self.runs:
             op.adamw.update(
-                p.values[part],
-                p.grads[part],
-                self.m[part],
-                self.v[part],
+                p.values[place],
+                p.grads[place],
+                self.m[place],
+                self.v[second],
                 learning_rate,
                 c.beta1,
                 c.beta2,
                 c.adam_eps,
-                decay,
+                c.weight_decay if decayed else 0.0,
                 self.steps_taken,
                 scale,
             )
-        return norm
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs, besides the values themselves."""
@@ -64,3 +84,47 @@ class AdamW:
     def restore(self, state: dict[str, Array]) -> None:
         self.m[...], self.v[...] = state["m"], state["v"]
         self.steps_taken = int(state["steps_taken"])
+
+
+class Muon(AdamW):
+    """Muon for the matrices between hidden spaces, AdamW for the rest. ``m`` holds Muon's momentum and AdamW's first moment."""
+
+    def __init__(self, parameters: Parameters, config: TrainConfig):
+        super().__init__(parameters, config, takes=lambda p: not is_hidden_matrix(p))
+        self.groups: dict[tuple[int, int], list[Parameter]] = {}  # by (out, in)
+        for p in filter(is_hidden_matrix, parameters):
+            self.groups.setdefault(p.shape[-2:], []).append(p)
+
+    def _update(self, learning_rate: float, scale: float) -> None:
+        super()._update(learning_rate, scale)
+        c = self.config
+        for group in self.groups.values():
+            values, grads = [p.value for p in group], [p.grad for p in group]
+            momenta = [self.m[p.place].reshape(p.shape) for p in group]
+            op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale)
+
+
+def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
+    """The one that ``config.optimizer`` names."""
+    return {"adamw": AdamW, "muon": Muon}[config.optimizer](parameters, config)
+
+
+def is_hidden_matrix(p: Parameter) -> bool:
+    """Whether Muon takes a parameter: all matrices but embedding and head, as in Moonlight."""
+    return len(p.shape) >= 2 and p.name not in ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def _runs(parameters: list[Parameter]) -> list[Run]:
+    """AdamW's parameters as few slices: it is one pass over contiguous memory where it can be."""
+    runs: list[Run] = []
+    at = 0
+    for p in sorted(parameters, key=lambda p: p.place.start):
+        decayed = len(p.shape) >= 2
+        if runs and runs[-1].place.stop == p.place.start and runs[-1].decayed == decayed:
+            last = runs.pop()
+            place, second = slice(last.place.start, p.place.stop), slice(last.second.start, at + p.size)
+        else:
+            place, second = p.place, slice(at, at + p.size)
+        runs.append(Run(place, second, decayed))
+        at += p.size
+    return runs

@@ -34,7 +34,7 @@ from minids.training.corpus import Corpus, Document, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
 from minids.training.evaluate import validation
 from minids.training.metrics import MetricsFile, max_violation
-from minids.training.optimizer import AdamW
+from minids.training.optimizer import optimizer
 from minids.training.routing_trace import Recorder, path_of
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
@@ -65,7 +65,7 @@ class Trainer:
             domain: TokenStream.encode(sorted(held_out.of(domain), key=_by_content), tokenizer) for domain in held_out.domains
         }
         self.prompts = {domain: held_out_prompt(held_out, domain) for domain in held_out.domains}
-        self.optimizer = AdamW(model.parameters, train)
+        self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
         self.batches = Batches(self.stream, train.batch_size, train.context_length, rng)
         self.step = 0  # steps finished

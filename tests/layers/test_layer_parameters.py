@@ -32,12 +32,15 @@ def test_every_parameter_is_a_view_and_none_overlap():
     assert (parameters.values != 0).all() and (parameters.grads != 0).all(), "part of the flat array belongs to nobody"
 
 
-def test_the_decayed_slice_holds_the_matrices_and_nothing_else():
+def test_matrices_come_first_and_every_place_is_the_views_own():
     parameters = some()
     for p in parameters:
         p.value[...] = 1 if p.value.ndim >= 2 else -1
-    assert (parameters.values[parameters.decayed] == 1).all()
-    assert parameters.decayed.stop == (parameters.values == 1).sum()
+    matrices = int((parameters.values == 1).sum())
+    assert (parameters.values[:matrices] == 1).all(), "a vector lies among the matrices"
+    for number, p in enumerate(parameters):
+        p.value[...] = number
+        assert (parameters.values[p.place] == number).all() and p.place.stop - p.place.start == p.size, p.name
 
 
 def test_initial_values():

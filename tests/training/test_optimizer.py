@@ -1,4 +1,4 @@
-"""AdamW against the algorithm written out for one number at a time; what is decayed, clipped and left alone."""
+"""AdamW against the algorithm written out for one number at a time; what is decayed, clipped and left alone; who gets Muon."""
 
 import math
 
@@ -8,7 +8,8 @@ from support import TINY, assert_close, build
 
 from minids.config import TrainConfig
 from minids.layers.parameters import Parameters
-from minids.training.optimizer import AdamW
+from minids.ops import muon
+from minids.training.optimizer import AdamW, Muon, optimizer
 
 
 def some_parameters():
@@ -63,25 +64,60 @@ def test_the_routing_bias_is_out_of_reach():
     assert before and all(np.array_equal(before[name], bias) for name, bias in model.parameters.buffers.items())
 
 
-def test_every_matrix_and_no_vector_lies_in_the_decayed_part():
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_every_matrix_and_no_vector_decays(kind):
     parameters = build(TINY).parameters
-    decayed = np.zeros(parameters.values.size, bool)
-    decayed[parameters.decayed] = True
-    parameters.grads[...] = decayed
+    before = parameters.values.copy()
+    kind(parameters, TrainConfig(weight_decay=0.5, clip_norm=0.0)).step(0.1)  # the gradient is 0: decay is all that happens
     for p in parameters:
-        assert (p.grad == (len(p.shape) >= 2)).all(), p.name
+        factor = 0.95 if len(p.shape) >= 2 else 1.0
+        assert_close(p.value, before[p.place].reshape(p.shape) * factor, 1e-12, p.name)
 
 
-def test_restoring_the_state_continues_exactly():
-    grads = np.random.default_rng(3).normal(size=(4, 17))
+def test_neighbours_are_updated_in_one_pass():
+    assert [(run.place.stop, run.decayed) for run in AdamW(some_parameters(), TrainConfig()).runs] == [(12, True), (17, False)]
+
+
+def test_the_configuration_names_the_optimizer_and_adamw_is_the_default():
+    assert type(optimizer(some_parameters(), TrainConfig())) is AdamW
+    assert type(optimizer(some_parameters(), TrainConfig(optimizer="muon"))) is Muon
+
+
+def test_muon_leaves_embedding_head_and_vectors_to_adamw():
+    """Two steps of a whole model by Muon: every parameter is where its own rule puts it."""
+    config = TrainConfig(clip_norm=0.0)
+    models = [build(TINY) for _ in range(2)]
+    ours, plain = (model.parameters for model in models)
+    by_muon, by_adamw = Muon(ours, config), AdamW(plain, config)
+    grads = np.random.default_rng(4).normal(size=(2, ours.values.size))
+    want = {p.name: p.value.copy() for p in ours}
+    momenta = {p.name: np.zeros(p.shape) for p in ours}
+    for g in grads:
+        ours.grads[...] = plain.grads[...] = g
+        by_muon.step(0.05)
+        by_adamw.step(0.05)
+        for p in ours:
+            muon.update([want[p.name]], [p.grad], [momenta[p.name]], 0.05, 0.95, 0.1)
+    left = 0
+    for p in ours:
+        adamw = len(p.shape) < 2 or p.name in ("model.embed_tokens.weight", "lm_head.weight")
+        left += adamw
+        assert_close(p.value, plain[p.name].value if adamw else want[p.name], 1e-10, p.name)
+    assert left > 2 and by_muon.v.size < by_adamw.v.size, "second moments are kept for what Muon takes"
+
+
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_restoring_the_state_continues_exactly(kind):
+    parameters = build(TINY, dtype=np.float32).parameters
+    grads = np.random.default_rng(3).normal(size=(4, parameters.values.size)).astype(np.float32)
     results = []
     for interrupted in (False, True):
-        parameters = some_parameters()
-        optimizer = AdamW(parameters, TrainConfig())
+        parameters = build(TINY, dtype=np.float32).parameters
+        optimizer = kind(parameters, TrainConfig())
         for step, g in enumerate(grads):
             if interrupted and step == 2:
                 state = {name: array.copy() for name, array in optimizer.state().items()}
-                optimizer = AdamW(parameters, TrainConfig())
+                optimizer = kind(parameters, TrainConfig())
                 optimizer.restore(state)
             parameters.grads[...] = g
             optimizer.step(0.1)

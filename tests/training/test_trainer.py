@@ -88,11 +88,12 @@ def test_another_seed_gives_another_run(tmp_path, text):
     assert lines(tmp_path / "a") != lines(tmp_path / "b")
 
 
-@pytest.mark.parametrize("step", [1, 5, 8, 11])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, text, step):
-    start(tmp_path / "whole", text).run()
+@pytest.mark.parametrize(("step", "optimizer"), [(1, "adamw"), (5, "adamw"), (8, "adamw"), (11, "adamw"), (5, "muon")])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, text, step, optimizer):
+    run = RUN.replace(optimizer=optimizer)
+    start(tmp_path / "whole", text, run=run).run()
     said = []
-    trainer = start(tmp_path / "parts", text, say=said.append)
+    trainer = start(tmp_path / "parts", text, run=run, say=said.append)
     stop_after(trainer, step)
     trainer.run()
     assert "--resume" in said[-1]

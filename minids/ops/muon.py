@@ -1,0 +1,109 @@
+"""Muon: a matrix is moved by the *orthogonal* matrix nearest to its averaged gradient, every direction by the same length.
+
+With ĝ = scale · g the clipped gradient of a matrix W (out, in) and μ the momentum:
+
+    m ← μ m + (1 − μ) ĝ
+    u = μ m + (1 − μ) ĝ                                    Nesterov: where m will be after one more such gradient
+    O = polar(u) = U Vᵀ   for   u = U S Vᵀ                  all singular values become 1
+    W ← W − lr ( 0.2 √max(out, in) · O + λ W )
+
+Jordan et al. 2024 (the optimizer), Liu et al. 2025 ("Muon is Scalable for LLM Training": Moonlight; the factor and the decay).
+Kimi-K2 was trained this way too. DeepSeek-V3 itself uses AdamW (``ops/adamw.py``), which stays the default.
+
+**Why.** Among all ΔW that lengthen no input by more than η (spectral norm ‖ΔW‖₂ ≤ η), the linearised loss ⟨g, ΔW⟩ is lowest at
+−η U Vᵀ: ⟨g, ΔW⟩ ≥ −η Σ σ_i(g), and −η U Vᵀ attains it. (Adam's step is the same idea with the largest entry in the place of the
+norm.) A gradient has few large singular values and many small ones; in U Vᵀ the small ones, rare in the data, have as much say
+as the large.
+
+**Polar factor without an SVD.** An odd polynomial of a matrix acts on its singular values alone: X = U S Vᵀ gives
+X (XᵀX)ᵏ = U S²ᵏ⁺¹ Vᵀ. So
+
+    X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X          σ ← p(σ) = a σ + b σ³ + c σ⁵ for every singular value at once
+
+needs products only. X begins as u / ‖u‖_F, so that σ ∈ [0, 1]. The classic choice (Newton–Schulz: 15/8, −10/8, 3/8) has p(1)
+= 1 and p'(1) = p''(1) = 0 and converges to 1, but it leaves 0 slowly, by p'(0) = 15/8 a round: σ = 0.003 needs ten rounds.
+Muon's a = 3.4445, b = −4.7750, c = 2.0315 are found so that a is large and yet nothing escapes: p maps [0, 1.2024] into
+itself, and [0.6818, 1.2024] too, so that σ stays within once it is there. The price is p(1) = 0.70: values end in a band
+around 1 and never settle. After the five rounds used here
+
+    every σ ≥ 0.003 ‖u‖_F ends in [0.68, 1.21]              (smaller ones at about 3.4445⁵ σ ≈ 485 σ, at most 1.21)
+
+and training does not notice the difference from 1. X Xᵀ is taken on the smaller side: a tall matrix is transposed first.
+
+**The factor.** O (out, in) of full rank has min(out, in) singular values of 1, hence ‖O‖_F² = min(out, in), and the root mean
+square of its out · in entries is 1 / √max(out, in): a wide layer would move less per entry than a small one. Times
+0.2 √max(out, in) every entry moves by 0.2 lr RMS, which is what AdamW's m̂/√v̂ comes to in practice: AdamW's learning rates and
+weight decay carry over (Liu et al., section 2.2).
+
+**Which matrices.** A map between two hidden spaces, of one expert by itself: leading axes are looped over by BLAS and never
+mixed, since E experts of (out, in) are E maps and no map of (E · out, in). Embedding and head, whose rows are tokens, and all
+vectors stay with AdamW.
+
+Nothing to differentiate here, hence no forward and backward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Array = np.ndarray
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c
+ROUNDS = 5
+BAND = (0.68, 1.21)
+"""Where singular values end that were at least ``SMALLEST`` of the matrix's Frobenius norm."""
+SMALLEST = 0.003
+RMS = 0.2
+"""Root mean square of an update, in learning rates."""
+
+
+def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
+    """(..., out, in) → of each matrix the nearest orthogonal one, nearly: its singular vectors, all values in ``BAND``."""
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = np.swapaxes(matrices, -1, -2) if tall else matrices  # (..., r, s) with r ≤ s
+    norm = np.sqrt(np.sum(np.square(x), axis=(-2, -1), keepdims=True))
+    x = x / np.maximum(norm, np.finfo(x.dtype).tiny)  # an expert that no token chose has gradient 0, and stays 0
+    for _ in range(rounds):
+        gram = x @ np.swapaxes(x, -1, -2)  # (..., r, r)  X Xᵀ
+        polynomial = gram @ gram
+        polynomial *= c
+        gram *= b
+        polynomial += gram  # b X Xᵀ + c (X Xᵀ)²
+        following = polynomial @ x
+        x *= a
+        x += following
+    return np.swapaxes(x, -1, -2) if tall else x
+
+
+def update(
+    values: Sequence[Array],
+    grads: Sequence[Array],
+    momenta: Sequence[Array],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    scale: float = 1.0,
+) -> None:
+    """One step on some parameters (..., out, in) of equal (out, in), in place on values W and momenta m.
+
+    Parameters of one shape are handled side by side because a small matrix is sooner multiplied than Python has said so.
+    """
+    out_in = values[0].shape[-2:]
+    directions = []
+    for g, m in zip(grads, momenta, strict=True):
+        g = g * scale
+        m += (1 - momentum) * (g - m)  # μ m + (1 − μ) ĝ
+        g += momentum * (m - g)  # Nesterov: μ m + (1 − μ) ĝ
+        directions.append(g.reshape(-1, *out_in))
+    steps = orthogonalised(np.concatenate(directions))  # (matrices, out, in)
+    steps *= lr * RMS * math.sqrt(max(out_in))
+    start = 0
+    for w in values:
+        stop = start + w.size // math.prod(out_in)
+        w *= 1 - lr * weight_decay
+        w -= steps[start:stop].reshape(w.shape)
+        start = stop
