@@ -8,7 +8,7 @@ and MLA's latent is as wide as what is left allows: every attention layer has 20
 from __future__ import annotations
 
 from minids.analysis.kv_cache import elements
-from minids.studies.base import COMMON, configs, differs, not_above, trained
+from minids.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 
 # Weights of a layer with heads of 24 (query, key) and 16 (value): 64 · (24 H + 24 K + 16 K + 16 H) for H heads on K key heads.
@@ -53,9 +53,11 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 STUDY = Study(
     question="with the same parameters, what do attentions with smaller caches lose?",
-    arms={name: {"model": model} for name, model in ARMS.items()},
+    arms={name: {"model": {**BALANCED, **model}} for name, model in ARMS.items()},
     run=run,
     shown=("loss", "cache", "attention_parameters", "parameters"),
     common=COMMON,
     findings=findings,
+    seeds=(0, 1),
+    steps=200,
 )

@@ -15,7 +15,7 @@ from minids.studies.base import COMMON, differs, not_above, trained
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 
 BATCH_WISE, SEQUENCE_WISE = (0.01, 0.1, 0.3, 1.0), (0.1, 0.3)
-SIGN, PROPORTIONAL = (0.001, 0.003, 0.01, 0.03), (0.01, 0.03, 0.1)
+SIGN, PROPORTIONAL = (0.001, 0.003, 0.01, 0.03), (0.01, 0.03)
 EVEN = 0.15
 """Global MaxVio up to which a load counts as even here."""
 
@@ -30,8 +30,7 @@ def _arms() -> dict[str, dict]:
         for speed in speeds:
             name = f"bias {speed:g}" + (" proportional" if rule == "proportional" else "")
             arms[name] = dict(balance="bias", bias_update_rule=rule, bias_update_speed=speed, aux_loss_alpha=0.0)
-    for alpha in (0.0001, 0.1):
-        arms[f"bias 0.01 + sequence loss {alpha:g}"] = dict(balance="bias", bias_update_speed=0.01, aux_loss_alpha=alpha)
+    arms["bias 0.003 + sequence loss 0.0001"] = dict(balance="bias", bias_update_speed=0.003, aux_loss_alpha=0.0001)  # V3's
     return {name: {"model": model} for name, model in arms.items()}
 
 

@@ -41,6 +41,9 @@ MODEL = dict(
 TRAIN = dict(batch_size=8, context_length=128, learning_rate=3e-3, warmup_steps=30, eval_tokens=16384)
 """1,024 bytes a step; validation on the same 16,384 bytes of each domain."""
 
+BALANCED = dict(balance="bias", bias_update_speed=0.003, aux_loss_alpha=0.0001)
+"""V3's balancing with the speed that ``minids study balance`` found for this size; the studies of other things use it."""
+
 COMMON = {"model": MODEL, "train": TRAIN}
 
 

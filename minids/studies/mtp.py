@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minids.studies.base import COMMON, configs, differs, not_above, trained
+from minids.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.studies.training import text, validation_batches
 
@@ -70,9 +70,11 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 STUDY = Study(
     question="does predicting a second token change the first, and how often is the second right?",
-    arms={name: {"model": model} for name, model in ARMS.items()},
+    arms={name: {"model": {**BALANCED, **model}} for name, model in ARMS.items()},
     run=run,
     shown=("loss", "first_token", "second_token", "second_token_accepted", "third_token"),
     common=COMMON,
     findings=findings,
+    seeds=(0, 1),
+    steps=200,
 )

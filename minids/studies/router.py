@@ -9,23 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from minids.analysis.traffic import meter
-from minids.studies.base import COMMON, configs, differs, not_above, trained
+from minids.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.studies.training import text, validation_batches
 from minids.training.routing_trace import trace
 
 SCALES = (1.0, 4.0)
-LIMITS = (1, 3, 4)
-_BIAS = dict(balance="bias", bias_update_speed=0.01, aux_loss_alpha=0.0)
+LIMITS = (1, 4)
 ARMS = {
     "base: scale 2.5, 2 of 4 nodes": {},
     **{f"scale {scale:g}": dict(routed_scaling_factor=scale) for scale in SCALES},
     **{f"{limit} of 4 nodes": dict(topk_group=limit) for limit in LIMITS},
     "none shared, 5 chosen": dict(n_shared_experts=0, num_experts_per_tok=5),
-    "softmax scores": dict(scoring_func="softmax", bias_update_speed=0.003),
-    "softmax, batch loss 0.1": dict(
-        scoring_func="softmax", topk_method="group_limited_greedy", balance="aux_loss", seq_aux=False, aux_loss_alpha=0.1
-    ),
+    "softmax scores": dict(scoring_func="softmax"),
 }
 
 
@@ -78,9 +74,11 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 STUDY = Study(
     question="which settings of V3's router carry over to this size, and what does the limit on nodes save?",
-    arms={name: {"model": {**_BIAS, **model}} for name, model in ARMS.items()},
+    arms={name: {"model": {**BALANCED, **model}} for name, model in ARMS.items()},
     run=run,
     shown=("loss", "max_vio", "nodes", "all_to_all_bytes"),
     common=COMMON,
     findings=findings,
+    seeds=(0, 1),
+    steps=200,
 )

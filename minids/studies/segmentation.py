@@ -8,7 +8,7 @@ the loss rises from 1.808 to 2.414 (section 4.5).
 from __future__ import annotations
 
 from minids.model import DeepSeekV3
-from minids.studies.base import COMMON, configs, differs, not_above, trained
+from minids.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.studies.training import text, validate
 
@@ -70,9 +70,11 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 STUDY = Study(
     question="with the same parameters, are many small experts better than few large ones, and is one shared better?",
-    arms={name: {"model": {**model, **_NO_GROUPS}} for name, model in ARMS.items()},
+    arms={name: {"model": {**BALANCED, **model, **_NO_GROUPS}} for name, model in ARMS.items()},
     run=run,
     shown=("loss", "loss_without_shared", "max_vio", "parameters"),
     common=COMMON,
     findings=findings,
+    seeds=(0, 1),
+    steps=200,
 )

@@ -20,6 +20,12 @@ CONFIGS = {
     "no shared expert, no groups": TINY.replace(n_shared_experts=0, n_group=1, topk_group=1),
     "load counted without the bias": TINY.replace(aux_loss_counts="unbiased"),
     "no balancing": TINY.replace(balance="none"),
+    "a loss over the batch, no bias": TINY.replace(balance="aux_loss", seq_aux=False),
+    "a loss within sequences, no bias": TINY.replace(balance="aux_loss"),
+    "bias and a loss over the batch": TINY.replace(seq_aux=False),
+    "softmax with a bias": TINY.replace(scoring_func="softmax"),
+    "every node": TINY.replace(topk_group=4),
+    "two nodes of two": TINY.replace(n_group=2, topk_group=1),
     "all experts": TINY.replace(num_experts_per_tok=4, topk_group=2, n_shared_experts=0),
 }
 

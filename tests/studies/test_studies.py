@@ -44,8 +44,8 @@ def small_text(tmp_path_factory):
 
 
 RUNS = {
-    "balance": ("bias 0.01 + sequence loss 0.1", {"specialisation", "p_value", "domain_load", "domain_entropy"}),
-    "router": ("softmax, batch loss 0.1", {"nodes", "all_to_all_bytes"}),
+    "balance": ("bias 0.003 + sequence loss 0.0001", {"specialisation", "p_value", "domain_load", "domain_entropy"}),
+    "router": ("softmax scores", {"nodes", "all_to_all_bytes"}),
     "attention": ("gqa", {"cache", "attention_parameters"}),
     "mtp": ("two modules", {"first_token", "second_token", "third_token", "second_token_accepted"}),
     "segmentation": ("halves: 1 shared + 5 of 23", {"loss_without_shared"}),
