@@ -247,9 +247,10 @@ class DeepSeekV3:
         )
 
     def rotary(self, length: int) -> Rotary:
-        """Angles of positions 0 … length − 1, kept for the longest length seen."""
-        if len(self._rotary.cos) < length:
-            self._rotary = rotary(self.config, np.arange(length), self.dtype)
+        """Angles of positions 0 … length − 1, kept from call to call."""
+        known = len(self._rotary.cos)
+        if known < length:  # twice as many as before: decoding asks for one more every time
+            self._rotary = rotary(self.config, np.arange(max(length, 2 * known)), self.dtype)
         return self._rotary.first(length)
 
     @staticmethod

@@ -45,6 +45,11 @@ def test_train_resume_and_generate(tmp_path, text, capsys):
         for cache in ("latent", "full", "none")
     ]
     assert greedy[0] == greedy[1] == greedy[2]
+    more = ("--temperature", "0", "--compare", "--draft-tokens", "2", "--log-probabilities", "--max-new-tokens", "20")
+    code, out, _ = said(capsys, "generate", "--checkpoint", run, "--prompt", "one", *more)
+    assert code == 0 and out.startswith("one")
+    for part in ("log p (nats)", "tokens a pass", "guess 1: ", "tokens/s: ", "the same, token for token"):
+        assert part in out, f"{part!r} is not in what minids generate --compare prints"
 
 
 def test_metrics_are_readable_json(tmp_path, text, capsys):
@@ -118,6 +123,17 @@ BAD = {
     "no checkpoint named": (["generate"], "--checkpoint"),
     "negative temperature": (["generate", "--checkpoint", "RUN", "--temperature", "-1"], "temperature = -1"),
     "unknown cache": (["generate", "--checkpoint", "RUN", "--cache", "paged"], "--cache"),
+    "draft tokens without speculation": (
+        ["generate", "--checkpoint", "RUN", "--draft-tokens", "2"],
+        "draft_tokens = 2: concerns",
+    ),
+    "draft tokens below one": (
+        ["generate", "--checkpoint", "RUN", "--speculative", "--draft-tokens", "-1"],
+        "draft_tokens = -1",
+    ),
+    "speculation from disk": (["generate", "--checkpoint", "RUN", "--speculative", "--stream"], "stream = True"),
+    "speculation without a cache": (["generate", "--checkpoint", "RUN", "--speculative", "--cache", "none"], "cache = 'none'"),
+    "certainty of a guess": (["generate", "--checkpoint", "RUN", "--speculative", "--confidence", "1"], "confidence = 1"),
     "info of nothing": (["info"], "either --preset NAME or --checkpoint FOLDER"),
     "info of an unknown preset": (["info", "--preset", "deepseek-v4"], "preset = 'deepseek-v4'"),
     "tour of an unknown preset": (["tour", "--preset", "v3"], "preset = 'v3'"),

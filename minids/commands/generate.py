@@ -28,38 +28,121 @@ class Options:
     """Seed of the draws."""
     cache: Literal["latent", "full", "none"] | None = None
     """What is kept of the tokens read: the latent (default for MLA), all keys and values, or nothing."""
+    speculative: bool = False
+    """Have the MTP modules guess tokens that the model then checks in one pass: the same text, in fewer passes."""
+    draft_tokens: int = 0
+    """Tokens guessed per pass with --speculative; 0 for as many as there are MTP modules."""
+    confidence: float = 0.0
+    """With --speculative: guess no further where the module is less sure than this; 0 to always guess."""
+    compare: bool = False
+    """Write the text twice, with guesses and without, and say how fast either was and how many guesses stood."""
+    log_probabilities: bool = False
+    """List every token with its log-probability after the text."""
     stream: bool = False
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
+
+    def __post_init__(self):
+        if self.draft_tokens < 0:
+            raise refuse("draft_tokens", self.draft_tokens, "must be at least 1, or 0 for one per MTP module")
 
 
 def run(options: Options, given: set[str]) -> None:
     from minids.checkpoint.model_folder import load
     from minids.checkpoint.streaming import load_streamed
-    from minids.inference.generate import prompt_ids, stream
+    from minids.inference.generate import prompt_ids, tokens
+    from minids.inference.speculative import Counts
 
+    speculative = options.speculative or options.compare
+    for name in given & {"draft_tokens", "confidence"}:
+        if not speculative:
+            raise refuse(name, getattr(options, name), "concerns --speculative or --compare; say one of them too")
+    if options.stream and speculative:
+        raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
     model = (load_streamed if options.stream else load)(options.checkpoint)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
     ids = prompt_ids(model, options.prompt)
     if options.prompt and model.config.bos_token_id is not None:
         ids = [model.config.bos_token_id, *ids]  # as in training: a document begins with it
-    stop = () if model.config.eos_token_id is None else (model.config.eos_token_id,)
-    print(options.prompt, end="", flush=True)
-    shown, new = "", []
-    for token in stream(
-        model,
-        ids,
-        options.max_new_tokens,
-        options.temperature,
-        options.top_k,
-        options.top_p,
-        options.seed,
-        options.cache,
-        stop,
-    ):
+
+    def steps(speculative: bool, counts: Counts):
+        return tokens(
+            model,
+            ids,
+            options.max_new_tokens,
+            options.temperature,
+            options.top_k,
+            options.top_p,
+            options.seed,
+            options.cache,
+            () if model.config.eos_token_id is None else (model.config.eos_token_id,),
+            speculative,
+            options.draft_tokens or None,
+            options.confidence,
+            options.log_probabilities,
+            counts=counts,
+        )
+
+    counts = Counts()
+    new = _written(model.tokenizer, options.prompt, steps(speculative, counts))
+    if options.log_probabilities:
+        print("\nlog p (nats)  token")
+        for token in new:
+            print(
+                f"{token.log_probability:12.4f}  {model.tokenizer.decode([token.id])!r}{'  guessed' if token.drafted else ''}"
+            )
+    if speculative:
+        _account(counts)
+    if options.compare:
+        _compare(steps, options.temperature)
+
+
+def _written(tokenizer, prompt: str, steps) -> list:
+    """Print text as it comes; its tokens."""
+    print(prompt, end="", flush=True)
+    shown, new, ids = "", [], []
+    for token in steps:
         new.append(token)
-        text = model.tokenizer.decode(new)
+        ids.append(token.id)
+        text = tokenizer.decode(ids)
         if not text.endswith("�"):  # the rest of a character may be still to come
             print(text[len(shown) :], end="", flush=True)
             shown = text
-    print(model.tokenizer.decode(new)[len(shown) :])
+    print(tokenizer.decode(ids)[len(shown) :])
+    return new
+
+
+def _account(counts) -> None:
+    """How many guesses stood."""
+    if not counts.passes:
+        return
+    depths = ", ".join(
+        f"guess {depth}: {100 * share:.0f} % of {n}"
+        for depth, (share, n) in enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
+        if n
+    )
+    print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
+
+
+def _compare(steps, temperature: float) -> None:
+    """Time both ways, three times by turns; the first tokens, which wait for the prompt, are not counted."""
+    import time
+    from statistics import median
+
+    from minids.inference.speculative import Counts
+
+    speeds, texts = {True: [], False: []}, {}
+    for _ in range(3):
+        for speculative in (True, False):
+            running = steps(speculative, Counts())
+            written = [next(running, None)]
+            began = time.perf_counter()
+            written += running
+            speeds[speculative].append((len(written) - 1) / (time.perf_counter() - began))
+            texts[speculative] = [token.id for token in written if token is not None]
+    ratio = median(a / b for a, b in zip(speeds[True], speeds[False], strict=True))
+    print(f"tokens/s: {median(speeds[True]):,.0f} with guesses, {median(speeds[False]):,.0f} without: {ratio:.2f} times")
+    if temperature == 0:
+        print("the two texts are " + ("the same, token for token" if texts[True] == texts[False] else "NOT the same"))
+    else:
+        print("the two texts are different draws from the same distribution (with --temperature 0 they are the same)")

@@ -5,7 +5,8 @@
 
 DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and values have 128 · (192 + 128) = 40,960.
 
-Both have the same few methods. Memory grows in chunks; ``rewind`` forgets the newest tokens, which is all that taking back a
+Both have the same few methods. The sequences of a batch may have different lengths: each has its own, and no place is spent on
+padding. Memory is laid out ahead and grows in chunks; ``rewind`` forgets the newest tokens, which is all that taking back a
 wrong guess needs. Entries do not depend on what follows them, so nothing else has to be undone.
 """
 
@@ -16,62 +17,105 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.layers.parameters import Array
 
-CHUNK = 256  # positions by which a cache grows
+CHUNK = 256  # positions; capacities are multiples of it
 
 
 class _Cache:
-    """Some arrays per layer, (B, capacity, …), of which the first ``length`` positions are in use."""
+    """Arrays (L, B, capacity, …); of sequence b the first ``lengths[b]`` positions are in use."""
 
-    def __init__(self, layers: int, batch: int, shapes: tuple[tuple[int, ...], ...], dtype):
-        self.length = 0  # T: positions in use
-        self._batch, self._shapes, self._dtype = batch, shapes, np.dtype(dtype)
-        self._arrays = [[self._room(shape, 0) for shape in shapes] for _ in range(layers)]
+    def __init__(self, layers: int, batch: int, shapes: tuple[tuple[int, ...], ...], dtype, capacity: int = 0):
+        self.lengths = np.zeros(batch, np.int64)  # (B,) positions in use
+        self.arrays = [np.empty((layers, batch, capacity, *shape), dtype) for shape in shapes]
+        self.step = None  # what ``compiled`` knows of the model whose tokens these are
+
+    @property
+    def layers(self) -> int:
+        """How many layers it holds."""
+        return self.arrays[0].shape[0]
+
+    @property
+    def batch(self) -> int:
+        """B: how many sequences it holds."""
+        return self.arrays[0].shape[1]
+
+    @property
+    def capacity(self) -> int:
+        """Positions of a sequence that there is room for at present."""
+        return self.arrays[0].shape[2]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all sequences have the same length."""
+        return self.lengths.size == 1 or bool((self.lengths == self.lengths[0]).all())
+
+    def reserve(self, counts: int | Array) -> None:
+        """Make room for ``counts`` further positions, of every sequence alike or of each its own, (B,)."""
+        needed = int((self.lengths + counts).max())
+        if needed > self.capacity:
+            # Half as much again, so that a long text is copied a few times and not once per chunk.
+            capacity = -(-max(needed, self.capacity * 3 // 2) // CHUNK) * CHUNK
+            used = int(self.lengths.max())
+            for i, array in enumerate(self.arrays):
+                larger = np.empty((*array.shape[:2], capacity, *array.shape[3:]), array.dtype)
+                larger[:, :, :used] = array[:, :, :used]
+                self.arrays[i] = larger
 
     def append(self, layer: int, *new: Array) -> tuple[Array, ...]:
-        """Store the entries of S new positions, each (B, S, …); returns all T + S positions of the layer as views.
+        """Store the entries of S new positions of every sequence, each (B, S, …), where all have the same length T.
 
-        ``advance`` makes them part of the cache once every layer has stored its own.
+        Returns all T + S positions of the layer as views. ``advance`` makes them part of the cache once every layer has
+        stored its own.
         """
-        stop = self.length + new[0].shape[1]
-        held = self._arrays[layer]
-        for i, values in enumerate(new):
-            if held[i].shape[1] < stop:
-                larger = self._room(self._shapes[i], -(-stop // CHUNK) * CHUNK)
-                larger[:, : self.length] = held[i][:, : self.length]
-                held[i] = larger
-            held[i][:, self.length : stop] = values
-        return tuple(array[:, :stop] for array in held)
+        start = int(self.lengths[0])
+        stop = start + new[0].shape[1]
+        self.reserve(stop - start)
+        for array, values in zip(self.arrays, new, strict=True):
+            array[layer, :, start:stop] = values
+        return tuple(array[layer, :, :stop] for array in self.arrays)
 
-    def advance(self, count: int) -> None:
-        """``count`` new positions have been stored in every layer."""
-        self.length += count
+    def append_to(self, sequence: int, layer: int, *new: Array) -> tuple[Array, ...]:
+        """The same for one sequence of whatever length T: entries (S, …) → views (1, T + S, …)."""
+        start = int(self.lengths[sequence])
+        stop = start + len(new[0])
+        if stop > self.capacity:
+            self.reserve(stop - start)
+        for array, values in zip(self.arrays, new, strict=True):
+            array[layer, sequence, start:stop] = values
+        return tuple(array[layer, sequence : sequence + 1, :stop] for array in self.arrays)
 
-    def rewind(self, length: int) -> None:
-        """Forget all positions from ``length`` on."""
-        if not 0 <= length <= self.length:
-            raise IndexError(f"cannot rewind a cache of {self.length} positions to {length}")
-        self.length = length
+    def advance(self, counts: int | Array) -> None:
+        """``counts`` new positions, of every sequence alike or of each its own, (B,), have been stored in every layer."""
+        self.lengths += counts
+
+    def rewind(self, lengths: int | Array) -> None:
+        """Forget all positions from ``lengths`` on, of every sequence alike or of each its own, (B,)."""
+        lengths = np.broadcast_to(np.asarray(lengths), self.lengths.shape)
+        if (lengths < 0).any() or (lengths > self.lengths).any():
+            raise IndexError(f"cannot rewind a cache of {self.lengths.tolist()} positions to {lengths.tolist()}")
+        self.lengths[...] = lengths
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the positions in use, over all layers."""
-        per_position = sum(int(np.prod(shape)) for shape in self._shapes)
-        return len(self._arrays) * self._batch * self.length * per_position * self._dtype.itemsize
-
-    def _room(self, shape: tuple[int, ...], capacity: int) -> Array:
-        return np.empty((self._batch, capacity, *shape), dtype=self._dtype)
+        """Bytes of the positions in use, over all layers: the arithmetic of ``minids info``, found by counting."""
+        per_position = sum(int(np.prod(array.shape[3:])) * array.itemsize for array in self.arrays)
+        return self.layers * int(self.lengths.sum()) * per_position
 
 
 class LatentCache(_Cache):
     """Per layer and position [c_kv | k_rope], (B, T, d_c + d_r), for ``attention = mla``."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32):
-        super().__init__(config.num_hidden_layers, batch, ((config.kv_lora_rank + config.qk_rope_head_dim,),), dtype)
+    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None, capacity: int = 0):
+        """``layers``: how many, where it is not for the main model's L."""
+        shapes = ((config.kv_lora_rank + config.qk_rope_head_dim,),)
+        super().__init__(config.num_hidden_layers if layers is None else layers, batch, shapes, dtype, capacity)
 
 
 class FullCache(_Cache):
     """Per layer and position keys (B, T, H_kv, d_qk) and values (B, T, H_kv, d_v), for any attention."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32):
+    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None, capacity: int = 0):
         shapes = ((config.kv_heads, config.qk_head_dim), (config.kv_heads, config.v_head_dim))
-        super().__init__(config.num_hidden_layers, batch, shapes, dtype)
+        super().__init__(config.num_hidden_layers if layers is None else layers, batch, shapes, dtype, capacity)
+
+
+Cache = LatentCache | FullCache

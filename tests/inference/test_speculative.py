@@ -1,0 +1,198 @@
+"""Speculation loses nothing: greedily the same text, drawn the same distribution, whatever the modules guess."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from support import TINY, build
+
+from minids.errors import MinidsError
+from minids.inference import speculative
+from minids.inference.generate import generate, log_probabilities, tokens
+from minids.inference.sampling import Sampling
+from minids.inference.speculative import Counts, Draft, judge
+
+MODELS = {depths: build(TINY.replace(num_nextn_predict_layers=depths)) for depths in (1, 2, 3)}
+PROMPT = [3, 1, 4, 1, 5]
+
+
+def agreeable(depths, seed=0):
+    """A model whose modules often guess what it says: all but the embedding and the head adds little."""
+    model = build(TINY.replace(num_nextn_predict_layers=depths), seed, lively=False)
+    for p in model.parameters:
+        if "down_proj" in p.name or "o_proj" in p.name:
+            p.value[...] *= 0.05
+        if "eh_proj" in p.name:  # the embedding goes through, the state does not
+            d = p.shape[0]
+            p.value[:, :d], p.value[:, d:] = np.eye(d), 0.05 * p.value[:, d:]
+    return model
+
+
+@pytest.mark.parametrize("cache", ["latent", "full"])
+@pytest.mark.parametrize("draft_tokens", [1, 2, 3, 5])
+@pytest.mark.parametrize("depths", [1, 2, 3])
+@pytest.mark.parametrize("make", [lambda d: MODELS[d], agreeable], ids=["stranger", "agreeable"])
+def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cache):
+    """Past the end of the context as well, where reading starts again."""
+    model, counts = make(depths), Counts()
+    plain = generate(model, PROMPT, 90)
+    got = [t.id for t in tokens(model, PROMPT, 90, cache=cache, speculative=True, draft_tokens=draft_tokens, counts=counts)]
+    assert got == plain.tolist()
+    if make is agreeable:
+        assert counts.acceptance[0] > 0.5, f"the modules agree too rarely to test anything: {counts}"
+        assert counts.tokens > counts.passes
+    assert counts.tokens == counts.passes + sum(counts.accepted)
+
+
+@pytest.mark.parametrize("confidence", [0.2, 0.9])
+def test_a_draft_that_ends_where_it_is_unsure_gives_the_same_text(confidence):
+    model, counts = agreeable(2), Counts()
+    got = [t.id for t in tokens(model, PROMPT, 60, speculative=True, draft_tokens=4, confidence=confidence, counts=counts)]
+    assert got == generate(model, PROMPT, 60).tolist()
+
+
+@pytest.mark.parametrize("depths", [1, 2])
+def test_what_the_modules_are_shown_is_what_one_pass_over_the_text_shows_them(depths):
+    """First guesses of every round equal those of the model's own parallel MTP pass: nothing stale is left in a cache."""
+    model = agreeable(depths)
+    seen = []
+    guess = speculative.Drafter.draft
+
+    def spying(self, text, *rest):
+        draft = guess(self, text, *rest)
+        seen.append((list(text), draft.tokens))
+        return draft
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speculative.Drafter, "draft", spying)
+        generate(model, PROMPT, 50, speculative=True, draft_tokens=depths + 1)
+    for text, draft in seen:
+        for depth in range(1, depths + 1):
+            known = np.array([text + draft[: depth - 1]])
+            assert draft[depth - 1] == model.mtp_logits(known)[depth - 1][0, -1].argmax(), (
+                f"depth {depth} after {len(text)} tokens"
+            )
+
+
+class Script:
+    """Plays every way that chance can go, one per run: a depth-first walk through all draws with their probabilities."""
+
+    def __init__(self):
+        self.path, self.at, self.weight = [], 0, 1.0
+
+    def choose(self, probabilities):
+        options = [i for i, p in enumerate(probabilities) if p > 1e-15]
+        if self.at == len(self.path):
+            self.path.append([0, len(options)])
+        index = options[self.path[self.at][0]]
+        self.at += 1
+        self.weight *= probabilities[index]
+        return index
+
+    def next_run(self):
+        """Whether there is another way; the script is then at its beginning."""
+        while self.path and self.path[-1][0] == self.path[-1][1] - 1:
+            self.path.pop()
+        self.at, self.weight = 0, 1.0
+        if not self.path:
+            return False
+        self.path[-1][0] += 1
+        return True
+
+
+SMALL = dict(vocab_size=3, num_hidden_layers=1, num_attention_heads=2, first_k_dense_replace=0)
+
+
+@pytest.mark.parametrize(
+    ("depths", "draft_tokens", "sampling", "confidence"),
+    [
+        (1, 1, Sampling(1.0), 0.0),
+        (1, 2, Sampling(0.7), 0.0),
+        (2, 2, Sampling(1.0), 0.0),
+        (1, 2, Sampling(1.0, top_k=2), 0.0),
+        (1, 2, Sampling(1.0, top_p=0.8), 0.45),
+    ],
+)
+def test_every_way_that_chance_can_go_adds_up_to_the_models_distribution(
+    monkeypatch, depths, draft_tokens, sampling, confidence
+):
+    """Exact: the speculative decoder itself is run once for each outcome of each draw, and the weights are added up."""
+    model = build(TINY.replace(**SMALL, num_nextn_predict_layers=depths), seed=3)
+    length, script, found = 3, Script(), Counter()
+    monkeypatch.setattr(speculative, "accepts", lambda p, rng: script.choose([1 - min(p, 1), min(p, 1)]) == 1)
+    monkeypatch.setattr(speculative, "drawn", lambda p, rng: script.choose(p / p.sum()))
+    monkeypatch.setattr(Sampling, "draw", lambda self, logits, rng: np.array([script.choose(self.probabilities(logits)[0])]))
+    runs = 0
+    while True:
+        options = dict(top_k=sampling.top_k, top_p=sampling.top_p, speculative=True, draft_tokens=draft_tokens)
+        text = tuple(generate(model, [0, 2], length, sampling.temperature, confidence=confidence, **options).tolist())
+        found[text] += script.weight
+        runs += 1
+        if not script.next_run():
+            break
+    assert abs(sum(found.values()) - 1) < 1e-9
+    assert runs > len(found), "no text came about in two ways: nothing was ever refused"
+    for text in np.ndindex(*[3] * length):
+        p = 1.0
+        for i, token in enumerate(text):
+            p *= sampling.probabilities(model.logits(np.array([[0, 2, *text[:i]]]))[:, -1])[0, token]
+        assert abs(found[text] - p) < 1e-9, f"{text} has probability {p:.6f} and came with {found[text]:.6f}"
+
+
+def test_drawn_texts_follow_the_models_distribution():
+    """The same with real draws: chi-squared over all texts of two tokens."""
+    model, runs, rng = build(TINY.replace(**SMALL), seed=3), 3000, np.random.default_rng(0)
+    p = Sampling(1.0).probabilities(model.logits(np.array([[0]]))[:, -1])[0]
+    expected = np.array([p[a] * Sampling(1.0).probabilities(model.logits(np.array([[0, a]]))[:, -1])[0] for a in range(3)])
+    observed = np.zeros((3, 3))
+    for _ in range(runs):
+        observed[tuple(generate(model, [0], 2, 1.0, seed=rng, speculative=True, draft_tokens=1))] += 1
+    chi2 = ((observed - runs * expected) ** 2 / (runs * expected)).sum()
+    assert chi2 < 26.1, f"chi² = {chi2:.1f} with 8 degrees of freedom; 26.1 is passed once in a thousand"
+
+
+def test_refused_guesses_are_replaced_from_what_the_draft_left_out():
+    p, q = np.array([[0.1, 0.6, 0.3], [0.2, 0.2, 0.6]]), np.array([0.7, 0.2, 0.1])
+    rng, outcomes = np.random.default_rng(0), Counter()
+    for _ in range(4000):
+        stood, token = judge(Draft([0], [q]), p, rng)
+        outcomes[stood, token] += 1
+    assert outcomes[0, 0] == 0, "a refused token came back"
+    assert abs(sum(n for (stood, _), n in outcomes.items() if stood) / 4000 - 0.1 / 0.7) < 0.02
+    assert abs(outcomes[0, 1] / (outcomes[0, 1] + outcomes[0, 2]) - 0.4 / 0.6) < 0.03
+
+
+def test_log_probabilities_are_those_of_the_model():
+    model = agreeable(1)
+    for speculative_ in (False, True):
+        new = list(tokens(model, PROMPT, 20, log_probabilities=True, speculative=speculative_))
+        want = log_probabilities(model, [*PROMPT, *(t.id for t in new)])[len(PROMPT) - 1 :]
+        assert np.abs(np.array([t.log_probability for t in new]) - want).max() < 1e-10
+    assert next(tokens(model, PROMPT, 1)).log_probability is None
+
+
+def test_acceptance_counts_by_domain_and_depth():
+    model = agreeable(1)
+    texts = {"a": [np.arange(10) % 19, np.arange(30) % 19], "b": [np.arange(40) % 7]}
+    found = speculative.acceptance(model, texts, draft_tokens=2, new_tokens=20, prompt_tokens=8, prompts=2)
+    assert set(found) == {"a", "b"}
+    assert found["a"].tokens >= 2 * 19 and found["b"].tokens >= 2 * 19
+    assert len(found["a"].acceptance) == 2 and all(0 <= x <= 1 for x in found["a"].acceptance)
+    agreed = speculative.agreement(model, texts["b"])
+    logits, mtp = model.logits(texts["b"][0][None])[0], model.mtp_logits(texts["b"][0][None])[0][0]
+    assert agreed == [np.mean(mtp.argmax(-1) == logits[1:].argmax(-1))]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(draft_tokens=0), "draft_tokens = 0"),
+        (dict(cache="none"), "cache = 'none'"),
+        (dict(confidence=1.0), "confidence = 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(options, message):
+    with pytest.raises(MinidsError, match=message):
+        generate(MODELS[1], [1], 2, speculative=True, **options)
+    with pytest.raises(MinidsError, match="no MTP module"):
+        generate(build(TINY.replace(num_nextn_predict_layers=0)), [1], 2, speculative=True)
