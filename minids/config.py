@@ -306,6 +306,8 @@ class TrainConfig:
     """AdamW's decay of the second moment."""
     adam_eps: float = 1e-8
     """Added to the root of the second moment (the paper does not give it)."""
+    moments: Literal["fp32", "bf16"] = "fp32"
+    """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.2), half the bytes. The step itself is float32."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
     seed: int = 0
@@ -356,6 +358,8 @@ class TrainConfig:
                 name in ("beta1", "beta2", "muon_momentum", "validation_share") and getattr(self, name) == 1
             ):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
+        if self.moments == "bf16" and self.optimizer == "muon":
+            raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
         if not self.constant_until <= self.decay_until <= self.final_from:
             raise refuse("decay_until", self.decay_until, "must lie between constant_until and final_from")
         _choices(self)

@@ -105,6 +105,8 @@ def test_a_yarn_that_cannot_work_is_refused(changes, words):
 
 
 TRAIN_REFUSALS = [
+    (dict(moments="bf16", optimizer="muon"), ["moments = 'bf16'", "fp32", "adamw"]),
+    (dict(moments="fp16"), ["moments = 'fp16'", "fp32, bf16"]),
     (dict(steps=0), ["steps = 0", "at least 1"]),
     (dict(batch_size=1.0), ["batch_size = 1.0"]),
     (dict(context_length=-1), ["context_length = -1"]),

@@ -39,6 +39,11 @@ def _float_of_bits(context, bits):
     return types.float32(types.int32), build
 
 
+def bits_of_float(number):
+    """The bits of a float32, as an int32."""
+    return np.float32(number).view(np.int32)
+
+
 @intrinsic
 def _bits_of_float(context, number):
     def build(context, builder, signature, arguments):
@@ -50,6 +55,11 @@ def _bits_of_float(context, number):
 @overload(float_of_bits)
 def _float32(bits):
     return lambda bits: _float_of_bits(np.int32(bits))
+
+
+@overload(bits_of_float)
+def _int32(number):
+    return lambda number: _bits_of_float(np.float32(number))
 
 
 @overload(exponent)

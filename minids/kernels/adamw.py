@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from minids.kernels._arrays import Array
+from minids.kernels._bits import bits_of_float, float_of_bits
 from minids.kernels._jit import kernel
 
 
@@ -31,7 +32,9 @@ def update(
 ) -> None:
     """One step on flat arrays (P,) of one type in C order, in place on values, m and v; the arguments are those of ``ops``."""
     correction = math.sqrt(1 - beta2**step)
-    apply(values, grads, m, v, lr * correction / (1 - beta1**step), beta1, beta2, eps * correction, lr * weight_decay, scale)
+    rate, eps, decay = lr * correction / (1 - beta1**step), eps * correction, lr * weight_decay
+    step_of = apply_bf16 if m.dtype == np.uint16 else apply
+    step_of(values, grads, m, v, rate, beta1, beta2, eps, decay, scale)
 
 
 def squared_norm(grads: Array) -> float:
@@ -51,6 +54,30 @@ def apply(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
         second = old2 * v[i] + new2 * g * g
         m[i], v[i] = first, second
         values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
+
+
+@kernel
+def apply_bf16(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
+    """The same with m and v in BF16, read and written as bits."""
+    number = values.dtype.type
+    rate, eps, keep, scale = number(rate), number(eps), number(1.0 - decay), number(scale)
+    old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
+    for i in range(values.size):
+        g = grads[i] * scale
+        first = old1 * number(float_of_bits(np.int32(m[i]) << np.int32(16))) + new1 * g
+        second = old2 * number(float_of_bits(np.int32(v[i]) << np.int32(16))) + new2 * g * g
+        m[i], v[i] = to_bf16(first), to_bf16(second)
+        values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
+
+
+@kernel
+def to_bf16(x):
+    """x → BF16 as uint16, to nearest even; NaN stays NaN."""
+    bits = bits_of_float(np.float32(x))
+    upper = (bits >> np.int32(16)) & np.int32(0xFFFF)
+    rest = bits & np.int32(0xFFFF)
+    up = np.int32(1) if rest > 0x8000 or (rest == 0x8000 and upper & 1) else np.int32(0)
+    return np.uint16(upper | np.int32(0x40) if x != x else upper + up)
 
 
 @kernel

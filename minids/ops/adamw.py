@@ -10,12 +10,17 @@ Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2, where lr i
 parameter itself and does not pass through m and v: added to the gradient instead, it would be divided by √v̂ and hardly decay
 the parameters whose gradients are large. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1.
 
+m and v may be kept in BF16 (as uint16, see bfloat16), as DeepSeek-V3 keeps them (section 3.3.2): decoded, moved on in full
+precision, used for this step, and only then rounded to what the next step begins with.
+
 There is nothing to differentiate here, hence no forward and backward.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from minids.ops import bfloat16
 
 Array = np.ndarray
 
@@ -35,15 +40,26 @@ def update(
     step: int,
     scale: float = 1.0,
 ) -> None:
-    """One step on flat arrays (P,), in place on values θ, m and v. ``step`` counts from 1; grads are left as they are."""
+    """One step on flat arrays (P,), in place on values θ, m and v. ``step`` counts from 1; grads are left as they are.
+
+    m and v are of the type of values, or both uint16 and hold BF16.
+    """
     first_correction, second_correction = 1 - beta1**step, 1 - beta2**step
     for start in range(0, values.size, _PIECE):
         own = slice(start, start + _PIECE)
         g = grads[own] * scale
-        m[own] += (1 - beta1) * (g - m[own])  # β₁ m + (1 − β₁) ĝ
-        v[own] += (1 - beta2) * (g * g - v[own])
-        m_hat, v_hat = m[own] / first_correction, v[own] / second_correction
+        first, second = _numbers(m[own], g.dtype), _numbers(v[own], g.dtype)
+        first += (1 - beta1) * (g - first)  # β₁ m + (1 − β₁) ĝ
+        second += (1 - beta2) * (g * g - second)
+        m_hat, v_hat = first / first_correction, second / second_correction
         values[own] -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * values[own])
+        if m.dtype == np.uint16:
+            m[own], v[own] = bfloat16.encode(first), bfloat16.encode(second)
+
+
+def _numbers(kept: Array, dtype) -> Array:
+    """A piece of a moment to compute with: itself, or BF16 decoded into a new array."""
+    return bfloat16.decode(kept).astype(dtype, copy=False) if kept.dtype == np.uint16 else kept
 
 
 def squared_norm(grads: Array) -> float:

@@ -25,6 +25,7 @@ import numpy as np
 from minids.backend import op
 from minids.config import TrainConfig
 from minids.layers.parameters import Array, Parameter, Parameters
+from minids.ops import bfloat16
 
 
 class Run(NamedTuple):
@@ -43,8 +44,9 @@ class AdamW:
         self.parameters, self.config = parameters, config
         self.steps_taken = 0
         self.runs = _runs([p for p in parameters if takes(p)])
-        self.m = np.zeros_like(parameters.values)  # (P,) first moment
-        self.v = np.zeros(self.runs[-1].second.stop if self.runs else 0, self.m.dtype)  # second moment of what AdamW takes
+        kept = np.uint16 if config.moments == "bf16" else parameters.values.dtype
+        self.m = np.zeros(parameters.values.shape, kept)  # (P,) first moment
+        self.v = np.zeros(self.runs[-1].second.stop if self.runs else 0, kept)  # second moment of what AdamW takes
 
     def step(self, learning_rate: float) -> float:
         """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
@@ -79,10 +81,12 @@ class AdamW:
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs, besides the values themselves."""
-        return {"m": self.m, "v": self.v, "steps_taken": np.array(self.steps_taken, dtype=np.int64)}
+        m, v = (bfloat16.decode(a) if a.dtype == np.uint16 else a for a in (self.m, self.v))  # as numbers, whatever holds them
+        return {"m": m, "v": v, "steps_taken": np.array(self.steps_taken, dtype=np.int64)}
 
     def restore(self, state: dict[str, Array]) -> None:
-        self.m[...], self.v[...] = state["m"], state["v"]
+        for kept, name in ((self.m, "m"), (self.v, "v")):
+            kept[...] = bfloat16.encode(state[name]) if kept.dtype == np.uint16 else state[name]
         self.steps_taken = int(state["steps_taken"])
 
 

@@ -4,6 +4,8 @@ from agreement import DTYPES, assert_same, dtypes, examples, normal, seeds, twin
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minids.ops import bfloat16
+
 reference, ours = twins("adamw")
 
 
@@ -41,6 +43,27 @@ def test_one_step_is_the_textbook_step(module):
         assert_same(stepped(module, arrays, **settings), expected, "(values, grads, m, v)")
 
     check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_moments_in_bf16_are_the_textbook_step_and_then_rounded(monkeypatch, dtype, compiled):
+    if not compiled:
+        uncompiled(monkeypatch, ours)
+    arrays = arrays_of(np.random.default_rng(0), 4000 if compiled else 60, dtype)
+    arrays[1][7] = np.nan
+    moments = tuple(bfloat16.encode(a) for a in arrays[2:])
+    settings = dict(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, step=3, scale=0.5)
+    decoded = (*arrays[:2], *(bfloat16.decode(a).astype(dtype) for a in moments))
+    values, _, m, v = textbook(decoded, **settings)
+    for module in (reference, ours):
+        got = stepped(module, (*arrays[:2], *moments), **settings)
+        assert_same(got[0], values.astype(dtype), "the step takes moments that were not rounded yet")
+        assert got[2].dtype == got[3].dtype == np.uint16
+        for name, ours_bits, exact in (("m", got[2], m), ("v", got[3], v)):
+            assert np.isnan(bfloat16.decode(ours_bits[7:8])).all(), f"{name}: a NaN was lost"
+            same = np.delete(ours_bits == bfloat16.encode(exact.astype(np.float32)), 7)
+            assert same.mean() > 0.998, f"{name}: not to the nearest; only a tie in float32 may go the other way"
 
 
 @pytest.mark.parametrize("module", [reference, ours], ids=["ops", "kernels"])

@@ -75,10 +75,11 @@ def test_a_million_numbers_round_as_ml_dtypes_does(format):
 
 def exactly(x: float, format) -> float:
     """The nearest number of the format in exact arithmetic; of two, the one with the even code; saturating."""
-    codes = np.arange(format.last + 1)
-    distances = [abs(Fraction(float(format.values[code])) - abs(Fraction(x))) for code in codes]
-    least = min(distances)
-    code = next(c for c in sorted(codes, key=lambda c: c & 1) if distances[c] == least)
+    above = min(int(np.searchsorted(format.values[: format.last + 1], abs(x))), format.last)
+    distances = {
+        code: abs(Fraction(float(format.values[code])) - abs(Fraction(x))) for code in range(max(above - 2, 0), above + 1)
+    }
+    code = min(distances, key=lambda code: (distances[code], code & 1))
     return float(np.copysign(format.values[code], x))
 
 

@@ -106,20 +106,38 @@ def test_muon_leaves_embedding_head_and_vectors_to_adamw():
     assert left > 2 and by_muon.v.size < by_adamw.v.size, "second moments are kept for what Muon takes"
 
 
-@pytest.mark.parametrize("kind", [AdamW, Muon])
-def test_restoring_the_state_continues_exactly(kind):
+@pytest.mark.parametrize(("kind", "moments"), [(AdamW, "fp32"), (AdamW, "bf16"), (Muon, "fp32")])
+def test_restoring_the_state_continues_exactly(kind, moments):
     parameters = build(TINY, dtype=np.float32).parameters
     grads = np.random.default_rng(3).normal(size=(4, parameters.values.size)).astype(np.float32)
     results = []
     for interrupted in (False, True):
         parameters = build(TINY, dtype=np.float32).parameters
-        optimizer = kind(parameters, TrainConfig())
+        optimizer = kind(parameters, TrainConfig(moments=moments))
         for step, g in enumerate(grads):
             if interrupted and step == 2:
                 state = {name: array.copy() for name, array in optimizer.state().items()}
-                optimizer = kind(parameters, TrainConfig())
+                optimizer = kind(parameters, TrainConfig(moments=moments))
                 optimizer.restore(state)
             parameters.grads[...] = g
             optimizer.step(0.1)
         results.append(parameters.values)
     assert np.array_equal(*results)
+
+
+def test_moments_in_bf16_take_two_bytes_and_stay_within_their_rounding():
+    rng, ends = np.random.default_rng(4), []
+    grads = rng.normal(size=(20, 17)) + 1  # a drift, so that the moments do not hover around 0
+    for moments in ("fp32", "bf16"):
+        parameters = some_parameters()
+        optimizer = AdamW(parameters, TrainConfig(moments=moments))
+        for g in grads:
+            parameters.grads[...] = g
+            optimizer.step(0.01)
+        ends.append((optimizer.state(), parameters.values.copy()))
+    assert optimizer.m.dtype == optimizer.v.dtype == np.uint16
+    (exact, values), (rounded, ours) = ends
+    for name in ("m", "v"):
+        error = np.abs(rounded[name] / exact[name] - 1).max()
+        assert 1e-5 < error < 0.02, f"{name}: {error:.2g} after 20 roundings of 2⁻⁹"
+    assert 0 < np.abs(ours - values).max() < 0.01 * 0.2, "a hundredth of the way"
