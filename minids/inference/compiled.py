@@ -6,7 +6,7 @@ RoPE layout, tied embeddings, and the MTP modules. The layers serve the rest:
     attention = mha, gqa, mqa, and the full cache of MLA: other entries in the cache
     naive attention (absorb=False), which is there to be compared with
     more than ``MOST_ROWS`` new tokens at once: a prefill is bound by arithmetic, which BLAS does better
-    the NumPy backend; models whose weights stay on disk
+    the NumPy backend; models whose weights stay on disk; precision = fp8
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def step_for(model: DeepSeekV3, cache: Cache, rows: int, absorb: bool) -> Step |
 
 def covers(model: DeepSeekV3) -> bool:
     """Whether there is a compiled step for this model under the active backend."""
-    if backend_name() != "numba" or model.config.attention != "mla" or model.dtype not in (np.float32, np.float64):
+    if backend_name() != "numba" or model.config.attention != "mla" or model.config.precision != "fp32":
+        return False
+    if model.dtype not in (np.float32, np.float64):
         return False
     flat = model.parameters.values
     return flat is not None and flat.flags.c_contiguous and flat.dtype == model.dtype

@@ -6,6 +6,7 @@ less or something else between forward and backward, so the two of a pair always
 
     in every kernel        serial, GIL released, float32 or float64, C order                          ``_jit``, ``_arrays``
     inside a loop          a vectorised exponential, which NumPy calls for once per pass                ``_exp``
+    inside a loop          exponents read from bits, instead of frexp and ldexp                         ``_bits``
     between two steps      freed memory stays with the process instead of being faulted in again       ``_memory``
 
 The ratios in the modules' docstrings compare the fastest of 60 alternating calls of either package, on one core of an AMD EPYC
