@@ -37,3 +37,10 @@ def test_agrees_uncompiled(monkeypatch, dtype):
     uncompiled(monkeypatch, twins("grouped_feed_forward")[1])
     *inputs, dy = arrays(np.random.default_rng(0), [2, 0, 3], 5, 7, dtype)
     assert_twins("grouped_feed_forward", tuple(inputs), (dy,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_agrees_where_blas_cannot_be_called_from_a_kernel(monkeypatch, dtype):
+    monkeypatch.setattr(twins("grouped_feed_forward")[1], "address", lambda dtype: 0)
+    *inputs, dy = arrays(np.random.default_rng(0), [2, 0, 3], 5, 7, dtype)
+    assert_twins("grouped_feed_forward", tuple(inputs), (dy,))

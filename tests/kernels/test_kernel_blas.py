@@ -1,0 +1,91 @@
+"""Products made inside a kernel are NumPy's, in every layout that the kernels use."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from agreement import DTYPES, TOLERANCE, examples, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minids.kernels import _blas
+from minids.kernels._jit import kernel
+
+sizes = st.integers(1, 20)
+
+
+@kernel
+def multiply(a, b, out, add, blas):
+    _blas.product(a, b, out, add, blas)
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def blas(request):
+    found = _blas.address(np.dtype(request.param))
+    assert found, "NumPy's wheels bring OpenBLAS on this system, and its product was not found"
+    return np.dtype(request.param), found
+
+
+def laid_out(rng, rows, columns, dtype, layout):
+    """Standard normal numbers (rows, columns): in C order, transposed, or columns of a wider array."""
+    if layout == "transposed":
+        return rng.standard_normal((columns, rows)).astype(dtype).T
+    if layout == "columns of a wider array":
+        return rng.standard_normal((rows, columns + 5)).astype(dtype)[:, 2:-3]
+    return rng.standard_normal((rows, columns)).astype(dtype)
+
+
+layouts = st.sampled_from(["C order", "transposed", "columns of a wider array"])
+
+
+@examples
+@given(seed=seeds, m=sizes, n=sizes, k=sizes, a_layout=layouts, b_layout=layouts, wide=st.booleans(), add=st.booleans())
+def test_is_what_numpy_says(blas, seed, m, n, k, a_layout, b_layout, wide, add):
+    dtype, address = blas
+    rng = np.random.default_rng(seed)
+    a, b = laid_out(rng, m, k, dtype, a_layout), laid_out(rng, k, n, dtype, b_layout)
+    whole = rng.standard_normal((m, n + 4)).astype(dtype)
+    out = whole[:, 1 : n + 1] if wide else np.ascontiguousarray(whole[:, :n])
+    around, expected = whole.copy(), a @ b + (out if add else 0)
+    multiply(a, b, out, add, address)
+    np.testing.assert_allclose(out, expected, atol=TOLERANCE[dtype] * 30)
+    if wide:
+        np.testing.assert_array_equal(whole[:, [0, n + 1]], around[:, [0, n + 1]], err_msg="written beside the target")
+
+
+@pytest.mark.parametrize("add", [False, True])
+def test_uncompiled_it_is_the_same_function(add):
+    rng = np.random.default_rng(0)
+    a, b, out = (rng.standard_normal(shape) for shape in ((3, 4), (4, 5), (3, 5)))
+    expected = a @ b + (out if add else 0)
+    _blas.product(a, b, out, add, 0)
+    np.testing.assert_allclose(out, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_was_in_the_target_does_not_matter_unless_added_to(blas, value):
+    dtype, address = blas
+    out = np.full((2, 2), value, dtype)
+    multiply(np.eye(2, dtype=dtype), np.eye(2, dtype=dtype), out, False, address)
+    np.testing.assert_array_equal(out, np.eye(2))
+
+
+def test_a_library_without_the_function_or_that_cannot_be_opened_is_passed_over(monkeypatch):
+    libraries = [
+        {"user_api": "openmp", "internal_api": "openmp", "filepath": "a"},
+        {"user_api": "blas", "internal_api": "mkl", "filepath": "b"},
+        {"user_api": "blas", "internal_api": "openblas", "filepath": "c"},
+        {"user_api": "blas", "internal_api": "openblas", "filepath": "d"},
+    ]
+    opened = []
+
+    def open_library(path):
+        opened.append(path)
+        if path == "c":
+            raise OSError
+        return object()  # exports nothing
+
+    monkeypatch.setattr(_blas.threadpoolctl, "threadpool_info", lambda: libraries)
+    monkeypatch.setattr(ctypes, "CDLL", open_library)
+    assert _blas.address.__wrapped__(np.dtype(np.float32)) == 0
+    assert opened == ["c", "d"]
