@@ -1,5 +1,11 @@
 """minids: DeepSeek-V3 written out by hand, forward and backward, in plain NumPy."""
 
+import os
+
+from minids import processor
+
+processor.prepare(os.environ)  # first of all: NumPy's BLAS reads it when NumPy is imported
+
 from minids.backend import backend_name, use_backend
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.streaming import load_layer, load_streamed

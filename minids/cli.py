@@ -35,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
         "pipeline",
         "claims",
         "bench",
+        "doctor",
         "data",
     )
 }

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "minids"
 
 # Rooms on one floor may use each other; training, checkpoint and inference are one floor.
 FLOORS = [
-    {"errors"},
+    {"errors", "processor"},
     {"config", "presets"},
     {"ops"},
     {"kernels"},

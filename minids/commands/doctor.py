@@ -1,0 +1,23 @@
+"""minids doctor: what the speed depends on here, and what would make it better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Processor, BLAS, threads, versions and cache on this machine, and what would be faster."""
+
+    json: bool = False
+    """Print JSON."""
+
+
+def run(options: Options, given: set[str]) -> None:
+    import json
+    from dataclasses import asdict
+
+    from minids.bench.doctor import advice, examined, table
+
+    facts = examined()
+    print(json.dumps(asdict(facts) | {"advice": advice(facts)}, indent=2) if options.json else table(facts))
