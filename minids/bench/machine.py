@@ -1,6 +1,6 @@
 """What the machine can do at best: the two limits that the speed of code is measured against.
 
-A matrix product of 2048 × 2048 runs as fast as any will; copying an array much larger than the caches shows what memory gives.
+A matrix product of 2048 × 2048 runs as fast as any will; copying an array shows what its level of the memory gives.
 Both are measured in the run that they are compared with, because neither is a constant: clocks and neighbours change.
 """
 
@@ -21,9 +21,9 @@ def sgemm_peak(threads: int, size: int = 2048, repeats: int = 5) -> float:
         return 2 * size**3 / _fastest(lambda: np.matmul(a, b, out=out), repeats)
 
 
-def copy_limit(megabytes: int = 64, repeats: int = 5) -> float:
-    """Bytes per second, read and written together, of one thread that copies an array of ``megabytes``."""
-    source = np.ones(megabytes << 18, np.float32)
+def copy_limit(size: int, repeats: int = 5) -> float:
+    """Bytes per second, read and written together, of one thread that copies an array of ``size`` bytes."""
+    source = np.ones(max(size, 4096) // 4, np.float32)
     target = np.zeros_like(source)
     return 2 * source.nbytes / _fastest(lambda: np.copyto(target, source), repeats)
 

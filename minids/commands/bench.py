@@ -12,10 +12,10 @@ from minids.errors import refuse
 
 @dataclass(frozen=True)
 class Options:
-    """How fast it is on this machine: a training step, with the peers measured in the same run."""
+    """How fast it is on this machine: training and every operation, with the peers measured in the same run."""
 
-    what: tyro.conf.Positional[Literal["train"]]
-    """A training step."""
+    what: tyro.conf.Positional[Literal["train", "kernels"]]
+    """A training step, or every operation by itself, on one core."""
     against: Literal["torch"] | None = None
     """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process."""
     sizes: tuple[Literal["A-12x64", "A-16x256", "B-16x256"], ...] = ("A-12x64", "A-16x256", "B-16x256")
