@@ -18,8 +18,10 @@ from minids.config import TrainConfig
 from minids.errors import MinidsError
 from minids.model import DeepSeekV3
 
-PEERS = {"torch eager": False, "torch compiled": True}
-"""Name of a contender, and whether ``torch.compile`` is applied."""
+EAGER, COMPILED = "torch eager", "torch compiled"
+
+PEERS = {"torch": (EAGER,), "torch-compiled": (EAGER, COMPILED)}
+"""Who takes part, by what was asked for."""
 
 EXPERTS, ATTENTION = "grouped_mm", "sdpa"  # of transformers' choices the fastest on a CPU at these sizes
 
@@ -28,7 +30,7 @@ def require_torch() -> None:
     """Refuse in one line where the peer is not installed."""
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
-        raise MinidsError(f"against = 'torch': {' and '.join(missing)} cannot be imported; pip install 'minids[parity]'")
+        raise MinidsError(f"against: {' and '.join(missing)} cannot be imported; pip install 'minids[parity]'")
 
 
 def torch_step(model: DeepSeekV3, size: Size, train: TrainConfig, threads: int, compiled: bool) -> Callable[[], float]:

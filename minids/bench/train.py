@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from minids.analysis import flops
 from minids.backend import use_backend
 from minids.bench import peers
-from minids.bench.machine import sgemm_peak
+from minids.bench.machine import sgemm
+from minids.bench.memory import peak_megabytes
 from minids.bench.sizes import SIZES, Size
 from minids.bench.timing import alternate, median, ratio
 from minids.config import TrainConfig
@@ -18,6 +19,7 @@ from minids.training.workers import Workers, cores, useful_workers
 
 TRAIN = TrainConfig(learning_rate=1e-3)
 BACKENDS = ("numpy", "numba")
+SGEMM = "sgemm"  # the yardstick takes its turn like everyone
 
 Step = Callable[[], float]
 
@@ -27,39 +29,47 @@ def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) 
     threads = threads or cores()
     if against:
         peers.require_torch()
-    peak = sgemm_peak(threads)
-    found = {"threads": threads, "sgemm_flops_per_second": peak, "sizes": {}}
-    for name in sizes:
-        found["sizes"][name] = _measured(SIZES[name], rounds, threads, against, peak)
-    return found
+    measured = {name: _measured(name, rounds, threads, against) for name in sizes}
+    return {"threads": threads, "sizes": measured}
 
 
-def _measured(size: Size, rounds: int, threads: int, against: str | None, peak: float) -> dict:
+def _measured(name: str, rounds: int, threads: int, against: str | None) -> dict:
+    size = SIZES[name]
     work = size.tokens * flops.training(size.config, size.length)
+    product, product_work = sgemm(threads)
     with ExitStack() as stack:
         steps = contenders(size, threads, against, stack)
-        losses = {name: step() for name, step in steps.items()}  # the first step compiles; all start from the same weights
-        seconds = alternate(steps, rounds)
+        losses = {who: step() for who, step in steps.items()}  # the first step compiles; all start from the same weights
+        seconds = alternate({**steps, SGEMM: product}, rounds)
     rows = {}
-    for name, times in seconds.items():
-        middle = median(times)
-        rows[name] = {
+    for who, loss in losses.items():
+        middle = median(seconds[who])
+        rows[who] = {
             "milliseconds": 1e3 * middle,
             "tokens_per_second": size.tokens / middle,
-            "share_of_sgemm": work / middle / peak,
-            "first_loss": losses[name],
-            "times_as_fast_as": {other: ratio(seconds, name, other) for other in seconds if other != name},
+            "share_of_sgemm": ratio(seconds, who, SGEMM) * work / product_work,
+            "first_loss": loss,
+            "times_as_fast_as": {other: ratio(seconds, who, other) for other in losses if other != who},
+            "peak_megabytes": peak_megabytes(name, who, threads),
         }
-    return {"tokens_per_step": size.tokens, "flops_per_step": work, "contenders": rows}
+    return {
+        "tokens_per_step": size.tokens,
+        "flops_per_step": work,
+        "sgemm_flops_per_second": product_work / median(seconds[SGEMM]),
+        "contenders": rows,
+    }
 
 
 def contenders(size: Size, threads: int, against: str | None, stack: ExitStack) -> dict[str, Step]:
     """Everyone's training step, from the same initial weights. What has to be closed goes on ``stack``."""
-    steps = {name: our_step(size, threads, name, stack) for name in BACKENDS}
-    if against == "torch":
-        for name, compiled in peers.PEERS.items():
-            steps[name] = peers.torch_step(DeepSeekV3(size.config, 0), size, TRAIN, threads, compiled)
-    return steps
+    return {name: contender(size, threads, name, stack) for name in (*BACKENDS, *peers.PEERS.get(against, ()))}
+
+
+def contender(size: Size, threads: int, name: str, stack: ExitStack) -> Step:
+    """The training step of one of ours or one of the peers."""
+    if name in BACKENDS:
+        return our_step(size, threads, name, stack)
+    return peers.torch_step(DeepSeekV3(size.config, 0), size, TRAIN, threads, name == peers.COMPILED)
 
 
 def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
@@ -81,19 +91,21 @@ def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
 
 def table(found: dict) -> str:
     """What ``run`` found, for a terminal."""
-    lines = [
-        f"Training steps on {found['threads']} threads, clipping and AdamW included; medians of calls that took turns.",
-        f"A float32 product of 2048 × 2048 reached {found['sgemm_flops_per_second'] / 1e9:.0f} GFLOP/s.",
-    ]
+    lines = [f"Training steps on {found['threads']} threads, clipping and AdamW included; medians of calls that took turns."]
     for name, size in found["sizes"].items():
         rows = size["contenders"]
-        last = next((peer for peer in peers.PEERS if peer in rows), "numpy")
-        lines += ["", f"{name}: {size['tokens_per_step']} tokens, {size['flops_per_step'] / 1e9:.2f} GFLOP a step"]
-        lines.append(f"  {'':<15}{'ms':>9}{'tokens/s':>11}{'of sgemm':>10}   times as fast as {last}")
-        for contender, row in rows.items():
-            times = row["times_as_fast_as"].get(last)
+        others = [other for other in (*peers.PEERS["torch-compiled"], "numpy") if other in rows]
+        peak = size["sgemm_flops_per_second"] / 1e9
+        work = f"{size['tokens_per_step']} tokens, {size['flops_per_step'] / 1e9:.2f} GFLOP a step"
+        lines += ["", f"{name}: {work}; sgemm {peak:.0f} GFLOP/s"]
+        lines.append(
+            f"  {'':<15}{'ms':>9}{'tokens/s':>11}{'of sgemm':>10}{'peak MB':>9}   times as fast as {', '.join(others)}"
+        )
+        for who, row in rows.items():
+            times = ", ".join(f"{row['times_as_fast_as'].get(other, 1):.2f}" for other in others)
+            memory = row["peak_megabytes"]
             lines.append(
-                f"  {contender:<15}{row['milliseconds']:>9.1f}{row['tokens_per_second']:>11,.0f}{row['share_of_sgemm']:>10.0%}"
-                + (f"   {times:.2f}" if times else "")
+                f"  {who:<15}{row['milliseconds']:>9.1f}{row['tokens_per_second']:>11,.0f}{row['share_of_sgemm']:>10.0%}"
+                f"{'-' if memory is None else round(memory):>9}   {times}"
             )
     return "\n".join(lines)

@@ -16,8 +16,9 @@ class Options:
 
     what: tyro.conf.Positional[Literal["train", "kernels"]]
     """A training step, or every operation by itself, on one core."""
-    against: Literal["torch"] | None = None
-    """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process."""
+    against: Literal["torch", "torch-compiled"] | None = None
+    """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
+    ``torch.compile``, which needs a C++ compiler and some minutes."""
     sizes: tuple[Literal["A-12x64", "A-16x256", "B-16x256"], ...] = ("A-12x64", "A-16x256", "B-16x256")
     """Model and batch: A has 1.6 M parameters, B 18.5 M; sequences × tokens."""
     rounds: int = 9
