@@ -62,17 +62,27 @@ class Workers:
         if not others:
             return main.forward_backward(tokens, targets, weight, mtp_loss_weight)
         shares = [len(part) / len(tokens) for part in np.array_split(tokens, len(self.models))]
-        for other in others:
-            other.parameters.zero_grads()
 
         def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:
+            if model is not main:
+                model.parameters.zero_grads()
             return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
 
         parts = (np.array_split(array, len(self.models)) for array in (tokens, targets))
-        losses = list((self._pool.map if self._pool else map)(work, self.models, *parts, shares))
-        for other in others:
-            main.parameters.grads += other.parameters.grads
+        share_out = self._pool.map if self._pool else map
+        losses = list(share_out(work, self.models, *parts, shares))
+
+        def add_up(piece: slice) -> None:
+            for other in others:
+                main.parameters.grads[piece] += other.parameters.grads[piece]
+
+        list(share_out(add_up, _pieces(main.parameters.grads.size, len(self.models))))
         return weighted(losses, shares)
+
+
+def _pieces(size: int, count: int) -> list[slice]:
+    """0 … size − 1 in ``count`` neighbouring pieces."""
+    return [slice(size * i // count, size * (i + 1) // count) for i in range(count)]
 
 
 def weighted(parts: list[Losses], shares: list[float]) -> Losses:
