@@ -28,9 +28,8 @@ def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = Fa
     if x.dtype != np.float32:
         return original.forward(x, tile, format, power_of_two)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
-    scales = tile_scales(x, tile, format, power_of_two)
-    codes = np.empty(x.shape, format.dtype)
-    encode_tiles(x, scales, *tile, numbers_of(format), codes, np.empty(x.shape[1], np.float32))
+    scales, codes = np.empty(grid(x.shape, tile), np.float32), np.empty(x.shape, format.dtype)
+    quantise_matrix(x, x.view(np.int32), *tile, SMALLEST_AMAX, numbers_of(format), power_of_two, scales, codes)
     return Quantised(codes, scales, tile, format)
 
 
@@ -46,9 +45,8 @@ def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = Fa
     if x.dtype != np.float32:
         return original.rounded(x, tile, format, power_of_two)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
-    scales = tile_scales(x, tile, format, power_of_two)
     values = np.empty_like(x)
-    round_tiles(x, scales, *tile, numbers_of(format), values, np.empty(x.shape[1], np.float32))
+    round_matrix(x, x.view(np.int32), *tile, SMALLEST_AMAX, numbers_of(format), power_of_two, values)
     return values
 
 
@@ -61,6 +59,24 @@ def tile_scales(x: Array, tile: tuple[int, int], format: Format, power_of_two: b
     largest = numbers_of(format)[0]
     find_scales(x.view(np.int32), *tile, SMALLEST_AMAX, largest, power_of_two, np.empty(x.shape[1], np.int32), scales)
     return scales
+
+
+# One call from Python for both passes: for the small matrices of single experts, calls are a good part of the time.
+
+
+@kernel
+def quantise_matrix(x, x_bits, rows, columns, smallest, numbers, round_up, scales, codes):
+    """x (M, N) and its bits → scales of tiles (rows, columns), codes (M, N)."""
+    find_scales(x_bits, rows, columns, smallest, numbers[0], round_up, np.empty(x.shape[1], np.int32), scales)
+    encode_tiles(x, scales, rows, columns, numbers, codes, np.empty(x.shape[1], np.float32))
+
+
+@kernel
+def round_matrix(x, x_bits, rows, columns, smallest, numbers, round_up, values):
+    """x (M, N) and its bits → values (M, N), rounded in tiles (rows, columns)."""
+    scales = np.empty((-(-x.shape[0] // rows), -(-x.shape[1] // columns)), np.float32)
+    find_scales(x_bits, rows, columns, smallest, numbers[0], round_up, np.empty(x.shape[1], np.int32), scales)
+    round_tiles(x, scales, rows, columns, numbers, values, np.empty(x.shape[1], np.float32))
 
 
 @kernel
