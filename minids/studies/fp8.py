@@ -81,7 +81,7 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 COMMON = {
     "model": dataclasses.asdict(model_preset("tiny")),
-    "train": {"batch_size": 4, "context_length": 64, "learning_rate": 1e-3, "warmup_steps": 200, "eval_tokens": 8192},
+    "train": {"batch_size": 4, "context_length": 64, "learning_rate": 3e-3, "warmup_steps": 50, "eval_tokens": 8192},
 }
 
 STUDY = Study(
