@@ -16,8 +16,10 @@ def cases(draw):
     return queries, keys, kv_heads * group, kv_heads, draw(st.integers(1, 9)), draw(st.integers(1, 9))
 
 
-@pytest.fixture(params=["one tile", "many tiles"])
+@pytest.fixture(params=["one tile", "one tile, weights formed again", "many tiles"])
 def tiling(request, monkeypatch):
+    if "again" in request.param:
+        monkeypatch.setattr(attention, "KEPT", 0)
     if request.param == "many tiles":
         monkeypatch.setattr(attention, "QUERIES", 4)
         monkeypatch.setattr(attention, "TILE_BYTES", 600)
@@ -31,8 +33,11 @@ def arrays(rng, batch, case, dtype, layout="C order"):
     return q, k, v, normal(rng, (batch, queries, heads, d_v), dtype, layout)
 
 
-@pytest.mark.parametrize("queries_per_tile, tile_bytes", [(64, 1 << 19), (4, 600)])
-def test_agrees_with_ops(monkeypatch, queries_per_tile, tile_bytes):
+@pytest.mark.parametrize(
+    "queries_per_tile, tile_bytes, kept", [(64, 1 << 19, 64), (64, 600, 64), (64, 1 << 19, 0), (4, 600, 0)]
+)
+def test_agrees_with_ops(monkeypatch, queries_per_tile, tile_bytes, kept):
+    monkeypatch.setattr(attention, "KEPT", kept)
     monkeypatch.setattr(attention, "QUERIES", queries_per_tile)
     monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
 
@@ -74,9 +79,16 @@ def test_what_is_not_finite_shows_wherever_causality_lets_it_and_nowhere_that_op
         assert np.isfinite(ours_o[0, :, 0]).all(), "the other head was touched"
 
 
+def test_weights_are_kept_of_short_sequences_only():
+    for length, kept in ((attention.KEPT, True), (attention.KEPT + 1, False)):
+        q, k, v, _ = arrays(np.random.default_rng(0), 1, (length, length, 1, 1, 4, 4), np.float32)
+        assert (attention.forward(q, k, v, 0.5)[1].probs is not None) == kept, length
+
+
 def test_only_the_softmax_statistics_are_kept_not_the_weights():
-    q, k, v, _ = arrays(np.random.default_rng(0), 2, (40, 40, 2, 2, 4, 4), np.float32)
+    q, k, v, _ = arrays(np.random.default_rng(0), 2, (70, 70, 2, 2, 4, 4), np.float32)
     _, saved = attention.forward(q, k, v, 0.5)
+    assert saved.probs is None
     assert max(x.size for x in saved[:5]) == q.size, "something of size T × T is kept"
     assert np.shares_memory(saved.q, q) and np.shares_memory(saved.k, k), "q and k were copied"
 
