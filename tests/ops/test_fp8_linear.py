@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minids.ops import fp8_linear, linear, quantise
@@ -103,6 +103,7 @@ def test_all_three_products_are_the_emulated_ones(name):
     assert d_bias is None
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(1, 9), st.sampled_from([False, True]))
 def test_ragged_edges_too(n, n_in, n_out, tile, rounding):
     recipe = Recipe(tile, round_inputs=rounding, round_gradients=rounding)
