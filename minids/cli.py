@@ -61,12 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
     except MinidsError as error:
         print(f"minids: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("minids: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # what no command has better words for
+        print(f"minids: {str(error.filename or '')[:200]!r}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minids: interrupted", file=sys.stderr)
+        return 130
 
 
 def _overview() -> str:

@@ -145,8 +145,12 @@ def read_config(folder: str | Path) -> ModelConfig:
 def read_config_json(folder: str | Path) -> dict:
     """``config.json`` of a folder, as it stands."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise MinidsError(f"{folder}: not a folder")
+    try:
+        is_folder = folder.is_dir()
+    except (OSError, ValueError):  # a name too long, or with a NUL in it
+        is_folder = False
+    if not is_folder:
+        raise MinidsError(f"{shortened(str(folder))}: not a folder")
     if not (folder / CONFIG_NAME).exists():
         raise MinidsError(f"{folder}: no {CONFIG_NAME}, so not a checkpoint folder (or one whose writing was interrupted)")
     return read_json(inside(folder, CONFIG_NAME, str(folder)), CONFIG_LIMIT)

@@ -69,7 +69,7 @@ def inside(folder: Path, name: object, source: str) -> Path:
     must end in the folder too, with one exception: the hub's cache, whose ``snapshots/REVISION/`` folders are links into
     ``blobs/`` beside ``snapshots``.
     """
-    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in '/\\:\0\n"'):
+    if not isinstance(name, str) or name in ("", ".", "..") or len(name) > 200 or any(c in name for c in '/\\:\0\n"'):
         raise MinidsError(f"{source}: file name {shortened(name)} is refused: it must be a bare name in the same folder")
     path = folder / name
     if path.is_symlink():

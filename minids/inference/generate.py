@@ -148,7 +148,13 @@ def prompt_ids(model: DeepSeekV3, prompt: Prompt) -> list[int]:
             raise MinidsError("prompt: this model has no tokenizer; give token ids, or load it from a folder that has one")
         ids = model.tokenizer.encode(prompt).tolist()
     else:
-        ids = np.asarray(prompt, dtype=np.int64).reshape(-1).tolist()
+        try:
+            array = np.asarray(prompt)
+        except ValueError:  # lists of different lengths
+            array = np.array(None)
+        if array.size and array.dtype.kind not in "iu":
+            raise MinidsError(f"prompt = {repr(prompt)[:80]}: must be text, or token ids as whole numbers")
+        ids = array.reshape(-1).tolist()
     if not ids:
         if model.config.bos_token_id is None:
             raise MinidsError("prompt: empty, and this model has no token that starts a document; give at least one token")

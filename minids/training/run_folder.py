@@ -114,6 +114,9 @@ class RunFolder:
                 shutil.rmtree(final)
             os.replace(unfinished, final)
             sync_folder(self.path)
+        except MinidsError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None

@@ -142,8 +142,11 @@ class Trainer:
         try:
             train, model_config = TrainConfig(**described["train"]), _model_config(described["model"])
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
-            sha256 = described["corpus"]["sha256"]
-        except (KeyError, TypeError) as error:
+            data = [str(entry) for entry in described["data"]]
+            sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, MinidsError):
+                raise
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
         if workers := asked.pop("workers", 0):
             if workers != train.workers:
@@ -154,9 +157,9 @@ class Trainer:
                 raise refuse(
                     name, value, f"the run in {folder.path} has {known.get(name)!r}; resume it as it is, or start another"
                 )
-        for line in differences(described.get("surroundings", {})):
+        for line in differences(then):
             say(line)
-        corpus = load_corpus(described["data"])
+        corpus = load_corpus(data)
         if corpus.sha256 != sha256:
             raise refuse(
                 "data",

@@ -1,0 +1,75 @@
+"""A run of a fraction of a second, in this process or in one of its own that may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from minids.config import ModelConfig, TrainConfig
+from minids.training.metrics import read_metrics
+from minids.training.trainer import Trainer
+
+MODEL = ModelConfig.preset(
+    "tiny",
+    hidden_size=16,
+    num_hidden_layers=2,
+    intermediate_size=24,
+    moe_intermediate_size=8,
+    num_attention_heads=2,
+    q_lora_rank=8,
+    kv_lora_rank=8,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=8,
+)
+RUN = TrainConfig(
+    steps=14,
+    batch_size=2,
+    context_length=16,
+    log_every=1,
+    eval_every=7,
+    eval_tokens=64,
+    sample_every=0,
+    save_every=1,
+    learning_rate=1e-2,
+    workers=1,
+)
+
+
+def write_text(folder: Path) -> list[str]:
+    path = folder / "rhyme.txt"
+    path.write_text("one, two, three, four, five; once I caught a fish alive.\n\n" * 40)
+    return [str(path)]
+
+
+def quiet(line):
+    pass
+
+
+def start_or_resume(out: Path, data: list[str], run: TrainConfig = RUN) -> Trainer:
+    if (out / "run.json").exists():
+        return Trainer.resume(out, say=quiet)
+    return Trainer.start(out, MODEL, run, data, "tiny", quiet)
+
+
+def lines(out: Path) -> list[dict]:
+    """The metrics without what depends on the clock."""
+    clock = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(out / "metrics.jsonl")]
+
+
+def in_a_process(work) -> int:
+    """Fork; ``work()`` in the child. Returns the child's number. Exit code 0 means that it came to its end."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        signal.alarm(60)  # whatever happens, it ends
+        work()
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        os._exit(1)

@@ -1,0 +1,146 @@
+"""Whatever ends a run, the last good checkpoint opens and the resumed run is the uninterrupted one, bit for bit."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from small_run import RUN, in_a_process, lines, quiet, start_or_resume, write_text
+
+import minids
+from minids.checkpoint.latest import latest_checkpoint
+from minids.errors import MinidsError
+from minids.training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
+KILLS = 100
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A run that nothing interrupted: its folder, its data, and how long it took."""
+    data = write_text(tmp_path)
+    start_or_resume(tmp_path / "warm", data).run()  # compiles
+    began = time.perf_counter()
+    start_or_resume(tmp_path / "whole", data).run()
+    return tmp_path / "whole", data, time.perf_counter() - began
+
+
+def test_a_hundred_kills_at_any_moment_lose_nothing(whole, tmp_path):
+    """SIGKILL after a random part of the run's time: in a step, in a save (there is one per step), in the start."""
+    reference, data, seconds = whole
+    rng, kills, runs, opened = random.Random(0), 0, 0, 0
+    while kills < KILLS:
+        out = tmp_path / f"killed-{runs}"
+        runs += 1
+        for _ in range(60):
+            child = in_a_process(lambda out=out: start_or_resume(out, data).run())
+            if kills < KILLS:
+                time.sleep(rng.uniform(0, seconds))
+                os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            if os.WIFSIGNALED(status):
+                kills += 1
+                if latest_checkpoint(out):
+                    minids.load(out)
+                    opened += 1
+                continue
+            assert status == 0, "a resumed run failed"
+            break
+        assert lines(out) == lines(reference), "metrics are torn, doubled or other numbers"
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            ours = next(latest_checkpoint(out).glob(name.replace(".", "*.")))
+            assert ours.read_bytes() == (latest_checkpoint(reference) / ours.name).read_bytes(), f"{ours.name} differs"
+    assert opened > KILLS // 4, "hardly any kill came after a checkpoint: this proves nothing"
+
+
+def test_a_full_disk_ends_the_run_in_a_line_and_what_was_saved_opens(whole, tmp_path):
+    """A limit on the size of a file stands for the full disk: the metrics still fit, the next checkpoint does not."""
+    reference, data, _ = whole
+    out = tmp_path / "full"
+    run = RUN.replace(save_every=5)
+    trainer = start_or_resume(out, data, run)
+    take = trainer.train_step
+    trainer.train_step = lambda now: (trainer._ask_to_stop(), take(now))[1]  # Ctrl-C in the first step
+    trainer.run()
+    assert latest_checkpoint(out).name == "step-000001"
+    said = tmp_path / "said"
+
+    def until_full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            start_or_resume(out, data).run()
+        except MinidsError as error:
+            said.write_text(str(error))
+
+    os.waitpid(in_a_process(until_full), 0)
+    assert "cannot be written" in said.read_text() and len(said.read_text().splitlines()) == 1
+    assert latest_checkpoint(out).name == "step-000001" and not list(out.glob(".step*"))
+    minids.load(out)
+    start_or_resume(out, data).run()
+    ours, theirs = ([line["main_loss"] for line in lines(where) if "main_loss" in line] for where in (out, reference))
+    assert ours == theirs
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
+    data, out = write_text(tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "minids", "train", "--data", *data, "--out", str(out), "--steps", "100000"]
+    command += [
+        "--batch-size",
+        "2",
+        "--context-length",
+        "16",
+        "--eval-every",
+        "100000",
+        "--sample-every",
+        "0",
+        "--log-every",
+        "1",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (out / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        while time.monotonic() < deadline and len((out / "metrics.jsonl").read_bytes().splitlines()) < 4:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    assert "Stopping after this step" in said and f"minids train --out {out} --resume" in said
+    step = lines(out)[-1]["step"]
+    assert latest_checkpoint(out).name == f"step-{step:06d}", "the last step that was told of was not saved"
+    assert Trainer.resume(out, say=quiet).step == step
+
+
+def test_two_processes_cannot_train_into_one_folder(tmp_path):
+    data, out = write_text(tmp_path), tmp_path / "run"
+    trainer = start_or_resume(out, data)
+    command = [sys.executable, "-m", "minids", "train", "--out", str(out), "--resume"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2 and f"another process ({os.getpid()}) trains here" in second.stderr
+    trainer.run()
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
+def test_memory_does_not_grow_over_5000_steps(tmp_path):
+    data, out = write_text(tmp_path), tmp_path / "run"
+    run = RUN.replace(steps=5000, save_every=1000, eval_every=1000, log_every=50)
+    trainer = start_or_resume(out, data, run)
+    take, resident = trainer.train_step, []
+
+    def train_step(now):
+        if trainer.step % 100 == 0:
+            with open("/proc/self/statm") as file:
+                resident.append(int(file.read().split()[1]) * resource.getpagesize())
+        return take(now)
+
+    trainer.train_step = train_step
+    trainer.run()
+    early, late = np.median(resident[10:15]), np.median(resident[-5:])
+    assert late - early < 4 << 20, f"{(late - early) / 2**20:.1f} MB more after 5,000 steps than after 1,000"
