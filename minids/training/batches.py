@@ -12,6 +12,7 @@ The ring exists only as arithmetic on positions: the encoded corpus is kept once
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ import numpy as np
 
 from minids.errors import MinidsError, refuse
 from minids.ops.cross_entropy import IGNORE
-from minids.training.corpus import Document
+from minids.training.corpus import AnyDocument
+from minids.training.large_text import LARGE
 from minids.training.tokenizer import Tokenizer
 
 
@@ -37,17 +39,18 @@ class TokenStream:
     """(documents,) int: the domain of each document, an index of ``domains``."""
 
     @classmethod
-    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
+    def encode(cls, documents: Iterable[AnyDocument], tokenizer: Tokenizer) -> TokenStream:
         """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
         begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
         documents = list(documents)
-        encoded = [np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents]
-        if not encoded:
+        if not documents:
             return cls(np.zeros(0, dtype), np.zeros(1, np.int64))
+        pieces = (np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents)
+        tokens, lengths = (_joined if sum(d.size for d in documents) < LARGE else _joined_on_disk)(pieces, dtype)
         domains = tuple(dict.fromkeys(d.domain for d in documents))
         domain_of = np.array([domains.index(d.domain) for d in documents])
-        return cls(np.concatenate(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64), domains, domain_of)
+        return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, domain_of)
 
     def __len__(self) -> int:
         """Tokens in all."""
@@ -172,6 +175,23 @@ def validation_windows(
         inputs[: end - begin] = tokens[begin:end]
         targets[: end - begin] = tokens[begin + 1 : end + 1]
         yield inputs.reshape(rows, context_length), targets.reshape(rows, context_length)
+
+
+def _joined(pieces: Iterator[np.ndarray], dtype) -> tuple[np.ndarray, list[int]]:
+    """All pieces one behind another, and their lengths."""
+    held = list(pieces)
+    return np.concatenate(held), [len(piece) for piece in held]
+
+
+def _joined_on_disk(pieces: Iterator[np.ndarray], dtype) -> tuple[np.ndarray, list[int]]:
+    """The same in a temporary file that goes when the array does, for more text than should be held in memory."""
+    with tempfile.TemporaryFile(prefix="minids-tokens-") as file:
+        lengths = []
+        for piece in pieces:
+            file.write(piece.data)
+            lengths.append(len(piece))
+        file.flush()
+        return np.memmap(file, dtype, "r", shape=(sum(lengths),)), lengths
 
 
 def _plain(value: object) -> object:

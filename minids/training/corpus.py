@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from minids.errors import refuse
-from minids.training import builtin, download
+from minids.training import builtin, download, large_text
+from minids.training.large_text import FileDocument
 
 DOCUMENT_BYTES = 1 << 16
 """A longer text is cut into documents of at most this size, so that validation can take some of it."""
@@ -35,13 +36,22 @@ class Document:
     part: Literal["train", "validation"] | None = None
     """Where ``Corpus.split`` puts it; None leaves that to the split."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return len(self.text)
+
+
+AnyDocument = Document | FileDocument
+"""In memory, or on the disk where its file is too large."""
+
 
 @dataclass(frozen=True)
 class Corpus:
     """Documents in a fixed order, those of a domain side by side."""
 
     name: str
-    documents: tuple[Document, ...]
+    documents: tuple[AnyDocument, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that were passed over, and why."""
 
@@ -50,7 +60,7 @@ class Corpus:
         """Names of the domains, in order."""
         return tuple(dict.fromkeys(document.domain for document in self.documents))
 
-    def of(self, domain: str) -> tuple[Document, ...]:
+    def of(self, domain: str) -> tuple[AnyDocument, ...]:
         """The documents of one domain."""
         return tuple(document for document in self.documents if document.domain == domain)
 
@@ -73,7 +83,7 @@ class Corpus:
         """
         if not 0 <= share < 1:
             raise refuse("validation_share", share, "must be at least 0 and below 1")
-        sides: tuple[list[Document], list[Document]] = [], []
+        sides: tuple[list[AnyDocument], list[AnyDocument]] = [], []
         for domain in self.domains:
             free = []
             for document in self.of(domain):
@@ -86,18 +96,18 @@ class Corpus:
         return Corpus(self.name, tuple(sides[0])), Corpus(self.name, tuple(sides[1]))
 
 
-def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
+def _split(documents: list[AnyDocument], share: float) -> tuple[list[AnyDocument], list[AnyDocument]]:
     """One domain's documents, divided."""
-    wanted = share * sum(len(document.text) for document in documents)
+    wanted = share * sum(document.size for document in documents)
     if not wanted:
         return documents, []
     by_hash = sorted(documents, key=lambda document: hashlib.sha256(document.text).digest())
     chosen: set[int] = set()
     size = 0
     for document in by_hash:
-        if size + len(document.text) <= wanted:
+        if size + document.size <= wanted:
             chosen.add(id(document))
-            size += len(document.text)
+            size += document.size
     train = [document for document in documents if id(document) not in chosen]
     validation = [document for document in documents if id(document) in chosen]
     if size < wanted / 2:
@@ -123,7 +133,7 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     spec = [spec] if isinstance(spec, str) else [os.fspath(entry) for entry in spec]
     if not spec:
         raise refuse("data", spec, f"name {', '.join(SOURCES)}, or files and folders of text")
-    documents: list[Document] = []
+    documents: list[AnyDocument] = []
     skipped: list[tuple[str, str]] = []
     seen: dict[bytes, str] = {}  # hash of a text → where it was read; a copy could sit on the other side of the split
     for entry in spec:
@@ -145,7 +155,7 @@ def describe(corpus: Corpus) -> str:
     lines = [f"{'domain':{width}}  documents       bytes  begins with"]
     for domain in corpus.domains:
         documents = corpus.of(domain)
-        size = sum(len(document.text) for document in documents)
+        size = sum(document.size for document in documents)
         start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
         lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
     if corpus.skipped:
@@ -157,7 +167,7 @@ def describe(corpus: Corpus) -> str:
 # Files and folders.
 
 
-def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[Document]:
+def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[AnyDocument]:
     """The documents of one path: a domain."""
     if not path.exists():
         close = difflib.get_close_matches(str(path), SOURCES, n=1)
@@ -165,17 +175,19 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
         raise refuse("data", str(path), f"there is no such file or folder; {works}")
     alone = not path.is_dir()
     domain = path.stem if alone else Path(os.path.abspath(path)).name or "files"
-    documents: list[Document] = []
+    documents: list[AnyDocument] = []
     passed: list[tuple[str, str]] = []
     for file in [path] if alone else _walk(path, passed):
         name = file.name if alone else file.relative_to(path).as_posix()
-        text, problem = _read_text(file)
-        digest = hashlib.sha256(text).digest()
+        text, digest, problem = _read_text(file)
         if not problem and digest in seen:
             problem = f"is the same text as {seen[digest]}"
         if not problem:
             seen[digest] = str(file)
-            documents += [Document(domain, *piece) for piece in _cut(name, text)]
+            if text is None:
+                documents += large_text.cut(file, domain, name, DOCUMENT_BYTES, _boundary)
+            else:
+                documents += [Document(domain, *piece) for piece in _cut(name, text)]
         elif alone:
             raise refuse("data", str(path), f"{problem}; name a file of UTF-8 text, each text once")
         else:
@@ -199,23 +211,25 @@ def _walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
         yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _read_text(file: Path) -> tuple[bytes, str]:
-    """A file's bytes and an empty string, or what is wrong with it as text."""
+def _read_text(file: Path) -> tuple[bytes | None, bytes, str]:
+    """A file's bytes (None for one too large to hold), their SHA-256, and an empty string or what is wrong with it as text."""
     if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
-        return b"", "is neither a file nor a folder"
+        return b"", b"", "is neither a file nor a folder"
     try:
+        if file.stat().st_size >= large_text.LARGE:
+            return None, *large_text.inspect(file)
         text = file.read_bytes()
     except OSError as error:
-        return b"", _reason(error)
+        return b"", b"", _reason(error)
     if not text.strip():
-        return b"", "is empty"
+        return b"", b"", "is empty"
     if b"\0" in text:
-        return b"", "is binary (it holds NUL bytes)"
+        return b"", b"", "is binary (it holds NUL bytes)"
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        return b"", f"is not UTF-8 text (byte {error.start})"
-    return text, ""
+        return b"", b"", f"is not UTF-8 text (byte {error.start})"
+    return text, hashlib.sha256(text).digest(), ""
 
 
 def _reason(error: OSError) -> str:

@@ -113,7 +113,7 @@ class Trainer:
         """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
         tokenizer = byte_tokenizer()
         if train.tokenizer == "bpe":
-            tokenizer = train_bpe([d.text for d in corpus.split(train.validation_share)[0].documents], train.bpe_vocab_size)
+            tokenizer = train_bpe((d.text for d in corpus.split(train.validation_share)[0].documents), train.bpe_vocab_size)
         model_config = model_config.replace(
             vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
         )
