@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from threadpoolctl import threadpool_limits
+
 from minids.analysis import flops
 from minids.backend import use_backend
 from minids.bench import peers
@@ -76,6 +78,7 @@ def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
     """A call that makes one training step with ``backend`` and returns its loss before the step."""
     model = DeepSeekV3(size.config, 0)
     optimizer = AdamW(model.parameters, TRAIN)
+    stack.enter_context(threadpool_limits(threads, user_api="blas"))  # for one worker; several hold it to one themselves
     workers = stack.enter_context(Workers(model, useful_workers(model, size.batch, threads)))
     tokens, targets = size.sequences()
 
