@@ -11,7 +11,8 @@
 #
 # Code used here: [`checkpoint/folder.py`](minids/checkpoint/folder.py), [`checkpoint/dtypes.py`](minids/checkpoint/dtypes.py), [`checkpoint/names.py`](minids/checkpoint/names.py),
 # [`checkpoint/streaming.py`](minids/checkpoint/streaming.py), [`checkpoint/config_json.py`](minids/checkpoint/config_json.py), [`analysis/parameters.py`](minids/analysis/parameters.py),
-# [`analysis/released_weights.py`](minids/analysis/released_weights.py), [`layers/positions.py`](minids/layers/positions.py), [`ops/rope.py`](minids/ops/rope.py).
+# [`analysis/released_weights.py`](minids/analysis/released_weights.py), [`layers/positions.py`](minids/layers/positions.py), [`ops/rope.py`](minids/ops/rope.py),
+# [`ops/float8.py`](minids/ops/float8.py), [`ops/bfloat16.py`](minids/ops/bfloat16.py).
 # Papers: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections 2.1 and 3.3; the layout of the files is described in the release's `README_WEIGHTS.md`.
 
 # %%
@@ -27,9 +28,10 @@ import minids
 from minids import ModelConfig, check, notebook
 from minids.analysis import parameters, released_weights
 from minids.checkpoint.config_json import config_to_json
-from minids.checkpoint.dtypes import E4M3, bf16_to_float32, dequantise
+from minids.checkpoint.dtypes import dequantise
 from minids.layers.positions import rotary
-from minids.ops import rope
+from minids.ops import bfloat16, rope
+from minids.ops.float8 import E4M3
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
@@ -133,7 +135,7 @@ def e4m3(code):
 
 
 mine = np.array([e4m3(code) for code in range(256)])
-print("all 256 codes as in the package:", np.array_equal(mine, E4M3, equal_nan=True))
+print("all 256 codes as in the package:", np.array_equal(mine, E4M3.values, equal_nan=True))
 positive = np.sort(mine[(mine > 0)])
 figure, (left, right) = notebook.picture(2, 1, width=9, height=2.6)
 left.plot(positive, np.zeros_like(positive), "|", color=BLUE, ms=16)
@@ -153,7 +155,7 @@ for bits in (0x3F80, 0xC049, 0x7F80):
     upper_half = np.array([bits], np.uint16)
     value = (upper_half.astype(np.uint32) << 16).view(np.float32)  # the lower half is zero
     print(
-        f"BF16 {bits:04X} is {value[0]:g}; the package agrees: {np.array_equal(bf16_to_float32(upper_half), value)}"
+        f"BF16 {bits:04X} is {value[0]:g}; the package agrees: {np.array_equal(bfloat16.decode(upper_half), value)}"
     )
 
 # %% [markdown]
@@ -482,7 +484,7 @@ def undo_fp8(codes, scales, block):
 # %% tags=["check"]
 def by_the_package(codes, scales, block):
     """The same by checkpoint/dtypes.py."""
-    values = E4M3[codes]
+    values = E4M3.values[codes]
     dequantise(values, scales, (block, block))
     return values
 
