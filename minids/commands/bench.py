@@ -12,10 +12,10 @@ from minids.errors import refuse
 
 @dataclass(frozen=True)
 class Options:
-    """How fast it is on this machine: training and every operation, with the peers measured in the same run."""
+    """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
 
-    what: tyro.conf.Positional[Literal["train", "kernels"]]
-    """A training step, or every operation by itself, on one core."""
+    what: tyro.conf.Positional[Literal["train", "kernels", "decode"]]
+    """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches."""
     against: Literal["torch", "torch-compiled"] | None = None
     """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
     ``torch.compile``, which needs a C++ compiler and some minutes."""
