@@ -17,6 +17,7 @@ import importlib.util
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -29,6 +30,7 @@ Array = np.ndarray
 
 _DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine screen
 _SHOWN = 90
+_COLUMNS = 100  # of text that a page shows in one line
 _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -58,6 +60,7 @@ def set_up() -> None:
             "xtick.labelsize": 9.5,
             "ytick.labelsize": 9.5,
             "legend.fontsize": 9.5,
+            "axes.axisbelow": True,
             "lines.linewidth": 1.8,
             "lines.markersize": 5,
         }
@@ -119,7 +122,9 @@ def caught(report: Report) -> None:
     """Print what a check says about a wrong solution; raise if it did not notice."""
     if report:
         raise AssertionError(f"this mistake was not noticed: {report}")
-    print(report)
+    for line in str(report).split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()))
+        print(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
 def explore(draw: Callable, **controls) -> None:

@@ -16,6 +16,7 @@ What a source may rely on:
 - Links are written from the root of the repository, [rope](minids/ops/rope.py), and made relative here.
 - `# %% tags=["solution"]` marks the answer to an exercise. In the exercise version its functions keep signature, docstring and
   the comments that open their body, which serve as hints; its assignments keep their left side; the rest is `...`.
+- `# %% tags=["picture"]` marks a cell that only draws: JupyterLab and Colab show it folded.
 - `# %% tags=["check"]` marks the cell that judges it. It has to print "✗" for the stub and "✓" for the solution, and not to
   raise for either; tests hold every exercise to that.
 
@@ -183,6 +184,8 @@ def notebook_of(cells: list[Cell], folder: Path) -> nbformat.NotebookNode:
         node.id = f"cell-{number:03d}"
         if cell.tags:
             node.metadata["tags"] = list(cell.tags)
+        if "picture" in cell.tags:
+            node.metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab, JupyterLab
         made.cells.append(node)
     return made
 

@@ -61,9 +61,7 @@ weight = rng.standard_normal((d_out, d_in))
 y, saved = linear.forward(x, weight)
 
 dy = rng.standard_normal(y.shape)  # what the rest of the model would hand back
-dx, d_weight, _ = linear.backward(
-    dy, saved
-)  # the third is the gradient of a bias, of which DeepSeek-V3 has none
+dx, d_weight, _ = linear.backward(dy, saved)  # the third is a bias's, which DeepSeek-V3 has not
 
 print("forward saves", ", ".join(saved._fields), "\n")
 notebook.shapes(letters, x=x, weight=weight, y=y, dy=dy, dx=dx, d_weight=d_weight)
@@ -81,7 +79,7 @@ notebook.shapes(letters, x=x, weight=weight, y=y, dy=dy, dx=dx, d_weight=d_weigh
 # $$ \frac{L(x + h) - L(x - h)}{2h} \;=\; \frac{\partial L}{\partial x} \;+\; \underbrace{c\,h^2}_{\text{curvature}} \;+\;
 # \underbrace{\frac{\varepsilon}{h}}_{\text{round-off}} . $$
 #
-# How small should $h$ be? Try all of them, on one entry of the input of RMSNorm:
+# How small should $h$ be? Try all of them, on every entry of the input of RMSNorm:
 
 # %%
 d = 8
@@ -90,53 +88,54 @@ gain = 1 + 0.2 * rng.standard_normal(d)
 d_token = rng.standard_normal((1, d))
 
 
-def central_difference(h, dtype=np.float64):
-    """Slope of sum(dy · rmsnorm(x)) by entry 3 of x, from two evaluations."""
-    up, down = token.astype(dtype), token.astype(dtype)
-    up[0, 3] += dtype(h)
-    down[0, 3] -= dtype(h)
-    moved = (
-        rmsnorm.forward(up, gain.astype(dtype))[0] - rmsnorm.forward(down, gain.astype(dtype))[0]
-    )
-    return float(np.sum(d_token * moved)) / (2 * h)
+def central_differences(h, dtype=np.float64):
+    """Slopes of sum(dy · rmsnorm(x)) by every entry of x, two evaluations each."""
+    slopes = []
+    for i in range(d):
+        up, down = token.astype(dtype), token.astype(dtype)
+        up[0, i] += dtype(h)
+        down[0, i] -= dtype(h)
+        y_up, _ = rmsnorm.forward(up, gain.astype(dtype))
+        y_down, _ = rmsnorm.forward(down, gain.astype(dtype))
+        slopes.append(np.sum(d_token * (y_up - y_down)) / (2 * h))
+    return np.array(slopes)
 
 
-exact = rmsnorm.backward(d_token, rmsnorm.forward(token, gain)[1])[0][0, 3]
+def both_steps(h):
+    """Two step sizes, combined so that the term with h² cancels."""
+    return (4 * central_differences(h / 2) - central_differences(h)) / 3
+
+
+exact = rmsnorm.backward(d_token, rmsnorm.forward(token, gain)[1])[0][0]
 steps = np.logspace(-9, 0, 73)
-error = {
-    name: [abs(central_difference(h, dtype) / exact - 1) for h in steps]
-    for name, dtype in (("float64", np.float64), ("float32", np.float32))
+methods = {
+    "float32": lambda h: central_differences(h, np.float32),
+    "float64": central_differences,
+    "float64, two steps combined": both_steps,
 }
-richardson = [
-    abs((4 * central_difference(h / 2) - central_difference(h)) / 3 / exact - 1) for h in steps
-]
+error = {
+    name: np.array([np.abs(slopes(h) - exact).max() / np.abs(exact).max() for h in steps])
+    for name, slopes in methods.items()
+}
+for name, errors in error.items():
+    print(f"{name:<28} at best {errors.min():.0e}, with h = {steps[errors.argmin()]:.0e}")
 
+# %% tags=["picture"]
 figure, axes = notebook.picture(height=3.9)
-axes.loglog(steps, error["float32"], label="float32", color="C1")
-axes.loglog(steps, error["float64"], label="float64", color="C0")
-axes.loglog(
-    steps,
-    richardson,
-    label="float64, two steps combined so that h² cancels",
-    color="C2",
-    linestyle="--",
-)
-axes.set(xlabel="step h", ylabel="relative error of the slope", ylim=(1e-14, 3))
+for (name, errors), colour, line in zip(
+    error.items(), ("C1", "C0", "C2"), ("-", "-", "--"), strict=True
+):
+    axes.loglog(steps, errors, label=name, color=colour, linestyle=line)
+axes.set(xlabel="step h", ylabel="largest relative error", ylim=(1e-14, 3))
 axes.set_title("Too small a step drowns in round-off, too large a one in curvature")
 axes.legend(loc="lower left")
 notebook.show(
-    figure,
-    "Relative error of a central difference against the step: V-shaped for float32, float64 and Richardson.",
+    figure, "Error of central differences against the step: a V for float32, float64 and two steps."
 )
-best = {
-    name: f"{min(errors):.0e} near h = {steps[np.argmin(errors)]:.0e}"
-    for name, errors in error.items()
-}
-print(best)
 
 # %% [markdown]
-# **What to notice.** In float32 the best that any step gives is three or four digits: too few to tell a right gradient from one with a
-# small term missing. In float64 there are about ten, and combining two steps (Richardson's trick) buys two more. Hence the rule of this
+# **What to notice.** In float32 no step gives more than four or five digits: too few to tell a right gradient from one that lacks
+# a small term. In float64 there are ten, and combining two steps (Richardson's trick) buys two more. Hence the rule of this
 # package: *train in float32, prove in float64*. [`check.gradient`](minids/check/gradients.py) does all of this and takes any
 # relative error above $10^{-7}$ for a mistake.
 
@@ -177,48 +176,54 @@ _, saved = rmsnorm.forward(plane, np.ones(2), eps=0.0)
 gradient, _ = rmsnorm.backward(wish, saved)
 naive = wish * saved.rstd  # the first term alone
 
-figure, (left, right) = notebook.picture(1, 2, height=3.9)
-circle = np.linspace(0, np.pi / 2, 100)
-left.plot(np.sqrt(2) * np.cos(circle), np.sqrt(2) * np.sin(circle), color="#BBBBBB")
-for vector, start, colour, label in (
-    (plane[0], (0, 0), "black", "x"),
-    (naive[0], plane[0], "C1", "first term alone"),
-    (gradient[0], plane[0], "C0", "the gradient"),
-):
-    left.annotate(
-        "",
-        start + vector,
-        start,
-        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0},
-    )
-    left.text(*(np.array(start) + 1.06 * vector), label, color=colour)
-left.text(0.62, 1.33, "all outputs lie here", color="#777777")
-left.set(xlim=(0, 2.9), ylim=(0, 1.9), aspect="equal")
-left.set_title("A norm's gradient is perpendicular to x")
 
 many, wishes = rng.standard_normal((2000, d)), rng.standard_normal((2000, d))
 _, saved = rmsnorm.forward(many, np.ones(d))
 dx, _ = rmsnorm.backward(wishes, saved)
-angle = {}
-for name, value in (("first term alone", wishes * saved.rstd), ("the gradient", dx)):
-    length = np.linalg.norm(value, axis=-1) * np.linalg.norm(many, axis=-1)
-    angle[name] = np.degrees(np.arccos(np.sum(value * many, axis=-1) / length))
-right.hist(
-    angle["first term alone"],
-    bins=np.arange(0, 181, 5),
-    color="C1",
-    alpha=0.7,
-    label="first term alone",
+
+
+def angle(a, b):
+    """Degrees between the rows of two arrays."""
+    cosine = np.sum(a * b, axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+    return np.degrees(np.arccos(cosine))
+
+
+first_term = angle(many, wishes * saved.rstd)
+right_angles = angle(many, dx)
+print(f"first term alone: from {first_term.min():.0f} to {first_term.max():.0f} degrees")
+print(f"the gradient: 90 degrees, to within {np.abs(right_angles - 90).max():.0e}")
+
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, height=3.6)
+circle = np.linspace(0, np.pi / 2, 100)
+left.plot(np.sqrt(2) * np.cos(circle), np.sqrt(2) * np.sin(circle), color="#BBBBBB")
+for vector, start, colour in (
+    (plane[0], np.zeros(2), "black"),
+    (naive[0], plane[0], "C1"),
+    (gradient[0], plane[0], "C0"),
+):
+    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+    left.annotate("", start + vector, start, arrowprops=arrow)
+left.text(0.75, 0.28, "x", fontsize=13)
+left.text(2.3, 1.52, "first term alone", color="C1", ha="center")
+left.text(1.5, 1.15, "the gradient", color="C0", ha="right")
+left.text(0.1, 1.52, "all outputs lie on this circle", color="#777777")
+left.set(xlim=(0, 2.9), ylim=(0, 1.8), aspect="equal")
+left.set_title("Two dimensions")
+right.hist(first_term, bins=np.arange(0, 181, 5), color="C1", alpha=0.7, label="first term alone")
+right.axvline(90, color="C0", label="the gradient: all 2000")
+right.set(
+    xlabel="angle between x and dx, degrees",
+    ylabel="tokens",
+    xticks=range(0, 181, 45),
+    ylim=(0, 270),
 )
-right.axvline(90, color="C0", label="the gradient, all 2000 of them")
-right.set(xlabel="angle between x and dx, degrees", ylabel="tokens", xticks=range(0, 181, 45))
-right.set_title("2000 random tokens of 8 numbers")
-right.legend(loc="upper right")
+right.set_title(f"2000 random tokens of {d} numbers")
+right.legend(loc="upper left")
 notebook.show(
     figure,
-    "Left: the gradient of RMSNorm is perpendicular to its input. Right: so it is for 2000 random tokens.",
+    "The gradient of RMSNorm is perpendicular to its input, in two dimensions and for 2000 tokens.",
 )
-print(f"largest departure from 90 degrees: {np.abs(angle['the gradient'] - 90).max():.0e}")
 
 # %% [markdown]
 # ## Exercise 1: the sigmoid-weighted unit
@@ -377,9 +382,8 @@ def lookup_backward(dx, saved):
 
 
 # %% tags=["check"]
-ids = np.array(
-    [[3, 1, 3], [0, 3, 1]]
-)  # token 3 stands in three places, token 1 in two, token 2 in none
+# Token 3 stands in three places, token 1 in two, token 2 in none.
+ids = np.array([[3, 1, 3], [0, 3, 1]])
 table = rng.standard_normal((4, 2))
 check.ok(check.gradient(embedding.forward, lookup_backward, {"tokens": ids, "weight": table}))
 
@@ -388,9 +392,8 @@ check.ok(check.gradient(embedding.forward, lookup_backward, {"tokens": ids, "wei
 def the_trap(dx, saved):
     ids, weight = saved
     d_weight = np.zeros(weight.shape)
-    d_weight[ids] += (
-        dx  # NumPy reads the rows, adds, writes: of equal tokens only the last one stays
-    )
+    # NumPy reads the rows, adds, writes them back: of equal tokens only the last one stays.
+    d_weight[ids] += dx
     return d_weight
 
 
@@ -408,6 +411,10 @@ logits = np.array([[2.0, 1.1, 0.3, -0.5, 0.9]])
 loss, saved = cross_entropy.forward(logits, np.array([1]))
 d_logits = cross_entropy.backward(1.0, saved)
 
+print("predicted  ", saved.probs[0].round(3))
+print("gradient   ", d_logits[0].round(3))
+
+# %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, height=3.0, sharey=True)
 left.bar(words, saved.probs[0], color="C0")
 left.set(ylim=(-0.9, 0.9), ylabel="per token of the vocabulary")
@@ -444,16 +451,9 @@ def block_backward(dy, saved):
     dp, dq = swiglu.backward(da, saved_act)
     dn_up, d_w_up, _ = linear.backward(dq, saved_up)
     dn_gate, d_w_gate, _ = linear.backward(dp, saved_gate)
-    dx, d_gain = rmsnorm.backward(
-        dn_gate + dn_up, saved_norm
-    )  # n was read twice: its gradients add up
-    return (
-        dy + dx,
-        d_gain,
-        d_w_gate,
-        d_w_up,
-        d_w_down,
-    )  # and so was x: the residual hands dy through untouched
+    # n was read twice, so its two gradients add up; and so was x: the residual hands dy through.
+    dx, d_gain = rmsnorm.backward(dn_gate + dn_up, saved_norm)
+    return dy + dx, d_gain, d_w_gate, d_w_up, d_w_down
 
 
 N, d, width = 3, 5, 7
@@ -489,16 +489,28 @@ losses, grads = model.loss_and_grads(inputs, targets, chosen=chosen)
 
 parameters = model.parameters
 direction = rng.standard_normal(parameters.values.shape)
+direction /= np.linalg.norm(direction)
 predicted = parameters.grads @ direction
-start, h = parameters.values.copy(), 1e-4
-total = []
-for step in (h, -h):
+start = parameters.values.copy()
+
+
+def loss_at(step):
+    """The total loss with all parameters moved by ``step`` along the direction."""
     parameters.values[...] = start + step * direction
-    total.append(model.losses(inputs, targets, chosen=chosen).total)
-parameters.values[...] = start
-measured = (total[0] - total[1]) / (2 * h)
+    total = model.losses(inputs, targets, chosen=chosen).total
+    parameters.values[...] = start
+    return total
+
+
+def slope(h):
+    return (loss_at(h) - loss_at(-h)) / (2 * h)
+
+
+measured = (4 * slope(0.005) - slope(0.01)) / 3
 print(f"{parameters.values.size:,} parameters in {len(grads)} arrays, loss {losses.total:.4f}")
-print(f"slope by the backward pass  {predicted:.10f}\nslope by two evaluations    {measured:.10f}")
+print(f"slope by the backward pass    {predicted:.12f}")
+print(f"slope by four evaluations     {measured:.12f}")
+print(f"relative difference           {abs(measured / predicted - 1):.0e}")
 
 # %% [markdown]
 # Every parameter takes part in that one number. The [tests](tests/test_model_gradient.py) of this package do it array by array, and against
@@ -508,7 +520,7 @@ print(f"slope by the backward pass  {predicted:.10f}\nslope by two evaluations  
 #
 # Section 3.2.3 of the [report](https://arxiv.org/abs/2412.19437) says that all RMSNorms and the up-projections of the latent
 # attention are computed again during the backward pass, so that their outputs need not be stored. How much is that, of what a block
-# keeps? Count the numbers that one dense block keeps per token at the true sizes, one array per line:
+# keeps? Count the numbers that one dense block keeps per token at the true sizes, an array a line:
 
 # %%
 v3 = minids.ModelConfig.preset("deepseek-v3")
@@ -516,11 +528,11 @@ H, d = v3.num_attention_heads, v3.hidden_size
 kept = {  # array: (numbers per token, whether V3 computes it again)
     "residual stream, twice": (2 * d, False),
     "outputs of the two norms": (2 * d, True),
-    "the two latents and k_rope, before their norms": (
+    "the two latents and k_rope": (
         v3.q_lora_rank + v3.kv_lora_rank + v3.qk_rope_head_dim,
         False,
     ),
-    "the two latents, after": (v3.q_lora_rank + v3.kv_lora_rank, True),
+    "the two latents, normalised": (v3.q_lora_rank + v3.kv_lora_rank, True),
     "queries of all heads": (H * v3.qk_head_dim, True),
     "keys and values of all heads": (H * (v3.qk_nope_head_dim + v3.v_head_dim), True),
     "output of attention": (H * v3.v_head_dim, False),
@@ -529,10 +541,8 @@ kept = {  # array: (numbers per token, whether V3 computes it again)
 everything = sum(count for count, _ in kept.values())
 again = sum(count for count, recomputed in kept.values() if recomputed)
 for name, (count, recomputed) in kept.items():
-    print(f"{name:<47} {count:>7,}  {'computed again' if recomputed else ''}")
-print(
-    f"{'all':<47} {everything:>7,}  of which {again:,}, {again / everything:.0%}, need not be kept"
-)
+    print(f"{name:<32} {count:>7,}  {'computed again' if recomputed else ''}")
+print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not be kept")
 
 # %% [markdown]
 # Half of it. (Attention's probabilities are in neither column: kernels such as FlashAttention never write them down. The report also
