@@ -30,6 +30,7 @@ Array = np.ndarray
 
 _DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine screen
 _SHOWN = 90
+_COLOURS = 160
 _COLUMNS = 100  # of text that a page shows in one line
 _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
 
@@ -79,7 +80,7 @@ def picture(rows: int = 1, columns: int = 1, width: float = 9.0, height: float =
 def show(figure, alt: str) -> None:
     """Put a figure into the page. ``alt`` says what is to be seen, for those who do not see it.
 
-    As a PNG of 64 colours, which drawings do not miss and which is a third of the size.
+    As a PNG of few colours, which drawings do not miss and which is a third of the size.
     """
     from IPython.display import Image, display
     from PIL import Image as Pixels
@@ -88,7 +89,7 @@ def show(figure, alt: str) -> None:
     figure.savefig(drawn, format="png", dpi=_DOTS, facecolor="white")
     pixels = Pixels.open(drawn).convert("RGB")
     small = io.BytesIO()
-    pixels.quantize(64, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
+    pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
     display(Image(small.getvalue(), width=round(pixels.width * _SHOWN / _DOTS), alt=alt))
 
 
@@ -99,7 +100,8 @@ def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None
     """
     names: dict[int, str] = {}
     for letter, size in (letters or {}).items():
-        names.setdefault(size, letter)
+        if size > 1:  # a 1 is no size of anything
+            names.setdefault(size, letter)
     width = max(map(len, arrays), default=0)
     numbers = {name: str(np.shape(array)) for name, array in arrays.items()}
     shape_width = max(map(len, numbers.values()), default=0)
