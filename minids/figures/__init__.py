@@ -15,6 +15,7 @@ _HOMES = {
     "mla": "latent_attention",
     "kv_cache_per_token": "cache",
     "cache_against_context": "cache",
+    "absorption": "absorbed",
     "rope_and_yarn": "rope",
     "attention_split": "attention_scores",
     "rank_of_keys_and_values": "attention_scores",
@@ -28,6 +29,7 @@ _HOMES = {
     "training_cost": "cost",
     "pipeline_schedules": "pipelines",
     "training_run": "run_curves",
+    "step_time": "training_step",
     "gradient_flow": "gradients",
 }
 """Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from minids.checkpoint.files import read_json
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows
+from minids.figures.style import write_bytes
 
 DEFAULT_RUN = "runs/tiny"
+LARGEST = 64 << 20  # bytes of a kept file
+
+
+KEPT = "runs/figures"
+"""Where measured numbers are kept: a second drawing is of the same ones. Delete a file there to measure again."""
+
+MADE = {
+    "measurement": "measuring on this machine, which should have nothing else to do",
+    "training": "training some small models, a minute",
+}
 
 
 class Sources:
-    """Numbers for pictures. The run is trained when the first picture needs it, once."""
+    """Numbers for pictures. The run is trained when the first picture needs it, once; what is measured is kept."""
 
-    def __init__(self, run: str = "", say: Callable[[str], None] = print):
-        self.given, self.say = run, say
+    def __init__(self, run: str = "", say: Callable[[str], None] = print, kept: str | Path = KEPT):
+        self.given, self.say, self.kept = run, say, Path(kept)
         self._run = None
 
     def check(self, asked: Sequence[Picture]) -> None:
@@ -28,7 +41,19 @@ class Sources:
         """The rows of one picture."""
         if picture.source == "run":
             return picture.rows(run=self.run())
-        return picture.rows()
+        if picture.source not in MADE:
+            return picture.rows()
+        path = self.kept / f"{picture.name}.json"
+        if path.exists():
+            return read_json(path, LARGEST)["rows"]
+        self.say(f"        {MADE[picture.source]}; then kept in {path}")
+        rows = picture.rows()
+        try:
+            self.kept.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refuse("kept", str(self.kept), f"cannot be made ({error.strerror})") from None
+        write_bytes(path, json.dumps({"rows": rows}, allow_nan=False).encode())
+        return rows
 
     def run(self) -> Path:
         """The folder of the trained run: the one given, or the default one, which is trained if it is not there."""
