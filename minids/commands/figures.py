@@ -41,5 +41,5 @@ def run(options: Options, given: set[str]) -> None:
     sources = Sources(options.run)
     sources.check(asked)
     themes = THEMES if options.theme == "both" else (options.theme,)
-    written = write_all(asked, sources.rows, out, themes, options.formats)
+    written = write_all(asked, sources.rows, out, themes, options.formats, missing=sources.missing)
     print(f"{len(written)} files in {out}")

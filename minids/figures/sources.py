@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import minids.figures
 from minids.checkpoint.files import read_json
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows
 from minids.figures.style import write_bytes
+from minids.studies.store import kept
 
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
@@ -34,8 +36,18 @@ class Sources:
 
     def check(self, asked: Sequence[Picture]) -> None:
         """Refuse, before anything is drawn, a run that is not one."""
+        for picture in asked:
+            if (why := self.missing(picture)) and len(asked) < len(minids.figures.PICTURES):
+                raise refuse("name", picture.name, why)
         if self.given and any(p.source == "run" for p in asked) and latest_checkpoint(self.given) is None:
             raise refuse("run", self.given, "holds no trained model; give a folder that minids train wrote, or leave --run out")
+
+    def missing(self, picture: Picture) -> str:
+        """Why a picture cannot be drawn: the results of its study are not kept with this package. Empty if it can."""
+        if not picture.source.startswith("study "):
+            return ""
+        name = picture.source.removeprefix("study ")
+        return "" if kept(name).is_file() else f"needs the results of minids study {name}, which are not kept here yet"
 
     def rows(self, picture: Picture) -> Rows:
         """The rows of one picture."""

@@ -30,7 +30,7 @@ _KINDS = {
 REST = ("everything else", "other3")
 
 
-def _rows(size: str = "A-16x256", rounds: int = 7) -> Rows:
+def _rows(size: str = "A-12x64", rounds: int = 7) -> Rows:
     """Measures on this machine, one thread, all by turns: ``size``: one of the bench's models and batches; ``rounds``: whose
     median counts. PyTorch takes part where torch and transformers are installed."""
     against = "torch" if all(importlib.util.find_spec(name) for name in ("torch", "transformers")) else None

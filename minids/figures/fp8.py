@@ -1,0 +1,187 @@
+"""Figures 17 and 18: the numbers FP8 has, what it costs by granularity and by accumulator, and whether training notices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.figures.picture import Picture, Rows, distinct, only
+from minids.figures.run_curves import apart
+from minids.figures.slide import Slide
+from minids.figures.style import colour
+from minids.ops import float8
+from minids.studies import fp8_errors, results
+
+_FORMATS = {"E5M2": float8.E5M2, "E4M3": float8.E4M3, "E5M6": float8.E5M6}
+_MAGNITUDES = (1, 10, 100, 1e3, 1e4, 1e5, 1e6)
+_LENGTHS = (128, 512, 2048, 4096)
+
+
+def _rows_formats(magnitudes: tuple[float, ...] = _MAGNITUDES, lengths: tuple[int, ...] = _LENGTHS, seed: int = 0) -> Rows:
+    """``magnitudes``: of planted outliers; ``lengths``: terms of a sum. Errors as in minids.studies.fp8_errors."""
+    rows: Rows = []
+    for name, form in _FORMATS.items():
+        values = float8.decode(np.arange(form.last + 1, dtype=form.dtype), form)
+        rows += [{"group": "number", "format": name, "value": float(v)} for v in values if v > 0]
+    rows += [{"group": "outliers", **row} for row in fp8_errors.outliers(magnitudes, seed, (128, 512))]
+    rows += [{"group": "sum", **row} for row in fp8_errors.accumulation(lengths, seed, 8) if row["numbers"] == "positive"]
+    return rows
+
+
+def _draw_formats(slide: Slide, rows: Rows) -> None:
+    outliers, sums = only(rows, group="outliers"), only(rows, group="sum")
+    longest = max(row["terms"] for row in sums)
+    names = list(fp8_errors.ACCUMULATORS)
+    worst = {name: only(sums, terms=longest, accumulator=name)[0]["max_relative"] for name in names}
+    top = slide.title(
+        f"A sum of {longest:,} FP8 products is {100 * worst[names[2]]:.1f} % wrong in 14 bits, "
+        f"{100 * worst[names[1]]:.2f} % if promoted every 128",
+        "Positive numbers; each bar of the upper strip is one number that a format has",
+    )
+    numbers = only(rows, group="number")
+    low, high = min(row["value"] for row in numbers) / 2, max(row["value"] for row in numbers) * 2
+    strip = 0.52
+    for i, name in enumerate(_FORMATS):
+        y = top - 0.55 - (strip + 0.12) * i - strip / 2
+        ax = slide.plot(2.4, y, 11.3, strip, xscale="log", xlim=(low, high), ylim=(0, 1), yticks=[])
+        mine = [row["value"] for row in only(numbers, format=name)]
+        ax.vlines(mine, 0.05, 0.95, color=colour("fp8"), linewidth=1.1 * slide.scale)
+        ax.spines["left"].set_visible(False)
+        ax.minorticks_off()
+        ticks = [1e-6, 1e-4, 1e-2, 1, 100, 1e4] if i + 1 == len(_FORMATS) else []
+        ax.set_xticks([t for t in ticks if low <= t <= high])
+        slide.text(0.55, y + strip / 2, name, 18, weight="bold")
+        slide.text(13.85, y + strip / 2, f"max {max(mine):,.0f}", 16)
+    y, h = 1.2, top - 0.55 - 3 * (strip + 0.12) - 1.75
+    left = slide.plot(2.0, y, 4.6, h, grid="y", xscale="log", xlabel="size of three outliers", ylabel="error, %")
+    shades = {"1 × 128": ("fp8", "-"), "128 × 128": ("other1", "--"), "per tensor": ("shared", "-")}
+    for name in distinct(outliers, "granularity"):
+        mine = only(outliers, granularity=name)
+        shade, line = shades[name]
+        left.plot([r["magnitude"] for r in mine], [100 * r["error"] for r in mine], line, color=colour(shade))
+        end = mine[-1]
+        left.annotate(
+            name,
+            (end["magnitude"], 100 * end["error"]),
+            xytext=(8 * slide.scale, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=16 * slide.scale,
+            color=colour(shade),
+            annotation_clip=False,
+        )
+    left.set_xticks([r["magnitude"] for r in mine][::2])
+    right = slide.plot(10.0, y, 3.6, h, grid="y", xscale="log", yscale="log", xlabel="terms of a sum", ylabel="worst error, %")
+    looks = dict(zip(names, (("other2", "float32"), ("fp8", "promoted"), ("shared", "never")), strict=True))
+    for name in names:
+        mine = only(sums, accumulator=name)
+        shade, words = looks[name]
+        values = [max(100 * r["max_relative"], 1e-6) for r in mine]
+        right.plot([r["terms"] for r in mine], values, "o-", color=colour(shade), markersize=6 * slide.scale)
+        right.annotate(
+            words,
+            (mine[-1]["terms"], values[-1]),
+            xytext=(8 * slide.scale, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=16 * slide.scale,
+            color=colour(shade),
+            annotation_clip=False,
+        )
+    for ax in (left, right):
+        ax.minorticks_off()
+    terms = [r["terms"] for r in mine]
+    right.set_xticks(terms, [f"{t:,}" for t in terms])
+    below, above = right.get_ylim()
+    right.set_yticks([10.0**e for e in range(-8, 3) if below <= 10.0**e <= above][::2])
+
+
+fp8_numbers = Picture(
+    17,
+    "fp8_numbers",
+    "The numbers of FP8's formats, the error of quantised activations by granularity, and of long sums by accumulator.",
+    "Above, three strips of bars on a logarithmic number line: few bars for E5M2, more for E4M3 on a shorter stretch, dense "
+    "ones for E5M6. "
+    "Below left, error against the size of outliers: with one scale per tensor it climbs, with fine tiles it stays. Below "
+    "right, error "
+    "of a sum against its length: it grows in a short accumulator and stays low if partial sums are promoted.",
+    _rows_formats,
+    _draw_formats,
+)
+
+
+def _rows_training(found: dict | None = None) -> Rows:
+    """``found``: results of the fp8 study, by default those kept with the package. Smoothed losses, mean of the seeds."""
+    found = found or results("fp8")
+    means = {}
+    for arm, held in found["arms"].items():
+        curves = [run["curves"] for run in held["runs"] if "curves" in run]
+        if curves:
+            means[arm] = curves[0]["step"], np.mean([curve["smoothed"] for curve in curves], axis=0), len(curves)
+    reference = means["fp32"][1]
+    return [
+        {"arm": arm, "step": step, "loss": float(loss), "relative": float(loss / base - 1), "seeds": seeds}
+        for arm, (steps, losses, seeds) in means.items()
+        for step, loss, base in zip(steps, losses, reference, strict=True)
+    ]
+
+
+_ARMS = {
+    "fp32": ("ink", "-"),
+    "fp8": ("fp8", "-"),
+    "fp8 per tensor": ("shared", "-"),
+    "fp8 without promotion": ("value", "-"),
+    "fp32 again": ("other2", "--"),
+}
+
+
+def _draw_training(slide: Slide, rows: Rows) -> None:
+    arms = distinct(rows, "arm")
+    ends = {arm: only(rows, arm=arm)[-1]["relative"] for arm in arms}
+    steps = max(row["step"] for row in rows)
+    top = slide.title(
+        f"After {steps:,} steps FP8's loss is {100 * ends['fp8']:+.2f} % from float32's; two float32 runs differ by "
+        f"{100 * abs(ends.get('fp32 again', 0.0)):.2f} %",
+        f"FP8 study, smoothed loss, mean of {rows[0]['seeds']} seeds; band: the 0.25 % of V3's report",
+    )
+    left = slide.plot(1.6, 1.2, 4.9, top - 1.6, grid="y", xlabel="step", ylabel="smoothed loss")
+    right = slide.plot(8.6, 1.2, 4.0, top - 1.6, grid="y", xlabel="step", ylabel="above float32, %")
+    right.axhspan(-0.25, 0.25, color=colour("panel"))
+    late = steps // 4  # before, the loss falls too fast for a ratio to mean much
+    order = sorted((arm for arm in arms if arm != "fp32"), key=lambda arm: -ends[arm])
+    for arm in arms:
+        mine = only(rows, arm=arm)
+        shade, line = _ARMS.get(arm, ("other1", "-"))
+        left.plot([r["step"] for r in mine], [r["loss"] for r in mine], line, color=colour(shade))
+        if arm != "fp32":
+            tail = [r for r in mine if r["step"] >= late]
+            right.plot([r["step"] for r in tail], [100 * r["relative"] for r in tail], line, color=colour(shade))
+    low, high = right.get_ylim()
+    for arm, y in zip(order, apart([100 * ends[a] for a in order], (high - low) * 0.095), strict=True):
+        shade, _ = _ARMS.get(arm, ("other1", "-"))
+        words = arm.removeprefix("fp8 ") if arm != "fp8" else "fp8, fine tiles"
+        right.annotate(
+            words,
+            (steps, y),
+            xytext=(8 * slide.scale, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=16 * slide.scale,
+            color=colour(shade),
+            annotation_clip=False,
+        )
+    left.set_xlim(0, steps)
+    right.set_xlim(late, steps)
+
+
+fp8_training = Picture(
+    18,
+    "fp8_training",
+    "Smoothed training loss in float32 and in FP8, with fine tiles, with one scale per matrix, and without promoted sums.",
+    "Left, loss curves that lie on one another. Right, their distance from float32 in percent, with the paper's quarter "
+    "percent as a "
+    "band: fine tiles stay within or near it, the coarser ways further off; a second run in float32 shows how far rounding "
+    "alone goes.",
+    _rows_training,
+    _draw_training,
+    source="study fp8",
+)
