@@ -39,13 +39,14 @@ def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds:
     for context in contexts:
         latent, full = LatentCache(config, 1), FullCache(config, 1)
         for cache in (latent, full):
+            shapes = [array.shape[3:] for array in cache.arrays]
             for layer in range(config.num_hidden_layers):
-                cache.append(layer, *(rng.standard_normal((1, context, *s), dtype=np.float32) for s in cache._shapes))
+                cache.append(layer, *(rng.standard_normal((1, context, *s), dtype=np.float32) for s in shapes))
             cache.advance(context)
 
         def step(cache, absorb):
             read(model, np.array([[1]]), cache, absorb)
-            cache.rewind(cache.length - 1)
+            cache.rewind(cache.lengths - 1)
 
         ways = {
             "absorbed": lambda cache=latent: step(cache, True),
@@ -69,7 +70,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     ratio = at["expanded"] / at["absorbed"]
     top = slide.title(
         f"Moving a bracket makes a token at {token_count(longest)} context {ratio:.1f} times faster",
-        "Absorbed, no old key is ever expanded again; measured: one decoding step, one thread, random weights",
+        "Absorbed, no old key is expanded again; measured: one decoding step, one thread",
     )
     _algebra(slide, only(rows, group="algebra")[0], top)
     ax = slide.plot(9.0, 1.2, 4.75, top - 1.65, grid="y", xscale="log", yscale="log", xlabel="context, tokens")

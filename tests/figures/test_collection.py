@@ -15,6 +15,7 @@ from minids.figures.picture import as_csv
 from minids.figures.style import THEMES, encoded, style
 from minids.figures.thumbnail import half_blocks, listing
 
+
 @cache
 def rows_of(picture):
     """Made once for both themes."""
