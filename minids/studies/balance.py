@@ -74,6 +74,11 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
             f"{pure} and {theirs}: {differs(arms[pure]['loss'], arms[theirs]['loss'])}",
         ),
         Finding(
+            "the bias is more even than the auxiliary loss that is best for the loss",
+            arms[pure]["max_vio"].mean < arms[theirs]["max_vio"].mean - arms[theirs]["max_vio"].spread,
+            f"MaxVio {of(pure, 'max_vio')}; {of(theirs, 'max_vio')}",
+        ),
+        Finding(
             "the domains use different experts (p < 0.01 for every seed)",
             max(arms[ours]["p_value"].values) < 0.01,
             f"{ours}: {arms[ours]['specialisation']} bits, largest p {max(arms[ours]['p_value'].values):g}",
