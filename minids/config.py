@@ -287,11 +287,13 @@ class TrainConfig:
     warmup_steps: int = 50
     """Steps of linear warm-up from 0."""
     constant_until: float = 10.0 / 14.8
-    """Share of the run after which the cosine decay begins (V3: 10T of 14.8T tokens)."""
+    """Share of the run after which the decay begins (V3: 10T of 14.8T tokens)."""
     decay_until: float = 14.3 / 14.8
     """Share of the run at which it ends (V3: after another 4.3T)."""
     final_from: float = 14.633 / 14.8
     """Share of the run from which the last, lowest rate is used (V3: the last 167B)."""
+    decay_shape: Literal["cosine", "linear"] = "cosine"
+    """Course of the decay: half a cosine (V3), or a straight line."""
     decay_to: float = 0.1
     """Rate after the decay, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
     final_to: float = 7.3e-6 / 2.2e-4
@@ -316,8 +318,8 @@ class TrainConfig:
     """Threads that share each batch; 0 for one per core."""
     validation_share: float = 0.1
     """Share of each domain's documents kept for validation."""
-    tokenizer: Literal["bytes", "bpe"] = "bytes"
-    """One token per byte, or byte-pair encoding learned from the training documents."""
+    tokenizer: Literal["bytes", "bpe", "chars"] = "bytes"
+    """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
     bpe_vocab_size: int = 2048
     """Vocabulary of the BPE tokenizer."""
     log_every: int = 10

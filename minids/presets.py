@@ -1,4 +1,4 @@
-"""Named configurations: three that a laptop trains, and the published models of the family.
+"""Named configurations: four that a laptop trains, and the published models of the family.
 
 Sizes of the published models are those of their ``config.json`` and of DeepSeek's own inference configs. Where a release
 ships with YaRN switched on, so does its preset.
@@ -73,6 +73,22 @@ _MODELS = {
         n_routed_experts=16,
         max_position_embeddings=1024,
         **_SMALL_SHAPE,
+    ),
+    "shakespeare": ModelConfig(
+        vocab_size=65,
+        hidden_size=160,
+        num_hidden_layers=3,
+        intermediate_size=480,
+        moe_intermediate_size=80,
+        num_attention_heads=5,
+        q_lora_rank=64,
+        kv_lora_rank=32,
+        qk_nope_head_dim=32,
+        qk_rope_head_dim=16,
+        v_head_dim=32,
+        n_routed_experts=16,
+        max_position_embeddings=64,
+        **_SMALL_SHAPE | dict(num_nextn_predict_layers=0, initializer_range=0.006, bos_token_id=None, eos_token_id=None),
     ),
     "deepseek-v3": ModelConfig(rope_scaling=Yarn(factor=40.0)),
     "deepseek-v2": ModelConfig(
@@ -172,6 +188,24 @@ _RUNS = {
     "tiny": TrainConfig(steps=1000, batch_size=8, context_length=256),
     "small": TrainConfig(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
     "laptop": TrainConfig(steps=2400, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
+    # As many characters as nanoGPT's CPU recipe sees (2,000 steps of 12 × 64), by Muon with a rate that falls to 0 all the way.
+    "shakespeare": TrainConfig(
+        steps=1500,
+        batch_size=16,
+        context_length=64,
+        optimizer="muon",
+        learning_rate=0.015,
+        warmup_steps=30,
+        constant_until=0.0,
+        decay_until=1.0,
+        final_from=1.0,
+        decay_shape="linear",
+        decay_to=0.0,
+        tokenizer="chars",
+        eval_every=250,
+        eval_tokens=1 << 17,
+        save_every=500,
+    ),
 }
 
 PRESETS = tuple(_MODELS)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minids.analysis.parameters import activated
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError
 from minids.presets import PRESETS, TRAINABLE
@@ -222,10 +223,16 @@ def test_every_preset_is_made_at_once_and_without_a_weight():
 def test_the_presets_that_were_promised_exist():
     promised = {"tiny", "small", "laptop", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3", "moonlight-16b-a3b", "kimi-k2"}
     assert promised <= set(PRESETS)
-    assert set(TRAINABLE) == {"tiny", "small", "laptop"}
+    assert set(TRAINABLE) == {"tiny", "small", "laptop", "shakespeare"}
     for name in TRAINABLE:
         run, model = TrainConfig.preset(name), ModelConfig.preset(name)
         assert run.context_length <= model.max_position_embeddings
+
+
+def test_the_shakespeare_run_sees_the_characters_of_nanogpts_recipe_with_a_model_of_its_size():
+    run, model = TrainConfig.preset("shakespeare"), ModelConfig.preset("shakespeare")
+    assert run.steps * run.tokens_per_step == 2000 * 12 * 64 and run.context_length == 64
+    assert activated(model, "both") <= 1_000_000
 
 
 def test_deepseek_v3_has_the_sizes_of_the_paper():

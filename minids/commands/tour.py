@@ -32,6 +32,6 @@ def run(options: Options, given: set[str]) -> None:
     from minids.training.tokenizer import byte_tokenizer
 
     model = DeepSeekV3(config)
-    ids = np.resize(byte_tokenizer().encode(TEXT), (2, 65))
+    ids = np.resize(byte_tokenizer().encode(TEXT), (2, 65)) % config.vocab_size  # a smaller vocabulary reads some other text
     values = step_values(model, ids[:, :-1], ids[:, 1:])
     print(walk(config, options.preset, *ids[:, 1:].shape, values=values))

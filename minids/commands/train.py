@@ -19,7 +19,7 @@ class Options:
     """Train a model on your own text, or on the built-in corpus, and write a Hugging Face folder."""
 
     preset: str = "tiny"
-    """Sizes of the model and length of the run: tiny, small or laptop. Other options change single settings of it."""
+    """Model and run: tiny, small, laptop or shakespeare. Other options change single settings of it."""
     data: tuple[str, ...] = ("builtin",)
     """builtin, shakespeare, or files and folders of text, each of which is one domain."""
     out: str = ""
@@ -56,7 +56,8 @@ def defaults(arguments: list[str]) -> Options:
     name = value_of("--preset", arguments) or "tiny"
     if name in PRESETS and name not in TRAINABLE:
         raise refuse("preset", name, f"is too large to train here; choose one of {', '.join(TRAINABLE)}")
-    return Options(preset=name, train=train_preset(name), model=model_preset(name))
+    data = ("shakespeare",) if name == "shakespeare" else Options.data
+    return Options(preset=name, data=data, train=train_preset(name), model=model_preset(name))
 
 
 def _asked(options: Options, given: set[str]) -> dict:

@@ -74,7 +74,7 @@ class Trained:
         rows: Rows = []
         for i, domain in enumerate(self.held_out.domains):
             prompt = held_out_prompt(self.held_out, domain)
-            start = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+            start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
             rng = np.random.default_rng([self.described["train"]["seed"], i])
             new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
             text = printable(self.tokenizer.decode(new))

@@ -47,6 +47,6 @@ def learning_rate(step: int, train: TrainConfig) -> float:
         return train.learning_rate
     if done < train.decay_until:
         along = (done - train.constant_until) / (train.decay_until - train.constant_until)  # 0 … 1
-        share = train.decay_to + (1 - train.decay_to) * 0.5 * (1 + math.cos(math.pi * along))
-        return train.learning_rate * share
+        left = 1 - along if train.decay_shape == "linear" else 0.5 * (1 + math.cos(math.pi * along))  # 1 … 0
+        return train.learning_rate * (train.decay_to + (1 - train.decay_to) * left)
     return train.learning_rate * (train.decay_to if done < train.final_from else train.final_to)

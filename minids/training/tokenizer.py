@@ -1,6 +1,6 @@
-"""Text to token ids and back: one token per byte, or byte-pair encoding learned from the training text.
+"""Text to token ids and back: one token per byte, byte-pair encoding learned from the training text, or its characters.
 
-Both are byte-level BPE models of the ``tokenizers`` library (the byte tokenizer is one without a merge), so what ``save``
+All are byte-level BPE models of the ``tokenizers`` library (the byte tokenizer is one without a merge), so what ``save``
 writes is the ``tokenizer.json`` that ``transformers`` opens, and ``Tokenizer.load`` opens the published ones:
 
     ids 0 … 255     the bytes: id = value
@@ -56,8 +56,14 @@ class Tokenizer:
         self._pieces = _pieces(backend)
         self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
         """(V,) bytes of text per id; 0 for special tokens."""
-        singles = [bytes([byte]) for byte in range(256)]
-        self._is_bytes = self._pieces[:256] == singles and int(self.byte_counts.max()) == 1
+        self._id_of_byte: np.ndarray | None = (
+            None  # (256,) or -1; where no token is longer than a byte it is all there is to know
+        )
+        if int(self.byte_counts.max(initial=0)) == 1:
+            self._id_of_byte = np.full(256, -1, dtype=np.int32)
+            for number, piece in enumerate(self._pieces):
+                if piece:
+                    self._id_of_byte[piece[0]] = number
 
     def _id_of(self, field: str, token: str | None) -> int | None:
         if token is None:
@@ -65,6 +71,11 @@ class Tokenizer:
         if (found := self.backend.token_to_id(token)) is None:
             raise refuse(field, token, "the vocabulary has no such token")
         return found
+
+    @property
+    def beginning(self) -> list[int]:
+        """What a document begins with: the begin token, where there is one."""
+        return [] if self.bos_id is None else [self.bos_id]
 
     @property
     def vocab_size(self) -> int:
@@ -78,8 +89,9 @@ class Tokenizer:
         in a ``str`` is no character and becomes a question mark.
         """
         data = text.encode("utf-8", errors="replace") if isinstance(text, str) else bytes(text)
-        if self._is_bytes:
-            return np.frombuffer(data, dtype=np.uint8).astype(np.int32)
+        if self._id_of_byte is not None:
+            ids = self._id_of_byte[np.frombuffer(data, dtype=np.uint8)]
+            return ids[ids >= 0]
         ids = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False).ids
         return np.array(ids, dtype=np.int32)
 
@@ -168,6 +180,26 @@ def train_bpe(texts: Iterable[str | bytes], vocab_size: int) -> Tokenizer:
         ),
     )
     return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
+
+
+def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
+    """One token per character that occurs in ``texts``, in the order of their code points, and no special token.
+
+    Tiny Shakespeare gives the 65 that others train on. A character that did not occur has no token: encoding leaves it out.
+    """
+    alphabet: set[str] = set()
+    for text in texts:
+        alphabet.update(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
+    written = ["".join(CHARACTER_OF_BYTE[byte] for byte in c.encode("utf-8", errors="replace")) for c in sorted(alphabet)]
+    vocab = {token: number for number, token in enumerate(dict.fromkeys(written))}
+    # ignore_merges: what is cut out as one piece is looked up whole, so that a character of several bytes needs no merges.
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    every_one = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [every_one, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend)
 
 
 def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:

@@ -39,7 +39,7 @@ from minids.training.routing_trace import Recorder, path_of
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
 from minids.training.surroundings import differences, other_threads, surroundings
-from minids.training.tokenizer import Tokenizer, byte_tokenizer, train_bpe
+from minids.training.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from minids.training.workers import Workers, useful_workers, weighted
 
 Say = Callable[[str], None]
@@ -111,9 +111,12 @@ class Trainer:
     @classmethod
     def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Trainer:
         """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
+        training = corpus.split(train.validation_share)[0]
         tokenizer = byte_tokenizer()
         if train.tokenizer == "bpe":
-            tokenizer = train_bpe((d.text for d in corpus.split(train.validation_share)[0].documents), train.bpe_vocab_size)
+            tokenizer = train_bpe((d.text for d in training.documents), train.bpe_vocab_size)
+        elif train.tokenizer == "chars":
+            tokenizer = character_tokenizer(d.text for d in training.documents)
         model_config = model_config.replace(
             vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
         )
@@ -268,7 +271,7 @@ class Trainer:
         for i, (domain, prompt) in enumerate(self.prompts.items()):
             start = self.tokenizer.encode(prompt)
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
-            new = generate(self.model, [self.tokenizer.bos_id, *start], length, temperature=0.7, top_p=0.95, seed=rng)
+            new = generate(self.model, [*self.tokenizer.beginning, *start], length, temperature=0.7, top_p=0.95, seed=rng)
             text = printable(self.tokenizer.decode(new))
             self.say(f"[{domain}] {prompt}⟩{text}\n")
 

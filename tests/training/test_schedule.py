@@ -31,6 +31,20 @@ def test_the_decay_is_a_cosine():
     assert quarter == pytest.approx(2.2e-4 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))), rel=1e-9)
 
 
+def test_a_straight_decay_falls_evenly_from_the_warm_up_to_the_end():
+    run = TrainConfig(
+        steps=100,
+        warmup_steps=4,
+        learning_rate=2.0,
+        constant_until=0,
+        decay_until=1,
+        final_from=1,
+        decay_to=0,
+        decay_shape="linear",
+    )
+    assert [learning_rate(step, run) for step in (3, 4, 50, 75, 99)] == pytest.approx([2.0, 1.92, 1.0, 0.5, 0.02])
+
+
 def test_a_short_run_warms_up_for_a_tenth_of_it_at_most():
     run = TrainConfig(steps=20, warmup_steps=50, learning_rate=1.0)
     assert learning_rate(1, run) == learning_rate(2, run) == 1.0

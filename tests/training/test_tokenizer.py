@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minids.errors import MinidsError
-from minids.training.tokenizer import BOS, EOS, Tokenizer, byte_tokenizer, train_bpe
+from minids.training.tokenizer import BOS, EOS, Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 
 TRICKY = "Hé  llo,\n\n\tworld\r\n  don't . 1234567 漢字 🙂 a\u0301   \x00\x7f   "
 TEXTS = ["the cat sat on the mat, and the other cat sat there too. 12 + 12 = 24\n" * 30, TRICKY]
@@ -181,3 +181,20 @@ def test_what_cannot_be_opened_is_said_in_one_line(tmp_path):
     words.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text("{}")
     refused("only byte-level tokenizers")
+
+
+def test_a_character_tokenizer_holds_the_texts_characters_and_nothing_else(tmp_path):
+    tokenizer = character_tokenizer(["to be,\n", "or nôt 漢\r\n".encode()])
+    alphabet = sorted(set("to be,\nor nôt 漢\r\n"))
+    assert tokenizer.vocab_size == len(alphabet) and tokenizer.beginning == [] and tokenizer.eos_id is None
+    assert [tokenizer.decode([i]) for i in range(len(alphabet))] == alphabet
+    text = "bet\r\n漢ô, net"
+    ids = tokenizer.encode(text)
+    assert ids.tolist() == [alphabet.index(c) for c in text] and tokenizer.decode(ids) == text
+    assert tokenizer.count_bytes(ids) == len(text.encode())
+    assert tokenizer.decode(tokenizer.encode("boZ語ré")) == "bor", "characters without a token are left out whole"
+    tokenizer.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert character_tokenizer(["to be"]).encode("bé toZ").tolist() == [1, 0, 4, 3], "an alphabet of ASCII, read from a table"
+    assert again.encode(text).tolist() == ids.tolist() and (again.bos_id, again.eos_id) == (None, None)
+    assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids == ids.tolist()

@@ -323,3 +323,13 @@ def test_traces_of_the_routing_lie_beside_the_run_and_do_not_change_it(tmp_path,
     assert found[1].counts()[0].max() / found[1].counts()[0].mean() - 1 == pytest.approx(
         lines(tmp_path / "a")[6]["max_vio"][0], abs=1e-3
     ), "the trace of step 5 is that of the sixth step's batch"
+
+
+def test_characters_without_begin_and_end_tokens_train_sample_and_resume(tmp_path, text):
+    said = []
+    trainer = start(tmp_path / "run", text, run=RUN.replace(tokenizer="chars", sample_every=6), say=said.append)
+    assert trainer.model.config.vocab_size == len(set("one, two, three, four, five; once I caught a fish alive.\n"))
+    trainer.run()
+    assert any("after 6 steps" in line for line in said)
+    again = Trainer.resume(tmp_path / "run", say=quiet)
+    assert again.tokenizer.encode("fish").tolist() == trainer.tokenizer.encode("fish").tolist()
