@@ -29,8 +29,17 @@ rng = np.random.default_rng(0)
 # $k^R$ is *one* for all heads.
 
 # %%
-B, T, H, d, d_c, d_q, d_h, d_r = 1, 7, 3, 16, 10, 12, 8, 4
-letters = {"T": T, "H": H, "d": d, "d_c": d_c, "d_c'": d_q, "d_h": d_h, "d_r": d_r}
+B, T, H, d, d_c, d_q, d_h, d_r = 1, 7, 3, 16, 10, 14, 8, 4
+letters = {
+    "T": T,
+    "H": H,
+    "d": d,
+    "d_c": d_c,
+    "d_c'": d_q,
+    "d_h": d_h,
+    "d_r": d_r,
+    "d_h+d_r": d_h + d_r,
+}
 h = rng.standard_normal((B, T, d))
 w_dq, w_dkv, w_kr = (rng.standard_normal((n, d)) / 4 for n in (d_q, d_c, d_r))
 w_uq = rng.standard_normal((H, d_h + d_r, d_q)) / 3
