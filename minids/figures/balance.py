@@ -197,10 +197,9 @@ def _draw_dilemma(slide: Slide, rows: Rows) -> None:
     ours = min(biased, key=lambda row: row["max_vio"])
     theirs = min(losses, key=lambda row: abs(np.log(row["max_vio"] / ours["max_vio"])))
     top = slide.title(
-        f"As even as MaxVio {ours['max_vio']:.2f}, the bias costs loss {ours['loss']:.3f}, "
-        f"an auxiliary loss at {theirs['max_vio']:.2f} costs {theirs['loss']:.3f}",
-        f"Balance study: {rows[0]['steps']} steps, mean and spread of {rows[0]['seeds']} seeds; better is lower and further "
-        f"left",
+        f"Balanced by its bias to MaxVio {ours['max_vio']:.2f}: loss {ours['loss']:.3f}; "
+        f"by an auxiliary loss to {theirs['max_vio']:.2f}: {theirs['loss']:.3f}",
+        f"Balance study: {rows[0]['steps']} steps, mean and spread of {rows[0]['seeds']} seeds; lower left is better",
     )
     ax = slide.plot(
         1.9, 1.2, 9.6, top - 1.55, grid="both", xscale="log", xlabel="MaxVio on held-out text", ylabel="held-out loss"
