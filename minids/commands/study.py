@@ -21,8 +21,8 @@ class Options:
     """Optimizer steps of each run; the study's own if 0."""
     arms: tuple[str, ...] = ()
     """Only these arms."""
-    data: tuple[str, ...] = ("builtin",)
-    """builtin, shakespeare, or files and folders of text, each of which is one domain."""
+    data: tuple[str, ...] = ()
+    """builtin, shakespeare, or files and folders of text, each of which is one domain; the study's own if not given."""
     out: str = ""
     """Folder of the runs, runs/studies/NAME if not given. Runs that are there already are not made again."""
     processes: int = 0
@@ -54,7 +54,7 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(field, getattr(options, field), "must be at least 0, which means the default")
     if any(seed < 0 for seed in options.seeds):
         raise refuse("seeds", options.seeds, "must be at least 0")
-    part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data != ("builtin",)
+    part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
     from minids.studies.runner import run_study

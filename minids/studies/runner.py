@@ -32,18 +32,19 @@ def run_study(
     seeds: tuple[int, ...] = (),
     steps: int = 0,
     arms: tuple[str, ...] = (),
-    data: tuple[str, ...] = ("builtin",),
+    data: tuple[str, ...] = (),
     processes: int = 0,
     quick: bool = False,
     say: Say = print,
 ) -> dict:
     """Run every arm with every seed, those in ``out`` already left out; write and return the results.
 
-    Empty ``seeds``, ``arms`` and 0 ``steps`` mean the study's own; ``processes`` = 0 one per core, each with one thread.
+    Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; ``processes`` = 0 one per core, with one thread.
     """
     study = study_called(name)
     seeds = seeds or (study.seeds[:1] if quick else study.seeds)
     steps = steps or (study.quick_steps if quick else study.steps)
+    data = data or study.data
     for arm in arms:
         if arm not in study.arms:
             raise MinidsError(f"arms = {arm!r}: {name} has no such arm; there are {', '.join(study.arms)}")
@@ -72,7 +73,7 @@ def run_study(
             raise
     words = ["minids", "study", name, "--seeds", *map(str, seeds), "--steps", str(steps)]
     words += ["--arms", *arms] if arms else []
-    words += ["--data", *data] if data != ("builtin",) else []
+    words += ["--data", *data] if data != study.data else []
     command = shlex.join(words)
     results = collected(store, jobs, command)
     write_results(Path(out) / "results.json", results)

@@ -63,6 +63,8 @@ class Study:
     """Arm → number → its summary; what follows from them. Only asked once every arm is there."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
+    data: tuple[str, ...] = ("builtin",)
+    """The text, as ``minids train --data`` takes it, where none is asked for."""
     quick_steps: int = 6
     """Steps of ``--quick``, which shows that a study runs and not what comes out."""
 

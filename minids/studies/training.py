@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -26,7 +26,7 @@ from minids.training.corpus import load_corpus
 from minids.training.optimizer import AdamW
 from minids.training.routing_trace import Recorder
 from minids.training.schedule import settings
-from minids.training.tokenizer import Tokenizer, byte_tokenizer
+from minids.training.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
 from minids.training.workers import Workers
 
 
@@ -40,7 +40,7 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """A corpus ready to train on, as bytes."""
+    """A corpus ready to train on."""
 
     tokenizer: Tokenizer
     training: TokenStream
@@ -49,10 +49,12 @@ class Text:
 
 
 @cache
-def text(data: tuple[str, ...] = ("builtin",), validation_share: float = 0.1) -> Text:
-    """The corpus that ``data`` names, read once per process."""
+def text(
+    data: tuple[str, ...] = ("builtin",), validation_share: float = 0.1, tokens: Literal["bytes", "chars"] = "bytes"
+) -> Text:
+    """The corpus that ``data`` names, by bytes or by the characters of its training part, read once per process."""
     training, held_out = load_corpus(list(data)).split(validation_share)
-    tokenizer = byte_tokenizer()
+    tokenizer = byte_tokenizer() if tokens == "bytes" else character_tokenizer(d.text for d in training.documents)
     domains = {
         domain: TokenStream.encode(sorted(held_out.of(domain), key=lambda d: sha256(d.text).digest()), tokenizer)
         for domain in held_out.domains  # in an order without a system: only some of the text is read

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import support
 
+from minids.analysis.parameters import activated
 from minids.config import ModelConfig
 from minids.model import DeepSeekV3
-from minids.studies import attention, balance, mtp, router, segmentation
-from minids.studies.base import MODEL, not_above, paired
+from minids.studies import attention, balance, mtp, race, router, segmentation
+from minids.studies.base import MODEL, configs, not_above, paired
 from minids.studies.registry import STUDIES, study
 from minids.studies.runner import run_study
 from minids.studies.study import Job, Summary
@@ -69,6 +70,32 @@ def test_an_arm_runs_and_gives_its_numbers(name, small_text):
         assert 1 <= outcome.numbers["nodes"] <= 2
 
 
+def test_the_race_reads_characters_and_says_when_nanogpt_is_passed(small_text, monkeypatch):
+    monkeypatch.setattr(race, "NANOGPT", 100.0)  # which any model passes at the first look
+    job = Job("MTP", 0, 2, small_text[:1])
+    numbers, curves, details = race.run(race.ARMS["MTP"], job)
+    assert numbers["characters"] == 2 * 16 * 64 and numbers["characters_to_nanogpt"] == 16 * 64
+    assert numbers["active"] < numbers["parameters"] and curves["step"] == [1, 2]
+    assert details["validation"]["step"] == [1, 2] and details["validation"]["loss"][-1] == numbers["loss"]
+    assert 0 < numbers["seconds_to_nanogpt"] <= numbers["seconds"]
+    monkeypatch.setattr(race, "NANOGPT", 0.0)
+    assert "seconds_to_nanogpt" not in race.run(race.ARMS["MTP"], job).numbers
+
+
+def test_every_arm_of_the_race_keeps_its_rules():
+    for name, arm in race.ARMS.items():
+        model, run = configs(arm, Job(name, 0, race.STUDY.steps), race.COMMON)
+        assert activated(model, "both") <= 1_000_000, name
+        assert run.steps * run.tokens_per_step == 2000 * 12 * 64 and run.context_length == 64
+
+
+def test_findings_of_the_race_follow_the_numbers():
+    best = {"MoE": {"loss": 1.59, "active": 9e5, "characters": 1.5e6}, "MoE, AdamW": {"loss": 1.7}, "MLA": {"loss": 1.65}}
+    assert holds("race", "at most 1.60", **best) and holds("race", "Muon", **best) and holds("race", "MLA to MoE", **best)
+    worse = {**best, "MoE": {"loss": 1.71, "active": 1.1e6, "characters": 1.5e6}}
+    assert not any(holds("race", words, **worse) for words in ("at most 1.60", "Muon", "MLA to MoE", "1.0 million"))
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers_as_one(small_text, tmp_path):
     found = [
@@ -101,7 +128,7 @@ def test_differences_are_taken_seed_by_seed():
 def numbers(name, **special):
     """Summaries of every arm with 0.5 for each number, but for ``special``: arm → number → value."""
     keys = {*study(name).shown, "specialisation", "p_value", "all_to_all_bytes", "first_token", "second_token", "cache"}
-    keys |= {"second_token_accepted", "loss_without_shared", "max_vio"}
+    keys |= {"characters", "second_token_accepted", "loss_without_shared", "max_vio"}
 
     def summary(arm, key):
         value = special.get(arm, {}).get(key, 0.5)
