@@ -15,7 +15,7 @@ KEPT = [name for name in STUDIES if kept(name).is_file()]
 
 
 def test_there_are_results():
-    assert {"balance", "attention", "mtp", "segmentation"} <= set(KEPT)
+    assert {"balance", "attention", "mtp", "segmentation", "router"} <= set(KEPT)
 
 
 @pytest.mark.parametrize("name", KEPT)
