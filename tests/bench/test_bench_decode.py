@@ -7,7 +7,6 @@ from support import TINY, build
 from minids.analysis.kv_cache import cache_bytes
 from minids.bench import decode
 from minids.inference.cache import FullCache, LatentCache
-from minids.inference.generate import generate
 
 MODEL = build(TINY.replace(num_nextn_predict_layers=0), dtype=np.float32)
 
@@ -61,11 +60,3 @@ def test_what_is_found_is_printed(monkeypatch):
     for part in ("greedy, 6 new tokens", "absorbed, layers, against naive", "where absorption loses", "at 3 tokens", "batch"):
         assert part in text, f"{part!r} is not in the table"
     assert found["models"]["A"]["generation"]["full"]["same_text_as_absorbed"] == 1
-
-
-@pytest.mark.parity
-def test_the_peer_writes_the_same_text():
-    model = build(TINY.replace(num_nextn_predict_layers=0, hidden_size=16, moe_intermediate_size=8), dtype=np.float32)
-    prompt = np.arange(1, 9)
-    peer = decode.torch_generation(model, prompt, 12, 1)()
-    assert peer.tolist() == generate(model, prompt, 12).tolist()
