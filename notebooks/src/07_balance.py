@@ -1,0 +1,621 @@
+# %% [markdown]
+# # 7. Balance without an auxiliary loss
+#
+# A router that is left alone sends nearly everything to a few experts. How can the load be kept even without a loss that pulls the
+# router away from what the model needs?
+#
+# %% [markdown]
+# You will see a router collapse, cure it with a bias that has no gradient, derive the small sequence-wise loss that DeepSeek-V3 keeps
+# beside it, ask what evenness does to specialisation, and end on the wires: why a token may go to four nodes and no more.
+#
+# Used here: [router](minids/ops/router.py), [bias_update](minids/ops/bias_update.py), [balance_loss](minids/ops/balance_loss.py), the
+# statistics of [routing](minids/analysis/routing.py) and [metrics](minids/training/metrics.py), the costs of
+# [traffic](minids/analysis/traffic.py) and [network](minids/analysis/network.py), and the kept runs of the
+# [balance study](minids/studies/balance.py), read by [results](minids/studies/store.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
+# and 4.5 of the [V3 report](https://arxiv.org/abs/2412.19437), and [Wang et al. 2024](https://arxiv.org/abs/2408.15664), where the bias
+# comes from.
+
+# %%
+import numpy as np
+
+from minids import check, notebook
+from minids.analysis import network, traffic
+from minids.analysis.routing import nodes_touched, specialisation
+from minids.ops import balance_loss, bias_update, router
+from minids.studies.store import results
+from minids.training.metrics import max_violation
+
+notebook.set_up()
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## Left alone
+#
+# An expert that gets many tokens gets many gradients, so it becomes better, so it gets more tokens. An expert that gets none learns
+# nothing, and stays bad. How far does it go? The measure is *MaxVio*, how much the busiest expert has above the mean:
+#
+# $$ \text{MaxVio} = \frac{\max_i c_i}{\bar c} - 1, \qquad c_i = \text{tokens that chose expert } i . $$
+#
+# Even is 0. The worst is $E/K - 1$: the same $K$ of $E$ experts take every token. The package keeps the runs of a study in which
+# small DeepSeek-V3s (two MoE layers, $E = 16$, $K = 4$, two of four groups, 300 steps, three seeds) differ in nothing but their balancing.
+# One of its arms has none:
+
+# %%
+study = results("balance")
+arms = study["arms"]
+E, K = 16, 4
+domains = list(arms["none"]["details"]["relative_load"])
+
+
+def loads(arm):
+    """Relative load by domain, layer and expert, (D, layers, E), of an arm's first seed."""
+    return np.array(list(arms[arm]["details"]["relative_load"].values()))
+
+
+left_alone = loads("none")
+share = left_alone.mean(axis=0)  # (layers, E), the domains counted alike
+notebook.shapes({"D": len(domains), "E": E}, left_alone=left_alone, share=share)
+print()
+for layer, load in enumerate(share):
+    print(
+        f"MoE layer {layer}: busiest expert {load.max():.1f} times the mean,",
+        f"{np.sum(load < 0.1)} of {E} experts below a tenth of it",
+    )
+summary = arms["none"]["summary"]["max_vio"]
+print(
+    f"MaxVio {summary['mean']:.2f} ± {summary['spread']:.2f}; the worst possible is {E / K - 1:.0f}"
+)
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(1, 2, height=3.0, sharey=True)
+for layer, ax in enumerate(axes):
+    order = np.argsort(-share[layer])
+    ax.bar(range(E), share[layer][order], color="C1")
+    ax.axhline(1, color="black", linewidth=0.9)
+    ax.set(xlabel="experts, busiest first", ylim=(0, 4.2))
+    ax.set_title(f"MoE layer {layer}, nobody balances")
+axes[0].set(ylabel="load / mean load")
+axes[1].text(15.5, 1.08, "even", ha="right", fontsize=9.5)
+notebook.show(
+    figure,
+    "Loads of 16 experts in two layers without balancing: a few have four times the mean, others none.",
+)
+
+# %% [markdown]
+# **What to notice.** Four times the mean means *every token*: those experts have all but become a dense layer, and the idle ones are memory paid
+# for nothing. With one expert per GPU the whole machine would wait for the busiest.
+#
+# ## A bias that only decides
+#
+# The old cure is a loss on the load. Its gradient competes with that of the language model for the same router weights. Wang et al. take a
+# number per expert instead, $b_i$, that is added when experts are *chosen* (equation 16) and nowhere else:
+#
+# $$ \text{chosen} = \text{TopK}_i\,(s_i + b_i), \qquad g_i = \frac{s_i}{\sum_{j\,\in\,\text{chosen}} s_j} . $$
+#
+# The gate $g_i$ uses the score alone, so $b$ never appears in what the model computes. It is a thermostat, not a parameter. After every step
+#
+# $$ e_i = \bar c - c_i, \qquad b_i \leftarrow b_i + \gamma\,\text{sign}(e_i) . $$
+
+# %%
+N = 2048
+popularity = np.linspace(1.2, -1.2, E)  # what collapse has made of the logits
+
+
+def batch():
+    """Logits of N fresh tokens (N, E): taste differs by token, popularity does not."""
+    return popularity + rng.standard_normal((N, E))
+
+
+bias = np.array([-0.2] * (E // 2) + [0.2] * (E // 2), dtype=np.float32)
+routing, _ = router.forward(batch(), bias, K)
+notebook.shapes(
+    {"N": N, "E": E, "K": K},
+    bias=bias,
+    scores=routing.scores,
+    chosen=routing.chosen,
+    gates=routing.gates,
+)
+by_hand = np.take_along_axis(routing.scores, routing.chosen, axis=1)  # unbiased
+by_hand /= by_hand.sum(axis=1, keepdims=True)
+print("\ngates from unbiased scores:")
+check.ok(check.close(routing.gates, by_hand, name="gates"))
+
+# %% [markdown]
+# ## Exercise 1: the thermostat
+#
+# Write one update of the bias from the choices of one step. An expert that nobody chose must be counted too: its count is 0.
+
+
+# %% tags=["solution"]
+def turn(bias, chosen, speed):
+    """bias (E,), chosen (N, K) → the bias of the next step (E,)."""
+    # np.bincount counts; its minlength keeps the idle experts at the end.
+    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
+    return bias + speed * np.sign(counts.mean() - counts)
+
+
+# %% tags=["check"]
+def right_turn(bias, chosen, speed):
+    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
+    return bias_update.updated(bias, counts, speed)
+
+
+# Expert 3 is idle, experts 4 and 5 have exactly the mean.
+few = np.array([[0, 4], [0, 5], [1, 0], [2, 0], [4, 5], [0, 1]])
+start = np.linspace(-0.05, 0.05, 6).astype(np.float32)
+check.ok(check.against(right_turn, turn, start, few, 0.01, tolerance=1e-5))
+
+
+# %% [markdown]
+# With the wrong sign the thermostat heats a room that is too hot. It runs, all shapes are right, and the check says what it is:
+
+
+# %%
+def wrong_way(bias, chosen, speed):
+    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
+    return bias + speed * np.sign(counts - counts.mean())
+
+
+zero = np.zeros(6, dtype=np.float32)
+notebook.caught(check.against(right_turn, wrong_way, zero, few, 0.01, tolerance=1e-5))
+
+# %% [markdown]
+# ## Three speeds
+#
+# Scores lie between 0 and 1, and so $\gamma$ has a scale. Let the unequal popularity from above stand still, and turn the thermostat 300
+# times, slowly, at V3's pace ($\gamma = 0.001$), and fast:
+
+# %%
+speeds = (0.0001, 0.001, 0.03)
+history, biases = {}, {}
+for speed in speeds:
+    rng = np.random.default_rng(1)  # the same tokens for each
+    bias, seen = np.zeros(E, dtype=np.float32), []
+    for _ in range(300):
+        routing, _ = router.forward(batch(), bias, K)
+        counts = np.bincount(routing.chosen.reshape(-1), minlength=E)
+        seen.append(max_violation(counts))
+        bias = bias_update.updated(bias, counts, speed)
+    history[speed], biases[speed] = np.array(seen), bias
+    print(
+        f"γ = {speed:<7g} MaxVio at first {seen[0]:.2f}, mean of the last 50 steps {np.mean(seen[-50:]):.2f}"
+    )
+even = [
+    max_violation(np.bincount(np.argsort(rng.random((N, E)))[:, :K].reshape(-1))) for _ in range(50)
+]
+floor = np.mean(even)
+print(f"choices by lot:   {floor:.2f}, the chance of a finite batch")
+
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.6, width_ratios=[1.5, 1])
+for (speed, seen), colour in zip(history.items(), ("C4", "C0", "C1"), strict=True):
+    left.plot(seen, color=colour, label=f"γ = {speed:g}", linewidth=1.3)
+    right.plot(biases[speed], color=colour, marker="o", linewidth=1.2)
+left.axhline(floor, color="black", linewidth=0.9, linestyle=":", label="by lot")
+left.set(xlabel="step", ylabel="MaxVio of the batch", ylim=(0, 2.05))
+left.set_title("Too slow, right, and too fast to settle")
+left.legend(loc="upper right", ncols=2)
+right.set(xlabel="expert, popular ones first", ylabel="bias after 300 steps", xticks=range(0, E, 3))
+right.set_title("What the thermostat found")
+notebook.show(
+    figure, "MaxVio over 300 steps for three speeds of the bias, and the biases that are reached."
+)
+
+# %% [markdown]
+# **What to notice.** The slow one can move $b$ by 0.03 in 300 steps, and the popular experts need several times as much. The fast one arrives
+# at once and then jumps by 0.03 for ever, past the goal and back. V3's pace arrives, and stays at what chance alone does to a batch. The report
+# has 0.001 for 14.3 trillion tokens and 0 for the last 500 billion (section 4.2): at the end the thermostat is switched off.
+#
+# The rule looks at *finished* steps only. A bias computed from the load of the tokens at hand would tell early tokens about later ones.
+#
+# ## The loss that stays: one sequence at a time
+#
+# The bias evens out the whole batch. One single sequence, say 4096 tokens of the same proof, may still fall on a few experts. Against that
+# extreme V3 keeps a loss with a tiny weight $\alpha = 10^{-4}$, over the $T$ tokens of each sequence (equations 17 to 20):
+#
+# $$ \mathcal L_\text{Bal} = \alpha \sum_{i} f_i P_i, \qquad
+# f_i = \frac{E}{K T} \sum_{t} \mathbb 1[\,i \text{ chosen by } t\,], \qquad
+# s'_{it} = \frac{s_{it}}{\sum_j s_{jt}}, \qquad
+# P_i = \frac1T \sum_t s'_{it} . $$
+#
+# $f$ is what experts got, $P$ what the router wanted to give. As $\sum_i P_i = 1$, an even load ($f_i = 1$) gives exactly $\alpha$, **whatever the
+# scores are**. Checked, and two extremes beside it:
+
+# %%
+T = 64
+alpha = 1e-4
+scores = rng.uniform(0.05, 0.95, (T, E))
+in_turn = (np.arange(T)[:, None] * K + np.arange(K)) % E  # every expert equally often
+same = np.tile(np.arange(K), (T, 1))  # the first K take everything
+sharp = np.where(np.arange(E) < K, 0.98, 1e-3) * np.ones((T, 1))
+
+notebook.shapes({"T": T, "E": E, "K": K}, scores=scores, chosen=in_turn)
+print()
+for name, s, chosen in (
+    ("even load, any scores", scores, in_turn),
+    ("K experts chosen and wanted", sharp, same),
+    ("K experts chosen, others wanted", sharp[:, ::-1], same),
+):
+    value, _ = balance_loss.forward(s, chosen, T)
+    print(f"{name:<32} loss / α = {value:.4f}    loss = {alpha * value:.2e}")
+print(f"E / K = {E / K:.0f}")
+
+# %% [markdown]
+# **What to notice.** $\alpha$ is the value of an even load, and it is *not the smallest*: the third line is nearly 0. A router that
+# chooses what it wants most does not get there, but with a bias choice and wish do differ. So a loss below $\alpha$ is no bug; a MaxVio of 0 is read
+# off the counts, never off this loss.
+#
+# ## Exercise 2: equations 17 to 20
+#
+# One sequence, without $\alpha$.
+
+
+# %% tags=["solution"]
+def sequence_loss(scores, chosen):
+    """scores (T, E), chosen (T, K) → the sum of f_i P_i."""
+    experts = scores.shape[1]
+    f = np.bincount(chosen.reshape(-1), minlength=experts) * experts / chosen.size
+    wanted = (scores / scores.sum(axis=1, keepdims=True)).mean(axis=0)
+    return np.sum(f * wanted)
+
+
+# %% tags=["check"]
+def right_loss(scores, chosen):
+    return balance_loss.forward(scores, chosen, len(scores))[0]
+
+
+uneven = router.choose(scores + np.linspace(0.3, 0, E), K)
+check.ok(check.against(right_loss, sequence_loss, [(scores, uneven), (sharp, same)]))
+
+# %% [markdown]
+# ## Exercise 3: its gradient
+#
+# $f$ counts choices, which are steps: no gradient. All of it goes through $P$. With $S_t = \sum_j s_{jt}$ the quotient rule gives, for
+# *all* experts, chosen or not,
+#
+# $$ \frac{\partial L}{\partial s_{jt}} = \frac1T\Big(\frac{f_j}{S_t} - \frac{\sum_i f_i s_{it}}{S_t^2}\Big) . $$
+#
+# `saved` holds `share` (G, T, E), which is $s'$, `total` (G, T, 1), which is $S$, and `load` (G, 1, E), which is $f$, for $G$ sequences;
+# the loss is their mean.
+
+
+# %% tags=["solution"]
+def loss_backward(d_loss, saved):
+    """d_loss () → d_scores (G · T, E)."""
+    share, total, load = saved
+    groups, length, experts = share.shape
+    mean_load = np.sum(load * share, axis=-1, keepdims=True)
+    return ((load - mean_load) / total * d_loss / (groups * length)).reshape(-1, experts)
+
+
+# %% tags=["check"]
+two = {"scores": scores[:12], "chosen": uneven[:12], "tokens_per_group": 6}
+check.ok(check.gradient(balance_loss.forward, loss_backward, two))
+
+# %% [markdown]
+# Two wrong ones. The first takes the normaliser $S_t$ for a constant; the second *detaches* $P$, because "balance is only counted". It is
+# silent in training: the loss is reported as ever, and nothing is ever balanced by it.
+
+
+# %%
+def constant_normaliser(d_loss, saved):
+    share, total, load = saved
+    groups, length, experts = share.shape
+    return (load / total * d_loss / (groups * length) * np.ones_like(share)).reshape(-1, experts)
+
+
+def detached(d_loss, saved):
+    return np.zeros(saved.share.shape).reshape(-1, saved.share.shape[-1])
+
+
+for wrong in (constant_normaliser, detached):
+    notebook.caught(check.gradient(balance_loss.forward, wrong, two))
+
+# %% [markdown]
+# ## Even over what? Scope and specialisation
+#
+# Two sequences, one of prose, one of arithmetic; each has half of the experts to itself. Over the batch the load is even. Within each
+# sequence it could not be less so. The same function, two scopes:
+
+# %%
+half = np.arange(E) < E // 2
+prose = np.where(half, 0.9, 0.1) * np.ones((T, 1))
+arithmetic = prose[:, ::-1]
+both = np.concatenate([prose, arithmetic])  # (2T, E)
+chosen = (np.arange(T)[:, None] * K + np.arange(K)) % (E // 2)
+chosen = np.concatenate([chosen, chosen + E // 2])
+
+d_scores = {}
+for name, scope in (("over the batch", 2 * T), ("within sequences", T)):
+    value, saved = balance_loss.forward(both, chosen, scope)
+    d_scores[name] = balance_loss.backward(1.0, saved)
+    print(f"{name:<17} loss / α = {value:.2f}, largest gradient {np.abs(d_scores[name]).max():.1e}")
+halves = np.array([np.bincount(c.reshape(-1), minlength=E) for c in np.split(chosen, 2)])
+print(f"MaxVio of the batch {max_violation(halves.sum(axis=0)):.2f}")
+print(f"the choice of an expert tells {specialisation(halves):.2f} bit about the domain")
+
+# %% [markdown]
+# **What to notice.** Perfect specialisation costs nothing over the batch, and is *punished* within sequences: the gradient lowers the
+# scores of exactly the experts that know the subject. This is why the weight is tiny, and the report's section 4.5.3 says so in numbers: validation
+# loss of a 1B model 2.258 with a sequence-wise loss, 2.253 with a batch-wise one, 2.253 with the bias. The scope matters, not the loss.
+#
+# ## Fourteen ways, trained
+#
+# Here are all arms of the study. *Specialisation* is the mutual information of domain and expert in bits; the spread is the standard
+# deviation over three seeds. Loss is validation loss in nats per byte.
+
+# %%
+print(f"{'':<34}{'loss':>15}{'MaxVio':>15}{'bits':>16}")
+for name, arm in arms.items():
+    values = [arm["summary"][key] for key in ("loss", "max_vio", "specialisation")]
+    texts = (
+        f"{v['mean']:.{n}f} ± {v['spread']:.{n}f}" for v, n in zip(values, (3, 2, 3), strict=True)
+    )
+    print(f"{name:<34}" + "".join(f"{text:>16}" for text in texts))
+
+# %% tags=["picture"]
+kinds = {"batch loss": "C1", "sequence loss": "C3", "bias": "C0", "none": "C6"}
+figure, (left, right) = notebook.picture(1, 2, width=9.6, height=3.9)
+drawn = set()
+for name, arm in arms.items():
+    if "+" in name or "proportional" in name:
+        continue
+    kind = next(k for k in kinds if name.startswith(k))
+    vio, loss = arm["summary"]["max_vio"], arm["summary"]["loss"]
+    left.errorbar(
+        vio["mean"],
+        loss["mean"],
+        yerr=loss["spread"],
+        fmt="o",
+        color=kinds[kind],
+        elinewidth=0.9,
+        label=None if kind in drawn else kind,
+    )
+    drawn.add(kind)
+left.set(xscale="log", xlabel="global MaxVio", ylabel="validation loss, nats per byte")
+left.set_xticks([0.15, 0.3, 0.6, 1.2, 2.4], ["0.15", "0.3", "0.6", "1.2", "2.4"])
+left.minorticks_off()
+left.set_title("Loss against evenness")
+left.legend(loc="upper right", fontsize=8.5, ncols=2)
+left.set_ylim(1.95, 2.26)
+for name, colour in (
+    ("none", "C6"),
+    ("bias 0.001", "C5"),
+    ("bias 0.003", "C0"),
+    ("bias 0.03", "C2"),
+    ("batch loss 0.01", "C1"),
+):
+    curves = [run["curves"] for run in arms[name]["runs"]]
+    right.plot(
+        curves[0]["step"],
+        np.mean([c["max_vio"] for c in curves], axis=0),
+        color=colour,
+        label=name,
+        linewidth=1.4,
+    )
+right.set(xlabel="step", ylabel="MaxVio of the batch", ylim=(0, 4.3))
+right.set_title("On the way, mean of three seeds")
+right.legend(loc="upper right", fontsize=8.5, ncols=2)
+notebook.show(
+    figure,
+    "Left: loss against MaxVio of ten arms with spreads. Right: MaxVio over training of five of them.",
+)
+
+# %% [markdown]
+# How much of the papers' story do runs of 300 steps carry? The study draws its conclusions itself:
+
+# %%
+for finding in study["findings"]:
+    print(f"{'yes' if finding['holds'] else 'no':<4}{finding['claim']}\n      {finding['numbers']}")
+
+# %% [markdown]
+# **What to notice.** Without balancing MaxVio ends near its worst; with the bias at 0.14. $\gamma = 0.001$, right for a run of trillions of
+# tokens, is too slow for one of 300 steps: 0.003 is the pace here. What the runs do *not* show is a price of the batch-wise loss: a difference
+# of 0.005 nats between it and the bias drowns in the spread of the seeds. On the scope there is a hint: with the best weight of each, the loss
+# over the batch ends 0.05 ± 0.04 below the one within sequences, which is the report's sign. But the lightest weight tried within sequences is
+# 0.1, and at 0.1 for both the gap is 0.02, within the noise. What stands far above the noise is the last line, specialisation.
+#
+# ## What the experts know
+#
+# The report's Figure 9 draws the load by domain. Here is ours, for the bias and for the loss within sequences:
+
+# %% tags=["picture"]
+pair = ("bias 0.003", "sequence loss 0.1")
+figure, axes = notebook.picture(1, 2, width=9.6, height=2.5, sharey=True)
+for ax, name in zip(axes, pair, strict=True):
+    last = loads(name)[:, -1]  # (D, E), the last layer
+    order = np.argsort(last.argmax(axis=0), kind="stable")  # experts by the domain that likes them
+    image = ax.imshow(last[:, order], vmin=0, vmax=2, cmap="viridis", aspect="auto")
+    ax.set_yticks(range(len(domains)), domains)
+    ax.set(xlabel="experts, sorted by domain", xticks=[])
+    ax.grid(visible=False)
+    bits = arms[name]["summary"]["specialisation"]
+    ax.set_title(f"{name}: {bits['mean']:.3f} ± {bits['spread']:.3f} bits", fontsize=11)
+figure.colorbar(image, ax=axes, label="load / mean")
+notebook.show(
+    figure,
+    "Load of 16 experts by domain: uneven rows with the bias, almost flat ones with the sequence-wise loss.",
+)
+
+# %%
+for name in pair:
+    load = loads(name)
+    print(
+        f"{name:<18} busiest expert of a domain: {load.max(axis=-1).mean():.2f} times the mean;",
+        f"of the domains together: {load.mean(axis=0).max(axis=-1).mean():.2f}",
+    )
+bits = [arms[name]["summary"]["specialisation"]["mean"] for name in pair]
+print(f"specialisation: {bits[0] / bits[1]:.0f} times as much with the bias")
+
+# %% [markdown]
+# Both are nearly even over all text; the one has experts for subjects, the other has experts for everything. Two rows of the table fit in: a light
+# loss over the batch (0.01) specialises nearly as much as the bias, so again it is the scope; and without any balancing there is *less* of it,
+# because experts that take every token cannot tell subjects apart. (The weight of the loss here is a thousand
+# times V3's, which is what makes it visible. The arm with V3's $10^{-4}$ beside the bias is in the table: it keeps its specialisation.)
+#
+# ## At most four nodes
+#
+# V3's 256 experts sit on 8 nodes, 32 on each, one group of the router per node. A token crosses InfiniBand *once for each node* that has one
+# of its experts, whatever their number. So the router first ranks the nodes, by the sum of the two best biased scores in each
+# ($K/M = 8/4 = 2$), keeps $M = 4$, and chooses its 8 experts within them. The others are ruled out by setting their biased scores to
+# $-\infty$.
+#
+# ## Exercise 4: the limit
+#
+# `biased` is $s + b$. Rank the groups, forbid the others, choose.
+
+
+# %% tags=["solution"]
+def limited(biased, top_k, n_group, topk_group):
+    """biased (N, E) → chosen (N, K), best first, in at most topk_group groups."""
+    # np.argsort(-x, axis=1, kind="stable") ranks, best first.
+    tokens, experts = biased.shape
+    grouped = biased.reshape(tokens, n_group, -1)
+    ranks = np.argsort(-np.sort(grouped, axis=-1)[..., -2:].sum(axis=-1), axis=1, kind="stable")
+    masked = np.full_like(grouped, -np.inf)
+    kept = ranks[:, :topk_group, None]
+    np.put_along_axis(masked, kept, np.take_along_axis(grouped, kept, axis=1), axis=1)
+    return np.argsort(-masked.reshape(tokens, experts), axis=1, kind="stable")[:, :top_k]
+
+
+# %% tags=["check"]
+positive = rng.uniform(0.05, 0.95, (200, E))
+negative = positive - 1  # the same choice: a common shift changes no order
+arguments = [(positive, K, 4, 2), (negative, K, 4, 2)]
+check.ok(check.against(router.choose, limited, arguments))
+
+# %% [markdown]
+# ## Why $-\infty$ and not 0
+#
+# Scores are positive, so 0 looks like "less than all of them", and in V2, which has no bias, it is. V3's official code had it too at first.
+# But $b$ may be negative, and then a *forbidden* expert with 0 beats an allowed one:
+
+
+# %%
+def masked_with_zero(biased, top_k, n_group, topk_group):
+    tokens, experts = biased.shape
+    grouped = biased.reshape(tokens, n_group, -1)
+    ranks = np.argsort(-np.sort(grouped, axis=-1)[..., -2:].sum(axis=-1), axis=1, kind="stable")
+    masked = np.zeros_like(grouped)  # here
+    kept = ranks[:, :topk_group, None]
+    np.put_along_axis(masked, kept, np.take_along_axis(grouped, kept, axis=1), axis=1)
+    return np.argsort(-masked.reshape(tokens, experts), axis=1, kind="stable")[:, :top_k]
+
+
+print("positive scores:")
+check.ok(check.against(router.choose, masked_with_zero, positive, K, 4, 2))
+print("\nwith negative biases:")
+notebook.caught(check.against(router.choose, masked_with_zero, negative, K, 4, 2))
+
+# %% [markdown]
+# A shift common to all biases changes no order, so a right router must not notice it. That makes a test which needs no reference: choose, shift
+# all biases, choose again, and compare the *sets* of experts.
+
+# %%
+shifts = np.linspace(0, -1, 21)
+changed = {}
+for name, function in (("−∞", router.choose), ("0", masked_with_zero)):
+    unshifted = np.sort(function(positive, K, 4, 2), axis=1)
+    again = [np.sort(function(positive + b, K, 4, 2), axis=1) for b in shifts]
+    changed[name] = np.array([np.mean(np.any(a != unshifted, axis=1)) for a in again])
+    print(f"masked with {name:<3} tokens with other experts, at most {changed[name].max():.0%}")
+nodes = nodes_touched(masked_with_zero(positive - 0.75, K, 4, 2), E, 4)
+print(
+    f"masked with 0, shifted by −0.75: {np.mean(nodes > 2):.0%} of tokens go to more than 2 nodes"
+)
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(height=2.9)
+axes.plot(shifts, 100 * changed["0"], color="C1", marker="o", label="masked with 0")
+axes.plot(shifts, 100 * changed["−∞"], color="C0", marker="s", label="masked with −∞")
+axes.set(xlabel="shift of all biases", ylabel="% of tokens changed", ylim=(-4, 104))
+axes.invert_xaxis()
+axes.set_title("The same preferences, shifted: one mask does not notice, the other does")
+axes.legend(loc="center left")
+notebook.show(
+    figure,
+    "Share of tokens with other experts against a common shift of the biases, for both masks.",
+)
+
+# %% [markdown]
+# **What to notice.** Small shifts do no harm, so the mistake sleeps until training has moved the biases. At the right end every allowed expert
+# is below 0, and every token goes to forbidden experts only.
+#
+# ## What the limit saves
+#
+# Count it at V3's sizes ($E = 256$, $K = 8$, 8 nodes, $d = 7168$). A token goes out in FP8 with a scale for every 128 numbers, and comes back in
+# BF16. Inside a node NVLink hands it on, 160 GB/s against InfiniBand's 50 (section 3.2.2). The scores here are drawn
+# independently for each expert; a trained router's are not, so the last column is an illustration, the others are arithmetic.
+
+# %%
+v3_scores = rng.uniform(size=(4000, 256))
+free = np.take_along_axis(v3_scores, router.choose(v3_scores, 8), axis=1).sum()
+table = traffic.against_limit(v3_scores, 8, 8, 7168)
+kept_share = []
+print(" M   nodes   kB a token   InfiniBand      NVLink   score kept")
+for row in table:
+    chosen = router.choose(v3_scores, 8, 8, row.limit)
+    kept_share.append(np.take_along_axis(v3_scores, chosen, axis=1).sum() / free)
+    t = row.traffic
+    print(
+        f"{row.limit:>2}{t.nodes:>8.2f}{t.bytes / 1000:>13.1f}{1e6 * t.infiniband_seconds:>10.2f} µs"
+        f"{1e6 * t.nvlink_seconds:>9.2f} µs{kept_share[-1]:>13.1%}"
+    )
+
+by_lot = 8 * (1 - np.prod([(224 - i) / (256 - i) for i in range(8)]))
+print(f"\nno limit, by combinatorics: {by_lot:.2f} nodes")
+print(f"experts per node that NVLink keeps up with: {network.experts_per_node():.1f}")
+print(f"four nodes: {network.experts_at_no_extra_cost():.1f}, the report's 'up to 13'; V3 uses 8")
+
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, height=3.3)
+limits = [row.limit for row in table]
+left.bar(
+    limits, [1e6 * r.traffic.infiniband_seconds for r in table], color="C0", label="InfiniBand"
+)
+left.axhline(1e6 * table[0].traffic.nvlink_seconds, color="C1", label="NVLink, for any M")
+left.set(xlabel="most nodes a token may use, M", ylabel="µs per token and layer")
+left.set_title("Time on the wires")
+left.legend(loc="upper left")
+right.plot(limits, 100 * np.array(kept_share), color="C2", marker="o")
+right.axvline(4, color="black", linewidth=0.9, linestyle=":")
+right.text(4.1, 94, "V3", fontsize=10)
+right.set(xlabel="M", ylabel="% of the score without limit")
+right.set_title("What the choice loses")
+notebook.show(
+    figure,
+    "Left: InfiniBand time grows with M, NVLink's does not. Right: score of the chosen experts by M.",
+)
+
+# %% [markdown]
+# **What to notice.** Without a limit a token uses 5.3 of 8 nodes by chance; the limit of 4 takes a quarter of that traffic away and costs almost
+# nothing of the score. And it is a *guarantee*: no token ever needs more, so the communication kernels can be planned for it. InfiniBand is still
+# the slower wire at $M = 4$, because eight experts are fewer than the 12.8 that NVLink could serve meanwhile. Below $M = 3$ the choice begins to
+# suffer; V2 found too that three devices are nearly as good as a free choice (section 2.2 of its [report](https://arxiv.org/abs/2405.04434)).
+#
+# ## Exercise 5: bytes on InfiniBand
+#
+# Count the mean bytes per token yourself: to each touched node $d$ bytes of FP8 and 4 bytes of scale per 128 numbers, and from each $2d$ back.
+
+
+# %% tags=["solution"]
+def crossing(chosen, experts, nodes, d):
+    """chosen (N, K), experts in blocks on nodes → mean bytes per token."""
+    touched = np.array([len(set(row // (experts // nodes))) for row in chosen])
+    return touched.mean() * (d + 4 * d / 128 + 2 * d)
+
+
+# %% tags=["check"]
+def right_crossing(chosen, experts, nodes, d):
+    return traffic.meter(chosen, experts, nodes, d).bytes
+
+
+picks = router.choose(v3_scores[:500], 8, 8, 4)
+check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
+
+# %% [markdown]
+# ## Where to go from here
+#
+# - [minids/studies/balance.py](minids/studies/balance.py): `minids study balance` trains all arms again.
+# - [minids/analysis/routing.py](minids/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
+# - [Notebook 11](minids/training/trainer.py) trains a model and watches its load; [notebook 14](minids/mistakes.py) switches these mistakes on.
