@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minids.checkpoint import model_folder
-from minids.inference.cache import LatentCache
+from minids.inference import speculative
+from minids.inference.cache import FullCache, LatentCache
 from minids.layers.basic import Linear
 from minids.layers.mla import MLA, SavedLatent
 from minids.layers.moe import MoE
@@ -334,6 +335,21 @@ SHAPES, NOT_ZERO, FALLING = "shapes", "gradients not zero", "falling loss"
 """The weak checks, which are in tests/guards/test_weak_checks_do_not_notice.py."""
 
 
+def speculation_by_a_ratio_heuristic(patch) -> None:
+    """A guess stands where the model likes it at least half as well as the draft did, with no chance in it."""
+    patch.setattr(speculative, "accepts", lambda probability, rng: probability >= 0.5)
+
+
+def mla_that_caches_full_keys_and_values(patch) -> None:
+    """The cache of MLA holds the keys and values of every head: nothing is saved."""
+
+    def like_full(self, config, batch, dtype=np.float32, layers=None, capacity=0):
+        twin = FullCache(config, batch, dtype, layers, capacity)
+        vars(self).update(vars(twin))
+
+    patch.setattr(LatentCache, "__init__", like_full)
+
+
 class Mistake(NamedTuple):
     put_in: Callable
     noticed_by: str  # the test that must fail, as pytest names it below tests/
@@ -375,3 +391,12 @@ MISTAKES = [
         "checkpoint/test_model_folder.py::test_every_number_comes_back_the_routing_biases_too",
     ),
 ]
+
+IN_GENERATION = [
+    Mistake(
+        speculation_by_a_ratio_heuristic,
+        "inference/test_speculative.py::test_refused_guesses_are_replaced_from_what_the_draft_left_out",
+    ),
+    Mistake(mla_that_caches_full_keys_and_values, "inference/test_cache.py::test_bytes_are_those_of_v2_table_1"),
+]
+"""The same for what is met after training only, where shapes, gradients and losses have nothing to say."""

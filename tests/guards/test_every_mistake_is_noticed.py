@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 
 from minids.checkpoint import model_folder
+from minids.inference import speculative
+from minids.inference.cache import LatentCache
 from minids.layers.mla import MLA
 from minids.layers.moe import MoE
 from minids.layers.mtp import MTPModule
-from minids.mistakes import MISTAKES, made
+from minids.mistakes import IN_GENERATION, MISTAKES, made
 from minids.model import DeepSeekV3
 from minids.ops import attention, balance_loss, bias_update, rope, router, yarn
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
+OWNERS += (speculative, LatentCache)
+ALL = [*MISTAKES, *IN_GENERATION]
 
 
 def named_test(node: str):
@@ -28,7 +32,7 @@ def named_test(node: str):
     return getattr(module, name)
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.put_in.__name__)
+@pytest.mark.parametrize("mistake", ALL, ids=lambda m: m.put_in.__name__)
 def test_the_named_test_fails_with_the_mistake_and_passes_without(mistake, monkeypatch, tmp_path_factory):
     def run():
         test = named_test(mistake.noticed_by)
@@ -44,7 +48,7 @@ def test_the_named_test_fails_with_the_mistake_and_passes_without(mistake, monke
 
 
 def test_a_mistake_that_was_made_is_undone():
-    for mistake in MISTAKES:
+    for mistake in ALL:
         before = [dict(vars(owner)) for owner in OWNERS]
         with made(mistake.put_in):
             assert [dict(vars(owner)) for owner in OWNERS] != before, f"{mistake.put_in.__name__} changes nothing"
@@ -52,6 +56,6 @@ def test_a_mistake_that_was_made_is_undone():
 
 
 def test_every_mistake_says_what_it_does_wrong():
-    for mistake in MISTAKES:
+    for mistake in ALL:
         assert mistake.put_in.__doc__.strip().endswith((".", ")")), f"{mistake.put_in.__name__} has no sentence"
-    assert len({m.put_in for m in MISTAKES}) == len(MISTAKES)
+    assert len({m.put_in for m in ALL}) == len(ALL)
