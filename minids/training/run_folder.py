@@ -63,7 +63,7 @@ class RunFolder:
             raise refuse("out", str(path), "holds a run already; continue it with --resume, or choose another folder")
         if path.exists() and not path.is_dir():
             raise refuse("out", str(path), "is a file; choose a folder")
-        if path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
+        if path.is_dir() and not all(_left_over(entry.name) for entry in path.iterdir()):
             raise refuse("out", str(path), "is not empty; choose a new folder")
 
     @classmethod
@@ -142,6 +142,11 @@ class RunFolder:
             with files.create(path) as file:
                 file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
             files.publish()
+
+
+def _left_over(name: str) -> bool:
+    """Whether a file is what a run leaves that was killed before it had described itself: nothing anybody could miss."""
+    return name in ("lock", ".writable") or (name.startswith(".run.json.") and name.endswith(".tmp"))
 
 
 def _locked(file) -> bool:

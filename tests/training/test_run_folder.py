@@ -76,6 +76,15 @@ def test_a_taken_place_is_refused_and_left_as_it_is(tmp_path, kind):
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
+def test_a_run_killed_before_it_had_described_itself_can_be_started_again(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    for name in (".writable", ".run.json.0123abcd.tmp"):
+        (run.path / name).write_text("")
+    run.unlock()
+    RunFolder.create(run.path).write_description({})
+    assert sorted(p.name for p in run.path.iterdir()) == ["lock", "run.json"]
+
+
 def test_a_pointer_that_leaves_the_folder_is_refused(tmp_path):
     (tmp_path / "latest").write_text("../elsewhere")
     with pytest.raises(MinidsError, match="bare name"):
