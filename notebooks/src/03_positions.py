@@ -432,5 +432,5 @@ print(f"both together: {share:.2%} of the 14.8 trillion tokens of pre-training")
 # ## Where to go from here
 #
 # - [Notebook 4](notebooks/04_mha_to_mla.ipynb): what all these keys cost in memory.
-# - [Notebook 5](minids/layers/mla.py): the one rotary key that all heads share.
+# - [Notebook 5](notebooks/05_mla_inside.ipynb): the one rotary key that all heads share.
 # - [tests/ops/test_yarn.py](tests/ops/test_yarn.py): the constants above, held fixed.

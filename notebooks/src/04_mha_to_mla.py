@@ -242,7 +242,7 @@ print("cached per token: GQA", 2 * groups * d_h, "numbers, MLA", d_c)
 # %% [markdown]
 # **What to notice.** With the same cache an MLA can do everything that a GQA can; and where the GQA's up-matrices are frozen copies, MLA's
 # are free to be trained. At equal memory, sharing is compression with the worst possible decompressor. (Left out here: positions and
-# the norm on the latent. [Notebook 5](minids/layers/mla.py) has both.)
+# the norm on the latent. [Notebook 5](notebooks/05_mla_inside.ipynb) has both.)
 #
 # ## What the cache costs
 #
@@ -392,7 +392,7 @@ for name, changes in (
     print(f"{name:<15}{intensity:>7.1f} FLOPs per byte of cache")
 
 # %% [markdown]
-# MHA starves the machine: one FLOP for each byte. MLA, in the form that [notebook 5](minids/layers/mla.py) derives, lets all 128 heads
+# MHA starves the machine: one FLOP for each byte. MLA, in the form that [notebook 5](notebooks/05_mla_inside.ipynb) derives, lets all 128 heads
 # work on the same 576 numbers and comes close to what the hardware can feed. The small cache is not only smaller, it is *busier*.
 #
 # ## Exercise 4: decode with a cache
@@ -428,7 +428,7 @@ check.ok(check.against(together, decoded, hidden))
 # %% [markdown]
 # ## Where to go from here
 #
-# - [Notebook 5](minids/layers/mla.py): MLA with all its parts, and why nobody ever expands the latent when decoding.
+# - [Notebook 5](notebooks/05_mla_inside.ipynb): MLA with all its parts, and why nobody ever expands the latent when decoding.
 # - [minids/inference/cache.py](minids/inference/cache.py): the two caches of this package; `minids generate --cache full` against
 #   `--cache latent` measures them.
 # - `minids info --preset deepseek-v3`: every number above with its formula.

@@ -62,7 +62,7 @@ print("gates, eq. 13: every row sums to one\n", routing.gates)
 #
 # ## The bias chooses, the score weighs
 #
-# If an expert gets too few tokens, V3 raises its $b_i$ ([notebook 7](minids/ops/bias_update.py) shows how). Raise that of expert 5 so much
+# If an expert gets too few tokens, V3 raises its $b_i$ ([notebook 7](notebooks/07_balance.ipynb) shows how). Raise that of expert 5 so much
 # that everybody goes there, and look at what becomes of its gate:
 
 # %%
@@ -589,7 +589,7 @@ notebook.caught(check.gradient(layer_forward, deaf_to_the_router, arrays))
 # %% [markdown]
 # ## Where to go from here
 #
-# - [Notebook 7](minids/ops/bias_update.py): how the bias learns its values, the balance loss, and groups of experts that keep a
+# - [Notebook 7](notebooks/07_balance.ipynb): how the bias learns its values, the balance loss, and groups of experts that keep a
 #   token on few nodes.
 # - [minids/layers/moe.py](minids/layers/moe.py): this layer with shared experts and balance loss, as the model has it.
-# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb): what the biased gate does to a training run.
+# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb): what the biased gate looks like, and which tests catch it.
