@@ -226,7 +226,7 @@ def faults(notebook: nbformat.NotebookNode, text: str) -> list[str]:
     found = []
     if len(text.encode()) > LARGEST:
         found.append(f"{len(text.encode()):,} bytes; at most {LARGEST:,}: fewer or smaller pictures")
-    if paths := sorted(set(re.findall(r"(?:/home/|/work/|/tmp/|/root/|/Users/|[A-Z]:\\\\Users)[^\s\"']*", text))):
+    if paths := sorted(set(re.findall(r"(?:/(?:home|work|tmp|root|Users)/|[A-Z]:\\\\Users)[^\s\"']*", text))):
         found.append(f"paths of this machine: {', '.join(paths)}")
     for number, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", ()):
