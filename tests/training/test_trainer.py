@@ -5,59 +5,27 @@ import math
 
 import numpy as np
 import pytest
+import small_run
+from small_run import MODEL, lines, quiet, write_text
 
 import minids
 from minids.checkpoint.latest import latest_checkpoint
-from minids.config import ModelConfig, TrainConfig
 from minids.errors import MinidsError
 from minids.training.metrics import read_metrics
 from minids.training.trainer import Trainer
 
-MODEL = ModelConfig.preset(
-    "tiny",
-    hidden_size=16,
-    num_hidden_layers=2,
-    intermediate_size=24,
-    moe_intermediate_size=8,
-    num_attention_heads=2,
-    q_lora_rank=8,
-    kv_lora_rank=8,
-    qk_nope_head_dim=8,
-    qk_rope_head_dim=4,
-    v_head_dim=8,
-)
-RUN = TrainConfig(
-    steps=12,
-    batch_size=2,
-    context_length=16,
-    gradient_accumulation_steps=2,
-    log_every=1,
-    eval_every=6,
-    sample_every=0,
-    save_every=4,
-    learning_rate=1e-2,
-    workers=2,
-)
-TIMES = ("seconds", "tokens_per_second")
+RUN = small_run.RUN.replace(steps=12, gradient_accumulation_steps=2, eval_every=6, save_every=4, workers=2)
 
 
 @pytest.fixture
 def text(tmp_path):
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "rhyme.txt").write_text("one, two, three, four, five; once I caught a fish alive.\n\n" * 40)
+    write_text(tmp_path / "text")
     return [str(tmp_path / "text")]
-
-
-def quiet(line):
-    pass
 
 
 def start(out, text, model=MODEL, run=RUN, say=quiet):
     return Trainer.start(out, model, run, text, "tiny", say)
-
-
-def lines(out):
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(out / "metrics.jsonl")]
 
 
 def stop_after(trainer, step):
