@@ -54,7 +54,7 @@ def torch_step(model: DeepSeekV3, size: Size, train: TrainConfig, threads: int, 
         logits = peer(tokens, use_cache=False).logits
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    forward = torch.compile(loss_of_batch) if compiled else loss_of_batch
+    forward = failing_in_one_line(torch.compile(loss_of_batch)) if compiled else loss_of_batch
 
     def step() -> float:
         loss = forward()
@@ -65,6 +65,22 @@ def torch_step(model: DeepSeekV3, size: Size, train: TrainConfig, threads: int, 
         return loss.item()
 
     return step
+
+
+def failing_in_one_line(compiled: Callable) -> Callable:
+    """``compiled``, whose compiler may be missing or may leave half a library in its cache: one line for pages of trace."""
+
+    def call():
+        try:
+            return compiled()
+        except Exception as error:  # whatever a compiler and a loader raise
+            reason = str(error).strip().partition("\n")[0]
+            raise MinidsError(
+                f"against: torch-compiled does not compile ({reason}); "
+                "it needs a C++ compiler and an intact TORCHINDUCTOR_CACHE_DIR; --against torch does without"
+            ) from error
+
+    return call
 
 
 def as_transformers(model: DeepSeekV3):

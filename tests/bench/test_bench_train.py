@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from minids.bench import memory, train
+from minids.bench import memory, peers, train
 from minids.bench.sizes import SIZES, A, B, Size
 from minids.cli import main
 from minids.errors import MinidsError
@@ -81,3 +81,13 @@ def test_bad_options_are_one_line(arguments, message, capsys):
     assert main(["bench", "train", *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_a_compiler_that_fails_is_told_in_one_line():
+    def compiled():
+        raise ImportError("/cache/main.so: file too short\nSet TORCHDYNAMO_VERBOSE=1 for pages more")
+
+    with pytest.raises(MinidsError) as refused:
+        peers.failing_in_one_line(compiled)()
+    assert "file too short" in str(refused.value) and "--against torch" in str(refused.value) and "\n" not in str(refused.value)
+    assert peers.failing_in_one_line(lambda: 3)() == 3
