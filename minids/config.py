@@ -258,6 +258,17 @@ class ModelConfig:
         _known(type(self), changes)
         return dataclasses.replace(self, **changes)
 
+    def extended(self, factor: float, trained_length: int = 0) -> ModelConfig:
+        """A copy with a context ``factor`` times as long, by YaRN with V3's constants, or with its own where it has YaRN.
+
+        ``trained_length``: tokens of the sequences it was trained with; if 0, YaRN's original length or
+        ``max_position_embeddings``.
+        """
+        had = self.rope_scaling
+        original = trained_length or (had.original_max_position_embeddings if had else self.max_position_embeddings)
+        yarn = dataclasses.replace(had or Yarn(), factor=factor, original_max_position_embeddings=original)
+        return self.replace(rope_scaling=yarn, max_position_embeddings=int(original * factor))
+
     @classmethod
     def preset(cls, name: str, **changes) -> ModelConfig:
         """A named configuration: sizes for a laptop, or those of the published models. No weight is allocated."""

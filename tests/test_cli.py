@@ -45,6 +45,8 @@ def test_train_resume_and_generate(tmp_path, text, capsys):
         for cache in ("latent", "full", "none")
     ]
     assert greedy[0] == greedy[1] == greedy[2]
+    longer = ("--extend", "4", "--max-new-tokens", "8", "--temperature", "0")
+    assert said(capsys, "generate", "--checkpoint", run, "--prompt", "one", *longer)[0] == 0
     more = ("--temperature", "0", "--compare", "--draft-tokens", "2", "--log-probabilities", "--max-new-tokens", "20")
     code, out, _ = said(capsys, "generate", "--checkpoint", run, "--prompt", "one", *more)
     assert code == 0 and out.startswith("one")
@@ -134,6 +136,11 @@ BAD = {
     "speculation from disk": (["generate", "--checkpoint", "RUN", "--speculative", "--stream"], "stream = True"),
     "speculation without a cache": (["generate", "--checkpoint", "RUN", "--speculative", "--cache", "none"], "cache = 'none'"),
     "certainty of a guess": (["generate", "--checkpoint", "RUN", "--speculative", "--confidence", "1"], "confidence = 1"),
+    "a shorter context": (["generate", "--checkpoint", "RUN", "--extend", "0.5"], "rope_scaling.factor = 0.5"),
+    "a trained length without --extend": (
+        ["generate", "--checkpoint", "RUN", "--trained-length", "64"],
+        "trained_length = 64: is what extend",
+    ),
     "info of nothing": (["info"], "either --preset NAME or --checkpoint FOLDER"),
     "info of an unknown preset": (["info", "--preset", "deepseek-v4"], "preset = 'deepseek-v4'"),
     "tour of an unknown preset": (["tour", "--preset", "v3"], "preset = 'v3'"),

@@ -270,6 +270,19 @@ def test_changes_to_a_preset_are_applied_and_checked():
 # What follows from the fields.
 
 
+def test_a_longer_context_is_yarn_over_the_length_of_training():
+    plain = ModelConfig.preset("tiny")
+    found = plain.extended(4, trained_length=256)
+    assert found == plain.replace(
+        rope_scaling=Yarn(factor=4, original_max_position_embeddings=256), max_position_embeddings=1024
+    )
+    assert plain.extended(2).max_position_embeddings == 2 * plain.max_position_embeddings
+    lite = ModelConfig.preset("deepseek-v2-lite")  # has YaRN with constants of its own, over 4,096 tokens
+    assert lite.extended(40) == lite and lite.extended(8).max_position_embeddings == 8 * 4096
+    with pytest.raises(MinidsError, match=r"rope_scaling.factor = 0\.5"):
+        plain.extended(0.5)
+
+
 def test_derived_sizes():
     assert TINY.qk_head_dim == 48
     assert [TINY.is_moe(i) for i in range(6)] == [False, True, True, True, True, True]

@@ -9,6 +9,7 @@ import numpy as np
 
 from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import config_to_json, read_config
+from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.names import assemble, check_copies, check_names, shards
@@ -16,11 +17,16 @@ from minids.model import DeepSeekV3
 from minids.training.tokenizer import Tokenizer
 
 
-def load(folder: str | Path, dtype=np.float32, mtp: bool = True) -> DeepSeekV3:
+def load(
+    folder: str | Path, dtype=np.float32, mtp: bool = True, extend: float | None = None, trained_length: int = 0
+) -> DeepSeekV3:
     """The model in a Hugging Face folder of model type deepseek_v3 or deepseek_v2, or in the newest checkpoint of a run.
 
     Every tensor is looked for, measured and placed before the model is handed out, so there is never half a model.
     ``mtp=False`` leaves the multi-token-prediction modules out. ``dtype`` is the type to compute in, whatever is stored.
+
+    ``extend=4`` stretches the context to four times the length it was trained with, by YaRN. That length is ``trained_length``;
+    if 0, the context length of its run, else what its configuration says.
     """
     path = resolved(folder)
     verify_checksums(path)
@@ -29,6 +35,7 @@ def load(folder: str | Path, dtype=np.float32, mtp: bool = True) -> DeepSeekV3:
     check_copies(config, source)
     for note in notes:
         warnings.warn(note, stacklevel=2)
+    config = extended(config, path, extend, trained_length)
     model = DeepSeekV3(config, seed=None, dtype=dtype)
     for parameter in model.parameters:
         assemble(source, parameter.name, dtype, out=parameter.value)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minids.checkpoint.config_json import read_config
+from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.names import ExpertStack, assemble, check_layer, check_names, is_stack
@@ -98,12 +99,12 @@ class _HeadOnDisk:
         return logits, None
 
 
-def load_streamed(folder: str | Path) -> StreamedDeepSeekV3:
-    """The model in ``folder``, without reading its weights. MTP modules are left out."""
+def load_streamed(folder: str | Path, extend: float | None = None, trained_length: int = 0) -> StreamedDeepSeekV3:
+    """The model in ``folder``, without reading its weights. MTP modules are left out. ``extend`` as for ``load``."""
     path = resolved(folder)
     source = CheckpointFolder(path)
     config, _ = check_names(read_config(path), source, mtp=False)
-    model = StreamedDeepSeekV3(config, source)
+    model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)
     if (path / "tokenizer.json").exists():
         model.tokenizer = Tokenizer.load(path)
     return model

@@ -38,6 +38,10 @@ class Options:
     """Write the text twice, with guesses and without, and say how fast either was and how many guesses stood."""
     log_probabilities: bool = False
     """List every token with its log-probability after the text."""
+    extend: float | None = None
+    """Stretch the context to so many times the length that the model was trained with, by YaRN, without further training."""
+    trained_length: int = 0
+    """With --extend: that length in tokens; 0 for the context length of the run, or what config.json says."""
     stream: bool = False
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
 
@@ -58,7 +62,9 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(name, getattr(options, name), "concerns --speculative or --compare; say one of them too")
     if options.stream and speculative:
         raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
-    model = (load_streamed if options.stream else load)(options.checkpoint)
+    model = (load_streamed if options.stream else load)(
+        options.checkpoint, extend=options.extend, trained_length=options.trained_length
+    )
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
     ids = prompt_ids(model, options.prompt)

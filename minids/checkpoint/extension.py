@@ -1,0 +1,44 @@
+"""A trained model read with a longer context, by YaRN: the same weights, other rotary angles and another softmax scale.
+
+    minids.load("runs/tiny", extend=4)                             minids generate --checkpoint runs/tiny --extend 4
+
+The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows; the
+``max_position_embeddings`` of its configuration may allow more than it has ever seen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minids.checkpoint.files import read_json
+from minids.config import ModelConfig
+from minids.errors import MinidsError, refuse
+
+_LARGEST = 16 << 20  # bytes of a run's description
+
+
+def extended(config: ModelConfig, path: Path, factor: float | None, trained_length: int = 0) -> ModelConfig:
+    """``config`` of the checkpoint at ``path`` for a context ``factor`` times as long; as it is if None.
+
+    ``trained_length`` in tokens; if 0, what the description of its run says, else what its configuration does.
+    """
+    if factor is None:
+        if trained_length:
+            raise refuse("trained_length", trained_length, "is what extend multiplies; give that too")
+        return config
+    if trained_length < 0:
+        raise refuse("trained_length", trained_length, "must be at least 1, or 0 for what the run or its configuration says")
+    if config.rope_scaling is None and not trained_length:
+        trained_length = _of_run(path)
+    return config.extended(factor, trained_length)
+
+
+def _of_run(checkpoint: Path) -> int:
+    """Tokens of a training sequence, from ``run.json`` beside a checkpoint; 0 where there is none."""
+    description = checkpoint.absolute().parent / "run.json"
+    if not description.is_file():
+        return 0
+    try:
+        return int(read_json(description, _LARGEST)["train"]["context_length"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MinidsError(f"{description}: is not what this version writes ({error}); say trained_length") from None
