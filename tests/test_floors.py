@@ -17,7 +17,7 @@ FLOORS = [
     {"layers"},
     {"model"},
     {"checkpoint", "training", "inference"},
-    {"analysis", "studies", "mistakes"},
+    {"analysis", "studies", "mistakes", "mistakes_in_fp8"},
     {"figures", "bench"},
     {"commands", "notebook"},
     {"cli"},

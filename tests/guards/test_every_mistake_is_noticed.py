@@ -9,18 +9,33 @@ import pytest
 from minids.checkpoint import model_folder
 from minids.inference import speculative
 from minids.inference.cache import LatentCache
+from minids.layers.fp8 import Fp8Linear
 from minids.layers.mla import MLA
 from minids.layers.moe import MoE
 from minids.layers.mtp import MTPModule
 from minids.mistakes import IN_GENERATION, MISTAKES, made
+from minids.mistakes_in_fp8 import IN_FP8
 from minids.model import DeepSeekV3
-from minids.ops import attention, balance_loss, bias_update, rope, router, yarn
+from minids.ops import (
+    attention,
+    balance_loss,
+    bias_update,
+    float8,
+    fp8_accumulation,
+    fp8_linear,
+    quantise,
+    rope,
+    router,
+    yarn,
+)
+from minids.ops.fp8_linear import Recipe
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 OWNERS += (speculative, LatentCache)
-ALL = [*MISTAKES, *IN_GENERATION]
+OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Recipe, Fp8Linear)
+ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8]
 
 
 def named_test(node: str):

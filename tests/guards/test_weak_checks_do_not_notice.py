@@ -9,8 +9,10 @@ import pytest
 import support
 
 from minids.mistakes import FALLING, MISTAKES, NOT_ZERO, SHAPES
+from minids.mistakes_in_fp8 import IN_FP8
 
 CONFIG = support.TINY.replace(rope_scaling=support.SHORT_YARN, rope_theta=10.0, aux_loss_alpha=0.001)
+FP8 = CONFIG.replace(precision="fp8")
 
 
 def shapes_are_right(model, tokens, targets):
@@ -36,14 +38,23 @@ def loss_falls(model, tokens, targets):
 
 
 CHECKS = {SHAPES: shapes_are_right, NOT_ZERO: gradients_are_not_zero, FALLING: loss_falls}
+CASES = [
+    pytest.param(
+        mistake,
+        check,
+        id=f"{mistake.put_in.__name__}-{check}",
+        marks=pytest.mark.slow if mistake in IN_FP8 and check == FALLING else (),  # a second or two each, in NumPy
+    )
+    for mistake in (*MISTAKES, *IN_FP8)
+    for check in CHECKS
+]
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.put_in.__name__)
+@pytest.mark.parametrize(("mistake", "check"), CASES)
 def test_the_weak_check_passes_with_the_mistake_in(mistake, check, monkeypatch):
     tokens, targets = support.batch(CONFIG, 3, 8, seed=2)
     mistake.put_in(monkeypatch)
-    model = support.build(CONFIG, dtype=np.float32, lively=check != FALLING)
+    model = support.build(FP8 if mistake in IN_FP8 else CONFIG, dtype=np.float32, lively=check != FALLING)
     if check in mistake.also:
         with pytest.raises(AssertionError):
             CHECKS[check](model, tokens, targets)
@@ -51,7 +62,8 @@ def test_the_weak_check_passes_with_the_mistake_in(mistake, check, monkeypatch):
         CHECKS[check](model, tokens, targets)
 
 
+@pytest.mark.parametrize("config", [CONFIG, FP8], ids=lambda config: config.precision)
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_weak_check_passes_on_the_right_model_too(check):
-    model = support.build(CONFIG, dtype=np.float32, lively=check != FALLING)
+def test_the_weak_check_passes_on_the_right_model_too(check, config):
+    model = support.build(config, dtype=np.float32, lively=check != FALLING)
     CHECKS[check](model, *support.batch(CONFIG, 3, 8, seed=2))

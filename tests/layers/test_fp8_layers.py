@@ -95,6 +95,19 @@ def test_the_layers_add_into_their_gradients():
     assert parameters.values.dtype == np.float64, "master weights keep their type"
 
 
+def test_updates_below_a_step_of_the_format_add_up():
+    """The weight that is multiplied is quantised anew every time; the one that is kept is not."""
+    layer, _ = support.layer(lambda p: projection(FP8, p, "m", 6, 9))
+    start, x = layer.weight.value.copy(), np.ones((2, 9))
+    with use_backend("numpy"):
+        first = layer.forward(x)[0]
+        for _ in range(200):
+            layer.weight.value += start / 1024
+            last = layer.forward(x)[0]
+    np.testing.assert_allclose(layer.weight.value, start * (1 + 200 / 1024), rtol=1e-4, err_msg="updates were lost")
+    np.testing.assert_allclose(last, first * (1 + 200 / 1024), atol=0.1 * np.abs(first).max())
+
+
 def test_a_dense_network_is_close_to_the_one_in_full_precision():
     x = np.random.default_rng(1).standard_normal((2, 3, 12))
     results = []
