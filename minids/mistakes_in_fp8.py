@@ -27,7 +27,7 @@ def halves_rounded_away_from_zero(patch):
 
 
 def overflow_instead_of_saturation(patch):
-    """What rounds to more than the largest number becomes NaN, or infinity where the format has it, as casts of libraries do."""
+    """What rounds to more than the largest number becomes NaN, or infinity where the format has it: a library's cast."""
     right = float8.encode
 
     def wrong(y, format=E4M3):
@@ -74,7 +74,7 @@ def power_of_two_scales_rounded_down(patch):
 
 
 def scales_forgotten_in_the_weight_gradient(patch):
-    """dW is computed from the codes of x without their scales: every column is too large, and Adam divides by the size again."""
+    """dW is computed from the codes of x without their scales: too large by a factor that Adam divides by again."""
     right = fp8_linear.backward
 
     def wrong(dy, saved, by=fp8_linear.PLAIN):
@@ -139,9 +139,7 @@ IN_FP8 = [
     ),
     Mistake(overflow_instead_of_saturation, "ops/test_float8.py::test_encoding_saturates_and_nan_stays_nan", (E4M3,)),
     Mistake(subnormals_flushed_to_zero, "ops/test_float8.py::test_every_number_of_the_format_is_encoded_as_itself", (E4M3,)),
-    Mistake(
-        scale_of_the_tensor_in_every_tile, "ops/test_quantise.py::test_an_outlier_takes_the_range_of_its_own_tile_only"
-    ),
+    Mistake(scale_of_the_tensor_in_every_tile, "ops/test_quantise.py::test_an_outlier_takes_the_range_of_its_own_tile_only"),
     Mistake(
         power_of_two_scales_rounded_down,
         "ops/test_float8.py::test_scales_to_nearest_as_ml_dtypes_and_never_down_otherwise",

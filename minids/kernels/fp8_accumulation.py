@@ -1,10 +1,12 @@
 """The tensor core's sum, compiled: see ``minids/ops/fp8_accumulation.py`` for the arithmetic.
 
-Sixty-four outputs of a row at a time, each with its own exponent: one pass over the 32 products of a group finds the largest, a
-second one cuts and adds. Where scales are powers of two, products of quantised numbers are exact in float32, and sums of 33
-numbers of 14 bits always are, so that float32 is enough where ``ops`` takes float64. Exponents are compared as integers.
+A row's outputs 128 at a time, each with its own exponent: one pass over the 32 products of a group finds the largest, a second
+one cuts and adds, both two products at a time. Where scales are powers of two, products of quantised numbers are exact in
+float32, and sums of 33 numbers of 14 bits always are, in any order, so that float32 is enough where ``ops`` takes float64.
+Magnitudes are compared by their bits, as integers.
 
-float32, 64 × 128 by 128 × 384: 50 times as fast as NumPy, and 40 times as slow as the BLAS product that it is not.
+float32, 64 × 128 by 128 × 384: 45 times as fast as NumPy, and 6 to 40 times, by processor, as slow as the BLAS product that it
+is not.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from __future__ import annotations
 import numpy as np
 
 from minids.kernels._arrays import Array
-from minids.kernels._bits import exponent, power_of_two
+from minids.kernels._bits import bits_of_float, exponent, power_of_two
 from minids.kernels._jit import kernel
 from minids.ops import fp8_accumulation as original
 from minids.ops.fp8_accumulation import GROUP, NEVER_PROMOTED, PROMOTED, Accumulator
 
 __all__ = ["GROUP", "NEVER_PROMOTED", "PROMOTED", "Accumulator", "matmul"]
 
-_WIDTH = 64
+_WIDTH = 128
 _LOWEST = np.int32(-100)  # exponent of what counts as 0: units and their inverses stay normal numbers
 
 
@@ -49,16 +51,26 @@ def limited(a, b, bits, interval, group, out):
             running[:] = np.float32(0)
             for k in range(0, a.shape[1], group):
                 stop = min(k + group, a.shape[1])
+                pairs = k + (stop - k) // 2 * 2
                 for n in range(count):
-                    largest[n] = max(exponent(abs(running[n])), _LOWEST)
-                for i in range(k, stop):
+                    largest[n] = bits_of_float(abs(running[n]))
+                for i in range(k, pairs, 2):
+                    f0, f1, r0, r1 = a[m, i], a[m, i + 1], b[i, start : start + count], b[i + 1, start : start + count]
+                    for n in range(count):
+                        largest[n] = max(largest[n], max(bits_of_float(abs(f0 * r0[n])), bits_of_float(abs(f1 * r1[n]))))
+                for i in range(pairs, stop):
                     factor, row = a[m, i], b[i, start : start + count]
                     for n in range(count):
-                        largest[n] = max(largest[n], exponent(abs(factor * row[n])))
+                        largest[n] = max(largest[n], bits_of_float(abs(factor * row[n])))
                 for n in range(count):
-                    unit[n], inverse[n] = power_of_two(largest[n] - kept), power_of_two(kept - largest[n])
+                    e = max((largest[n] >> np.int32(23)) - np.int32(127), _LOWEST)
+                    unit[n], inverse[n] = power_of_two(e - kept), power_of_two(kept - e)
                     running[n] = np.trunc(running[n] * inverse[n])
-                for i in range(k, stop):
+                for i in range(k, pairs, 2):
+                    f0, f1, r0, r1 = a[m, i], a[m, i + 1], b[i, start : start + count], b[i + 1, start : start + count]
+                    for n in range(count):
+                        running[n] += np.trunc(f0 * r0[n] * inverse[n]) + np.trunc(f1 * r1[n] * inverse[n])
+                for i in range(pairs, stop):
                     factor, row = a[m, i], b[i, start : start + count]
                     for n in range(count):
                         running[n] += np.trunc(factor * row[n] * inverse[n])

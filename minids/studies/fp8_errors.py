@@ -39,7 +39,7 @@ def outliers(magnitudes=(1, 10, 100, 1e3, 1e4, 1e5, 1e6), seed: int = 0, shape=(
 
 
 def accumulation(lengths=(128, 256, 512, 1024, 2048, 4096, 8192), seed: int = 0, size: int = 64) -> list[dict]:
-    """Rows {terms, numbers, accumulator, max_relative, of_largest, mean_relative}: products of quantised (size, K) and (K,
+    """Rows {terms, numbers, accumulator, max_relative, of_largest, root_mean}: products of quantised (size, K) and (K,
     size).
 
     The error is that of the sum alone: the reference takes the same quantised numbers in float64. ``numbers`` is "positive"

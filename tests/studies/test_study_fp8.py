@@ -58,6 +58,20 @@ def test_the_bound_is_a_quarter_of_a_per_cent_on_either_side(fine, holds):
     assert f"{fine - 1:+.3%}" in fp8.findings(arms)[0].numbers
 
 
+def test_a_difference_counts_if_rounding_alone_does_not_make_it():
+    """Seeds are paired: float32 ends at 2 and 4, and again 1 % off on either side of that, on the mean nowhere."""
+    values = {fp8.FP32: (2.0, 4.0), fp8.AGAIN: (2.02, 3.96), fp8.FINE: (2.01, 4.02), fp8.TENSOR: (2.02, 4.04)}
+    arms = {arm: {"loss": Summary(sum(v) / 2, 0.0, v)} for arm, v in (values | {fp8.NEVER: (2.04, 4.08)}).items()}
+    assert fp8.differences(arms, fp8.AGAIN) == pytest.approx([0.01, -0.01])
+    assert fp8.size(fp8.differences(arms, fp8.AGAIN)) == pytest.approx(0.01)
+    quarter, by_rounding, tensor, never = fp8.findings(arms)
+    assert not quarter.holds and by_rounding.holds, "half a per cent is above the bound and below what rounding does"
+    assert "+1.00%, -1.00%" in by_rounding.numbers
+    assert not tensor.holds and never.holds, "half a per cent above the fine tiles, and one and a half"
+    arms[fp8.FINE] = {"loss": Summary(3.06, 0.0, (2.04, 4.08))}
+    assert not fp8.findings(arms)[1].holds
+
+
 def test_a_short_run_gives_its_curves_and_one_arm_the_errors(monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
     for part in range(12):  # documents; some are held out
