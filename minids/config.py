@@ -293,6 +293,8 @@ class TrainConfig:
     """adamw as DeepSeek-V3, or muon as Moonlight and Kimi-K2 (then AdamW for embedding, head and vectors only)."""
     muon_momentum: float = 0.95
     """Muon's decay of the averaged gradient."""
+    muon_rounds: int = 5
+    """Newton-Schulz rounds of Muon. Small matrices do with fewer; see docs/race.md."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup_steps: int = 50
@@ -352,6 +354,7 @@ class TrainConfig:
             "batch_size",
             "context_length",
             "gradient_accumulation_steps",
+            "muon_rounds",
             "log_every",
             "eval_every",
             "eval_tokens",

@@ -86,7 +86,7 @@ def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
         with use_backend(backend):
             model.parameters.zero_grads()
             losses = workers.forward_backward(tokens, targets, 1.0, 0.0)
-            optimizer.step(TRAIN.learning_rate)
+            optimizer.step(TRAIN.learning_rate, workers)
         return losses.total
 
     return step

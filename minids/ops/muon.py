@@ -87,6 +87,7 @@ def update(
     momentum: float,
     weight_decay: float,
     scale: float = 1.0,
+    rounds: int = ROUNDS,
 ) -> None:
     """One step on some parameters (..., out, in) of equal (out, in), in place on values W and momenta m.
 
@@ -99,7 +100,7 @@ def update(
         m += (1 - momentum) * (g - m)  # μ m + (1 − μ) ĝ
         g += momentum * (m - g)  # Nesterov: μ m + (1 − μ) ĝ
         directions.append(g.reshape(-1, *out_in))
-    steps = orthogonalised(np.concatenate(directions))  # (matrices, out, in)
+    steps = orthogonalised(np.concatenate(directions), rounds)  # (matrices, out, in)
     steps *= lr * RMS * math.sqrt(max(out_in))
     start = 0
     for w in values:

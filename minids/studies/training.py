@@ -35,7 +35,7 @@ class Diverged(MinidsError):
 
 
 class Optimizer(Protocol):
-    def step(self, learning_rate: float) -> float: ...
+    def step(self, learning_rate: float, workers: Workers) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def train(
             now = settings(step, config, run)
             model.parameters.zero_grads()
             losses = workers.forward_backward(*batches.next(), 1.0, now.mtp_loss_weight)
-            norm = stepper.step(now.learning_rate)
+            norm = stepper.step(now.learning_rate, workers)
             if not (math.isfinite(losses.total) and math.isfinite(norm)):
                 raise Diverged(f"step {step + 1}: loss = {losses.total}, gradient norm = {norm}")
             model.update_biases(losses.counts, now.bias_update_speed)

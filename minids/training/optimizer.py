@@ -17,7 +17,7 @@ embedding, head and vectors to AdamW, with one learning rate for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from minids.backend import op
 from minids.config import TrainConfig
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.ops import bfloat16
+from minids.training.workers import Workers
 
 
 class Run(NamedTuple):
@@ -48,8 +49,10 @@ class AdamW:
         self.m = np.zeros(parameters.values.shape, kept)  # (P,) first moment
         self.v = np.zeros(self.runs[-1].second.stop if self.runs else 0, kept)  # second moment of what AdamW takes
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, workers: Workers | None = None) -> float:
         """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
+
+        ``workers`` share out what can be shared out; how many there are changes no bit.
 
         Where the norm is no number nothing is updated: the weights stay the last good ones.
         """
@@ -59,10 +62,10 @@ class AdamW:
             return norm
         scale = min(1.0, clip / norm) if clip and norm > 0 else 1.0
         self.steps_taken += 1
-        self._update(learning_rate, scale)
+        self._update(learning_rate, scale, workers)
         return norm
 
-    def _update(self, learning_rate: float, scale: float) -> None:
+    def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         c, p = self.config, self.parameters
         for place, second, decayed in self.runs:
             op.adamw.update(
@@ -90,22 +93,31 @@ class AdamW:
         self.steps_taken = int(state["steps_taken"])
 
 
+Portion = dict[tuple[int, int], list[slice]]
+"""Some matrices: (out, in) → where in the flat arrays those of this shape are, neighbours in one slice."""
+
+
 class Muon(AdamW):
     """Muon for the matrices between hidden spaces, AdamW for the rest. ``m`` holds Muon's momentum and AdamW's first moment."""
 
     def __init__(self, parameters: Parameters, config: TrainConfig):
         super().__init__(parameters, config, takes=lambda p: not is_hidden_matrix(p))
-        self.groups: dict[tuple[int, int], list[Parameter]] = {}  # by (out, in)
-        for p in filter(is_hidden_matrix, parameters):
-            self.groups.setdefault(p.shape[-2:], []).append(p)
+        self._portions: dict[int, list[Portion]] = {}  # by their number
 
-    def _update(self, learning_rate: float, scale: float) -> None:
-        super()._update(learning_rate, scale)
-        c = self.config
-        for group in self.groups.values():
-            values, grads = [p.value for p in group], [p.grad for p in group]
-            momenta = [self.m[p.place].reshape(p.shape) for p in group]
-            op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale)
+    def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
+        super()._update(learning_rate, scale, workers)
+        c, flat = self.config, (self.parameters.values, self.parameters.grads, self.m)
+
+        def update(portion: Portion) -> None:
+            for out_in, places in portion.items():
+                arrays = ([array[place].reshape(-1, *out_in) for place in places] for array in flat)
+                op.muon.update(*arrays, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
+
+        count = workers.count if workers else 1
+        if count not in self._portions:
+            self._portions[count] = portions(filter(is_hidden_matrix, self.parameters), count)
+        share_out = workers.share_out if workers else lambda *work: list(map(*work))
+        share_out(update, self._portions[count])
 
 
 def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
@@ -116,6 +128,33 @@ def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
 def is_hidden_matrix(p: Parameter) -> bool:
     """Whether Muon takes a parameter: all matrices but embedding and head, as in Moonlight."""
     return len(p.shape) >= 2 and p.name not in ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
+    """All ``matrices`` in ``count`` portions of about equal work.
+
+    No matrix needs another one, so the experts of a layer, each of them a matrix, are parted; what cannot be parted goes, the
+    largest first, to whoever has least so far.
+    """
+    found: list[Portion] = [{} for _ in range(count)]
+    loads = [0] * count
+
+    def work(p: Parameter) -> int:
+        small, large = sorted(p.shape[-2:])
+        return small * small * (2 * large + small)  # of a round: X Xᵀ, its square, and that times X
+
+    for p in sorted(matrices, key=work, reverse=True):
+        size = math.prod(p.shape[-2:])
+        each, left = divmod(p.size // size, count)
+        takers = [*range(count)] * bool(each)
+        takers += sorted(range(count), key=lambda i: loads[i])[:left]
+        at = p.place.start
+        for number, taker in enumerate(takers):
+            taken = each if number < len(takers) - left else 1
+            loads[taker] += taken * work(p)
+            found[taker].setdefault(p.shape[-2:], []).append(slice(at, at + taken * size))
+            at += taken * size
+    return found
 
 
 def _runs(parameters: list[Parameter]) -> list[Run]:

@@ -240,7 +240,7 @@ class Trainer:
         if traced:
             tokens, domain = np.concatenate([tokens for tokens, _ in seen]), np.concatenate(domains)
             recorder.trace(tokens, self.step, self.stream.domains, domain).save(path_of(self.folder.path, self.step))
-        norm = self.optimizer.step(now.learning_rate)
+        norm = self.optimizer.step(now.learning_rate, self.workers)
         losses = weighted(all_losses, [1 / parts] * parts)
         self._check_sane(losses, norm, seen)
         # Once per optimizer step, from the loads of the whole global batch, and after the step: see ops/bias_update.py.

@@ -12,6 +12,7 @@ order, so that the same number of threads gives the same bits.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -56,6 +57,15 @@ class Workers:
             self._pool = None
         self._limits.restore_original_limits()
 
+    @property
+    def count(self) -> int:
+        """How many threads there are."""
+        return len(self.models)
+
+    def share_out(self, work: Callable, *arguments: Iterable) -> list:
+        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order."""
+        return list((self._pool.map if self._pool else map)(work, *arguments))
+
     def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
         main, *others = self.models
@@ -69,14 +79,13 @@ class Workers:
             return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
 
         parts = (np.array_split(array, len(self.models)) for array in (tokens, targets))
-        share_out = self._pool.map if self._pool else map
-        losses = list(share_out(work, self.models, *parts, shares))
+        losses = self.share_out(work, self.models, *parts, shares)
 
         def add_up(piece: slice) -> None:
             for other in others:
                 main.parameters.grads[piece] += other.parameters.grads[piece]
 
-        list(share_out(add_up, _pieces(main.parameters.grads.size, len(self.models))))
+        self.share_out(add_up, _pieces(main.parameters.grads.size, len(self.models)))
         return weighted(losses, shares)
 
 

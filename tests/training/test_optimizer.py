@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from support import TINY, assert_close, build
 
+from minids.backend import BACKENDS, use_backend
 from minids.config import TrainConfig
 from minids.layers.parameters import Parameters
 from minids.ops import muon
-from minids.training.optimizer import AdamW, Muon, optimizer
+from minids.training.optimizer import AdamW, Muon, is_hidden_matrix, optimizer, portions
+from minids.training.workers import Workers
 
 
 def some_parameters():
@@ -141,3 +143,50 @@ def test_moments_in_bf16_take_two_bytes_and_stay_within_their_rounding():
         error = np.abs(rounded[name] / exact[name] - 1).max()
         assert 1e-5 < error < 0.02, f"{name}: {error:.2g} after 20 roundings of 2⁻⁹"
     assert 0 < np.abs(ours - values).max() < 0.01 * 0.2, "a hundredth of the way"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_matrix_of_muon_is_in_one_portion_and_no_portion_is_much_the_largest(count):
+    parameters = build(TINY).parameters
+    matrices = [p for p in parameters if is_hidden_matrix(p)]
+    seen, loads = np.zeros(parameters.values.size, int), []
+    for portion in portions(matrices, count):
+        loads.append(0)
+        for (out, into), places in portion.items():
+            for place in places:
+                seen[place] += 1
+                whole, rest = divmod(place.stop - place.start, out * into)
+                assert whole and not rest, "a matrix was cut"
+                loads[-1] += whole * min(out, into) ** 2 * (2 * max(out, into) + min(out, into))
+    want = np.zeros_like(seen)
+    for p in matrices:
+        want[p.place] = 1
+    np.testing.assert_array_equal(seen, want)
+    largest = max(min(p.shape[-2:]) ** 2 * (2 * max(p.shape[-2:]) + min(p.shape[-2:])) for p in matrices)
+    assert max(loads) - min(loads) <= largest, "more apart than one matrix"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_a_step_has_the_same_bits_whoever_shares_in_it(kind, backend):
+    ends = []
+    for count in (None, 1, 2, 3):
+        model = build(TINY, dtype=np.float32)
+        optimizer = kind(model.parameters, TrainConfig())
+        rng = np.random.default_rng(5)
+        with use_backend(backend), Workers(model, count or 1) as workers:
+            for _ in range(2):
+                model.parameters.grads[...] = rng.normal(size=model.parameters.grads.size)
+                optimizer.step(0.05, workers if count else None)
+        ends.append(model.parameters.values.copy())
+    assert all(np.array_equal(ends[0], end) for end in ends[1:])
+
+
+def test_fewer_rounds_are_another_step():
+    ends = []
+    for rounds in (5, 3, 3):
+        model = build(TINY)
+        model.parameters.grads[...] = np.random.default_rng(6).normal(size=model.parameters.grads.size)
+        Muon(model.parameters, TrainConfig(muon_rounds=rounds)).step(0.05)
+        ends.append(model.parameters.values)
+    assert np.array_equal(ends[1], ends[2]) and not np.allclose(ends[0], ends[1])
