@@ -3,7 +3,8 @@
 The tiny preset in float32, in FP8 as DeepSeek-V3 trains, with one scale per matrix instead of fine tiles, and with sums that
 never leave the tensor core. Runs of one seed see the same text from the same initial weights. A last run in float32 with an ε
 in AdamW larger by a thousandth shows how far two runs drift apart that differ by rounding alone: what is smaller than that
-means nothing.
+means nothing. Its trained weights are then read by the three FP8 models: what the arithmetic costs where nothing drifts, see
+``fp8_fixed_weights``.
 
 At these widths (32 to 384) a tile of 128 is often a whole row; tokens are summed over in tiles of 128 as in the paper, and an
 expert gets 64 of 256 on average. Sums have 32 to 384 terms, where V3's have 7,168: what is lost without promotion grows with
@@ -17,7 +18,7 @@ import math
 import statistics
 
 from minids.presets import model_preset
-from minids.studies import fp8_errors
+from minids.studies import fp8_errors, fp8_fixed_weights
 from minids.studies.base import configs
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.studies.training import Curves, text, train, validate
@@ -51,6 +52,9 @@ def run(settings: dict, job: Job) -> Outcome:
     details = {}
     if settings == ARMS[FINE]:
         details = {"outliers": fp8_errors.outliers(), "accumulation": fp8_errors.accumulation()}
+    if settings == ARMS[AGAIN]:
+        others = {arm: model.config.replace(**ARMS[arm]["model"]) for arm in (FINE, TENSOR, NEVER)}
+        numbers |= fp8_fixed_weights.readings(model, others, corpus, train_config, job.seed)
     return Outcome(numbers, curves.values, details)
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from minids.config import ModelConfig
-from minids.studies import fp8, fp8_errors
+from minids.model import DeepSeekV3
+from minids.studies import fp8, fp8_errors, fp8_fixed_weights
 from minids.studies.base import configs
 from minids.studies.study import Job, Summary
+from minids.studies.training import text, validate
 
 
 def pick(rows, **what):
@@ -85,3 +87,21 @@ def test_a_short_run_gives_its_curves_and_one_arm_the_errors(monkeypatch, tmp_pa
     assert out[fp8.FP32].details == {} and out[fp8.FINE].details["outliers"] == ["rows of outliers"]
     first, other = out[fp8.FP32].curves["loss"], out[fp8.FINE].curves["loss"]
     assert first != other and abs(first[0] - other[0]) < 0.01, "the same text and weights, another arithmetic"
+
+
+def test_at_the_same_weights_only_the_arithmetic_differs(tmp_path):
+    rng = np.random.default_rng(1)
+    for part in range(12):
+        (tmp_path / f"{part}.txt").write_bytes(bytes(rng.integers(97, 123, 600, dtype=np.uint8)))
+    config, run = configs({}, Job(fp8.FP32, 0, 5), fp8.COMMON)
+    config, run = config.replace(num_hidden_layers=2), run.replace(eval_tokens=256)
+    model = DeepSeekV3(config, 0)
+    for bias in model.parameters.buffers.values():
+        bias[...] = rng.normal(0, 0.1, bias.shape)
+    arms = {"itself": config, "FP8": config.replace(precision="fp8")}
+    held = text((str(tmp_path),))
+    found = fp8_fixed_weights.readings(model, arms, held, run, 0, batches=2)
+    loss = validate(model, held, run).mean_loss
+    assert found["validation as itself"] == loss and found["gradient as itself"] == 0
+    assert found["validation as FP8"] != loss and found["validation as FP8"] == pytest.approx(loss, rel=0.0025)
+    assert 0.01 < found["gradient as FP8"] < 0.3 < found["gradient of another batch"]

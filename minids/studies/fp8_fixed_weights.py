@@ -1,0 +1,53 @@
+"""What FP8's arithmetic does at given weights: nothing is trained, so that nothing drifts apart.
+
+Two training runs that differ by one rounding are different runs after a few hundred steps, and what FP8 does to the loss is
+lost in what chance does. At the same weights and on the same text only the arithmetic differs:
+
+    validation as ARM          nats per token of held-out text
+    gradient as ARM            ‖g − g₃₂‖ / ‖g₃₂‖, where g₃₂ is float32's gradient of the same batch; mean over the batches
+    gradient of another batch  the same between float32's gradients of two batches: the noise that a step has anyway
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.config import ModelConfig, TrainConfig
+from minids.layers.parameters import Array
+from minids.model import DeepSeekV3
+from minids.studies.training import Text, validate
+from minids.training.batches import Batches
+
+
+def same_weights(model: DeepSeekV3, config: ModelConfig) -> DeepSeekV3:
+    """A model of the same parameters and routing biases that computes as ``config`` says."""
+    twin = DeepSeekV3(config, np.random.default_rng(0), model.dtype)
+    twin.parameters.values[...] = model.parameters.values
+    for name, buffer in model.parameters.buffers.items():
+        twin.parameters.buffers[name][...] = buffer
+    return twin
+
+
+def readings(
+    model: DeepSeekV3, arms: dict[str, ModelConfig], text: Text, run: TrainConfig, seed: int, batches: int = 8
+) -> dict[str, float]:
+    """The numbers above of every arm, its configuration given, at the weights of ``model``, which is in float32."""
+    source = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 2]))
+    read = [source.next() for _ in range(batches)]
+    exact = [gradient(model, *batch) for batch in read]
+    norms = [np.linalg.norm(g) for g in exact]
+    numbers = {}
+    for arm, config in arms.items():
+        twin = same_weights(model, config)
+        numbers[f"validation as {arm}"] = validate(twin, text, run).mean_loss
+        off = [np.linalg.norm(gradient(twin, *batch) - g) / norm for batch, g, norm in zip(read, exact, norms, strict=True)]
+        numbers[f"gradient as {arm}"] = float(np.mean(off))
+    others = [np.linalg.norm(a - b) / norm for a, b, norm in zip(exact[1:], exact, norms, strict=False)]
+    return numbers | {"gradient of another batch": float(np.mean(others))}
+
+
+def gradient(model: DeepSeekV3, tokens: Array, targets: Array) -> Array:
+    """(P,) of the whole loss on one batch, every expert chosen anew."""
+    model.parameters.zero_grads()
+    model.forward_backward(tokens, targets)
+    return model.parameters.grads.copy()
