@@ -110,19 +110,26 @@ fp8_numbers = Picture(
 
 
 def _rows_training(found: dict | None = None) -> Rows:
-    """``found``: results of the fp8 study, by default those kept with the package. Smoothed losses, mean of the seeds."""
+    """``found``: results of the fp8 study, by default those kept with the package. Smoothed losses of each seed and their mean.
+
+    relative: to float32's run of the same seed, or to the mean of its runs.
+    """
     found = found or results("fp8")
-    means = {}
-    for arm, held in found["arms"].items():
-        curves = [run["curves"] for run in held["runs"] if "curves" in run]
-        if curves:
-            means[arm] = curves[0]["step"], np.mean([curve["smoothed"] for curve in curves], axis=0), len(curves)
-    reference = means["fp32"][1]
-    return [
-        {"arm": arm, "step": step, "loss": float(loss), "relative": float(loss / base - 1), "seeds": seeds}
-        for arm, (steps, losses, seeds) in means.items()
-        for step, loss, base in zip(steps, losses, reference, strict=True)
-    ]
+    curves = {
+        arm: {run["seed"]: run["curves"] for run in held["runs"] if "curves" in run} for arm, held in found["arms"].items()
+    }
+    rows: Rows = []
+    for arm, of_seed in curves.items():
+        shared = [seed for seed in of_seed if seed in curves["fp32"]]
+        for seed, chosen in [*((seed, [seed]) for seed in shared), ("mean", shared)]:
+            if not chosen:
+                continue
+            losses, base = (np.mean([of[c]["smoothed"] for c in chosen], axis=0) for of in (of_seed, curves["fp32"]))
+            rows += [
+                {"arm": arm, "seed": seed, "step": step, "loss": float(loss), "relative": float(loss / other - 1)}
+                for step, loss, other in zip(of_seed[chosen[0]]["step"], losses, base, strict=True)
+            ]
+    return rows
 
 
 _ARMS = {
@@ -132,32 +139,53 @@ _ARMS = {
     "fp8 without promotion": ("value", "-"),
     "fp32 again": ("other2", "--"),
 }
+_WITH_SEEDS = ("fp8", "fp32 again")
 
 
 def _draw_training(slide: Slide, rows: Rows) -> None:
-    arms = distinct(rows, "arm")
-    ends = {arm: only(rows, arm=arm)[-1]["relative"] for arm in arms}
+    means = only(rows, seed="mean")
+    arms = distinct(means, "arm")
+    ends = {arm: only(means, arm=arm)[-1]["relative"] for arm in arms}
     steps = max(row["step"] for row in rows)
+    seeds = [seed for seed in distinct(rows, "seed") if seed != "mean"]
+
+    def farthest(arm: str) -> float:
+        return max(abs(row["relative"]) for row in rows if row["arm"] == arm and row["step"] == steps)
+
     side = "below" if ends["fp8"] < 0 else "above"
     finding = f"After {steps:,} steps FP8's loss is {100 * abs(ends['fp8']):.2f} % {side} float32's"
     if "fp32 again" in ends:
-        finding += f"; two float32 runs differ by {100 * abs(ends['fp32 again']):.2f} %"
+        finding += (
+            f"; single seeds differ by up to {100 * farthest('fp8'):.1f} %, "
+            f"and two runs in float32 by {100 * farthest('fp32 again'):.1f} %"
+        )
     top = slide.title(
         finding,
-        f"FP8 study, smoothed loss, mean of {rows[0]['seeds']} seeds; band: the 0.25 % of V3's report",
+        f"Smoothed loss, mean of {len(seeds)} seeds; thin: single seeds; band: the 0.25 % of V3's report",
     )
-    left = slide.plot(1.6, 1.2, 4.9, top - 1.6, grid="y", xlabel="step", ylabel="smoothed loss")
-    right = slide.plot(8.6, 1.2, 4.0, top - 1.6, grid="y", xlabel="step", ylabel="above float32, %")
+    left = slide.plot(1.6, 1.2, 3.6, top - 1.6, grid="y", xlabel="step", ylabel="smoothed loss")
+    right = slide.plot(7.2, 1.2, 5.4, top - 1.6, grid="y", xlabel="step", ylabel="above float32, %")
     right.axhspan(-0.25, 0.25, color=colour("panel"))
     late = steps // 4  # before, the loss falls too fast for a ratio to mean much
     order = sorted((arm for arm in arms if arm != "fp32"), key=lambda arm: -ends[arm])
     for arm in arms:
-        mine = only(rows, arm=arm)
+        mine = only(means, arm=arm)
         shade, line = _ARMS.get(arm, ("other1", "-"))
         left.plot([r["step"] for r in mine], [r["loss"] for r in mine], line, color=colour(shade))
-        if arm != "fp32":
-            tail = [r for r in mine if r["step"] >= late]
-            right.plot([r["step"] for r in tail], [100 * r["relative"] for r in tail], line, color=colour(shade))
+        if arm == "fp32":
+            continue
+        for seed in seeds if arm in _WITH_SEEDS else ():
+            tail = [r for r in rows if (r["arm"], r["seed"]) == (arm, seed) and r["step"] >= late]
+            right.plot(
+                [r["step"] for r in tail],
+                [100 * r["relative"] for r in tail],
+                line,
+                color=colour(shade),
+                linewidth=1.1 * slide.scale,
+                alpha=0.6,
+            )
+        tail = [r for r in mine if r["step"] >= late]
+        right.plot([r["step"] for r in tail], [100 * r["relative"] for r in tail], line, color=colour(shade))
     low, high = right.get_ylim()
     for arm, y in zip(order, apart([100 * ends[a] for a in order], (high - low) * 0.095), strict=True):
         shade, _ = _ARMS.get(arm, ("other1", "-"))
@@ -179,11 +207,10 @@ def _draw_training(slide: Slide, rows: Rows) -> None:
 fp8_training = Picture(
     18,
     "fp8_training",
-    "Smoothed training loss in float32 and in FP8, with fine tiles, with one scale per matrix, and without promoted sums.",
+    "Smoothed training loss in float32 and in FP8, and how far two runs in float32 part that differ by rounding alone.",
     "Left, loss curves that lie on one another. Right, their distance from float32 in percent, with the paper's quarter "
-    "percent as a "
-    "band: fine tiles stay within or near it, the coarser ways further off; a second run in float32 shows how far rounding "
-    "alone goes.",
+    "percent as a band. The means over the seeds lie around the band; single seeds in FP8, and those of a second run in "
+    "float32 that was rounded otherwise, lie several times as far off on either side.",
     _rows_training,
     _draw_training,
     source="study fp8",

@@ -59,10 +59,23 @@ def test_dilemma():
 def test_fp8_training():
     rows = figures.fp8_training.rows()
     kept = results("fp8")["arms"]
-    last = only(rows, arm="fp8")[-1]
+    last = only(rows, arm="fp8", seed="mean")[-1]
     ends = {arm: np.mean([run["curves"]["smoothed"][-1] for run in kept[arm]["runs"]]) for arm in ("fp8", "fp32")}
     assert last["relative"] == pytest.approx(ends["fp8"] / ends["fp32"] - 1)
     assert f"{100 * abs(last['relative']):.2f} %" in drawn(figures.fp8_training, rows)
+
+
+def test_fp8_training_compares_seed_by_seed_and_says_what_rounding_does():
+    ends = {"fp32": (2.0, 4.0, 3.0), "fp8": (2.01, 4.0), "fp32 again": (1.96, 4.02)}  # one run is still to be made
+    arms = {
+        arm: {"runs": [{"seed": s, "curves": {"step": [50, 100], "smoothed": [5.0, end]}} for s, end in enumerate(values)]}
+        for arm, values in ends.items()
+    }
+    rows = figures.fp8_training.rows(found={"arms": arms})
+    assert [only(rows, arm="fp8", seed=s)[-1]["relative"] for s in (0, 1)] == pytest.approx([0.005, 0.0])
+    assert only(rows, arm="fp8", seed="mean")[-1]["relative"] == pytest.approx(6.01 / 6 - 1), "of the seeds that both have"
+    shown = drawn(figures.fp8_training, rows)
+    assert "0.17 % above" in shown and "up to 0.5 %" in shown and "float32 by 2.0 %" in shown
 
 
 def test_absorption():
