@@ -17,6 +17,8 @@ What a source may rely on:
 - `# %% tags=["solution"]` marks the answer to an exercise. In the exercise version its functions keep signature, docstring and
   the comments that open their body, which serve as hints; its assignments keep their left side; the rest is `...`.
 - `# %% tags=["picture"]` marks a cell that only draws: JupyterLab and Colab show it folded.
+- `# %% tags=["timing"]` marks a cell that looks at the clock. It is executed like all others, but what it shows differs
+  from run to run, so it is not kept: a note stands in its place. No other cell may depend on it.
 - `# %% tags=["check"]` marks the cell that judges it. It has to print "✗" for the stub and "✓" for the solution, and not to
   raise for either; tests hold every exercise to that.
 
@@ -50,6 +52,8 @@ LONGEST = 600
 YOUR_CODE = "...  # your code here"
 STATIC = "MINIDS_STATIC"
 """Set while building: sliders are left out, because a page without a kernel cannot move them (see minids/notebook.py)."""
+
+NOT_KEPT = "Run this cell to see the times of your machine: they differ from run to run, so none are kept here.\n"
 
 _LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 _HEADING = re.compile(r"\A# (\d+)\. (.+)\n\n((?:.+\n?)+)")
@@ -205,7 +209,8 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = _joined(cell.outputs)
+            timed = "timing" in cell.metadata.get("tags", ())
+            cell.outputs = _without_times(cell.outputs) if timed else _joined(cell.outputs)
     notebook.metadata["language_info"] = {"name": "python"}  # the kernel adds its exact version
     return notebook
 
@@ -219,6 +224,12 @@ def _joined(outputs: list) -> list:
         else:
             joined.append(output)
     return joined
+
+
+def _without_times(outputs: list) -> list:
+    """The note that stands in place of measured times; complaints are kept, so that ``faults`` finds them."""
+    complaints = [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    return [nbformat.v4.new_output("stream", name="stdout", text=NOT_KEPT), *complaints]
 
 
 def faults(notebook: nbformat.NotebookNode, text: str) -> list[str]:

@@ -36,6 +36,12 @@ def test_every_code_cell_was_executed_in_order_from_a_fresh_kernel(builder, sour
     assert counts == list(range(1, len(counts) + 1))
 
 
+def test_no_time_of_one_machine_is_kept(builder, source):
+    for cell in read(builder.FOLDER / f"{source.stem}.ipynb").cells:
+        if "timing" in cell.metadata.get("tags", []):
+            assert [output.get("text") for output in cell.outputs] == [builder.NOT_KEPT]
+
+
 def test_nothing_is_too_large_fails_complains_or_holds_a_path_of_one_machine(builder, source):
     for path in (builder.FOLDER / f"{source.stem}.ipynb", builder.EXERCISES / f"{source.stem}.ipynb"):
         assert builder.faults(read(path), path.read_text(encoding="utf-8")) == []

@@ -26,3 +26,18 @@ def test_outputs_of_a_build_are_the_same_every_time(builder):
     texts = {builder.text_of(builder.execute(builder.notebook_of(cells, builder.FOLDER))) for _ in range(2)}
     assert len(texts) == 1
     assert "execution" not in nbformat.reads(texts.pop(), as_version=4).cells[0].metadata
+
+
+def test_times_are_measured_and_not_kept(builder):
+    clock = "import time\nprint(time.perf_counter())\nmeasured = True"
+    cells = [builder.Cell("code", clock, ("timing",)), builder.Cell("code", "print(measured)")]
+    texts = {builder.text_of(builder.execute(builder.notebook_of(cells, builder.FOLDER))) for _ in range(2)}
+    assert len(texts) == 1
+    timed, after = nbformat.reads(texts.pop(), as_version=4).cells
+    assert printed(timed) == builder.NOT_KEPT, "a time has been kept"
+    assert printed(after) == "True\n", "the cell with the clock was not executed"
+
+
+def test_a_complaint_of_a_cell_with_a_clock_is_found(builder):
+    cells = [builder.Cell("code", "import sys\nprint('no clock', file=sys.stderr)", ("timing",))]
+    assert builder.faults(builder.execute(builder.notebook_of(cells, builder.FOLDER)), "")
