@@ -14,15 +14,16 @@ from minids.errors import refuse
 class Options:
     """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
 
-    what: tyro.conf.Positional[Literal["train", "kernels", "decode"]]
-    """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches."""
+    what: tyro.conf.Positional[Literal["train", "kernels", "decode", "race"]]
+    """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches.
+    race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it."""
     against: Literal["torch", "torch-compiled"] | None = None
     """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
     ``torch.compile``, which needs a C++ compiler and some minutes."""
     sizes: tuple[Literal["A-12x64", "A-16x256", "B-16x256"], ...] = ("A-12x64", "A-16x256", "B-16x256")
     """Model and batch: A has 1.6 M parameters, B 18.5 M; sequences × tokens."""
     rounds: int = 9
-    """How often each contender takes its turn."""
+    """How often each contender takes its turn. The whole race is 50."""
     threads: int = 0
     """Cores to use, the same for everyone; 0 for all."""
     json: bool = False
@@ -38,6 +39,11 @@ def run(options: Options, given: set[str]) -> None:
     import importlib
     import json
 
+    if options.what == "race" and "sizes" in given:
+        raise refuse("sizes", options.sizes, "the race has a size of its own, that of the preset shakespeare")
+    if options.what == "race" and options.against == "torch-compiled":
+        raise refuse("against", options.against, "nanoGPT's recipe for a CPU does not compile; say torch")
     bench = importlib.import_module(f"minids.bench.{options.what}")  # each has run() → what JSON knows, and table()
-    found = bench.run(options.sizes, options.rounds, options.threads, options.against)
+    sizes = () if options.what == "race" else (options.sizes,)
+    found = bench.run(*sizes, options.rounds, options.threads, options.against)
     print(json.dumps(found, indent=2) if options.json else bench.table(found))

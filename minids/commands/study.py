@@ -26,7 +26,9 @@ class Options:
     out: str = ""
     """Folder of the runs, runs/studies/NAME if not given. Runs that are there already are not made again."""
     processes: int = 0
-    """Runs at a time, each on one core; 0 for one per core."""
+    """Runs at a time; 0 for as many as the cores have threads for."""
+    threads: int = 1
+    """Threads of each run, which share every batch. More of them change the losses by rounding, and the seconds."""
     quick: bool = False
     """A few steps with one seed: shows that the study runs, not what comes out."""
     show: bool = False
@@ -54,6 +56,8 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(field, getattr(options, field), "must be at least 0, which means the default")
     if any(seed < 0 for seed in options.seeds):
         raise refuse("seeds", options.seeds, "must be at least 0")
+    if options.threads < 1:
+        raise refuse("threads", options.threads, "must be at least 1")
     part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
@@ -62,7 +66,15 @@ def run(options: Options, given: set[str]) -> None:
 
     out = options.out or f"runs/studies/{options.name}"
     found = run_study(
-        options.name, out, options.seeds, options.steps, options.arms, options.data, options.processes, options.quick
+        options.name,
+        out,
+        options.seeds,
+        options.steps,
+        options.arms,
+        options.data,
+        options.processes,
+        options.quick,
+        options.threads,
     )
     print(f"\n{table(chosen, found)}\nResults: {out}/results.json")
     if options.write_results:

@@ -63,7 +63,7 @@ def trained(settings: dict, job: Job, common: dict = COMMON) -> tuple[DeepSeekV3
         curves.add(step, loss=losses.main, max_vio=float(max_violation(losses.counts).mean()))
         job.tell(1)
 
-    model = train(model_config, train_config, corpus, job.seed, on_step)
+    model = train(model_config, train_config, corpus, job.seed, on_step, threads=job.threads)
     found = validate(model, corpus, train_config)
     numbers = {
         "loss": found.mean_loss,

@@ -47,7 +47,7 @@ def run(settings: dict, job: Job) -> Outcome:
         curves.add(step, loss=losses.main, smoothed=smoothed)
         job.tell(1)
 
-    model = train(model_config, train_config, corpus, job.seed, on_step)
+    model = train(model_config, train_config, corpus, job.seed, on_step, threads=job.threads)
     numbers = {"loss": smoothed, "validation": validate(model, corpus, train_config).mean_loss}
     details = {}
     if settings == ARMS[FINE]:

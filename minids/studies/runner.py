@@ -35,11 +35,13 @@ def run_study(
     data: tuple[str, ...] = (),
     processes: int = 0,
     quick: bool = False,
+    threads: int = 1,
     say: Say = print,
 ) -> dict:
     """Run every arm with every seed, those in ``out`` already left out; write and return the results.
 
-    Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; ``processes`` = 0 one per core, with one thread.
+    Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; ``processes`` = 0 as many as
+    there are cores for their ``threads``.
     """
     study = study_called(name)
     seeds = seeds or (study.seeds[:1] if quick else study.seeds)
@@ -49,14 +51,15 @@ def run_study(
         if arm not in study.arms:
             raise MinidsError(f"arms = {arm!r}: {name} has no such arm; there are {', '.join(study.arms)}")
     # Seed by seed: stopped half-way, every arm has been run once.
-    jobs = [Job(arm, seed, steps, data) for seed in dict.fromkeys(seeds) for arm in (dict.fromkeys(arms) or study.arms)]
+    wanted = dict.fromkeys(arms) or study.arms
+    jobs = [Job(arm, seed, steps, data, threads=threads) for seed in dict.fromkeys(seeds) for arm in wanted]
     store = Store(out, name, study)
     missing = [job for job in jobs if store.read(job) is None]
-    processes = min(processes or cores(), max(len(missing), 1))
+    processes = min(processes or max(cores() // threads, 1), max(len(missing), 1))
     say(f"{name}: {study.question}")
     say(
         f"{len(jobs)} runs of {steps} steps ({len(jobs) - len(missing)} of them finished before), "
-        f"{processes} at a time, into {out}"
+        f"{processes} at a time with {threads} thread{'s' * (threads > 1)} each, into {out}"
     )
     began = time.perf_counter()
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
@@ -73,6 +76,7 @@ def run_study(
             raise
     words = ["minids", "study", name, "--seeds", *map(str, seeds), "--steps", str(steps)]
     words += ["--arms", *arms] if arms else []
+    words += ["--threads", str(threads)] if threads != 1 else []
     words += ["--data", *data] if data != study.data else []
     command = shlex.join(words)
     results = collected(store, jobs, command)

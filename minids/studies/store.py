@@ -18,6 +18,7 @@ from pathlib import Path
 
 from minids.checkpoint.files import read_json, staged
 from minids.errors import MinidsError
+from minids.processor import processor
 from minids.studies.study import Job, Outcome, Study, Summary
 
 _LARGEST = 64 << 20  # bytes
@@ -57,6 +58,8 @@ class Store:
 
     def _asked(self, job: Job) -> dict:
         asked = {"study": self.name, "arm": job.arm, "seed": job.seed, "steps": job.steps, "data": list(job.data)}
+        if job.threads != 1:
+            asked["threads"] = job.threads
         return json.loads(json.dumps(asked | {"settings": self.study.arms[job.arm], "common": self.study.common}))
 
 
@@ -82,6 +85,7 @@ def collected(store: Store, jobs: list[Job], command: str) -> dict:
         "seeds": sorted({job.seed for job in jobs}),
         "steps": jobs[0].steps,
         "data": list(jobs[0].data),
+        "threads": jobs[0].threads,
         "versions": versions(),
         "seconds": round(sum(run["seconds"] for arm in arms.values() for run in arm["runs"])),
         "common": study.common,
@@ -143,7 +147,8 @@ def versions() -> dict[str, str]:
     found = {"minids": import_module("minids").__version__, "python": platform.python_version()}
     for module in ("numpy", "numba") if backend_name() == "numba" else ("numpy",):
         found[module] = import_module(module).__version__
-    return found | {"machine": f"{platform.system()} {platform.machine()}"}
+    machine = f"{platform.system()} {platform.machine()}"
+    return found | {"machine": machine, "processor": processor().model or platform.processor()}
 
 
 def _findings(study: Study, arms: dict[str, dict]) -> list:

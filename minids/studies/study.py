@@ -23,6 +23,8 @@ class Job:
     """The text, as ``minids train --data`` takes it."""
     tell: Callable[[int], None] = field(default=_silent, compare=False, repr=False)
     """Called with the steps done since the last call, so that progress can be shown."""
+    threads: int = 1
+    """Threads that share every batch of a study that trains. The losses differ by rounding alone."""
 
 
 class Outcome(NamedTuple):

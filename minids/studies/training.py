@@ -7,7 +7,7 @@ from that of the initial weights, whose number differs from arm to arm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -27,7 +27,7 @@ from minids.training.optimizer import AdamW
 from minids.training.routing_trace import Recorder
 from minids.training.schedule import settings
 from minids.training.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
-from minids.training.workers import Workers
+from minids.training.workers import Workers, useful_workers
 
 
 class Diverged(MinidsError):
@@ -94,12 +94,27 @@ def train(
 
     The vocabulary is the tokenizer's. The same arguments give the same bits. Raises ``Diverged``.
     """
+    for step, losses, model in training(config, run, text, seed, optimizer, threads):
+        if on_step:
+            on_step(step, losses, model)
+    return model
+
+
+def training(
+    config: ModelConfig,
+    run: TrainConfig,
+    text: Text,
+    seed: int,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
+    """``train`` step by step, as they are asked for: the step, counted from 1, its losses and the model after it."""
     tokenizer = text.tokenizer
     config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
     batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
     stepper = optimizer(model.parameters, run)
-    with threadpool_limits(1, user_api="blas"), Workers(model, threads) as workers:
+    with threadpool_limits(1, user_api="blas"), Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
         for step in range(run.steps):
             now = settings(step, config, run)
             model.parameters.zero_grads()
@@ -108,9 +123,7 @@ def train(
             if not (math.isfinite(losses.total) and math.isfinite(norm)):
                 raise Diverged(f"step {step + 1}: loss = {losses.total}, gradient norm = {norm}")
             model.update_biases(losses.counts, now.bias_update_speed)
-            if on_step:
-                on_step(step + 1, losses, model)
-    return model
+            yield step + 1, losses, model
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,11 @@ def test_every_study_is_well_formed(name):
     assert json.loads(json.dumps(study.common)) == study.common
     files = [store.Store("x", name, study).path(Job(arm, 0, 1)).name.casefold() for arm in study.arms]
     assert len(set(files)) == len(files)
+
+
+def test_threads_are_handed_on_told_and_kept_apart(tmp_path, counting):
+    study = counting()
+    assert run(tmp_path, seeds=(0,))["threads"] == 1
+    found = run(tmp_path, seeds=(0,), threads=2)
+    assert found["threads"] == 2 and "--threads 2" in found["command"]
+    assert len(study.ran) == 4, "the seconds of one thread were taken for those of two"

@@ -7,11 +7,12 @@ import support
 from minids.analysis.parameters import activated
 from minids.config import ModelConfig
 from minids.model import DeepSeekV3
-from minids.studies import attention, balance, mtp, race, router, segmentation
+from minids.studies import attention, balance, mtp, race, router, segmentation, training
 from minids.studies.base import MODEL, configs, not_above, paired
 from minids.studies.registry import STUDIES, study
 from minids.studies.runner import run_study
 from minids.studies.study import Job, Summary
+from minids.training.workers import Workers
 
 
 def parameters(arm, part=""):
@@ -80,6 +81,18 @@ def test_the_race_reads_characters_and_says_when_nanogpt_is_passed(small_text, m
     assert 0 < numbers["seconds_to_nanogpt"] <= numbers["seconds"]
     monkeypatch.setattr(race, "NANOGPT", 0.0)
     assert "seconds_to_nanogpt" not in race.run(race.ARMS["MTP"], job).numbers
+
+
+def test_studies_train_with_the_threads_that_are_asked_for(small_text, monkeypatch):
+    counts = []
+    monkeypatch.setattr(training, "Workers", lambda model, count: counts.append(count) or Workers(model, count))
+    for name, arm in (("race", "dense"), ("attention", "mha")):
+        losses = []
+        for threads in (1, 2):
+            job = Job(arm, 0, 2, small_text, threads=threads)
+            losses.append(study(name).run(study(name).arms[arm], job).numbers["loss"])
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert counts == [1, 2, 1, 2]
 
 
 def test_every_arm_of_the_race_keeps_its_rules():
