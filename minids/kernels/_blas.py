@@ -45,6 +45,11 @@ def address(dtype: np.dtype) -> int:
     return 0
 
 
+def either(compiled, dtype: np.dtype):
+    """A kernel that calls BLAS; where there is none to call, the Python function that it was compiled from."""
+    return compiled if address(dtype) else getattr(compiled, "py_func", compiled)
+
+
 def product(a, b, out, add, blas):
     """out = a b, or out += a b; a (m, k), b (k, n), out (m, n). ``blas`` is the ``address`` for their type.
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float
-from minids.kernels._blas import address, product
+from minids.kernels._blas import address, either, product
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
 
@@ -38,7 +38,7 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     width = w_down.shape[2]
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
     act = np.empty((_most_rows(starts), width), dtype)
-    run = _either(serve, dtype)
+    run = either(serve, dtype)
     if all(isinstance(w, np.ndarray) for w in weights):
         run(rows, starts, *weights, gate_up, act, y, address(dtype))
     else:
@@ -51,18 +51,19 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
 
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     """dy (R, d) → d_rows (R, d), d_w_gate (E, I, d), d_w_up (E, I, d), d_w_down (E, d, I)."""
+    d_weights = [np.zeros(w.shape, saved.rows.dtype) for w in saved.weights]
+    return backward_into(dy, saved, *d_weights), *d_weights
+
+
+def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> Array:
+    """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three, which are in C order."""
     rows, gate_up, starts, weights = saved
     dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (_most_rows(starts), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
-    d_weights = [np.empty(w.shape, rows.dtype) for w in weights]
     d_rows = np.empty_like(rows)
-    _either(serve_backward, rows.dtype)(dy, rows, gate_up, starts, *weights, *scratch, d_rows, *d_weights, address(rows.dtype))
-    return d_rows, *d_weights
-
-
-def _either(compiled, dtype: np.dtype):
-    """The kernel, or where it has no BLAS to call the Python function that it was compiled from."""
-    return compiled if address(dtype) else getattr(compiled, "py_func", compiled)
+    run = either(serve_backward, rows.dtype)
+    run(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
+    return d_rows
 
 
 def _most_rows(starts: Array) -> int:
@@ -88,22 +89,21 @@ def serve(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
 def serve_backward(
     dy, rows, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, d_w_gate, d_w_up, d_w_down, blas
 ):
-    """dy, rows (R, d), gate_up (R, 2 I) → d_rows (R, d), the gradients of the weights. act, d_act, d_gate_up are scratch."""
+    """dy, rows (R, d), gate_up (R, 2 I) → d_rows (R, d); adds the weights' gradients. act, d_act, d_gate_up are scratch."""
     width = act.shape[1]
     for e in range(starts.size - 1):
         first, stop = starts[e], starts[e + 1]
         if first == stop:
-            d_w_gate[e], d_w_up[e], d_w_down[e] = 0, 0, 0
             continue
         count, x, d_out, d_x = stop - first, rows[first:stop], dy[first:stop], d_rows[first:stop]
         product(d_out, w_down[e], d_act[:count], False, blas)
         activate_backward(d_act[:count], gate_up[first:stop], act[:count], d_gate_up[:count])
         d_gate, d_up = d_gate_up[:count, :width], d_gate_up[:count, width:]
-        product(d_out.T, act[:count], d_w_down[e], False, blas)
+        product(d_out.T, act[:count], d_w_down[e], True, blas)
         product(d_gate, w_gate[e], d_x, False, blas)
         product(d_up, w_up[e], d_x, True, blas)
-        product(d_gate.T, x, d_w_gate[e], False, blas)
-        product(d_up.T, x, d_w_up[e], False, blas)
+        product(d_gate.T, x, d_w_gate[e], True, blas)
+        product(d_up.T, x, d_w_up[e], True, blas)
 
 
 @kernel

@@ -17,11 +17,7 @@ class Linear:
         return op.linear.forward(x, self.weight.value, self.bias.value if self.bias else None)
 
     def backward(self, dy: Array, saved) -> Array:
-        dx, d_weight, d_bias = op.linear.backward(dy, saved)
-        self.weight.grad += d_weight
-        if self.bias:
-            self.bias.grad += d_bias
-        return dx
+        return op.linear.backward_into(dy, saved, self.weight.grad, self.bias.grad if self.bias else None)
 
 
 class RMSNorm:

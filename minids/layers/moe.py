@@ -99,10 +99,7 @@ class MoE:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
         flat = dy.reshape(-1, dy.shape[-1])  # (N, d)
         d_rows, d_gates = op.combine.backward(flat, saved.combine)
-        d_rows, d_w_gate, d_w_up, d_w_down = self._networks.backward(d_rows, saved.experts)
-        self.w_gate.grad += d_w_gate
-        self.w_up.grad += d_w_up
-        self.w_down.grad += d_w_down
+        d_rows = self._experts_backward(d_rows, saved.experts)
         dx = op.dispatch.backward(d_rows, saved.plan)
         if self.shared:
             dx += self.shared.backward(flat, saved.shared)
@@ -117,15 +114,22 @@ class MoE:
         """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""
         self._buffers[self._bias_name][...] = op.bias_update.updated(self.bias, counts, speed, self.config.bias_update_rule)
 
-    @property
-    def _networks(self):
-        """The operation that serves the routed experts."""
-        return op.grouped_feed_forward if self.recipe is None else op.fp8_feed_forward
-
     def _experts(self, rows: Array, starts: Array) -> tuple[Array, Any]:
         """rows (N·K, d) sorted by expert → each through its own expert's network."""
-        how = () if self.recipe is None else (self.recipe,)
-        return self._networks.forward(rows, starts, self.w_gate.value, self.w_up.value, self.w_down.value, *how)
+        weights = self.w_gate.value, self.w_up.value, self.w_down.value
+        if self.recipe is None:
+            return op.grouped_feed_forward.forward(rows, starts, *weights)
+        return op.fp8_feed_forward.forward(rows, starts, *weights, self.recipe)
+
+    def _experts_backward(self, d_rows: Array, saved) -> Array:
+        """d_rows (N·K, d) of the experts' outputs → of their inputs."""
+        totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
+        if self.recipe is None:
+            return op.grouped_feed_forward.backward_into(d_rows, saved, *totals)
+        d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved)
+        for total, gradient in zip(totals, d_weights, strict=True):
+            total += gradient
+        return d_rows
 
     def _balance_loss(self, routing: Routing, time: int) -> tuple[float, Any]:
         if not self.alpha:

@@ -63,6 +63,14 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     return d_rows, d_gate_w, d_up_w, d_down_w
 
 
+def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> Array:
+    """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three arrays."""
+    d_rows, *d_weights = backward(dy, saved)
+    for total, gradient in zip((d_w_gate, d_w_up, d_w_down), d_weights, strict=True):
+        total += gradient
+    return d_rows
+
+
 def _experts(starts: Array):
     """(e, slice of its rows) for every expert that has rows."""
     for e in range(len(starts) - 1):

@@ -40,3 +40,12 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array | None]:
     d_weight = flat.T @ x
     d_bias = flat.sum(axis=0) if has_bias else None
     return dx.reshape(*dy.shape[:-1], weight.shape[1]), d_weight, d_bias
+
+
+def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> Array:
+    """dy (..., out) → dx (..., in); adds the gradients into d_weight (out, in) and d_bias (out,)."""
+    dx, of_weight, of_bias = backward(dy, saved)
+    d_weight += of_weight
+    if d_bias is not None:
+        d_bias += of_bias
+    return dx

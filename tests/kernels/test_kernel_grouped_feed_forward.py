@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
-from agreement import DTYPES, assert_twins, dtypes, examples, layouts, normal, poison, seeds, twins, uncompiled
+from agreement import DTYPES, assert_same, assert_twins, dtypes, examples, layouts, normal, poison, seeds, twins, uncompiled
 from hypothesis import given
 from hypothesis import strategies as st
+
+from minids.kernels import _blas
 
 
 def arrays(rng, counts, size, width, dtype, layout="C order"):
@@ -41,6 +43,20 @@ def test_agrees_uncompiled(monkeypatch, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_agrees_where_blas_cannot_be_called_from_a_kernel(monkeypatch, dtype):
-    monkeypatch.setattr(twins("grouped_feed_forward")[1], "address", lambda dtype: 0)
+    monkeypatch.setattr(_blas, "address", lambda dtype: 0)
     *inputs, dy = arrays(np.random.default_rng(0), [2, 0, 3], 5, 7, dtype)
     assert_twins("grouped_feed_forward", tuple(inputs), (dy,))
+
+
+@pytest.mark.parametrize("module", twins("grouped_feed_forward"), ids=["ops", "kernels"])
+def test_gradients_are_added_to_those_that_are_there(module):
+    rng = np.random.default_rng(0)
+    *inputs, dy = arrays(rng, [2, 0, 3], 5, 7, np.float64)
+    saved = module.forward(*inputs)[1]
+    d_rows, *d_weights = module.backward(dy, saved)
+    before = [normal(rng, w.shape, np.float64) for w in d_weights]
+    into = [w.copy() for w in before]
+    assert_same(module.backward_into(dy, saved, *into), d_rows)
+    for total, start, gradient in zip(into, before, d_weights, strict=True):
+        assert_same(total, start + gradient)
+    np.testing.assert_array_equal(into[0][1], before[0][1], err_msg="an expert without rows was touched")
