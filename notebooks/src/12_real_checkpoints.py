@@ -46,8 +46,9 @@ room = Path(workshop.name)
 
 # %%
 config = ModelConfig.preset("tiny").replace(
-    vocab_size=61, hidden_size=32, num_hidden_layers=3, intermediate_size=44, moe_intermediate_size=14, q_lora_rank=20,
-    kv_lora_rank=18, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6, bos_token_id=None, eos_token_id=None,
+    vocab_size=61, hidden_size=32, num_hidden_layers=3, intermediate_size=44,
+    q_lora_rank=20, kv_lora_rank=18, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6,
+    moe_intermediate_size=14, bos_token_id=None, eos_token_id=None,
 )  # fmt: skip
 model = minids.DeepSeekV3(config, seed=0)
 minids.save(model, room / "tiny")
@@ -68,17 +69,13 @@ raw = (room / "tiny" / "model.safetensors").read_bytes()
 n = int.from_bytes(raw[:8], "little")
 header = json.loads(raw[8 : 8 + n])
 print(n, "bytes of header,", len(header) - 1, "tensors; some of them:")
-for name in (
-    "model.layers.1.self_attn.kv_a_proj_with_mqa.weight",
-    "model.layers.1.mlp.gate.e_score_correction_bias",
-):
-    print(" ", name, header[name])
-
 name = "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"
+for shown in (name, "model.layers.1.mlp.gate.e_score_correction_bias"):
+    print(f"  {shown}\n      {header[shown]}")
+
 start, stop = header[name]["data_offsets"]
-by_hand = np.frombuffer(raw[8 + n + start : 8 + n + stop], np.float32).reshape(
-    header[name]["shape"]
-)  # (d_c + d_r, d)
+numbers = np.frombuffer(raw[8 + n + start : 8 + n + stop], np.float32)
+by_hand = numbers.reshape(header[name]["shape"])  # (d_c + d_r, d)
 print("read by hand, the same as in memory:", np.array_equal(by_hand, model.parameters[name].value))
 
 # %% [markdown]
@@ -106,12 +103,12 @@ for dtype, count in census.elements.items():
     print(f"{dtype:<8} {count:>16,} numbers")
 print(f'together {census.total:>16,}   the hub\'s "685B"')
 print(f"         {census.bytes:>16,} bytes")
-print(f"= {parameters.total(v3):,} main model + {parameters.mtp_total(v3):,} MTP module\n"
-      f"  + 2 · {v3.vocab_size * v3.hidden_size:,} copies of embedding and head + {census.scales:,} scales")  # fmt: skip
+print(f"= {parameters.total(v3):,} main model + {parameters.mtp_total(v3):,} MTP module")
+copies = v3.vocab_size * v3.hidden_size
+print(f"  + 2 · {copies:,} copies of embedding and head + {census.scales:,} scales")
 tensors = list(parameters.parameter_shapes(v3, copies=True))
-print(
-    f"{len(tensors):,} tensors, of which layer 3 has {sum(name.startswith('model.layers.3.') for name, _ in tensors):,}"
-)
+of_layer_3 = sum(name.startswith("model.layers.3.") for name, _ in tensors)
+print(f"{len(tensors):,} tensors without the scales, of which layer 3 has {of_layer_3:,}")
 
 # %% [markdown]
 # **The claim, checked.** To the last number: 684,531,386,000. This is more than bookkeeping: had we taken the router for FP8 or `eh_proj` for float32, the three counts would not come out. A parameter count is a *proof of types*.
@@ -136,29 +133,34 @@ def e4m3(code):
 
 mine = np.array([e4m3(code) for code in range(256)])
 print("all 256 codes as in the package:", np.array_equal(mine, E4M3.values, equal_nan=True))
-positive = np.sort(mine[(mine > 0)])
-figure, (left, right) = notebook.picture(2, 1, width=9, height=2.6)
-left.plot(positive, np.zeros_like(positive), "|", color=BLUE, ms=16)
-left.set(
-    yticks=[], xlim=(-8, 460), title="All positive E4M3 numbers: 126 of them, from 0.00195 to 448"
-)
-right.semilogx(positive, np.zeros_like(positive), "|", color=BLUE, ms=16, base=2)
-right.set(yticks=[], xlabel="the same on a logarithmic axis: eight between any two powers of two")
-for axis in (left, right):
-    axis.grid(False)
-notebook.show(
-    figure,
-    "Tick marks of all positive E4M3 numbers, dense near zero, 32 apart near 448; evenly spread on a logarithmic axis",
-)
-
 for bits in (0x3F80, 0xC049, 0x7F80):
     upper_half = np.array([bits], np.uint16)
     value = (upper_half.astype(np.uint32) << 16).view(np.float32)  # the lower half is zero
-    print(
-        f"BF16 {bits:04X} is {value[0]:g}; the package agrees: {np.array_equal(bfloat16.decode(upper_half), value)}"
-    )
+    same = np.array_equal(bfloat16.decode(upper_half), value)
+    print(f"BF16 {bits:04X} is {value[0]:<9.6g} the package agrees: {same}")
+
+# %% tags=["picture"]
+positive = np.sort(mine[mine > 0])
+figure, (left, right) = notebook.picture(2, 1, width=9, height=2.6)
+for axis in (left, right):
+    axis.plot(positive, np.zeros_like(positive), "|", color=BLUE, ms=16)
+    axis.set(yticks=[])
+    axis.spines["left"].set_visible(False)
+    axis.grid(False)
+left.set(xlim=(-8, 460), title="All positive E4M3 numbers: 126 of them, from 0.00195 to 448")
+right.set_xscale("log", base=2)
+right.set(
+    xlabel="the same on a logarithmic axis: eight to every power of two, fewer at the left end"
+)
+notebook.show(
+    figure,
+    "Tick marks of all positive E4M3 numbers, dense near zero, 32 apart near 448; "
+    "evenly spread on a logarithmic axis",
+)
 
 # %% [markdown]
+# **What to notice.** Between 256 and 448 there are only seven numbers. Relative precision is the same everywhere, one part in 16 to one in 8 from number to number, except at the very left, where E4M3 runs out of exponents (the subnormal numbers).
+#
 # A weight matrix of V3 would not survive eight bits with one common scale: a single large entry would push all others into the coarse end. Hence the blocks. **The stored scale multiplies**, although the checkpoint calls it
 # `weight_scale_inv`:
 #
@@ -168,39 +170,45 @@ for bits in (0x3F80, 0xC049, 0x7F80):
 
 # %%
 rng = np.random.default_rng(0)
-codes = rng.integers(0, 0x7F, (200, 300), dtype=np.uint8) | (
-    rng.integers(0, 2, (200, 300), dtype=np.uint8) << 7
-)  # no NaN
+codes = rng.integers(0, 0x7F, (200, 300), dtype=np.uint8)  # (M, N), no NaN
+codes |= rng.integers(0, 2, (200, 300), dtype=np.uint8) << 7  # signs
 scales = 2.0 ** rng.uniform(-14, -8, (2, 3)).astype(np.float32)  # (⌈200/128⌉, ⌈300/128⌉)
 
 unpacked = mine[codes].astype(np.float32)  # (M, N) before scaling
-everywhere = np.repeat(np.repeat(scales, 128, axis=0), 128, axis=1)[
-    :200, :300
-]  # each scale over its block
+everywhere = np.repeat(np.repeat(scales, 128, axis=0), 128, axis=1)  # (256, 384)
+everywhere = everywhere[:200, :300]  # each scale over its block, cut at the ragged edge
 weights = unpacked * everywhere
 again = unpacked.copy()
 dequantise(again, scales, (128, 128))
 print("scaled by hand as in the package:", np.array_equal(weights, again))
 
-figure, (left, right) = notebook.picture(1, 2, width=9, height=2.6)
-left.imshow(np.log2(everywhere), cmap="viridis")
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, width=9.4, height=2.9, width_ratios=[1, 1.25])
+left.imshow(np.log2(everywhere), cmap="cividis", aspect="auto")
+low, high = np.log2(everywhere).min(), np.log2(everywhere).max()
 for (i, j), scale in np.ndenumerate(scales):
-    left.text(128 * j + (64 if j < 2 else 22), 128 * i + (64 if i < 1 else 36), f"{scale:.5f}",
-              ha="center", va="center", color="white", fontsize=9)  # fmt: skip
+    middle = 128 * j + (64 if j < 2 else 22), 128 * i + (64 if i < 1 else 36)
+    colour = "white" if np.log2(scale) < (low + high) / 2 else "black"
+    powers = f"$2^{{{np.log2(scale):.1f}}}$"
+    left.text(*middle, powers, ha="center", va="center", color=colour)
 left.set(xticks=[0, 128, 256, 300], yticks=[0, 128, 200], title="one scale per block")
+left.set(xlabel="column", ylabel="row")
 left.grid(False)
 right.semilogy(np.abs(weights[10]) + 1e-9, ".", color=BLUE, ms=3)
 for edge in (128, 256):
-    right.axvline(edge, color="0.6")
-right.set(
-    xlabel="column j of row 10",
-    ylabel="|W|",
-    ylim=(1e-7, 10),
-    title="each block reaches to 448 times its scale",
-)
+    right.axvline(edge, color="0.6", lw=1)
+for first, last, scale in (
+    (0, 128, scales[0, 0]),
+    (128, 256, scales[0, 1]),
+    (256, 300, scales[0, 2]),
+):
+    right.plot([first, last], [448 * scale] * 2, color=ORANGE)
+right.set(xlabel="column of row 10", ylabel="|W|", ylim=(1e-7, 10))
+right.set_title("each block reaches to 448 times its scale (orange)")
 notebook.show(
     figure,
-    "Left: a 200 by 300 matrix in six blocks, each with its scale. Right: the entries of one row, whose level jumps at the block edges",
+    "Left: a 200 by 300 matrix in six blocks, each with its scale. "
+    "Right: the entries of one row, whose ceiling jumps at the block edges",
 )
 
 # %% [markdown]
@@ -212,109 +220,111 @@ notebook.show(
 # %%
 layer = 3
 prefix = f"model.layers.{layer}."
-form = []  # (name, type, shape), the small things first and the experts last
-for tensor in sorted(parameters.block_tensors(v3, moe=True), key=lambda t: ".experts." in t.name):
+form = {}  # name → (type, shape), as in the release
+for tensor in parameters.block_tensors(v3, moe=True):
     dtype = released_weights.dtype(tensor)
-    form.append((prefix + tensor.name, dtype, tensor.shape))
+    form[prefix + tensor.name] = dtype, tensor.shape
     if dtype == "F8_E4M3":
-        form.append(
-            (prefix + tensor.name + "_scale_inv", "F32", released_weights.scale_shape(tensor.shape))
-        )
+        scales_of = released_weights.scale_shape(tensor.shape)
+        form[prefix + tensor.name + "_scale_inv"] = "F32", scales_of
+
+
+def late(name):
+    """Routed experts come last in our file, and among equals the bytes do: numbers stay aligned."""
+    return ".experts." in name, form[name][0] == "F8_E4M3"
+
 
 header, offset = {}, 0
-for name, dtype, shape in sorted(
-    form, key=lambda entry: (".experts." in entry[0], released_weights.BYTES[entry[1]] == 1)
-):
+for name in sorted(form, key=late):
+    dtype, shape = form[name]
     size = int(np.prod(shape)) * released_weights.BYTES[dtype]
     header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
     offset += size
+print(f"{len(header):,} tensors, {offset:,} bytes")
 
-folder = room / "DeepSeek-V3"
+# %% [markdown]
+# That is the header. Now the numbers: something plausible for every kind of tensor, in the type that the release has it in.
+
+# %%
+a_million_codes = rng.integers(0x18, 0x40, 1 << 20, dtype=np.uint8)  # 2⁻⁴ to 2, as E4M3
+a_million_codes |= rng.integers(0, 2, 1 << 20, dtype=np.uint8) << 7  # signs
+
+
+def some_numbers(name, dtype, shape):
+    """Bytes of a tensor, or None where the file keeps its zeros."""
+    if dtype == "F8_E4M3":
+        return np.resize(a_million_codes, shape).tobytes()
+    if name.endswith("_scale_inv"):
+        return np.full(shape, 0.02, np.float32).tobytes()
+    if name.endswith("gate.weight"):  # the router, BF16: the upper halves of float32
+        float32 = rng.normal(0, 0.02, shape).astype(np.float32)
+        return (float32.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    if name.endswith("norm.weight"):
+        return np.full(shape, 0x3F80, np.uint16).tobytes()  # BF16 for 1
+    return None
+
+
+folder, shard = room / "DeepSeek-V3", "model-00005-of-000163.safetensors"
 folder.mkdir()
-block_of_codes = (
-    rng.integers(0x18, 0x40, 1 << 20, dtype=np.uint8)
-    | (rng.integers(0, 2, 1 << 20, dtype=np.uint8) << 7)
-).tobytes()
-shard = "model-00005-of-000163.safetensors"
 with open(folder / shard, "wb") as file:
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
     file.write(len(text).to_bytes(8, "little") + text)
-    for name, dtype, shape in form:
-        if ".experts." in name:
-            continue
-        first, last = header[name]["data_offsets"]
-        file.seek(8 + len(text) + first)
-        if dtype == "F8_E4M3":  # random bytes, repeated: numbers between 2⁻⁴ and 2
-            file.write(
-                (block_of_codes * (-(-(last - first) // len(block_of_codes))))[: last - first]
-            )
-        elif name.endswith("_scale_inv"):
-            file.write(np.full(shape, 0.02, np.float32).tobytes())
-        elif name.endswith("gate.weight"):
-            file.write(
-                (rng.normal(0, 0.02, shape).astype(np.float32).view(np.uint32) >> 16)
-                .astype(np.uint16)
-                .tobytes()
-            )
-        elif name.endswith("norm.weight"):
-            file.write(np.full(shape, 0x3F80, np.uint16).tobytes())  # BF16 for 1
+    for name, entry in header.items():
+        if ".experts." not in name and (numbers := some_numbers(name, *form[name])) is not None:
+            file.seek(8 + len(text) + entry["data_offsets"][0])
+            file.write(numbers)
     file.truncate(8 + len(text) + offset)  # the experts: a hole
 
-description = config_to_json(v3) | {
-    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
-}
+quantised = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+description = config_to_json(v3) | {"quantization_config": quantised}
 (folder / "config.json").write_text(json.dumps(description))
 index = {"metadata": {}, "weight_map": dict.fromkeys(header, shard)}
 (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-print(f"{len(header):,} tensors, {offset:,} bytes")
+print("written:", sorted(path.name for path in folder.iterdir()))
+
+# %% [markdown]
+# And now the layer, as if it were the real one. Attention, router and norms are converted to float32 when the layer is opened; experts stay on disk until a token asks for them:
 
 # %%
-block = minids.load_layer(
-    folder, layer
-)  # attention, router and norms are converted now; experts stay on disk
+block = minids.load_layer(folder, layer)
 x = np.random.default_rng(1).normal(size=(1, 3, v3.hidden_size)).astype(np.float32)  # (B, T, d)
 y, saved = block.forward(x, rotary(v3, np.arange(3), np.float32))
 chosen = saved.ffn.routing.chosen  # (N, K)
+inside = saved.attention
 notebook.shapes(
     {"T": 3, "d": 7168, "d_c": 512, "H": 128, "d_nope+d_r": 192},
-    x=x,
-    y=y,
-    c_kv=saved.attention.latent.norm.normed,
-    q=saved.attention.attention.q[:, :, 0],
-)
+    x=x, y=y, c_kv=inside.latent.norm.normed, q=inside.attention.q[:, :, 0],
+)  # fmt: skip
 for token, experts in enumerate(np.sort(chosen)):
-    print(
-        f"token {token} went to experts {experts.tolist()}, on nodes {sorted({int(e) // 32 for e in experts})}"
-    )
+    nodes = sorted({int(e) // 32 for e in experts})  # 32 experts a node
+    print(f"token {token} went to experts {experts.tolist()}, on nodes {nodes}")
 
 # %%
 touched = np.unique(chosen)
+expert = 3 * v3.hidden_size * v3.moe_intermediate_size / 1e6  # million bytes of E4M3
+attention = parameters.attention_tensors(v3)
+attention = sum(tensor.size for tensor in attention) / 1e6
+print(f"read: {len(touched)} · {expert:.0f} MB of experts and {attention:.0f} MB of attention,")
+print(f"      of the layer's {offset / 1e9:.1f} GB")
+few = all(len({int(e) // 32 for e in row}) <= 4 for row in chosen)
+print("every token on at most four nodes:", few)
+
+# %% tags=["picture"]
 grid = np.zeros(256)
 grid[touched] = 1
 figure, axis = notebook.picture(width=8.6, height=2.2)
 axis.imshow(grid.reshape(8, 32), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
 for node in range(1, 8):
     axis.axhline(node - 0.5, color="white", lw=3)
-axis.set(
-    yticks=range(8),
-    yticklabels=[f"node {n}" for n in range(8)],
-    xticks=[0, 31],
-    xticklabels=["first expert", "last of 32"],
-)
+axis.set_yticks(range(8), [f"node {n}" for n in range(8)])
+axis.set_xticks([0, 31], ["first expert", "last of 32"])
 axis.set_title(f"{len(touched)} of 256 experts were read from disk for 3 tokens")
 axis.grid(False)
 notebook.show(
     figure,
-    "Eight rows of 32 experts: the few that three tokens chose are dark; each token touches at most four rows",
-)
-expert_bytes = 3 * v3.hidden_size * v3.moe_intermediate_size
-print(
-    f"read: {len(touched)} · {expert_bytes / 1e6:.0f} MB of experts and 187 MB of attention, of the layer's {offset / 1e9:.1f} GB"
-)
-print(
-    "every token on at most four nodes:",
-    all(len({int(e) // 32 for e in row}) <= 4 for row in chosen),
+    "Eight rows of 32 experts: the few that three tokens chose are dark; each token touches at most "
+    "four rows",
 )
 
 # %% [markdown]
@@ -324,15 +334,14 @@ print(
 # %%
 streamed = minids.load_streamed(room / "tiny")
 prompt = [3, 1, 4, 1, 5]
-print(
-    "same tokens, streamed and from memory:",
-    np.array_equal(minids.generate(streamed, prompt, 12), minids.generate(model, prompt, 12)),
-)
+from_disk, from_memory = (minids.generate(m, prompt, 12) for m in (streamed, model))
+print("streamed:   ", from_disk.tolist())
+print("from memory:", from_memory.tolist())
 
 # %% [markdown]
 # ## 5. The same numbers as transformers
 #
-# Two programs that were written apart and agree on random weights are hardly both wrong. To make the comparison one that anybody can repeat, the weights come from a *formula* (64-bit integer arithmetic, splitmix64), not from a generator that may change:
+# How do you know that a reader of checkpoints reads *rightly*? Two programs that were written apart and agree on random weights are hardly both wrong. To make the comparison one that anybody can repeat, the weights come from a *formula* (64-bit integer arithmetic, splitmix64), not from a generator that may change:
 
 
 # %%
@@ -358,13 +367,7 @@ def fill(model):
             arrays[name][...] = (u - 0.6) * 0.5 if name.endswith("bias") else (u - 0.5) * 0.8
 
 
-parity_config = config.replace(
-    initializer_range=0.006,
-    max_position_embeddings=512,
-    aux_loss_alpha=0.02,
-    bos_token_id=0,
-    eos_token_id=1,
-)
+parity_config = config.replace(max_position_embeddings=512, bos_token_id=0, eos_token_id=1)
 exact = minids.DeepSeekV3(parity_config, seed=None, dtype=np.float64)
 fill(exact)
 tokens = (uniform(0, (2, 14)) * parity_config.vocab_size).astype(np.int64)[:, :-1]  # (B, T)
@@ -380,7 +383,7 @@ print("transformers", np.round(TRANSFORMERS, 6))
 print(f"largest difference below 1e-9: {np.abs(ours[-1, -1, :8] - TRANSFORMERS).max() < 1e-9}")
 
 # %% [markdown]
-# And live: save a float32 folder and let another process open it with `transformers`. Where that is not installed (`pip install torch transformers`), the numbers above stand in.
+# And live: save a float32 folder and let another process open it with `transformers`. (This needs `pip install torch transformers`; without them the cell says so, and the comparison above is the one that counts.)
 
 # %%
 QUESTION = """
@@ -393,11 +396,11 @@ with torch.no_grad():
 
 
 def asked_of_transformers(folder, tokens):
-    """The eight logits from another process, or those above where transformers is missing."""
+    """The eight logits from another process, or None where transformers is missing."""
     command = [sys.executable, "-c", QUESTION, str(folder), json.dumps(tokens.tolist())]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode and "ModuleNotFoundError" in answer.stderr:
-        return TRANSFORMERS
+        return None
     answer.check_returncode()
     return np.array(json.loads(answer.stdout.strip().splitlines()[-1]))
 
@@ -406,9 +409,11 @@ single = minids.DeepSeekV3(parity_config, seed=None, dtype=np.float32)
 fill(single)
 minids.save(single, room / "parity")
 theirs = asked_of_transformers(room / "parity", tokens)
-print(
-    f"our folder, opened by transformers: largest difference below 1e-4: {np.abs(theirs - ours[-1, -1, :8]).max() < 1e-4}"
-)
+if theirs is None:
+    print("transformers is not installed here")
+else:
+    close = np.abs(theirs - ours[-1, -1, :8]).max() < 1e-4
+    print("our folder, opened by transformers in float32: equal to 1e-4:", close)
 
 # %% [markdown]
 # The tests of this repository do this for 27 configurations in both precisions, and compare every gradient too.
@@ -424,18 +429,15 @@ positions = np.arange(5)
 cos, sin = rotary(parity_config, positions, np.float64)
 weight = rng.normal(size=(d_r, 16))  # rows that make a rotary key, interleaved
 inputs = rng.normal(size=(1, 5, 16))
-order = np.concatenate(
-    [np.arange(0, d_r, 2), np.arange(1, d_r, 2)]
-)  # half-split row i is interleaved row 2i, then 2i + 1
+# Half-split rows: first the even ones of the interleaved rows, then the odd ones.
+order = np.concatenate([np.arange(0, d_r, 2), np.arange(1, d_r, 2)])
 
 interleaved, _ = rope.forward((inputs @ weight.T)[:, :, None], cos, sin, interleave=True)
 half_split, _ = rope.forward((inputs @ weight[order].T)[:, :, None], cos, sin, interleave=False)
 unchanged, _ = rope.forward((inputs @ weight.T)[:, :, None], cos, sin, interleave=False)
-print(
-    "rows re-ordered: the same numbers in another order:",
-    np.allclose(interleaved[..., order], half_split),
-)
-print("rows left as they are: ", np.allclose(interleaved[..., order], unchanged))
+print("order of the rows:", order)
+print("rows re-ordered, the same numbers: ", np.allclose(interleaved[..., order], half_split))
+print("rows left as they are, the same:   ", np.allclose(interleaved[..., order], unchanged))
 
 # %%
 workshop.cleanup()
@@ -490,9 +492,8 @@ def by_the_package(codes, scales, block):
 
 
 small = np.float32(2) ** rng.integers(-8, 0, (3, 3)).astype(np.float32)
-check.ok(
-    check.against(by_the_package, undo_fp8, [(codes, scales, 128), (codes[:40, :33], small, 16)])
-)
+cases = [(codes, scales, 128), (codes[:40, :33], small, 16)]
+check.ok(check.against(by_the_package, undo_fp8, cases))
 
 # %% [markdown]
 # ### 3. From one layout to the other
@@ -516,20 +517,13 @@ def row_by_row(weight, heads, d_nope, d_r):
     for head in range(heads):
         start = head * (d_nope + d_r) + d_nope
         for i in range(d_r // 2):
-            out[start + i], out[start + d_r // 2 + i] = (
-                weight[start + 2 * i],
-                weight[start + 2 * i + 1],
-            )
+            out[start + i] = weight[start + 2 * i]
+            out[start + d_r // 2 + i] = weight[start + 2 * i + 1]
     return out
 
 
-check.ok(
-    check.against(
-        row_by_row,
-        to_half_split,
-        [(rng.normal(size=(3 * 14, 5)), 3, 6, 8), (rng.normal(size=(2 * 4, 3)), 2, 0, 4)],
-    )
-)
+cases = [(rng.normal(size=(3 * 14, 5)), 3, 6, 8), (rng.normal(size=(2 * 4, 3)), 2, 0, 4)]
+check.ok(check.against(row_by_row, to_half_split, cases))
 
 # %% [markdown]
 # ### A wrong answer is noticed
@@ -541,9 +535,8 @@ check.ok(
 def divides(codes, scales, block):
     """Takes the name weight_scale_inv at its word."""
     rows, columns = codes.shape
-    return (
-        mine[codes] / np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]
-    ).astype(np.float32)
+    spread = np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]
+    return (mine[codes] / spread).astype(np.float32)
 
 
 def to_interleaved(weight, heads, d_nope, d_r):

@@ -31,10 +31,9 @@ from minids.analysis import cost, flops, kv_cache, laptop, models, network, para
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
-v3 = ModelConfig.preset(
-    "deepseek-v3"
-)  # 671 billion parameters' worth of integers, and not one weight
-v3.hidden_size, v3.num_hidden_layers, v3.n_routed_experts, v3.num_experts_per_tok
+v3 = ModelConfig.preset("deepseek-v3")  # a few dozen integers, and not one weight
+print(f"width {v3.hidden_size}, {v3.num_hidden_layers} layers, {v3.num_attention_heads} heads,")
+print(f"{v3.n_routed_experts} routed experts, of which a token uses {v3.num_experts_per_tok}")
 
 # %% [markdown]
 # ## 1. How big is it?
@@ -51,13 +50,8 @@ v3.hidden_size, v3.num_hidden_layers, v3.n_routed_experts, v3.num_experts_per_to
 # with $d = 7168$, $d_c' = 1536$, $d_c = 512$, $H = 128$, $d_{nope} = d_v = 128$, $d_r = 64$. The two lone terms are RMSNorm gains.
 
 # %%
-d, H, d_nope, d_r, d_v = (
-    v3.hidden_size,
-    v3.num_attention_heads,
-    v3.qk_nope_head_dim,
-    v3.qk_rope_head_dim,
-    v3.v_head_dim,
-)
+d, H = v3.hidden_size, v3.num_attention_heads
+d_nope, d_r, d_v = v3.qk_nope_head_dim, v3.qk_rope_head_dim, v3.v_head_dim
 d_cq, d_c = v3.q_lora_rank, v3.kv_lora_rank
 
 queries = d * d_cq + d_cq + d_cq * H * (d_nope + d_r)
@@ -77,18 +71,19 @@ print(f"{'one MLA layer':<18} {queries + keys_values + output:>15,}")
 # %%
 expert = 3 * d * v3.moe_intermediate_size
 moe_layers = v3.num_hidden_layers - v3.first_k_dense_replace
-print(f"one expert                       {expert:>16,}")
-print(
-    f"all routed experts, 58 layers    {moe_layers * 256 * expert:>16,}   {moe_layers * 256 * expert / parameters.total(v3):.1%} of the model"
-)
-print(f"of these, at work on one token   {moe_layers * 8 * expert:>16,}")
-print(f"the whole main model             {parameters.total(v3):>16,}")
-print(
-    f"at work on one token             {parameters.activated(v3):>16,}   head counted, embedding not (it is a look-up)"
-)
-print(f"                                 {parameters.activated(v3, 'both'):>16,}   both counted")
+routed = moe_layers * 256 * expert
+rows = {
+    "one expert": (expert, ""),
+    "all routed experts, 58 layers": (routed, f"{routed / parameters.total(v3):.1%} of the model"),
+    "of these, at work on one token": (moe_layers * 8 * expert, ""),
+    "the whole main model": (parameters.total(v3), ""),
+    "at work on one token": (parameters.activated(v3), "head counted, embedding not: a look-up"),
+    "the same, both counted": (parameters.activated(v3, "both"), ""),
+}
+for name, (count, remark) in rows.items():
+    print(f"{name:<31} {count:>15,}   {remark}")
 
-# %%
+# %% tags=["picture"]
 groups = {
     "routed experts": ["routed experts"],
     "attention": [
@@ -113,9 +108,8 @@ active[list(groups).index("embedding")] = 0  # a token reads one row of it
 
 figure, axes = notebook.picture(1, 2, width=10, height=3.2, sharey=True)
 place = np.arange(len(groups))[::-1]
-for axis, counts, title in zip(
-    axes, (total, active), ("all parameters", "at work on one token"), strict=True
-):
+titles = ("all parameters", "at work on one token")
+for axis, counts, title in zip(axes, (total, active), titles, strict=True):
     axis.barh(place, counts / 1e9, color=BLUE)
     for y, n in zip(place, counts, strict=True):
         axis.text(n / 1e9, y, f" {n / 1e9:.1f}", va="center")
@@ -127,7 +121,8 @@ for axis, counts, title in zip(
 axes[0].set_yticks(place, list(groups))
 notebook.show(
     figure,
-    "Two bar charts: all parameters by kind, 97 percent routed experts; and those at work on one token, led by experts and attention",
+    "Two bar charts: all parameters by kind, 97 percent routed experts; and those at work on one "
+    "token, led by experts and attention",
 )
 
 # %% [markdown]
@@ -153,8 +148,12 @@ weights_work = 3 * 2 * parameters.activated(v3)
 attention_work = 3 * 2 * H * (d_nope + d_r + d_v) * (T / 2) * v3.num_hidden_layers
 print(f"weights    {weights_work / 1e9:7.2f} GFLOP")
 print(f"attention  {attention_work / 1e9:7.2f} GFLOP")
-print(f"together   {(weights_work + attention_work) / 1e9:7.2f} GFLOP   printed: 250")
+print(f"together   {(weights_work + attention_work) / 1e9:7.2f} GFLOP")
 
+# %% [markdown]
+# The paper prints 250. And how does that compare with other models? Dense ones use every parameter on every token:
+
+# %% tags=["picture"]
 rows = models.comparison(T)
 shown = ["DeepSeek-V2", "DeepSeek-V3", "Qwen2.5-72B", "Llama-3.1-405B"]
 rows = [next(r for r in rows if r.name == name) for name in shown]
@@ -169,7 +168,8 @@ for axis, values, title, unit in (
     axis.set(title=title, xlabel=unit, xlim=(0, max(values) * 1.18))
 notebook.show(
     figure,
-    "Two bar charts: V3 has the most parameters of four models and needs a tenth of the work of the largest dense one",
+    "Two bar charts: V3 has the most parameters of four models and needs a tenth of the work of "
+    "the largest dense one",
 )
 
 # %% [markdown]
@@ -185,21 +185,20 @@ notebook.show(
 # \text{GPU hours} = \frac{14.8\cdot 10^{12} \;\cdot\; 250.46\cdot 10^{9}}{989\cdot 10^{12} \;\cdot\; 0.3894 \;\cdot\; 3600}
 # $$
 #
-# 989 TFLOP/s is an H800's BF16 peak and 0.3894 the share of it that V3's training reached (ISCA 2025 paper, Table 4). V3 multiplies in
+# In words: the work of all tokens, over what one GPU really does in an hour. 989 TFLOP/s is an H800's BF16 peak and 0.3894 the share of it that V3's training reached (ISCA 2025 paper, Table 4). V3 multiplies in
 # FP8, whose peak is twice as high; the utilisation is quoted against BF16 by convention.
 
 # %%
 bill = cost.training_cost(v3, tokens=14.8e12, gpus=2048)
-print(f"work          {bill.flops:.3g} FLOP")
-print(f"GPU hours     {bill.gpu_hours / 1e3:,.0f}K     printed: 2664K for pre-training")
-print(f"days          {bill.days:.1f}       on 2048 GPUs")
-print(f"dollars       {bill.dollars / 1e6:.3f}M    at 2 $ an hour; printed: 5.328M")
-print()
-for phase, hours in cost.V3_GPU_HOURS.items():
-    print(f"{phase:<18} {hours / 1e3:>6,.0f}K h  {hours * 2 / 1e6:.3f}M $")
-print(
-    f"{'all (Table 1)':<18} {cost.v3_gpu_hours() / 1e3:>6,.0f}K h  {cost.v3_dollars() / 1e6:.3f}M $"
-)
+print("from the work, pre-training only       printed")
+print(f"work       {bill.flops:10.3g} FLOP")
+print(f"GPU hours  {bill.gpu_hours / 1e3:10,.0f} K                2,664 K")
+print(f"days       {bill.days:10.1f} on 2048 GPUs     under two months")
+print(f"dollars    {bill.dollars / 1e6:10.3f} M, at 2 $ an hour  5.328 M")
+print("\nfrom the printed hours (V3 Table 1)")
+phases = dict(cost.V3_GPU_HOURS) | {"all": cost.v3_gpu_hours()}
+for phase, hours in phases.items():
+    print(f"{phase:<18} {hours / 1e3:>6,.0f} K h  {2 * hours / 1e6:.3f} M $")
 
 # %% [markdown]
 # Two independent routes, the work divided by the speed and the printed hours, meet within 0.4 %. So the famous sum is plausible *for what
@@ -208,21 +207,51 @@ print(
 #
 # What would the same 14.8 trillion tokens cost with a dense model, at the same utilisation?
 
+
 # %%
-per_token = {r.name: r.training_flops for r in rows}
-dollars = {
-    name: 14.8e12 * work / (989e12 * 0.3894) / 3600 * 2 / 1e6 for name, work in per_token.items()
-}
-figure, axis = notebook.picture(1, 1, width=8, height=2.4)
-axis.barh(list(dollars)[::-1], list(dollars.values())[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
-for y, value in enumerate(list(dollars.values())[::-1]):
-    axis.text(value, y, f" {value:.1f}", va="center")
-axis.set(title="14.8T tokens at V3's utilisation and price", xlabel="million dollars", xlim=(0, 60))
-notebook.show(figure, "Bars of training cost: V3 about 5 million dollars, Llama-3.1-405B about 53")
+def dollars(flops_per_token, tokens=14.8e12, price=2.0, utilisation=0.3894):
+    """Price of training: so many tokens at so much work, in dollars."""
+    hours = tokens * flops_per_token / (989e12 * utilisation) / 3600
+    return hours * price
+
+
+for row in rows:
+    print(f"{row.name:<15} {dollars(row.training_flops) / 1e6:6.2f} million dollars")
 years = laptop.training_time(v3, 200e9).years
 print(f"and on a laptop that sustains 200 GFLOP/s, V3's pre-training would take {years:,.0f} years")
 
+
+# %% tags=["picture"]
+def draw_bill(trillion_tokens=14.8, price=2.0, utilisation=0.3894):
+    """Price of training four models."""
+    figure, axis = notebook.picture(1, 1, width=8, height=2.4)
+    bills = [
+        dollars(r.training_flops, 1e12 * trillion_tokens, price, utilisation) / 1e6 for r in rows
+    ]
+    names = [r.name for r in rows]
+    axis.barh(names[::-1], bills[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
+    for y, value in enumerate(bills[::-1]):
+        axis.text(value, y, f" {value:.1f}", va="center")
+    axis.set(xlabel="million dollars", xlim=(0, 1.15 * max(bills)))
+    axis.set_title(
+        f"{trillion_tokens:g}T tokens, {price:g} $ an hour, {utilisation:.0%} utilisation"
+    )
+    notebook.show(
+        figure, "Bars of training cost: V3 about 5 million dollars, Llama-3.1-405B about 53"
+    )
+
+
+draw_bill()
+
+# %%
+notebook.explore(
+    draw_bill, trillion_tokens=(1, 30, 0.1), price=(0.5, 6, 0.1), utilisation=(0.1, 0.7, 0.01)
+)
+
 # %% [markdown]
+# **What to notice.** A dense model of Llama's size would have cost ten times as much for the same tokens, and one of Qwen's size, a ninth of V3's parameters, nearly twice as much. (In a live session three sliders change tokens, price and utilisation: the bill is
+# proportional to the first two and inversely to the third, and nothing else enters.)
+#
 # (How fast is *your* machine? `minids doctor` measures it; `laptop.measure_flops_per_second()` gives the number to put in place of 200.)
 
 # %% [markdown]
@@ -233,52 +262,48 @@ print(f"and on a laptop that sustains 200 GFLOP/s, V3's pre-training would take 
 
 # %%
 kinds = kv_cache.by_kind(v3)
-print("elements per token and layer:", kinds)
-print(
-    f"V3 in BF16: 61 · 576 · 2 = {kv_cache.bytes_per_token(v3):,} bytes per token   printed: 70.272 KB"
-)
+for kind in ("mha", "gqa", "mla", "mqa"):
+    print(f"{kind.upper():<4} {kinds[kind]:>6,} numbers per token and layer")
+print(f"V3 in BF16: 61 · 576 · 2 = {kv_cache.bytes_per_token(v3):,} bytes per token")
+groups, times = kv_cache.gqa_equivalent_groups(v3), kv_cache.mha_over_mla(v3)
+print(f"MLA caches as much as GQA with {groups} groups, and {times:.1f} times less than MHA")
 
+# %% tags=["picture"]
 contexts = 2 ** np.arange(10, 18)  # 1K … 128K tokens
 figure, axis = notebook.picture(1, 1, width=8.5, height=3.8)
 names = {"mha": "MHA, 128 heads", "gqa": "GQA, 8 groups", "mla": "MLA", "mqa": "MQA, 1 head"}
 for (kind, label), colour in zip(names.items(), (BLACK, ORANGE, BLUE, GREEN), strict=True):
     gib = contexts * v3.num_hidden_layers * kinds[kind] * 2 / 2**30
     axis.loglog(contexts, gib, color=colour, label=label, lw=2)
-    axis.text(
-        contexts[-1] * 1.08, gib[-1], f"{label}: {gib[-1]:,.0f} GiB", color=colour, va="center"
-    )
-axis.axhline(80, color="0.6", ls=":")
-axis.text(1024, 88, "memory of one H800", color="0.4")
-axis.set(
-    xlabel="tokens in the conversation",
-    ylabel="GiB of cache (BF16)",
-    xlim=(1000, 900_000),
-    title="One conversation with V3's sizes",
-)
+    end = f"{label}: {gib[-1]:,.0f} GiB"
+    axis.text(contexts[-1] * 1.08, gib[-1], end, color=colour, va="center")
+axis.axhline(80e9 / 2**30, color="0.6", ls=":")
+axis.text(1100, 92, "memory of one H800", color="0.4")
+axis.set(xlabel="tokens in the conversation", ylabel="GiB of cache (BF16)", xlim=(1000, 900_000))
+axis.set_title("One conversation with V3's sizes")
+axis.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
 axis.set_xticks(contexts[::2], [f"{c // 1024}K" for c in contexts[::2]])
 notebook.show(
     figure,
-    "Cache against context on two logarithmic axes: MHA 488 GiB at 128K tokens, GQA 30, MLA 9, MQA 4",
-)
-print(
-    f"MLA caches as much as GQA with {kv_cache.gqa_equivalent_groups(v3)} groups, and {kv_cache.mha_over_mla(v3):.1f} times less than MHA"
+    "Cache against context on two logarithmic axes: MHA 488 GiB at 128K tokens, GQA 30, MLA 9, "
+    "MQA 4",
 )
 
 # %% [markdown]
-# **The claim, checked.** ISCA 2025, Table 1, prints 70.272 KB for V3 and multipliers of 4.66 for Qwen-2.5 72B and 7.28 for
-# LLaMA-3.1 405B. The first is right; the second is not, by the table's own bytes:
+# **What to notice.** All lines have the same slope: every kind of cache grows by so much a token, and what differs is how much. With ordinary heads *one* long conversation fills more than six GPUs; with MLA eight of them fit into one.
+#
+# **The claim, checked.** ISCA 2025, Table 1, prints 70.272 KB for V3, which is what we have, and multipliers of 4.66 for Qwen-2.5 72B and 7.28 for LLaMA-3.1 405B. The first multiplier is right; the second is not, by the table's own bytes:
 
 # %%
 ours = kv_cache.bytes_per_token(v3)
-for model in (models.QWEN_72B, models.LLAMA_405B):
-    print(
-        f"{model.name:<15} {2 * model.cache_elements:>8,} bytes, {2 * model.cache_elements / ours:.3f} times V3's"
-    )
+for model in (models.QWEN_72B, models.LLAMA_405B):  # two bytes an element
+    theirs = 2 * model.cache_elements
+    print(f"{model.name:<15} {theirs:>8,} bytes a token, {theirs / ours:.3f} times V3's")
 
 # %% [markdown]
 # ## 5. Why serving wants crowds
 #
-# A chip reads a weight from memory to use it. With one user each weight read serves two FLOPs; an H800 can do about 295 in the time it
+# A chip reads a weight from memory to use it. With one user each weight that is read serves one multiplication and one addition, two FLOPs; an H800 can do about 295 in the time it
 # takes to read one byte (989 TFLOP/s over 3.35 TB/s). Batching more users shares the reading, except that
 #
 # - the *cache* is nobody else's, and
@@ -287,47 +312,50 @@ for model in (models.QWEN_72B, models.LLAMA_405B):
 
 # %%
 batches = 2 ** np.arange(0, 13)
+for users in (1, 32, 128, 4096):
+    experts = flops.distinct_experts(v3, users)
+    work = flops.decode_intensity(v3, 4096, users).flops_per_byte
+    print(f"{users:>4} users: {experts:5.1f} experts a layer are read; {work:5.1f} FLOPs per byte")
+
+# %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=10, height=3.4)
 left.semilogx(batches, [flops.distinct_experts(v3, int(b)) for b in batches], color=BLUE, base=2)
-left.set(
-    title="Experts a layer has to read",
-    xlabel="tokens in the batch",
-    ylabel="of 256",
-    ylim=(0, 270),
-)
+left.set(xlabel="tokens in the batch", ylabel="of 256", ylim=(0, 270))
+left.set_title("Experts a layer has to read")
 for context, colour in ((1024, SKY), (4096, BLUE), (32768, BLACK)):
     intensity = [flops.decode_intensity(v3, context, int(b)).flops_per_byte for b in batches]
     right.loglog(batches, intensity, color=colour, label=f"{context // 1024}K context", base=2)
 right.axhline(295, color=ORANGE, ls=":")
 right.text(1, 330, "an H800 can keep up to here", color=ORANGE)
-right.set(
-    title="Work per byte read, decoding",
-    xlabel="users in the batch",
-    ylabel="FLOP per byte",
-    ylim=(1, 1000),
-)
+right.set(xlabel="users in the batch", ylabel="FLOP per byte", ylim=(1, 1000))
+right.set_title("Work per byte read, decoding")
+right.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+for axis in (left, right):
+    axis.set_xticks(batches[::2], batches[::2])
+    axis.minorticks_off()
 right.legend(frameon=False)
 notebook.show(
     figure,
-    "Left: experts read per layer rise to all 256 as the batch grows. Right: FLOPs per byte rise with the batch towards the machine's 295",
+    "Left: experts read per layer rise to all 256 as the batch grows. Right: FLOPs per byte rise "
+    "with the batch towards the machine's 295",
 )
 
 # %% [markdown]
-# **What to notice.** Left: with 128 tokens nearly every expert is needed by someone; sparsity saves *work*, not *reading*. Right: this is why DeepSeek
+# **What to notice.** The machine is busy only near its dotted line, far to the right; a single user leaves it idle for all but a hundredth of its time. Left: with 128 tokens nearly every expert is needed by someone; sparsity saves *work*, not *reading*. Right: this is why DeepSeek
 # serves V3 from hundreds of GPUs at once (V3 section 3.4), so that each expert sees enough tokens to be worth reading.
 #
 # The network sets a floor of its own. ISCA 2025, section 2.3.2: 32 tokens a device, 9 destinations, 3 bytes out and back per element, twice per
 # layer, 61 layers:
 
 # %%
-for name, bandwidth, printed in (
-    ("InfiniBand", network.INFINIBAND, "14.76 ms"),
-    ("NVL72", network.NVL72, "0.82 ms"),
-):
+networks = {"InfiniBand": (network.INFINIBAND, "14.76 ms"), "NVL72": (network.NVL72, "0.82 ms")}
+for name, (bandwidth, printed) in networks.items():
     limit = network.decode_limit(bandwidth)
+    per_token, rate = 1e3 * limit.tpot, limit.tokens_per_second
     print(
-        f"{name:<11} {bandwidth / 1e9:4.0f} GB/s: {1e3 * limit.tpot:6.3f} ms per token, {limit.tokens_per_second:7.1f} tokens/s   printed: {printed}"
+        f"{name:<11} {bandwidth / 1e9:4.0f} GB/s: {per_token:6.3f} ms per token (printed: {printed})"
     )
+    print(f"{'':<11} at most {rate:.0f} tokens a second for one user")
 
 # %% [markdown]
 # ## 6. Sixteen stages in a row: the pipeline
@@ -347,29 +375,21 @@ for name, bandwidth, printed in (
 #
 # [`analysis/pipeline.py`](minids/analysis/pipeline.py) runs these schedules instruction by instruction. First a small one, to see the shapes:
 
-# %%
+# %% tags=["picture"]
 SHADES = {"F": SKY, "B": ORANGE, "I": YELLOW, "W": GREEN}
 
 
 def draw(axis, timeline):
-    """One row per device, one box per instruction; an overlapped pair is drawn as two half-height boxes."""
+    """One row per device, one box per instruction; overlapped pairs are two half-height boxes."""
     for s in timeline.slots:
         half = s.overlapped
         bottom = s.device + (0.0 if half and s.kind == "F" else 0.4 if half else 0.0)
-        axis.broken_barh(
-            [(s.start, s.end - s.start)],
-            (bottom - 0.4, 0.4 if half else 0.8),
-            facecolor=SHADES[s.kind],
-            edgecolor="white",
-            lw=0.4,
-        )
+        place, height = [(s.start, s.end - s.start)], (bottom - 0.4, 0.4 if half else 0.8)
+        axis.broken_barh(place, height, facecolor=SHADES[s.kind], edgecolor="white", lw=0.4)
     devices = len(timeline.idle)
     axis.set(ylim=(devices - 0.5, -0.5), yticks=range(devices), xlim=(0, None), ylabel="device")
-    axis.set_title(
-        f"{timeline.schedule}: {timeline.makespan:g} units, bubble {timeline.bubble:g}",
-        loc="left",
-        fontsize=11,
-    )
+    name, length, bubble = timeline.schedule, timeline.makespan, timeline.bubble
+    axis.set_title(f"{name}: {length:g} units, bubble {bubble:g}", fontsize=11)
     axis.grid(False)
 
 
@@ -378,84 +398,71 @@ for axis, schedule in zip(axes, ("1F1B", "ZB1P", "DualPipe"), strict=True):
     draw(axis, pipeline.simulate(schedule, 4, 10))
 axes[-1].set_xlabel("time, in units of one forward chunk (F = W = 1, B = 2, F&B = 3)")
 handles = [Rectangle((0, 0), 1, 1, color=SHADES[k]) for k in "FBIW"]
-axes[0].legend(
-    handles,
-    ["forward", "backward", "its input part", "its weight part"],
-    ncols=4,
-    loc="lower right",
-    bbox_to_anchor=(1, 1),
-    frameon=False,
-)
+kinds = ["forward", "backward", "its input part", "its weight part"]
+above = {"ncols": 4, "loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False}
+axes[0].legend(handles, kinds, **above)
 notebook.show(
     figure,
-    "Timelines of 1F1B, ZB1P and DualPipe on four devices; the white gaps shrink from the first to the last",
+    "Timelines of 1F1B, ZB1P and DualPipe on four devices; the white gaps shrink from the first "
+    "to the last",
 )
 
 # %% [markdown]
-# White is waiting. Half-height boxes are pairs that run as one. Now at V3's size, 16 stages, simulated and by formula:
+# **What to notice.** White is waiting. In 1F1B device 0 waits for the first backward pass to come back through all others, and at the end everybody waits again. ZB1P keeps green boxes, work that nobody waits for, and fills the end with them. DualPipe starts at both ends, so the
+# triangles in front are half as long; half-height boxes are pairs that run as one. Now at V3's size, 16 stages, simulated and by formula:
 
 # %%
-print(
-    f"{'schedule':<10} {'bubble':>7} {'formula':>8} {'idle share':>11} {'most micro-batches held':>24} {'copies of the model':>20}"
-)
+print("schedule   bubble  formula  idle share  micro-batches held  copies of the model")
 for schedule in ("1F1B", "ZB1P", "DualPipe"):
     line, form = pipeline.simulate(schedule, 16, 64), pipeline.closed_form(schedule, 16)
-    print(
-        f"{schedule:<10} {line.bubble:>7g} {form.bubble:>8g} {line.bubble_share:>11.1%} {max(line.peak_activations):>24} {form.parameters:>20}"
-    )
+    held, copies = max(line.peak_activations), form.parameters
+    print(f"{schedule:<9} {line.bubble:>7g}  {form.bubble:>7g}  {line.bubble_share:>10.1%}", end="")
+    print(f"  {held:>18}  {copies:>19}")
 
 # %% [markdown]
 # **The claim, checked.** Table 2's three formulas give 45, 15 and 14, and so do the simulations. **What to notice:** with these times
 # DualPipe saves just one unit over ZB1P; its point is the communication hidden inside F&B, which no bubble formula shows. Make
 # F&B cheaper than F + B and watch:
 
-# %%
+# %% tags=["picture"]
 share = np.linspace(2.0, 3.0, 11)
 figure, axis = notebook.picture(1, 1, width=8, height=3)
-axis.plot(
-    share,
-    [pipeline.closed_form("DualPipe", 16, pipeline.Times(overlapped=s)).bubble for s in share],
-    color=BLUE,
-    label="DualPipe",
-)
+times = [pipeline.Times(overlapped=s) for s in share]
+bubbles = [pipeline.closed_form("DualPipe", 16, t).bubble for t in times]
+axis.plot(share, bubbles, color=BLUE, label="DualPipe")
 for schedule, colour in (("1F1B", BLACK), ("ZB1P", ORANGE)):
     axis.axhline(pipeline.closed_form(schedule, 16).bubble, color=colour, label=schedule)
-axis.set(
-    xlabel="time of an overlapped pair F&B (F + B = 3)",
-    ylabel="bubble",
-    ylim=(0, 50),
-    title="16 stages",
-)
+axis.set(xlabel="time of an overlapped pair F&B (F + B = 3)", ylabel="bubble", ylim=(0, 50))
+axis.set_title("16 stages")
 axis.legend(frameon=False)
 notebook.show(
     figure,
-    "Bubble of DualPipe against the time of an overlapped pair, below ZB1P's 15 and far below 1F1B's 45",
+    "Bubble of DualPipe against the time of an overlapped pair, below ZB1P's 15 and far below "
+    "1F1B's 45",
 )
 
 # %% [markdown]
+# If everything could be hidden in the pair (F&B = 2, the time of the backward pass alone), DualPipe's bubble would be half of ZB1P's.
+#
 # ## 7. Turn the knobs
 #
-# How much memory does a server need? Weights once, cache per user. In a live session, two sliders appear below the picture.
-
-# %%
+# How much memory does a server need? Weights once, cache per user. In a live session sliders appear below the picture: context, users, and the type of the cache.
 
 
+# %% tags=["picture"]
 def serving(context_k=32, users=64, cache="bf16"):
     """Draw weights and cache in units of one 80 GB GPU."""
     sizes = {"MLA": v3, "MHA": v3.replace(attention="mha")}
     figure, axis = notebook.picture(1, 1, width=8, height=1.9)
     for row, config in enumerate(sizes.values()):
-        weights = 671.03 / 80
+        weights = parameters.total(v3) / 80e9  # FP8: one byte each
         held = kv_cache.cache_bytes(config, context_k * 1024, users, cache) / 80e9
         axis.barh(row, weights, color=BLUE)
         axis.barh(row, held, left=weights, color=ORANGE)
         axis.text(weights + held, row, f" {np.ceil(weights + held):,.0f} GPUs", va="center")
-    axis.set(
-        yticks=[0, 1],
-        yticklabels=list(sizes),
-        xlabel="80 GB GPUs filled by FP8 weights (blue) and cache (orange)",
-    )
-    axis.set_title(f"{users} users with {context_k}K tokens each", loc="left")
+    axis.set_yticks([0, 1], list(sizes))
+    axis.set_xlabel("80 GB GPUs filled by FP8 weights (blue) and cache (orange)")
+    axis.set_title(f"{users} users with {context_k}K tokens each, cache in {cache.upper()}")
     axis.margins(x=0.15)
     notebook.show(figure, "Bars: GPUs filled by weights and by cache, with MLA and with MHA")
 
@@ -464,6 +471,9 @@ serving()
 
 # %%
 notebook.explore(serving, context_k=(1, 128), users=(1, 512), cache=["bf16", "fp8"])
+
+# %% [markdown]
+# **What to notice.** With MLA the weights decide how many GPUs are needed, with ordinary heads the conversations do: 64 users of 32K tokens need thirteen times the machines. That is what "latent" buys.
 
 # %% [markdown]
 # ## Exercises
@@ -496,10 +506,8 @@ def from_the_list(c):
     return sum(tensor.size for tensor in parameters.attention_tensors(c))
 
 
-presets = ("deepseek-v3", "deepseek-v2-lite", "tiny")
-check.ok(
-    check.against(from_the_list, mla_parameters, [(ModelConfig.preset(name),) for name in presets])
-)
+presets = [(ModelConfig.preset(name),) for name in ("deepseek-v3", "deepseek-v2-lite", "tiny")]
+check.ok(check.against(from_the_list, mla_parameters, presets))
 
 # %% [markdown]
 # ### 2. Run 1F1B yourself
@@ -525,17 +533,14 @@ def one_f_one_b(stages, microbatches, f, b):
         for s, order in enumerate(programmes):
             while order:
                 kind, m = order[0]
-                needs = [("F", s - 1, m)] if kind == "F" and s else []
-                needs += (
-                    [("F", s, m)] + ([("B", s + 1, m)] if s + 1 < stages else [])
-                    if kind == "B"
-                    else []
-                )
+                if kind == "F":
+                    needs = [("F", s - 1, m)] if s else []
+                else:
+                    needs = [("F", s, m)] + ([("B", s + 1, m)] if s + 1 < stages else [])
                 if any(need not in end for need in needs):
                     break
-                clock[s] = max([clock[s], *(end[need] for need in needs)]) + (
-                    f if kind == "F" else b
-                )
+                start = max([clock[s], *(end[need] for need in needs)])
+                clock[s] = start + (f if kind == "F" else b)
                 end[kind, s, m] = clock[s]
                 order.pop(0)
     return max(clock)
@@ -544,14 +549,12 @@ def one_f_one_b(stages, microbatches, f, b):
 # %% tags=["check"]
 def simulated(stages, microbatches, f, b):
     """The package's simulator."""
-    return pipeline.simulate(
-        "1F1B", stages, microbatches, pipeline.Times(f, b, b / 2, f + b)
-    ).makespan
+    times = pipeline.Times(f, b, b / 2, f + b)
+    return pipeline.simulate("1F1B", stages, microbatches, times).makespan
 
 
-check.ok(
-    check.against(simulated, one_f_one_b, [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (3, 2, 1.5, 2.5)])
-)
+cases = [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (3, 2, 1.5, 2.5)]
+check.ok(check.against(simulated, one_f_one_b, cases))
 
 # %% [markdown]
 # ### 3. When does absorbing stop paying?
@@ -565,16 +568,14 @@ check.ok(
 def break_even(c):
     """Queries per key at which both cost the same."""
     once = c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim)
-    more_per_pair = (2 * c.kv_lora_rank + c.qk_rope_head_dim) - (
-        c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim
-    )
-    return once / more_per_pair
+    absorbed = 2 * c.kv_lora_rank + c.qk_rope_head_dim  # per pair and head, halved
+    expanded = c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim
+    return once / (absorbed - expanded)
 
 
 # %% tags=["check"]
-check.ok(
-    check.against(flops.absorption_pays_until, break_even, [(v3,), (v3.replace(kv_lora_rank=256),)])
-)
+cases = [(v3,), (v3.replace(kv_lora_rank=256),)]
+check.ok(check.against(flops.absorption_pays_until, break_even, cases))
 
 # %% [markdown]
 # ### What a wrong answer looks like
@@ -588,9 +589,7 @@ def forgetful(c):
     return mla_parameters(c) + c.hidden_size * c.qk_rope_head_dim * (c.num_attention_heads - 1)
 
 
-notebook.caught(
-    check.against(from_the_list, forgetful, [(ModelConfig.preset(name),) for name in presets])
-)
+notebook.caught(check.against(from_the_list, forgetful, presets))
 
 # %% [markdown]
 # ## Where to read on
