@@ -154,11 +154,9 @@ def _draw_training(slide: Slide, rows: Rows) -> None:
 
     side = "below" if ends["fp8"] < 0 else "above"
     finding = f"After {steps:,} steps FP8's loss is {100 * abs(ends['fp8']):.2f} % {side} float32's"
+    finding += f"; single seeds differ by up to {100 * farthest('fp8'):.1f} %"
     if "fp32 again" in ends:
-        finding += (
-            f"; single seeds differ by up to {100 * farthest('fp8'):.1f} %, "
-            f"and two runs in float32 by {100 * farthest('fp32 again'):.1f} %"
-        )
+        finding += f", and two runs in float32 by {100 * farthest('fp32 again'):.1f} %"
     top = slide.title(
         finding,
         f"Smoothed loss, mean of {len(seeds)} seeds; thin: single seeds; band: the 0.25 % of V3's report",
@@ -207,10 +205,10 @@ def _draw_training(slide: Slide, rows: Rows) -> None:
 fp8_training = Picture(
     18,
     "fp8_training",
-    "Smoothed training loss in float32 and in FP8, and how far two runs in float32 part that differ by rounding alone.",
+    "Smoothed training loss in float32 and in FP8, and how far from each other runs end that began alike.",
     "Left, loss curves that lie on one another. Right, their distance from float32 in percent, with the paper's quarter "
-    "percent as a band. The means over the seeds lie around the band; single seeds in FP8, and those of a second run in "
-    "float32 that was rounded otherwise, lie several times as far off on either side.",
+    "percent as a band. The mean over the seeds lies around the band; single seeds in FP8, and in a second run in float32 "
+    "where the study has one, lie several times as far off on either side.",
     _rows_training,
     _draw_training,
     source="study fp8",
