@@ -294,7 +294,7 @@ class TrainConfig:
     muon_momentum: float = 0.95
     """Muon's decay of the averaged gradient."""
     muon_rounds: int = 5
-    """Newton-Schulz rounds of Muon. Small matrices do with fewer; see docs/race.md."""
+    """Newton-Schulz rounds of Muon. Fewer take less time and cost a little loss: docs/race.md has numbers."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup_steps: int = 50

@@ -63,6 +63,7 @@ BAD = {
     "unknown": (["balances"], "did you mean balance"),
     "unknown arm": (["balance", "--arms", "x"], "balance has no such arm"),
     "negative steps": (["balance", "--steps", "-1"], "steps = -1"),
+    "no threads": (["balance", "--threads", "0"], "threads = 0"),
     "negative seed": (["balance", "--seeds", "-1"], "seeds"),
     "a part as the whole": (["balance", "--write-results", "--seeds", "0"], "only the full run is kept"),
     "a quick look as the whole": (["balance", "--write-results", "--quick"], "only the full run is kept"),
