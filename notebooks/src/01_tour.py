@@ -51,27 +51,30 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 
 # %%
 config = ModelConfig.preset("tiny").replace(
-    num_hidden_layers=3, hidden_size=32, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=5, q_lora_rank=22,
-    kv_lora_rank=14, qk_nope_head_dim=12, qk_rope_head_dim=6, v_head_dim=10, bias_update_speed=0.01,
+    num_hidden_layers=3, hidden_size=32, intermediate_size=64, moe_intermediate_size=8,
+    num_attention_heads=5, q_lora_rank=22, kv_lora_rank=14, qk_nope_head_dim=12,
+    qk_rope_head_dim=6, v_head_dim=10, bias_update_speed=0.01,
 )  # fmt: skip
 model = minids.DeepSeekV3(config, seed=0, dtype=np.float64)  # round-off then changes no digit shown
 tokenizer = byte_tokenizer()
 
-TEXT = """A token comes in as a number and leaves as a guess. The number picks a row of a table, and the row walks
-through the blocks. In every block it first looks back at the tokens before it, and then it visits its experts. To look
-back it needs the keys and the values of the tokens before it, and the block makes them from one small latent. To visit
-its experts it asks the router, and the router names four of sixteen. One more expert sees every token. What the token
-learns in a block is added to what it knew before the block. After the last block the row meets the table of the head,
-and the head says how likely every next token is. The module behind the head looks one token further ahead. If the
-guess is wrong, the loss is large, and the gradient walks back through the blocks, from the head to the first table.
+TEXT = """A token comes in as a number and leaves as a guess. The number picks a row of a table, and the
+row walks through the blocks. In every block it first looks back at the tokens before it, and
+then it visits its experts. To look back it needs the keys and the values of the tokens before
+it, and the block makes them from one small latent. To visit its experts it asks the router, and
+the router names four of sixteen. One more expert sees every token. What the token learns in a
+block is added to what it knew before the block. After the last block the row meets the table of
+the head, and the head says how likely every next token is. The module behind the head looks one
+token further ahead. If the guess is wrong, the loss is large, and the gradient walks back
+through the blocks, from the head to the first table.
 """
 stream = tokenizer.encode(TEXT)  # (length,) int
 B, T = 2, 24
 whole = np.stack([stream[:25], stream[105:130]])  # (B, T + 1)
 tokens, targets = whole[:, :-1], whole[:, 1:]  # targets: the token after each
 letters = {
-    "B": B, "T": T, "d": 32, "H": 5, "d_c'": 22, "d_c": 14, "d_h": 12, "d_r": 6, "d_h+d_r": 18, "d_c+d_r": 20, "d_v": 10,
-    "E": 16, "K": 4, "V": 258, "N": B * T, "2d": 64, "T−1": T - 1,
+    "B": B, "T": T, "d": 32, "H": 5, "d_c'": 22, "d_c": 14, "d_h": 12, "d_r": 6, "d_v": 10,
+    "d_h+d_r": 18, "d_c+d_r": 20, "E": 16, "K": 4, "V": 258, "N": B * T, "2d": 64, "T−1": T - 1,
 }  # fmt: skip
 for row in range(B):
     print(repr(tokenizer.decode(tokens[row])), "→", repr(tokenizer.decode(targets[row])))
@@ -150,25 +153,27 @@ x = x + out
 
 print("\ntoken  chosen experts       their gates")
 for n in (2, 3, 4, 8):
+    token = tokenizer.decode(tokens[0, n : n + 1])
     shown = "  ".join(f"{e:>2}" for e in routing.chosen[n])
     gates = "  ".join(f"{g:.2f}" for g in routing.gates[n])
-    print(
-        f"{tokenizer.decode(tokens[0, n : n + 1])!r:<6} {shown}       {gates}   sum {routing.gates[n].sum():.2f}"
-    )
+    print(f"{token!r:<6} {shown}       {gates}   sum {routing.gates[n].sum():.2f}")
 
 
 # %% tags=["picture"]
-def gates_of(moe_layer_output):
-    """(T, E): the gates of the first sequence, 0 where an expert was not chosen."""
+def gates_of(routing, sequence=0):
+    """(T, E): the gates of one sequence, 0 where an expert was not chosen."""
+    rows = slice(sequence * T, (sequence + 1) * T)
     grid = np.zeros((T, config.n_routed_experts))
-    np.put_along_axis(grid, moe_layer_output.chosen[:T], moe_layer_output.gates[:T], axis=1)
+    np.put_along_axis(grid, routing.chosen[rows], routing.gates[rows], axis=1)
     return grid
 
 
-def draw_gates(axes, routing, title):
+def draw_gates(axes, routing, title, sequence=0):
     """Tokens from left to right, experts from top to bottom."""
-    image = axes.imshow(gates_of(routing).T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(T), [tokenizer.decode(t[None]).replace(" ", "·") for t in tokens[0]])
+    image = axes.imshow(gates_of(routing, sequence).T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(
+        range(T), [tokenizer.decode(t[None]).replace(" ", "·") for t in tokens[sequence]]
+    )
     axes.set(ylabel="expert", yticks=[0, 4, 8, 12])
     for edge in (3.5, 7.5, 11.5):
         axes.axhline(edge, color="#999999", lw=1)
@@ -182,7 +187,7 @@ image = draw_gates(axes, routing, "Who serves whom, before any training")
 figure.colorbar(image, ax=axes, label="gate")
 notebook.show(
     figure,
-    "Tokens across, experts down: four blue cells in every column, never in more than two of the four groups.",
+    "Tokens across, experts down: four cells in every column, in two of the four groups.",
 )
 
 # %% [markdown]
@@ -192,8 +197,8 @@ notebook.show(
 # computes so little.
 #
 # Which experts are chosen depends on the scores *plus a bias* that only looks after the load; the gates do not see the bias (16). That is
-# "auxiliary-loss-free" balancing, the second idea: [ops/router.py](minids/ops/router.py) and
-# [ops/bias_update.py](minids/ops/bias_update.py).
+# "auxiliary-loss-free" balancing, the second idea. [Notebook 6](notebooks/06_experts.ipynb) is about the experts,
+# [notebook 7](notebooks/07_balance.ipynb) about their balance.
 #
 # ## Exercise 1: gates
 #
@@ -203,7 +208,8 @@ notebook.show(
 # %% tags=["solution"]
 def gates(scores, bias, chosen):
     """scores (N, E), bias (E,), chosen (N, K) int → gates (N, K)."""
-    # np.take_along_axis(scores, chosen, axis=1) picks K entries of every row. Which of the arguments is of no use?
+    # np.take_along_axis(scores, chosen, axis=1) picks K entries of every row.
+    # Which of the arguments is of no use?
     picked = np.take_along_axis(scores, chosen, axis=1)
     return 2.5 * picked / picked.sum(axis=1, keepdims=True)
 
@@ -387,7 +393,7 @@ for ax, column, title in zip(axes, (0, 1), ("All parameters", "At work on one to
 axes[0].invert_yaxis()
 notebook.show(
     figure,
-    "Left: nearly all of the 671 billion are routed experts. Right: of those at work, routed experts are more than half and attention a third.",
+    "Left: nearly all parameters are routed experts. Right: at work, attention is a third.",
 )
 
 # %% [markdown]
@@ -403,7 +409,8 @@ notebook.show(
 
 # %% tags=["solution"]
 def cache_bytes(config):
-    """Bytes per token of all blocks; config.num_hidden_layers, .kv_lora_rank (d_c) and .qk_rope_head_dim (d_r) help."""
+    """Bytes per token of all blocks."""
+    # config.num_hidden_layers, config.kv_lora_rank (d_c) and config.qk_rope_head_dim (d_r) help.
     return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * 2
 
 
@@ -478,20 +485,28 @@ for name, r in (("before", routing), ("after", after)):
         ", ".join(f"expert {e} {mean[e]:.2f}" for e in order),
     )
 
+
 # %% tags=["picture"]
-figure, axes = notebook.picture(height=3.4)
-image = draw_gates(axes, after, f"Who serves whom, after {train.steps} steps")
-figure.colorbar(image, ax=axes, label="gate")
-notebook.show(
-    figure,
-    "The same tokens and experts after training: gates differ more from each other than before.",
-)
+def draw_trained(block=1, sequence=0):
+    """The gates of a block of the trained model."""
+    figure, axes = notebook.picture(height=3.4)
+    served = trained.blocks[block].ffn.routing
+    title = f"Who serves whom, after {train.steps} steps, block {block}"
+    image = draw_gates(axes, served, title, sequence)
+    figure.colorbar(image, ax=axes, label="gate")
+    notebook.show(figure, "The same after training: gates differ more from each other than before.")
+
+
+draw_trained()
+notebook.explore(draw_trained, block=[1, 2], sequence=[0, 1])
 
 # %% [markdown]
 # **What to notice.** Compare the columns of the spaces (·). Before training they already shared experts, for a simple reason: equal bytes enter with equal
 # embeddings, and an untrained attention adds little to them. After training it is mostly others
 # who serve them, and all gates differ more: the router has begun to prefer. Whether experts *specialise* takes more text to say. (The model computes in float64 here,
 # because a router turns a round-off into another choice now and then, and 120 steps later into other digits.)
+#
+# (With a running kernel, controls above let you choose the other block and the other sequence.)
 #
 # ## And backwards
 #
@@ -510,7 +525,7 @@ check.ok(
 #
 # - How gradients are made and proved: [notebook 2](notebooks/02_backpropagation.ipynb).
 # - Attention: [positions](notebooks/03_positions.ipynb), [from MHA to MLA](notebooks/04_mha_to_mla.ipynb), [MLA inside](notebooks/05_mla_inside.ipynb).
-# - Experts and their balance: [layers/moe.py](minids/layers/moe.py) with its operations, and section 4 of [notebook 11](notebooks/11_train_a_tiny_one.ipynb).
+# - [Experts](notebooks/06_experts.ipynb) and [their balance](notebooks/07_balance.ipynb).
 # - Two tokens at a time: [MTP](notebooks/08_multi_token_prediction.ipynb), [speculative decoding](notebooks/09_speculative_decoding.ipynb).
 # - Eight bits: [FP8](notebooks/10_fp8.ipynb), which this tour left out.
 # - What goes wrong although the shapes are right: [the museum of mistakes](notebooks/14_museum_of_mistakes.ipynb).

@@ -155,7 +155,7 @@ check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, {"x": token, "gain": 
 # $$ dx_i \;=\; \frac{u_i}{r} \;-\; \frac{1}{r^2}\Big(\sum_j u_j x_j\Big)\frac{n_i}{d}
 # \;=\; \frac1r\Big(u_i - n_i \cdot \underbrace{\tfrac1d \textstyle\sum_j u_j n_j}_{\text{mean of } u\,\odot\, n}\Big) . $$
 #
-# In code that is one line, and the three things that it needs, $n$, $1/r$ and $g$, are what `forward` saved:
+# In code $dx$ is one line, and the three things that it needs, $n$, $1/r$ and $g$, are what `forward` saved:
 #
 # ```python
 # def backward(dy, saved):
@@ -171,12 +171,6 @@ check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, {"x": token, "gain": 
 
 # %%
 plane = np.array([[1.6, 0.9]])
-wish = np.array([[0.9, 0.8]])
-_, saved = rmsnorm.forward(plane, np.ones(2), eps=0.0)
-gradient, _ = rmsnorm.backward(wish, saved)
-naive = wish * saved.rstd  # the first term alone
-
-
 many, wishes = rng.standard_normal((2000, d)), rng.standard_normal((2000, d))
 _, saved = rmsnorm.forward(many, np.ones(d))
 dx, _ = rmsnorm.backward(wishes, saved)
@@ -193,39 +187,46 @@ right_angles = angle(many, dx)
 print(f"first term alone: from {first_term.min():.0f} to {first_term.max():.0f} degrees")
 print(f"the gradient: 90 degrees, to within {np.abs(right_angles - 90).max():.0e}")
 
+
 # %% tags=["picture"]
-figure, (left, right) = notebook.picture(1, 2, height=3.6)
-circle = np.linspace(0, np.pi / 2, 100)
-left.plot(np.sqrt(2) * np.cos(circle), np.sqrt(2) * np.sin(circle), color="#BBBBBB")
-for vector, start, colour in (
-    (plane[0], np.zeros(2), "black"),
-    (naive[0], plane[0], "C1"),
-    (gradient[0], plane[0], "C0"),
-):
-    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
-    left.annotate("", start + vector, start, arrowprops=arrow)
-left.text(0.75, 0.28, "x", fontsize=13)
-left.text(2.3, 1.52, "first term alone", color="C1", ha="center")
-left.text(1.5, 1.15, "the gradient", color="C0", ha="right")
-left.text(0.1, 1.52, "all outputs lie on this circle", color="#777777")
-left.set(xlim=(0, 2.9), ylim=(0, 1.8), aspect="equal")
-left.set_title("Two dimensions")
-right.hist(first_term, bins=np.arange(0, 181, 5), color="C1", alpha=0.7, label="first term alone")
-right.axvline(90, color="C0", label="the gradient: all 2000")
-right.set(
-    xlabel="angle between x and dx, degrees",
-    ylabel="tokens",
-    xticks=range(0, 181, 45),
-    ylim=(0, 270),
-)
-right.set_title(f"2000 random tokens of {d} numbers")
-right.legend(loc="upper left")
-notebook.show(
-    figure,
-    "The gradient of RMSNorm is perpendicular to its input, in two dimensions and for 2000 tokens.",
-)
+def draw_gradient(direction=42):
+    """x, and what comes back for an upstream gradient in some direction (degrees)."""
+    wish = 1.2 * np.array([[np.cos(np.radians(direction)), np.sin(np.radians(direction))]])
+    _, saved = rmsnorm.forward(plane, np.ones(2), eps=0.0)
+    gradient, _ = rmsnorm.backward(wish, saved)
+    figure, (left, right) = notebook.picture(1, 2, height=3.6)
+    circle = np.linspace(0, 2 * np.pi, 200)
+    left.plot(np.sqrt(2) * np.cos(circle), np.sqrt(2) * np.sin(circle), color="#BBBBBB")
+    for vector, start, colour in (
+        (plane[0], np.zeros(2), "black"),
+        (wish[0] * saved.rstd[0], plane[0], "C1"),
+        (gradient[0], plane[0], "C0"),
+    ):
+        arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        left.annotate("", start + vector, start, arrowprops=arrow)
+    left.text(0.75, 0.24, "x", fontsize=13)
+    left.plot([], [], color="C1", label="first term alone")
+    left.plot([], [], color="C0", label="the gradient")
+    left.plot([], [], color="#BBBBBB", label="all outputs lie here")
+    left.legend(loc="upper left", fontsize=8.5)
+    left.set(xlim=(0, 2.9), ylim=(0, 2.2), aspect="equal")
+    left.set_title("Two dimensions")
+    right.hist(first_term, bins=np.arange(0, 181, 5), color="C1", alpha=0.7)
+    right.axvline(90, color="C0")
+    right.set(xlabel="angle between x and dx, degrees", ylabel="tokens", ylim=(0, 230))
+    right.set(xticks=range(0, 181, 45))
+    right.set_title(f"2000 random tokens of {d} numbers")
+    notebook.show(figure, "The gradient of RMSNorm is perpendicular to its input.")
+
+
+draw_gradient()
+notebook.explore(draw_gradient, direction=(0, 360, 6))
 
 # %% [markdown]
+# **What to notice.** Whatever direction the rest of the model asks for (orange), what arrives at $x$ (blue) is at a right angle to $x$; on the right, for all of
+# 2,000 tokens (blue line), while the first term alone points anywhere. A learner that forgets the second term makes $x$ longer and longer, to no effect.
+# (With a running kernel a slider turns the orange arrow.)
+#
 # ## Exercise 1: the sigmoid-weighted unit
 #
 # Every expert of DeepSeek-V3 contains $\text{silu}(p) = p\,\sigma(p)$ with $\sigma(p) = 1/(1 + e^{-p})$. Use
@@ -249,8 +250,9 @@ def silu_backward(dy, saved):
 check.ok(check.gradient(silu_forward, silu_backward, {"p": rng.standard_normal((3, 4))}))
 
 # %% [markdown]
-# The check names causes as well, not by guessing from the size of the error: it *tries* the usual mistakes on the numbers and reports
-# the one whose repair makes them right. Here is a wrong solution, the derivative of the sigmoid alone:
+# Not by guessing from the size of an error does the check find causes: it *tries* the usual mistakes on the numbers and reports the one
+# whose repair makes them right, as you will see in the next exercise. Here is a wrong solution for which it knows no repair, the
+# derivative of the sigmoid alone. That it is wrong, where, and by how much, it says in any case:
 
 
 # %%
@@ -550,4 +552,4 @@ print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not
 #
 # ## Where to go from here
 #
-# - [minids/ops](minids/ops/__init__.py): sixteen more of these modules, each with its derivation in the docstring.
+# - [minids/ops](minids/ops/__init__.py): eighteen more of these modules, each with its derivation in the docstring.

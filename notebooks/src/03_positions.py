@@ -99,7 +99,7 @@ right.set(xlabel="distance t − s", ylabel="q · k")
 right.set_title("One diagonal, one number")
 notebook.show(
     figure,
-    "Three pairs turning at different speeds; scores of equal vectors, constant along diagonals; scores by distance.",
+    "Three pairs turning at different speeds; scores constant along diagonals; by distance.",
 )
 
 # %% [markdown]
@@ -189,7 +189,7 @@ for ax, name in zip(axes, ("interleaved", "half-split"), strict=True):
         pair = c // 2 if name == "interleaved" else c % 8
         colour = f"C{pair % 6}"
         ax.bar(c + 0.47, 1, width=0.94, color=colour, alpha=0.75)
-        ax.text(c + 0.47, 0.5, str(pair), ha="center", va="center", color="white", fontsize=11)
+        ax.text(c + 0.47, 0.5, str(pair), ha="center", va="center", fontsize=11)
     ax.set(
         xlim=(-0.1, 16), ylim=(0, 1), yticks=[], xticks=np.arange(16) + 0.47, xticklabels=range(16)
     )
@@ -290,46 +290,60 @@ for i in (0, 10, 11, 16, 22, 23, 31):
         f"{i:>4}   {turns[i]:>13.3f}   {theta[i]:.5e}  {stretched[i]:.5e}  {theta[i] / stretched[i]:>5.2f}"
     )
 
+
 # %% tags=["picture"]
-figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.8)
-index = np.arange(d_r // 2)
-left.semilogy(index, 2 * np.pi / theta, "o-", label="plain", color="C0")
-left.semilogy(index, 2 * np.pi / stretched, "o-", label="YaRN, s = 40", color="C1")
-left.semilogy(index, s * 2 * np.pi / theta, ":", label="all divided by 40", color="#777777")
-for length, text in ((L_0, "trained: 4,096"), (s * L_0, "163,840")):
-    left.axhline(length, color="black", linewidth=0.8)
-    left.text(0, length * 1.25, text, fontsize=8.5)
-left.axvspan(low, high, color="#EEEEEE", zorder=0)
-left.set(xlabel="pair i", ylabel="tokens per full turn")
-left.set_title("How long a turn takes")
-left.legend(loc="lower right")
-positions = np.linspace(0, s * L_0, 400)
-for pair, colour in ((23, "C0"), (31, "C2")):
-    right.plot(
-        positions / 1000,
-        np.degrees(positions * theta[pair]),
-        color=colour,
-        label=f"pair {pair}, plain",
-    )
-    right.plot(
-        positions / 1000,
-        np.degrees(positions * stretched[pair]),
-        "--",
-        color=colour,
-        label=f"pair {pair}, YaRN",
-    )
-    right.axhline(np.degrees(L_0 * theta[pair]), color=colour, linewidth=0.8, alpha=0.6)
-right.set(xlabel="position, thousands of tokens", ylabel="angle, degrees", ylim=(0, 800))
-right.set_title("Angles stay where training has been")
-right.legend(loc="upper right")
-notebook.show(
-    figure,
-    "Left: tokens per turn for 32 pairs, plain, YaRN and all divided. Right: the angles of slow pairs by position.",
-)
+def draw_yarn(factor=40, base=10000, trained=4096):
+    """Tokens per turn of all pairs, and the angles of two slow ones up to the stretched length."""
+    theta = yarn.plain_frequencies(64, float(base))
+    slowed = yarn.yarn_frequencies(64, float(base), float(factor), trained)
+    low, high = yarn.cut_offs(64, float(base), trained)
+    last = min(int(np.ceil(high)), 31)  # the first pair that is divided by the whole factor
+    longest = factor * trained
+    figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.8)
+    index = np.arange(32)
+    left.semilogy(index, 2 * np.pi / theta, "o-", label="plain", color="C0")
+    left.semilogy(index, 2 * np.pi / slowed, "o-", label=f"YaRN, s = {factor}", color="C1")
+    divided = factor * 2 * np.pi / theta
+    left.semilogy(index, divided, ":", label=f"all divided by {factor}", color="#777777")
+    for length, text in ((trained, f"trained: {trained:,}"), (longest, f"{longest:,}")):
+        left.axhline(length, color="black", linewidth=0.8)
+        left.text(0, length * 1.25, text, fontsize=8.5)
+    left.axvspan(low, high, color="#EEEEEE", zorder=0)
+    left.set(xlabel="pair i", ylabel="tokens per full turn")
+    left.set_title("How long a turn takes")
+    left.legend(loc="lower right")
+    positions = np.linspace(0, longest, 400)
+    for pair, colour in ((last, "C0"), (31, "C2")):
+        for kind, line, frequencies in (("plain", "-", theta), ("YaRN", "--", slowed)):
+            degrees = np.degrees(positions * frequencies[pair])
+            label = f"pair {pair}, {kind}"
+            right.plot(positions / 1000, degrees, line, color=colour, label=label)
+        seen = np.degrees(trained * theta[pair])
+        right.axhline(seen, color=colour, linewidth=0.8, alpha=0.6)
+    right.set(xlabel="position, thousands of tokens", ylabel="angle, degrees", ylim=(0, 800))
+    right.set_title("Angles stay where training has been")
+    right.legend(loc="upper right")
+    notebook.show(figure, "Left: tokens per turn of 32 pairs. Right: the angles of slow pairs.")
+
+
+draw_yarn()
+notebook.explore(draw_yarn, factor=(1, 64), base=[10000, 50000, 500000], trained=[2048, 4096, 8192])
 
 # %% [markdown]
 # **What to notice.** Left, in the grey band the orange curve leaves the blue one and joins the dotted one: fast pairs keep their speed, slow
-# ones are slowed. Right, thin lines mark the largest angle seen in training; under YaRN (dashed) position 163,840 just reaches it.
+# ones are slowed. Right, thin lines mark the largest angle seen in training; under YaRN (dashed) position 163,840 just reaches it. (With a running kernel there are controls for the factor $s$, the base and the trained length. Kimi K2 has a base of
+# 50,000: what happens to the grey band?)
+#
+# And the neighbours that fast pairs tell apart? Take one step and measure how far a vector is moved by it, on average over all directions,
+# in percent of its length:
+
+# %%
+for name, frequencies in (("plain", theta), ("YaRN", stretched), ("all divided by 40", theta / s)):
+    moved = np.sqrt(np.mean(2 - 2 * np.cos(frequencies)))  # of the 32 pairs, root mean square
+    print(f"{name:<18} one position further: {100 * moved:5.1f} %")
+
+# %% [markdown]
+# Under YaRN two neighbours are as far apart as ever; divided by 40 they nearly coincide.
 #
 # ## Exercise 4: YaRN in five lines
 

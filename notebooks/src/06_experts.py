@@ -33,7 +33,7 @@ rng = np.random.default_rng(0)
 # Let $u_t$ be the normalised hidden state of token $t$, and $u'_t$ what the norm read, the residual stream. (The report writes $u_t$ for both.)
 # The layer adds to $u'_t$ the outputs of all $N_s$ *shared* experts and of $K$ among $N_r$ *routed* ones:
 #
-# $$ h'_t = u'_t + \sum_{i=1}^{N_s} \text{FFN}^{(s)}_i(u_t) + \sum_{i=1}^{N_r} g_{i,t}\, \text{FFN}^{(r)}_i(u_t) \tag{12} $$
+# $$ h'_t = u'_t + \sum_{i=1}^{N_s} \text{FFN}^{(s)}_i(u_t) + \sum_{i=1}^{N_r} g_{i,t}\, \text{FFN}^{(r)}_i(u_t) \qquad (12) $$
 #
 # $$ g_{i,t} = \frac{g'_{i,t}}{\sum_{j} g'_{j,t}} \;\;(13), \qquad
 # g'_{i,t} = \begin{cases} s_{i,t} & s_{i,t} + b_i \text{ among the } K \text{ largest} \\ 0 & \text{otherwise} \end{cases} \;\;(14, 16), \qquad
@@ -119,6 +119,51 @@ check.ok(check.against(right_gates, gates_from_biased_scores, logits, np.zeros(E
 notebook.caught(check.against(right_gates, gates_from_biased_scores, logits, bias, K))
 
 # %% [markdown]
+# ## Groups: a choice in two rounds
+#
+# With 256 experts on many machines V3 chooses in two rounds ([notebook 7](notebooks/07_balance.ipynb) says why). Experts stand in groups. A group is as good as its
+# two best biased scores together; the best groups stay, and the best $K$ experts are taken from those alone. One token, 16 experts, 4 groups of which 2 stay, $K = 4$:
+
+# %% tags=["picture"]
+one_token = np.random.default_rng(5).standard_normal((1, 16))  # logits
+
+
+def draw_choice(top_k=4, kept_groups=2, push=0.0):
+    """Scores of one token for 16 experts in 4 groups; ``push`` is added to the bias of expert 13."""
+    bias = np.zeros(16)
+    bias[13] = push
+    routed, _ = router.forward(one_token, bias, top_k, 4, kept_groups)
+    biased = routed.scores[0] + bias
+    strength = np.sort(biased.reshape(4, 4), axis=1)[:, -2:].sum(axis=1)
+    figure, axes = notebook.picture(height=3.1)
+    chosen = set(routed.chosen[0].tolist())
+    axes.bar(range(16), biased, color=["C0" if e in chosen else "#CCCCCC" for e in range(16)])
+    if push:
+        axes.bar(13, push, bottom=routed.scores[0, 13], color="C1", width=0.4, label="bias")
+        axes.legend(loc="upper left")
+    for place, e in enumerate(routed.chosen[0]):
+        gate = f"{routed.gates[0, place]:.2f}"
+        axes.text(e, biased[e] + 0.03, gate, ha="center", fontsize=9, color="C0")
+    stay = set(np.argsort(-strength, kind="stable")[:kept_groups].tolist())
+    for g in range(4):
+        axes.axvspan(4 * g - 0.5, 4 * g + 3.5, color="C2", alpha=0.12 if g in stay else 0)
+        axes.text(4 * g + 1.5, 2.08, f"two best: {strength[g]:.2f}", ha="center", fontsize=9)
+    axes.set(xlim=(-0.6, 15.6), ylim=(0, 2.3), xticks=range(16), xlabel="expert")
+    axes.set_ylabel("score + bias")
+    axes.grid(axis="x", visible=False)
+    axes.set_title("Shaded: groups that stay. Blue: chosen, with their gates")
+    notebook.show(
+        figure, "Scores of 16 experts in four groups; four experts chosen from two groups."
+    )
+
+
+draw_choice()
+notebook.explore(draw_choice, top_k=(1, 8), kept_groups=[2, 3, 4], push=(-0.5, 1.0, 0.1))
+
+# %% [markdown]
+# **What to notice.** A good expert in a weak group goes away empty-handed (4, the third best of all), and a middling one in a strong group is chosen (10). (With a running kernel three controls
+# appear: how many experts, how many groups, and the bias of expert 13. Push it until its group comes in, and watch its gate: it does not grow with the push.)
+#
 # ## There and back: dispatch, experts, combine
 #
 # A matrix product wants many rows for one matrix. So the tokens are copied, once for each expert they chose, and *sorted by expert*:
@@ -524,8 +569,9 @@ print(f"Σ |s ds| is {size:.2f} on average; |Σ s ds| is at most 1e-13: {along <
 
 single, saved = router.forward(many, None, 1, scale=RHO)
 d_logits = router.backward(rng.standard_normal((1000, 1)), None, saved)
+largest = np.abs(d_logits).max()
 print(
-    f"with K = 1: all gates are {single.gates.min()}, all gradients below 1e-13: {np.abs(d_logits).max() < 1e-13}"
+    f"with K = 1: all gates are {single.gates.min()}, all gradients below 1e-13: {largest < 1e-13}"
 )
 
 # %% [markdown]

@@ -206,6 +206,45 @@ notebook.show(
 # at once and then jumps by 0.03 for ever, past the goal and back. V3's pace arrives, and stays at what chance alone does to a batch. The report
 # has 0.001 for 14.3 trillion tokens and 0 for the last 500 billion (section 4.2): at the end the thermostat is switched off.
 #
+# How long will it take? A bias moves by $\gamma$ a step, and the extreme experts need about 0.25, so 250 steps at 0.001 and 83 at 0.003:
+
+
+# %% tags=["picture"]
+def draw_thermostat(gamma=0.003, steps=300, popularity_spread=1.2, tokens=1024):
+    """MaxVio of ``steps`` batches whose experts differ in popularity, and the bias that is found."""
+    draw = np.random.default_rng(2)
+    liked = np.linspace(popularity_spread, -popularity_spread, E)
+    bias, seen = np.zeros(E, dtype=np.float32), []
+    for _ in range(steps):
+        routing, _ = router.forward(liked + draw.standard_normal((tokens, E)), bias, K)
+        counts = np.bincount(routing.chosen.reshape(-1), minlength=E)
+        seen.append(max_violation(counts))
+        bias = bias_update.updated(bias, counts, gamma)
+    figure, (left, right) = notebook.picture(1, 2, width=9.4, height=2.9, width_ratios=[1.5, 1])
+    left.plot(seen, color="C0", linewidth=1.3)
+    needed = max(bias.max(), -bias.min()) / gamma
+    left.axvline(needed, color="black", linewidth=0.9, linestyle=":")
+    left.set(xlabel="step", ylabel="MaxVio of the batch", ylim=(0, None), xlim=(0, steps))
+    left.set_title(f"γ = {gamma:g}; dotted: largest |b| / γ = {needed:.0f}")
+    right.bar(range(E), bias, color="C0")
+    right.set(xlabel="expert, popular first", ylabel="bias at the end", xticks=range(0, E, 3))
+    right.set_title(f"largest |b| = {max(bias.max(), -bias.min()):.2f}")
+    notebook.show(figure, "MaxVio falls until the bias has reached what the extreme experts need.")
+
+
+draw_thermostat()
+notebook.explore(
+    draw_thermostat,
+    gamma=[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
+    steps=(50, 600, 50),
+    popularity_spread=(0.0, 2.4, 0.2),
+    tokens=[128, 1024, 4096],
+)
+
+# %% [markdown]
+# (With a running kernel there are controls for $\gamma$, the steps, the spread of the popularity and the size of the batch. With a spread of 0 nothing has to be balanced: what MaxVio is
+# left, and how does it depend on the number of tokens?)
+#
 # The rule looks at *finished* steps only. A bias computed from the load of the tokens at hand would tell early tokens about later ones.
 #
 # ## The loss that stays: one sequence at a time
@@ -345,7 +384,7 @@ print(f"the choice of an expert tells {specialisation(halves):.2f} bit about the
 # deviation over three seeds. Loss is validation loss in nats per byte.
 
 # %%
-print(f"{'':<34}{'loss':>15}{'MaxVio':>15}{'bits':>16}")
+print(f"{'':<34}{'loss':>16}{'MaxVio':>16}{'bits':>16}")
 for name, arm in arms.items():
     values = [arm["summary"][key] for key in ("loss", "max_vio", "specialisation")]
     texts = (
@@ -618,4 +657,4 @@ check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
 #
 # - [minids/studies/balance.py](minids/studies/balance.py): `minids study balance` trains all arms again.
 # - [minids/analysis/routing.py](minids/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
-# - [Notebook 11](minids/training/trainer.py) trains a model and watches its load; [notebook 14](minids/mistakes.py) switches these mistakes on.
+# - [Notebook 11](notebooks/11_train_a_tiny_one.ipynb) trains a model and watches its load; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) switches these mistakes on.
