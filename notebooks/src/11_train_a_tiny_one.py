@@ -41,23 +41,24 @@ training, held_out = corpus.split(0.05)
 tokenizer = byte_tokenizer()
 stream = TokenStream.encode(training.documents, tokenizer)
 for domain in corpus.domains:
-    sample = corpus.of(domain)[1].text[:300].decode(errors="replace").split("\n", 1)[-1].strip()
-    print(
-        f"{domain:<11} {len(corpus.of(domain)):>4} documents, such as: {' '.join(sample.split())[:60]} …"
-    )
+    documents = corpus.of(domain)
+    start = documents[1].text[:300].decode(errors="replace").split("\n", 1)[-1]
+    print(f"{domain:<11} {len(documents):>4} documents, such as: {' '.join(start.split())[:60]} …")
 
 # %%
 train = TrainConfig(steps=320, batch_size=8, context_length=96, learning_rate=6e-3, warmup_steps=20)
 batches = Batches(stream, train.batch_size, train.context_length, np.random.default_rng(0))
 tokens, targets = batches.next()
 notebook.shapes({"B": 8, "T": 96}, tokens=tokens, targets=targets)
-print("tokens ", repr(tokenizer.decode(tokens[0, 40:80])))
-print("targets", repr(tokenizer.decode(targets[0, 40:80])))
+print("tokens  40 to 80:", repr(tokenizer.decode(tokens[0, 40:80])))
+print("targets 40 to 80:", repr(tokenizer.decode(targets[0, 40:80])))
 
 # %% [markdown]
 # The targets are the tokens one place on; the model is asked at every one of the 768 positions at once. Documents are packed one behind another, as V3 does it (section 4.1).
 #
 # ## 2. A model with everything on
+#
+# Every part of DeepSeek-V3 is in it: latent attention, fine-grained and shared experts, group-limited routing, a multi-token module. Only the sizes differ:
 #
 # | | V3 | here |
 # |---|---|---|
@@ -70,17 +71,18 @@ print("targets", repr(tokenizer.decode(targets[0, 40:80])))
 
 # %%
 config = ModelConfig.preset("tiny").replace(
-    hidden_size=64, num_hidden_layers=3, intermediate_size=192, moe_intermediate_size=32, q_lora_rank=32, kv_lora_rank=16,
-    qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, bias_update_speed=0.005,
+    hidden_size=64, num_hidden_layers=3, intermediate_size=192, moe_intermediate_size=32,
+    q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16,
+    bias_update_speed=0.005,
 )  # fmt: skip
 model = minids.DeepSeekV3(config, seed=0)
 model.tokenizer = tokenizer
-print(
-    f"{model.parameters.values.size:,} parameters; V3 has {671_026_419_200 // model.parameters.values.size:,} times as many"
-)
+size = model.parameters.values.size
+print(f"{size:,} parameters; V3 has {671_026_419_200 // size:,} times as many")
 losses = model.losses(tokens, targets)
+guessing = np.log(config.vocab_size)
 print(
-    f"before training: {losses.main:.3f} nats per token; ln 258 = {np.log(258):.3f} is guessing among 258 tokens"
+    f"before training {losses.main:.3f} nats per token; guessing among 258 is ln 258 = {guessing:.3f}"
 )
 
 # %% [markdown]
@@ -93,16 +95,12 @@ print(
 steps = np.arange(train.steps)
 along = [settings(int(s), config, train) for s in steps]
 figure, axes = notebook.picture(1, 3, width=9, height=2.2)
-for axis, values, title in zip(
-    axes,
-    (
-        [a.learning_rate for a in along],
-        [a.mtp_loss_weight for a in along],
-        [a.bias_update_speed for a in along],
-    ),
-    ("learning rate", "λ, weight of the MTP loss", "γ, speed of the bias"),
-    strict=True,
-):
+shown = {
+    "learning rate": [a.learning_rate for a in along],
+    "λ, weight of the MTP loss": [a.mtp_loss_weight for a in along],
+    "γ, speed of the bias": [a.bias_update_speed for a in along],
+}
+for axis, (title, values) in zip(axes, shown.items(), strict=True):
     axis.plot(steps, values, color=BLUE)
     axis.set(title=title, xlabel="step", ylim=(0, None))
 notebook.show(figure, "Three schedules: learning rate up, flat, down; lambda and gamma as steps")
@@ -110,16 +108,15 @@ notebook.show(figure, "Three schedules: learning rate up, flat, down; lambda and
 # %% [markdown]
 # ## 3. The loop
 #
-# One step: gradients of all losses, AdamW, then, *after* the step and from the loads of the whole batch, the bias. That is all of it.
+# One step: gradients of all losses, AdamW, then, *after* the step and from the loads of the whole batch, the bias. That is all of it. Before it begins, let the model write something; what it cannot print is shown as a dot.
 
 
 # %%
 def sample(prompt, length=70):
     """What the model writes, on one line."""
     new = minids.generate(model, prompt, length, temperature=0.5, seed=4)
-    text = "".join(
-        c if c.isprintable() else "⏎" if c == "\n" else "·" for c in tokenizer.decode(new)
-    )
+    text = tokenizer.decode(new).replace("\n", "⏎")
+    text = "".join(c if c.isprintable() and c != "\ufffd" else "·" for c in text)
     return f"{prompt.strip()!r} → {text}"
 
 
@@ -138,11 +135,8 @@ for step in range(train.steps):
     bias_history.append(model.moe_layers[0].bias.copy())
 history, bias_history = np.array(history), np.array(bias_history)  # (steps, 6), (steps, E)
 print(f"{train.steps} steps, {train.steps * tokens.size:,} tokens")
-print(
-    "mean of the last 30 steps: next token {:.2f}, token after next {:.2f} nats".format(
-        *history[-30:, :2].mean(axis=0)
-    )
-)
+main, mtp = history[-30:, :2].mean(axis=0)
+print(f"mean of the last 30 steps: next token {main:.2f}, token after next {mtp:.2f} nats")
 
 
 # %% tags=["picture"]
@@ -156,6 +150,7 @@ left.plot(steps, history[:, 0], color=BLUE, alpha=0.2)
 left.plot(steps, smooth(history[:, 0]), color=BLUE, label="next token")
 left.plot(steps, smooth(history[:, 1]), color=ORANGE, label="token after next (MTP)")
 left.axhline(np.log(258), color="0.5", ls=":")
+left.text(200, np.log(258) + 0.07, "guessing", color="0.4")
 left.set(xlabel="step", ylabel="nats per token", ylim=(0, 6), title="Training loss")
 left.legend()
 right.semilogy(steps, history[:, 2], color=GREEN, alpha=0.7)
@@ -163,11 +158,13 @@ right.axhline(1, color="0.4", ls=":")
 right.set(xlabel="step", title="Norm of the gradient, clipped at 1")
 notebook.show(
     figure,
-    "Left: both losses fall from ln 258, fast and then slowly. Right: the gradient's norm, near the clipping line",
+    "Left: both losses fall from ln 258, fast and then slowly. Right: the gradient's norm, near "
+    "the clipping line",
 )
 
 # %% [markdown]
-# **What to notice.** Within ten steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three (notebook 8 explains).
+# **What to notice.** Within ten steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three (notebook 8 explains). The gradient is clipped (dotted line) mostly
+# in the first fifty steps, where the loss falls by half; the spike is the end of the warm-up, when the learning rate is at its largest for the first time.
 
 # %%
 for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True):
@@ -178,18 +175,20 @@ for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True
 # Half a minute does not make a writer, but it learned to spell, to indent, and what a sum looks like. A loss in nats per *byte* becomes comparable across tokenizers as **bits per byte**, measured on text that was held out:
 
 # %%
-streams = {
-    domain: TokenStream.encode(held_out.of(domain), tokenizer) for domain in held_out.domains
-}
-windows = {
-    domain: list(validation_windows(s.tokens, 8, 96, 768 * 4)) for domain, s in streams.items()
-}
+windows = {}  # of each domain: a few batches of tokens and targets, (8, 96) each
+for domain in held_out.domains:
+    tokens_of_it = TokenStream.encode(held_out.of(domain), tokenizer).tokens
+    windows[domain] = list(validation_windows(tokens_of_it, 8, 96, 768 * 4))
+
 for domain, pieces in windows.items():
+    # Targets below 0 are padding and count for nothing.
     nats = sum(model.losses(x, y, mtp=False).main * (y >= 0).sum() for x, y in pieces)
     n_bytes = sum(tokenizer.count_bytes(y) for _, y in pieces)
     print(f"{domain:<11} {bits_per_byte(nats, n_bytes):.2f} bits per byte   (8 for guessing)")
 
 # %% [markdown]
+# (Bits per byte are nats divided by $\ln 2$ and by the bytes that a token stands for.) Arithmetic is the easiest: most of it is form. Two bits for a byte of it means that the model hesitates between four characters where an untrained one hesitates between 258.
+#
 # ## 4. Balance without a loss
 #
 # At the start a router sends most tokens to a few experts. The usual remedy is an auxiliary loss, which fights the main one. V3 instead adds a bias $b_i$ to the scores *for choosing only* and moves it by $\gamma$ after each step, up for the idle and down for the
@@ -197,26 +196,26 @@ for domain, pieces in windows.items():
 
 # %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=9, height=3.0)
-for column, (colour, label) in enumerate(
-    ((BLUE, "block 1"), (GREEN, "block 2"), (ORANGE, "MTP block")), start=3
-):
+layers = ((BLUE, "block 1"), (GREEN, "block 2"), (ORANGE, "MTP block"))
+for column, (colour, label) in enumerate(layers, start=3):
     left.plot(steps, smooth(history[:, column], 4), color=colour, label=label)
 left.set(xlabel="step", ylabel="MaxVio", ylim=(0, 3.1), title="Imbalance")
 left.legend()
-image = right.imshow(
-    bias_history.T,
-    cmap="RdBu_r",
-    aspect="auto",
-    vmin=-np.abs(bias_history).max(),
-    vmax=np.abs(bias_history).max(),
-)
+most = np.abs(bias_history).max()
+colours = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+image = right.imshow(bias_history.T, aspect="auto", **colours)
 right.set(xlabel="step", ylabel="expert", title="The bias of block 1")
 right.grid(False)
 figure.colorbar(image, ax=right)
 notebook.show(
     figure,
-    "Left: imbalance of three layers falls from above 2 to about a half. Right: biases of sixteen experts fan out, some up, some down",
+    "Left: imbalance of three layers falls from above 2 to about a half. Right: biases of "
+    "sixteen experts fan out, some up, some down",
 )
+
+# %% [markdown]
+# **What to notice.** In the first twenty steps it gets *worse*: the experts that are chosen learn, and are chosen more. Then the biases catch up. On the right every row is an expert: red ones had to be helped, blue ones held back, and the colours settle when the
+# loads do.
 
 # %%
 first, last = history[:10, 3:].mean(), history[-60:, 3:].mean()
@@ -256,52 +255,46 @@ axes[1].set(xticks=range(16), xlabel="expert (four groups of four)")
 figure.colorbar(image, ax=axes, label="load / mean")
 notebook.show(
     figure,
-    "Two heat maps, domains by experts: each domain has its own bright experts, the row of all domains together is even",
+    "Two heat maps, domains by experts: each domain has its own bright experts, the row of all "
+    "domains together is even",
 )
 
 # %%
 for layer in range(2):
-    spread = {name: float(values[layer].std()) for name, values in rows}
-    print(
-        f"block {layer + 1}: spread of loads (standard deviation)",
-        ", ".join(f"{name} {s:.2f}" for name, s in spread.items()),
-    )
+    spread = [f"{name} {values[layer].std():.2f}" for name, values in rows]
+    print(f"block {layer + 1}, standard deviation of the loads:", ", ".join(spread))
 
 # %% [markdown]
 # **The claim, checked.** Every single domain is spread unevenly, all together much more evenly: experts that are busy in one domain rest in another. After 320 steps it is a tendency, in V3 a pattern through all layers.
 #
 # ## 6. What does attention look at?
 #
-# `block.forward` returns what the backward pass needs, and that includes the attention probabilities. Here they are for a line of arithmetic:
+# `model.forward` returns what the backward pass needs, and that includes the attention probabilities of every block. Here they are for a line of arithmetic; a row is a query, a column a key it looks at, and ▷ is the token that begins a document:
 
 # %%
 line = "Eva has 7 coins. 7 + 5 = 12."
 ids = np.concatenate([[tokenizer.bos_id], tokenizer.encode(line)])[None]  # (1, T)
 _, saved = model.forward(ids, np.roll(ids, -1, axis=1), mtp=False)
-attentions = [
-    block.attention.attention.probs[0].reshape(4, ids.shape[1], ids.shape[1])
-    for block in saved.blocks
-]  # (H, T, T)
+T = ids.shape[1]
+attentions = [b.attention.attention.probs[0].reshape(4, T, T) for b in saved.blocks]  # (H, T, T)
 
 
-# %%
+# %% tags=["picture"]
 def draw_heads(layer=1):
     """All four heads of a block, query by key."""
     marks = ["▷", *line]
-    figure, axes = notebook.picture(1, 4, width=10, height=3.0)
-    for head, axis in enumerate(axes):
+    figure, axes = notebook.picture(2, 2, width=8.6, height=8.4)
+    for head, axis in enumerate(axes.flat):
         axis.imshow(attentions[layer][head], cmap="Blues", vmin=0, vmax=0.6)
-        axis.set(
-            xticks=range(len(marks)),
-            yticks=range(len(marks)) if head == 0 else [],
-            title=f"head {head}",
-        )
-        axis.set_xticklabels(marks, fontsize=6)
-        axis.set_yticklabels(marks if head == 0 else [], fontsize=6)
+        axis.set_title(f"block {layer}, head {head}")
+        axis.set_xticks(range(T), marks, fontsize=9)
+        axis.set_yticks(range(T), marks, fontsize=9)
+        axis.tick_params(length=0)
         axis.grid(False)
     notebook.show(
         figure,
-        f"Attention of the four heads of block {layer}: lower triangles, some with a bright diagonal just behind the query",
+        f"Attention of the four heads of block {layer}: lower triangles, some with a bright "
+        "diagonal just behind the query",
     )
 
 
@@ -311,13 +304,13 @@ draw_heads()
 notebook.explore(draw_heads, layer=(0, 2))
 
 # %%
-distance = np.arange(ids.shape[1])[:, None] - np.arange(ids.shape[1])  # (T, T): query minus key
+distance = np.arange(T)[:, None] - np.arange(T)  # (T, T): query minus key
 for layer, probs in enumerate(attentions):
     mean = (probs * distance).sum(axis=-1)[:, 8:].mean(axis=-1)  # over later queries, (H,)
     print(f"block {layer}: mean distance of what the heads look at", np.round(mean, 1))
 
 # %% [markdown]
-# **What to notice.** Bright stripes near the diagonal are heads that look at the last few characters, all that spelling needs; others spread over the line. All four share *one* rotary key, so what differs between them comes from their queries and from the latent.
+# **What to notice.** Dark stripes near the diagonal are heads that look at the last few characters, all that spelling needs; others spread over the line. All four share *one* rotary key, so what differs between them comes from their queries and from the latent.
 #
 # ## 7. What does it know about bytes?
 #
@@ -353,7 +346,7 @@ notebook.show(
 )
 
 # %% [markdown]
-# Digits have found each other, because they occur in the same places. The rest of the alphabet needs more than half a minute.
+# **What to notice.** Digits have found each other, because they occur in the same places. The rest of the alphabet needs more than half a minute.
 #
 # ## Exercises
 #
@@ -383,11 +376,8 @@ def by_the_package(step, steps, peak):
     return learning_rate(step, train.replace(steps=steps, learning_rate=peak))
 
 
-check.ok(
-    check.against(
-        by_the_package, rate, [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
-    )
-)
+some_steps = [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
+check.ok(check.against(by_the_package, rate, some_steps))
 
 # %% [markdown]
 # ### 2. AdamW
@@ -421,9 +411,8 @@ def stacked(theta, g, m, v, t, lr):
 
 rng = np.random.default_rng(7)
 arrays = [rng.normal(size=50) for _ in range(3)] + [rng.uniform(0, 1, 50)]
-check.ok(
-    check.against(updated_copy, stacked, [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3)], tolerance=1e-8)
-)
+cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3)]
+check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
 
 # %% [markdown]
 # ### 3. MaxVio
@@ -444,11 +433,8 @@ def from_counts(chosen, experts):
     return max_violation(np.bincount(chosen.reshape(-1), minlength=experts))
 
 
-check.ok(
-    check.against(
-        from_counts, max_vio, [(rng.integers(0, 12, (40, 4)), 16), (np.zeros((5, 1), int), 8)]
-    )
-)
+cases = [(rng.integers(0, 12, (40, 4)), 16), (np.zeros((5, 1), int), 8)]
+check.ok(check.against(from_counts, max_vio, cases))
 
 # %% [markdown]
 # ### A wrong answer is noticed
@@ -461,7 +447,8 @@ def l2_instead(theta, g, m, v, t, lr):
     """The decay passes through the moments."""
     g = g + 0.1 * theta
     m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-    return np.stack([theta - lr * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8), m, v])
+    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
+    return np.stack([theta - lr * m_hat / (np.sqrt(v_hat) + 1e-8), m, v])
 
 
 def forgets_the_idle(chosen, experts):
