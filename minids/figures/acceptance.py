@@ -5,20 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from minids.bench.timing import alternate, median, ratio
 from minids.errors import refuse
-from minids.figures.picture import Picture, Rows
+from minids.figures.picture import Picture, Rows, only
 from minids.figures.run_curves import domain_colours
 from minids.figures.slide import Slide
 from minids.figures.style import colour, ink_on
 from minids.figures.trained import Trained
+from minids.inference.generate import generate
+from minids.inference.speculative import Counts
 
 
-def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) -> Rows:
+def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8, new_tokens: int = 96, rounds: int = 7) -> Rows:
     """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read.
 
     At position i the module is shown the true t_{i+1} and guesses t_{i+2}; the guess is accepted where the main model, having
-    read up to t_{i+1}, puts the same token first. A chain of guesses counts as long as all before were accepted.
+    read up to t_{i+1}, puts the same token first. A chain of guesses counts as long as all before were accepted. Then
+    ``new_tokens`` tokens are written behind each of four beginnings with and without guesses, by turns, ``rounds`` times.
     """
     trained = Trained.open(run)
     model = trained.model
@@ -37,6 +42,7 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) ->
             passes += float(good.mean())
             rows.append(
                 {
+                    "group": "guess",
                     "domain": domain,
                     "depth": depth,
                     "accepted": float(good.mean()),
@@ -45,22 +51,47 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) ->
                     "positions": int(good.size),
                 }
             )
+        rows.append({"group": "speed", "domain": domain, **_speed(trained, tokens[:4, :64], new_tokens, rounds)})
     return rows
 
 
+def _speed(trained: Trained, beginnings: np.ndarray, new_tokens: int, rounds: int) -> dict:
+    """Tokens per second with and without guesses, greedy, behind ``beginnings`` (P, T), one thread."""
+    model, counts = trained.model, Counts()
+
+    def write(speculative: bool) -> list[list[int]]:
+        told = {"counts": counts} if speculative else {}
+        return [generate(model, text, new_tokens, speculative=speculative, **told).tolist() for text in beginnings]
+
+    with threadpool_limits(1, user_api="blas"):
+        same = write(True) == write(False)
+        seconds = alternate({"guesses": lambda: write(True), "plain": lambda: write(False)}, rounds)
+    written = new_tokens * len(beginnings)
+    return {
+        "tokens_per_second": written / median(seconds["guesses"]),
+        "plain_tokens_per_second": written / median(seconds["plain"]),
+        "times_as_fast": ratio(seconds, "guesses", "plain"),
+        "tokens_per_pass_written": counts.tokens_per_pass,
+        "same_text": same,
+    }
+
+
 def _draw(slide: Slide, rows: Rows) -> None:
-    last = {row["domain"]: row for row in rows}  # the deepest of each
+    guesses, speeds = only(rows, group="guess"), {row["domain"]: row for row in only(rows, group="speed")}
+    last = {row["domain"]: row for row in guesses}  # the deepest of each
     mean = float(np.mean([row["tokens_per_pass"] for row in last.values()]))
-    first = [row["accepted"] for row in rows if row["depth"] == 1]
+    first = [row["accepted"] for row in guesses if row["depth"] == 1]
+    faster = [speeds[domain]["times_as_fast"] for domain in last]
     top = slide.title(
-        f"The MTP module guesses what the model would write in {100 * min(first):.0f} to {100 * max(first):.0f} % of cases: "
-        f"{mean:.2f} tokens a pass",
-        f"Trained model, greedy, {rows[0]['positions']:,} held-out positions a domain",
+        f"{100 * min(first):.0f} to {100 * max(first):.0f} % of the MTP module's guesses stand: {mean:.2f} tokens a pass, "
+        f"written {min(faster):.2f} to {max(faster):.2f} times as fast",
+        f"Trained model, greedy, {guesses[0]['positions']:,} held-out positions a domain; speed measured on one thread",
     )
     shades = domain_colours(list(last))
-    ax = slide.plot(2.9, 1.2, 9.2, top - 1.6, grid="x")
-    places = list(range(len(rows), 0, -1))
-    for place, row in zip(places, rows, strict=True):
+    low, high = 1.2, top - 0.9
+    ax = slide.plot(2.9, low, 7.4, high - low, grid="x")
+    places = list(range(len(guesses), 0, -1))
+    for place, row in zip(places, guesses, strict=True):
         ax.barh(place, 100 * row["accepted"], height=0.56, color=colour("mtp"))
         ax.plot([100 * row["main_model_right"]] * 2, [place - 0.4, place + 0.4], color=colour("ink"), linewidth=3 * slide.scale)
         ax.annotate(
@@ -73,26 +104,31 @@ def _draw(slide: Slide, rows: Rows) -> None:
             color=ink_on(colour("mtp")),
             fontweight="bold",
         )
-    deep = len({row["depth"] for row in rows}) > 1
-    ax.set(xlim=(0, 100), ylim=(0.4, len(rows) + 0.6), xlabel="guesses accepted, %  (line: next token of the text right)")
-    ax.set_yticks(places, [row["domain"] + (f", {row['depth']}" if deep else "") for row in rows])
+    deep = len({row["depth"] for row in guesses}) > 1
+    ax.set(xlim=(0, 100), ylim=(0.4, len(guesses) + 0.6), xlabel="guesses that stand, %")
+    ax.set_yticks(places, [row["domain"] + (f", {row['depth']}" if deep else "") for row in guesses])
     ax.tick_params(axis="y", length=0, labelsize=18 * slide.scale)
-    for label, row in zip(ax.get_yticklabels(), rows, strict=True):
+    for label, row in zip(ax.get_yticklabels(), guesses, strict=True):
         label.set_color(shades[row["domain"]])
-    slide.text(13.9, top - 0.35, "tokens a pass", 18, ha="center", weight="bold")
-    for place, row in zip(places, rows, strict=True):
-        y = 1.2 + (top - 1.6) * (place - 0.4) / (len(rows) + 0.2)
-        slide.text(13.9, y, f"{row['tokens_per_pass']:.2f}", 24, "mtp", ha="center", weight="bold")
+    slide.text(2.9, top - 0.45, "line: how often the model itself is right", 16, "muted")
+    for x, words in ((11.9, "tokens\na pass"), (14.4, "times\nas fast")):
+        slide.text(x, top - 0.45, words, 18, ha="center", weight="bold")
+    for place, row in zip(places, guesses, strict=True):
+        y = low + (high - low) * (place - 0.4) / (len(guesses) + 0.2)
+        slide.text(11.9, y, f"{row['tokens_per_pass']:.2f}", 24, "mtp", ha="center", weight="bold")
+        if row is last[row["domain"]]:
+            slide.text(14.4, y, f"{speeds[row['domain']]['times_as_fast']:.2f}", 24, ha="center", weight="bold")
 
 
 guesses_accepted = Picture(
     16,
     "guesses_accepted",
-    "Share of the MTP module's guesses that agree with the model's own choice, by domain, and tokens written per pass.",
+    "Share of the MTP module's guesses that agree with the model's own choice, tokens written per pass, and the measured "
+    "speed-up.",
     "One horizontal bar per domain, the percentage of guesses accepted, with a mark for how often the model itself is right; "
-    "numbers "
-    "beside it give the tokens per forward pass, between one and two.",
+    "numbers beside it give the tokens per forward pass, between one and two, and how many times as fast text is written, "
+    "which is less.",
     _rows,
     _draw,
-    source="run",
+    source="run, measured",
 )

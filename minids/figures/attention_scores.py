@@ -8,13 +8,13 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, only
-from minids.figures.slide import Slide
-from minids.figures.style import colour, diverging, sequential, tint
+from minids.figures.slide import Slide, powers_of_ten, width_of
+from minids.figures.style import colour, diverging, sequential, theme, tint
 from minids.figures.trained import Passing, Trained
 from minids.layers.mla import MLA
 
-SHOWN = 16
-"""Tokens of the maps: as many as can be read."""
+SHOWN = 13
+"""Tokens of the maps: as many as can be read, with room for what hangs below a line."""
 
 
 def _queries_keys(at: Passing) -> tuple[np.ndarray, np.ndarray]:
@@ -95,13 +95,15 @@ def _draw_scores(slide: Slide, rows: Rows) -> None:
             grids[name] -= np.nanmean(grids[name], axis=1, keepdims=True)
     limit = max(np.nanmax(np.abs(grids[name])) for name in ("content", "position"))
     side = 4.45
-    y = (top - 1.0 - side) / 2 + 0.6
+    y = (top - 1.0 - side) / 2 + 0.75
+    both = f"blue −{limit:.3g}, red +{limit:.3g}"  # around what a query's scores have in common
+    scales = {"content": both, "position": both, "weight": "dark 1, pale 0" if theme() == "light" else "bright 1, dark 0"}
     labels = {"content": ("content scores", "latent"), "position": ("rotary scores", "rope"), "weight": ("attention", "query")}
     for i, (name, grid) in enumerate(grids.items()):
         x = 1.15 + 5.0 * i
         ax = slide.plot(x, y, side, side)
         if name == "weight":
-            ax.imshow(grid, cmap=sequential("query"), vmin=0, vmax=np.nanmax(grid), interpolation="nearest")
+            ax.imshow(grid, cmap=sequential("query"), vmin=0, vmax=1, interpolation="nearest")
         else:
             ax.imshow(grid, cmap=diverging(), vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_xticks(range(len(letters)), letters, family="DejaVu Sans Mono")
@@ -110,7 +112,10 @@ def _draw_scores(slide: Slide, rows: Rows) -> None:
         for edge in ("left", "bottom"):
             ax.spines[edge].set_visible(False)
         words, kind = labels[name]
-        slide.text(x + side / 2, y + side + 0.3, words, 19, kind, ha="center", weight="bold")
+        start = x + (side - width_of(words, 19, True) - 0.4) / 2
+        slide.rectangle(start, y + side + 0.16, 0.28, 0.28, colour(kind))
+        slide.text(start + 0.4, y + side + 0.3, words, 19, weight="bold")
+        slide.text(x + side / 2, y - 0.75, scales[name], 16, "muted", ha="center")
         if i < 2:
             slide.text(x + side + 0.28, y + side / 2, "+→"[i], 26, ha="center", weight="bold")
 
@@ -176,11 +181,12 @@ def _draw_rank(slide: Slide, rows: Rows) -> None:
         at = needed[i]
         ax.plot([at], [values[at - 1]], "o", color=shade, markeredgecolor=colour("ink"), markersize=11 * slide.scale)
     ax.set(xlim=(0, across), ylim=(floor, 3))
-    ax.set_yticks([10.0**e for e in range(-8, 1, 2)])
+    powers_of_ten(ax.yaxis, range(-8, 1, 2), slide.scale)
     ax.axvline(latent, color=colour("ink"), linestyle=(0, (5, 3)), linewidth=1.8 * slide.scale)
     label = dict(fontsize=17 * slide.scale, va="center")
     ax.text(latent + 0.6, 0.3, f"size of the latent: {latent}", **label)
-    ax.text(1, 3e-5, "o: 99 % of the energy lies to the left", **label)
+    ax.plot([1.6], [3e-5], "o", color="none", markeredgecolor=colour("ink"), markersize=11 * slide.scale)
+    ax.text(2.6, 3e-5, "99 % of the energy lies to the left", **label)
     ax.text(latent + 8, 1e-5, "nothing: rounding", color=colour("muted"), **label)
     slide.text(13.75, top - 0.5, "block", 17, weight="bold")
     for i, b in enumerate(blocks):

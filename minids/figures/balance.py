@@ -9,41 +9,42 @@ import numpy as np
 from minids.figures.picture import Picture, Rows, distinct, only
 from minids.figures.slide import Slide
 from minids.figures.style import colour, diverging, style
-from minids.studies import base, results
-from minids.studies.study import Job
-from minids.studies.training import text, train
-from minids.training.metrics import max_violation
+from minids.studies import load, results
+from minids.studies.base import paired
+from minids.studies.study import Job, Summary
 
 STRATEGIES = {
-    "no balancing": {"balance": "none"},
-    "auxiliary loss": {"balance": "aux_loss", "seq_aux": False, "aux_loss_alpha": 0.1},
-    "bias, as in V3": {"balance": "bias", "bias_update_speed": 0.01, "aux_loss_alpha": 0.0001},
+    load.NO: "no balancing",
+    load.BATCH: "loss per batch",
+    load.SEQUENCE: "loss per sequence",
+    load.BIAS: "bias, as in V3",
 }
-"""What is compared; the speed of the bias is ten times V3's, for a run that is thousands of times shorter."""
+"""Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
+thousand times shorter."""
 
 
-def _rows_load(steps: int = 300, every: int = 5, seed: int = 0, strategies: dict[str, dict] | None = None) -> Rows:
-    """Trains a small model of the studies once per strategy (name → settings of the configuration) for ``steps`` steps, and
-    counts every ``every`` steps how many times its even share each expert of the first layer with experts got since."""
-    rows: Rows = []
-    for name, settings in (strategies or STRATEGIES).items():
-        job = Job(name, seed, steps, ("builtin",))
-        model_config, train_config = base.configs({"model": settings}, job)
-        waiting: list[np.ndarray] = []
-
-        def on_step(step, losses, model, name=name, waiting=waiting):
-            waiting.append(losses.counts[0])
-            if step % every == 0:
-                counts = np.sum(waiting, axis=0)
-                violation = float(max_violation(counts[None])[0])
-                waiting.clear()
-                rows.extend(
-                    {"strategy": name, "step": step, "expert": e, "times_even": float(share), "max_vio": violation}
-                    for e, share in enumerate(counts / counts.mean())
-                )
-
-        train(model_config, train_config, text(job.data), seed, on_step)
-    return rows
+def _rows_load(
+    found: dict | None = None, strategies: dict[str, dict] | None = None, steps: int = 300, seed: int = 0, layer: int = 0
+) -> Rows:
+    """``found``: results of the load study, by default those kept with the package; the load of every expert of the MoE layer
+    ``layer``, in even shares. With ``strategies`` (name → settings of the configuration) small models are trained here instead,
+    ``steps`` steps each."""
+    if strategies is None:
+        arms = {STRATEGIES.get(arm, arm): held["details"] for arm, held in (found or results("load"))["arms"].items()}
+    else:
+        arms = {name: load.run({"model": settings}, Job(name, seed, steps)).details for name, settings in strategies.items()}
+    return [
+        {
+            "strategy": name,
+            "step": step,
+            "expert": expert,
+            "times_even": float(share),
+            "max_vio": float(max(shares) - 1),
+        }
+        for name, details in arms.items()
+        for step, shares in zip(details["step"], details["relative_load"][layer], strict=True)
+        for expert, share in enumerate(shares)
+    ]
 
 
 def _grid(rows: Rows, strategy: str) -> np.ndarray:
@@ -62,14 +63,14 @@ def _last_quarter(rows: Rows, strategy: str) -> float:
 def _finding(rows: Rows) -> str:
     names = distinct(rows, "strategy")
     worst, best = _last_quarter(rows, names[0]), _last_quarter(rows, names[-1])
-    return (
-        f"In the end the busiest expert gets {worst:.1f} times its share with {names[0]}, {best:.1f} times with the {names[-1]}"
-    )
+    return f"In the end the busiest expert gets {worst:.1f} times its share with {names[0]}, {best:.1f} times with {names[-1]}"
 
 
 def _draw_load(slide: Slide, rows: Rows) -> None:
     names = distinct(rows, "strategy")
-    top = slide.title(_finding(rows), "One layer of a small model; red: more than an even share of the tokens, blue: less")
+    top = slide.title(
+        _finding(rows), "One layer of a small model; full red: four times an even share or more, full blue: a quarter or less"
+    )
     step = (top - 1.05) / len(names)
     for i, name in enumerate(names):
         y = top - 0.1 - step * (i + 1)
@@ -138,12 +139,12 @@ expert_load_in_training = Picture(
     11,
     "expert_load_in_training",
     "Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's bias.",
-    "Three strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an "
-    "auxiliary loss they are weaker; with the bias the strip turns pale after some steps. The animation shows the same as "
-    "bars.",
+    "Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an "
+    "auxiliary loss, over the batch or within sequences, the strip turns pale; so it does with the bias. The animation shows "
+    "the same as bars.",
     _rows_load,
     _draw_load,
-    source="training",
+    source="study load",
     animate=_animate,
 )
 
@@ -155,17 +156,20 @@ def _family(arm: str) -> str:
     for words in ("batch", "sequence"):
         if arm.startswith(words):
             return f"loss per {words}"
-    return "none" if arm == "none" else "auxiliary loss"
+    return arm
 
 
 def _rows_dilemma(found: dict | None = None) -> Rows:
-    """``found``: results of the balance study, by default those kept with the package."""
+    """``found``: results of the balance study, by default those kept with the package. Seeds are paired: the same text in the
+    same order, so that what a strategy costs is the difference from no balancing, seed by seed."""
     found = found or results("balance")
+    none = found["arms"]["none"]["summary"]["loss"]
     rows: Rows = []
     for arm, held in found["arms"].items():
         numbers = held["summary"]
-        if not {"loss", "max_vio"} <= numbers.keys():
-            continue  # every run of it failed
+        if not {"loss", "max_vio"} <= numbers.keys() or len(numbers["loss"]["values"]) < len(none["values"]):
+            continue  # some run of it failed
+        cost = paired(Summary(**numbers["loss"]), Summary(**none))
         rows.append(
             {
                 "arm": arm,
@@ -173,7 +177,8 @@ def _rows_dilemma(found: dict | None = None) -> Rows:
                 "max_vio": numbers["max_vio"]["mean"],
                 "max_vio_spread": numbers["max_vio"]["spread"],
                 "loss": numbers["loss"]["mean"],
-                "loss_spread": numbers["loss"]["spread"],
+                "cost": cost.mean,
+                "cost_spread": cost.spread,
                 "seeds": len(found["seeds"]),
                 "steps": found["steps"],
             }
@@ -183,63 +188,74 @@ def _rows_dilemma(found: dict | None = None) -> Rows:
 
 _LOOKS = {
     "none": ("ink", "X"),
-    "loss per batch": ("other2", "o"),
-    "loss per sequence": ("code", "s"),
-    "auxiliary loss": ("other2", "o"),
+    "loss per batch": ("other1", "o"),
+    "loss per sequence": ("other3", "s"),
     "bias": ("routed", "D"),
     "bias and a loss": ("query", "P"),
 }
 
 
 def _draw_dilemma(slide: Slide, rows: Rows) -> None:
-    biased = [row for row in rows if row["family"].startswith("bias")]
-    losses = [row for row in rows if "loss per" in row["family"] or row["family"] == "auxiliary loss"]
-    ours = min(biased, key=lambda row: row["max_vio"])
-    theirs = min(losses, key=lambda row: abs(np.log(row["max_vio"] / ours["max_vio"])))
+    none = only(rows, family="none")[0]
+    ours = min((row for row in rows if row["family"].startswith("bias")), key=lambda row: row["max_vio"])
+    theirs = min(
+        (row for row in rows if row["family"].startswith("loss")), key=lambda row: abs(np.log(row["max_vio"] / ours["max_vio"]))
+    )
     top = slide.title(
-        f"Balanced by its bias to MaxVio {ours['max_vio']:.2f}: loss {ours['loss']:.3f}; "
-        f"by an auxiliary loss to {theirs['max_vio']:.2f}: {theirs['loss']:.3f}",
-        f"Balance study: {rows[0]['steps']} steps, mean and spread of {rows[0]['seeds']} seeds; lower left is better",
+        f"A bias takes MaxVio from {none['max_vio']:.1f} to {ours['max_vio']:.2f} and the loss by "
+        f"{_signed(ours)}, a loss as even by {_signed(theirs)}",
+        f"Balance study: {none['steps']} steps; mean and spread of {none['seeds']} seeds, paired; lower left is better",
     )
     ax = slide.plot(
-        1.9, 1.2, 9.6, top - 1.55, grid="both", xscale="log", xlabel="MaxVio on held-out text", ylabel="held-out loss"
+        2.2,
+        1.2,
+        9.3,
+        top - 1.55,
+        grid="both",
+        xscale="log",
+        xlabel="MaxVio on held-out text",
+        ylabel="held-out loss − that of none",
     )
-    for family in distinct(rows, "family"):
+    ax.axhline(0, color=colour("ink"), linewidth=1.5 * slide.scale, linestyle=(0, (4, 2)))
+    families = distinct(rows, "family")
+    for family in families:
         shade, mark = _LOOKS[family]
-        mine = sorted(only(rows, family=family), key=lambda row: row["max_vio"])
-        xs, ys = [row["max_vio"] for row in mine], [row["loss"] for row in mine]
-        if "loss per" in family:
-            ax.plot(xs, ys, color=colour(shade), linewidth=2 * slide.scale, alpha=0.6)
+        mine = only(rows, family=family)
         ax.errorbar(
-            xs,
-            ys,
-            [row["loss_spread"] for row in mine],
+            [row["max_vio"] for row in mine],
+            [row["cost"] for row in mine],
+            [row["cost_spread"] for row in mine],
             [row["max_vio_spread"] for row in mine],
             fmt=mark,
             color=colour(shade),
-            markersize=12 * slide.scale,
-            elinewidth=1.5 * slide.scale,
+            markeredgecolor=colour("background"),
+            markersize=14 * slide.scale,
+            elinewidth=1.3 * slide.scale,
             linestyle="none",
+            zorder=4 if family.startswith("bias") else 3,
         )
     ax.minorticks_off()
     low, high = ax.get_xlim()
     ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if low <= t <= high]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    for i, family in enumerate(distinct(rows, "family")):
+    for i, family in enumerate(families):
         shade, mark = _LOOKS[family]
-        y = top - 0.8 - 0.62 * i
-        slide.ax.plot([12.1], [y], mark, color=colour(shade), markersize=12 * slide.scale)
+        y = top - 0.6 - 0.62 * i
+        slide.ax.plot([12.1], [y], mark, color=colour(shade), markersize=14 * slide.scale)
         slide.text(12.45, y, family, 17)
+
+
+def _signed(row: dict) -> str:
+    return f"{row['cost']:+.3f} ± {row['cost_spread']:.3f}".replace("-", "−")
 
 
 balance_dilemma = Picture(
     12,
     "balance_dilemma",
-    "Held-out loss against the imbalance of experts for auxiliary losses of several weights, biases of several speeds, and "
-    "neither.",
-    "Points with error bars, loss upwards, imbalance to the right. Those of auxiliary losses lie on a curve: the more even "
-    "the load, the "
-    "higher the loss. Those of the bias lie below it at the left.",
+    "What evenness costs in held-out loss, for auxiliary losses of several weights and biases of several speeds, against none.",
+    "Points with error bars, change of the loss upwards, imbalance to the right on a logarithmic axis. No balancing stands "
+    "alone at the far right; auxiliary losses and biases stand at the left, mostly within each other's error bars, the "
+    "best biases lower than auxiliary losses that are as even.",
     _rows_dilemma,
     _draw_dilemma,
     source="study balance",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 from minids.analysis import kv_cache
 from minids.analysis.models import DENSE_MODELS, FAMILY
@@ -21,8 +22,11 @@ OWN = "DeepSeek-V3"
 MECHANISM_LABELS = {"mha": "MHA", "gqa": "GQA", "mqa": "MQA", "mla": "MLA"}
 
 
-def _rows_per_token(models: Mapping[str, ModelConfig] | None = None, config: ModelConfig | None = None) -> Rows:
-    """``models``: name → configuration, by default the published ones; ``config``: whose heads the mechanisms share (V3)."""
+def _rows_per_token(
+    models: Mapping[str, ModelConfig] | None = None, config: ModelConfig | None = None, name: str = OWN
+) -> Rows:
+    """``models``: name → configuration, by default the published ones; ``config``: whose heads the mechanisms share (V3), and
+    ``name``: what it is called."""
     config = config or model_preset("deepseek-v3")
     rows: Rows = []
     for kind, elements in kv_cache.by_kind(config).items():
@@ -32,6 +36,7 @@ def _rows_per_token(models: Mapping[str, ModelConfig] | None = None, config: Mod
             {
                 "group": "the same model with each attention",
                 "name": MECHANISM_LABELS[kind],
+                "model": name,
                 "key_value_heads": heads,
                 "attention": kind,
                 "elements_per_token_and_layer": elements,
@@ -44,11 +49,11 @@ def _rows_per_token(models: Mapping[str, ModelConfig] | None = None, config: Mod
         published += [(m.name, "gqa", 2 * m.kv_heads * m.head_dim, m.layers) for m in DENSE_MODELS]
         models = {name: model_preset(preset) for name, preset in FAMILY.items()}
     published += [(name, c.attention, kv_cache.elements(c), c.num_hidden_layers) for name, c in models.items()]
-    for name, attention, elements, layers in sorted(published, key=lambda row: -row[2] * row[3]):
+    for model, attention, elements, layers in sorted(published, key=lambda row: -row[2] * row[3]):
         rows.append(
             {
                 "group": "models",
-                "name": name,
+                "name": model,
                 "attention": attention,
                 "elements_per_token_and_layer": elements,
                 "layers": layers,
@@ -66,10 +71,11 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
         "Key-value cache of one token, all layers, BF16",
     )
     shown = [*kinds, *only(rows, group="models")]
-    if any(row["name"] == OWN for row in shown):
+    own = kinds[0]["model"]
+    if any(row["name"] == own for row in shown):
         shown = [row for row in shown if row not in kinds or row["attention"] != "mla"]  # it is there as a published model
     shown.sort(key=lambda row: -row["bytes_per_token"])
-    names = [f"{OWN} with {row['name']}" if row in kinds else row["name"] for row in shown]
+    names = [f"{own} with {row['name']}" if row in kinds else row["name"] for row in shown]
     names = [
         name if row["attention"] != "gqa" or row in kinds else f"{name} (GQA)" for name, row in zip(names, shown, strict=True)
     ]
@@ -96,7 +102,7 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
         )
     entries = [
         ("MLA: one latent for all heads", "latent"),
-        ("V3's own sizes with other attention", "other1"),
+        ("the same sizes, other attention" if own == OWN else f"sizes of {own}, other attention", "other1"),
         ("other models", "other3"),
     ]
     for i, entry in enumerate(entries):
@@ -144,7 +150,7 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
     )
     ax = slide.plot(1.95, 1.15, 11.2, top - 1.45, grid="both")
     kinds = {"MHA": "other1", "GQA": "other2", "MQA": "other3", "MLA": "latent"}
-    spare = iter(("query", "rope", "value", "shared", "mtp"))
+    spare = cycle(("query", "rope", "value", "shared", "mtp"))
     for curve in dict.fromkeys(row["curve"] for row in rows):
         points = [row for row in rows if row["curve"] == curve and "context" in row]
         shade = colour(kinds.get(curve) or next(spare))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from minids.analysis import cost
+from collections.abc import Mapping
+
+from minids.analysis import cost, flops
 from minids.analysis.models import DENSE_MODELS, FAMILY, comparison
+from minids.analysis.parameters import activated, total
+from minids.config import ModelConfig
 from minids.figures.picture import Picture, Rows, only
 from minids.figures.slide import Slide
 from minids.figures.style import colour
@@ -12,8 +16,9 @@ from minids.figures.words import parameter_count
 _SHOWN = ("DeepSeek-V3", "DeepSeek-V2", "Kimi-K2")
 
 
-def _rows(context: int = 4096) -> Rows:
-    """``context``: tokens of a training sequence. Work per token, causal attention included; the bill of V3's report."""
+def _rows(context: int = 4096, models: Mapping[str, ModelConfig] | None = None) -> Rows:
+    """``context``: tokens of a training sequence; ``models``: name → configuration, to stand beside the published ones. Work
+    per token, causal attention included; the bill of V3's report."""
     rows: Rows = []
     for row in comparison(context):
         if row.name in _SHOWN or row.name not in FAMILY:
@@ -27,6 +32,19 @@ def _rows(context: int = 4096) -> Rows:
                     "gflop_per_token": row.training_flops / 1e9,
                 }
             )
+    for name, config in (models or {}).items():
+        rows.append(
+            {
+                "group": "work",
+                "name": name,
+                "dense": not any(config.is_moe(layer) for layer in range(config.num_hidden_layers)),
+                "parameters": total(config),
+                "active": activated(config),
+                "gflop_per_token": flops.training(config, context) / 1e9,
+            }
+        )
+    for row in rows:
+        row["context"] = context
     rows.sort(key=lambda row: -row["gflop_per_token"])
     for phase, hours in cost.V3_GPU_HOURS.items():
         rows.append({"group": "bill", "name": phase, "gpu_hours": hours, "dollars": hours * cost.PRICE})
@@ -42,8 +60,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
     bill = only(rows, group="bill")[-1]
     top = slide.title(
         f"A training token costs DeepSeek-V3 {ratio:.1f} times less work than {largest['name']}",
-        f"Forward and backward at 4096 tokens. V3's final run: {bill['gpu_hours'] / 1e6:.3f} million H800 hours, "
-        f"${bill['dollars'] / 1e6:.3f} million",
+        f"Forward and backward at {largest['context']} tokens. V3's final run: {bill['gpu_hours'] / 1e6:.3f} million H800 "
+        f"hours, ${bill['dollars'] / 1e6:.3f} million",
     )
     ax = slide.plot(3.55, 0.45, 9.6, top - 0.75)
     places = range(len(work), 0, -1)
@@ -56,7 +74,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax.spines[side].set_visible(False)
     for place, row in zip(places, work, strict=True):
         ax.annotate(
-            f"{row['gflop_per_token']:,.0f} GFLOP",
+            f"{row['gflop_per_token']:,.0f} GFLOP" if row["gflop_per_token"] >= 10 else f"{row['gflop_per_token']:.2g} GFLOP",
             (row["gflop_per_token"], place),
             xytext=(8 * slide.scale, 0),
             textcoords="offset points",

@@ -6,7 +6,7 @@ import numpy as np
 
 from minids.figures.picture import Picture, Rows, distinct, only
 from minids.figures.run_curves import apart
-from minids.figures.slide import Slide
+from minids.figures.slide import Slide, powers_of_ten
 from minids.figures.style import colour
 from minids.ops import float8
 from minids.studies import fp8_errors, results
@@ -47,13 +47,13 @@ def _draw_formats(slide: Slide, rows: Rows) -> None:
         ax.vlines(mine, 0.05, 0.95, color=colour("fp8"), linewidth=1.1 * slide.scale)
         ax.spines["left"].set_visible(False)
         ax.minorticks_off()
-        ticks = [1e-6, 1e-4, 1e-2, 1, 100, 1e4] if i + 1 == len(_FORMATS) else []
-        ax.set_xticks([t for t in ticks if low <= t <= high])
+        ax.set_xticks([])
         slide.text(0.55, y + strip / 2, name, 18, weight="bold")
         slide.text(13.85, y + strip / 2, f"max {max(mine):,.0f}", 16)
+    powers_of_ten(ax.xaxis, [e for e in range(-8, 6, 2) if low <= 10.0**e <= high], slide.scale)
     y, h = 1.2, top - 0.55 - 3 * (strip + 0.12) - 1.75
     left = slide.plot(2.0, y, 4.6, h, grid="y", xscale="log", xlabel="size of three outliers", ylabel="error, %")
-    shades = {"1 × 128": ("fp8", "-"), "128 × 128": ("other1", "--"), "per tensor": ("shared", "-")}
+    shades = {"1 × 128": ("fp8", "-"), "128 × 128": ("other1", "--"), "per tensor": ("ink", ":")}
     for name in distinct(outliers, "granularity"):
         mine = only(outliers, granularity=name)
         shade, line = shades[name]
@@ -69,9 +69,10 @@ def _draw_formats(slide: Slide, rows: Rows) -> None:
             color=colour(shade),
             annotation_clip=False,
         )
-    left.set_xticks([r["magnitude"] for r in mine][::2])
+    exponents = [int(np.floor(np.log10(r["magnitude"]))) for r in mine]
+    powers_of_ten(left.xaxis, exponents[::2], slide.scale)
     right = slide.plot(10.0, y, 3.6, h, grid="y", xscale="log", yscale="log", xlabel="terms of a sum", ylabel="worst error, %")
-    looks = dict(zip(names, (("other2", "float32"), ("fp8", "promoted"), ("shared", "never")), strict=True))
+    looks = dict(zip(names, (("other1", "float32"), ("fp8", "promoted"), ("ink", "never")), strict=True))
     for name in names:
         mine = only(sums, accumulator=name)
         shade, words = looks[name]
@@ -92,7 +93,7 @@ def _draw_formats(slide: Slide, rows: Rows) -> None:
     terms = [r["terms"] for r in mine]
     right.set_xticks(terms[::2], [f"{t:,}" for t in terms[::2]])
     below, above = right.get_ylim()
-    right.set_yticks([10.0**e for e in range(-8, 3) if below <= 10.0**e <= above][::2])
+    powers_of_ten(right.yaxis, [e for e in range(-8, 3) if below <= 10.0**e <= above][::2], slide.scale)
 
 
 fp8_numbers = Picture(
@@ -135,8 +136,8 @@ def _rows_training(found: dict | None = None) -> Rows:
 _ARMS = {
     "fp32": ("ink", "-"),
     "fp8": ("fp8", "-"),
-    "fp8 per tensor": ("shared", "-"),
-    "fp8 without promotion": ("value", "-"),
+    "fp8 per tensor": ("ink", ":"),
+    "fp8 without promotion": ("other1", "-."),
     "fp32 again": ("other2", "--"),
 }
 _WITH_SEEDS = ("fp8", "fp32 again")

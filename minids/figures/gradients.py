@@ -9,7 +9,7 @@ import numpy as np
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, distinct, only
 from minids.figures.slide import Slide
-from minids.figures.style import colour, sequential
+from minids.figures.style import sequential
 from minids.figures.trained import Trained
 
 
@@ -107,9 +107,12 @@ def _panel(slide: Slide, rows: Rows, blocks: list, kinds: tuple[str, ...], x: fl
         ax.tick_params(length=0)
         for edge in ("left", "bottom"):
             ax.spines[edge].set_visible(False)
+        for i in np.flatnonzero(np.isnan(grid).all(axis=1)):
+            if wide > 1.5:
+                slide.text(x + wide / 2, y + h * (1 - (i + 0.5) / len(blocks)), "dense: no experts", 16, "muted", ha="center")
         mean = np.nanmean(grid)
         slide.text(x + wide / 2, y - 0.3, str(n), 16, ha="center")
-        slide.text(x + wide / 2, y - 0.72, f"{mean:.2g}", 16, ha="center", color=colour(shade), weight="bold")
+        slide.text(x + wide / 2, y - 0.72, f"{mean:.2g}", 16, ha="center", weight="bold")
         x += wide + gap
         first = False
 

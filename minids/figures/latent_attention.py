@@ -59,7 +59,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         """A vector as an upright bar around y; returns its left and right edge."""
         h = max(t[name]["elements"] * unit, 0.05)
         slide.rectangle(x, y - h / 2, 0.55, h, colour(t[name]["kind"]))
-        slide.text(x + 0.27, y + h / 2 + 0.3, words, 19, ha="center", parse_math=True)
+        slide.text(x + 0.27, y + h / 2 + 0.3, words, 21, ha="center", parse_math=True)
         return x, x + 0.55
 
     centre = base + (top - 1.3) / 2
@@ -80,34 +80,29 @@ def _draw(slide: Slide, rows: Rows) -> None:
     names = {"c_q": "$c^Q$", "c_kv": "$c^{KV}$", "k_rope": "$k^R$"}
     for name, y in middle.items():
         bar(name, 4.0, y, "")
-        slide.text(4.72, y, f"{names[name]}  {t[name]['size']}", 19, parse_math=True)
+        slide.text(4.72, y, names[name], 21, parse_math=True)
+        slide.text(5.42, y, str(t[name]["size"]), 18)
     for name, words in (("c_q", "$W^{DQ}$"), ("c_kv", "$W^{DKV}$"), ("k_rope", "$W^{KR}$, RoPE")):
         slide.arrow((1.25, middle[name]), (3.95, middle[name]))
-        slide.text(2.45, middle[name] + 0.32, words, 18, ha="center", parse_math=True)
+        slide.text(2.45, middle[name] + 0.32, words, 21, ha="center", parse_math=True)
     # Heads as a stack of cards.
     step = (top - 1.3) / 5
     place = {name: base + (top - 1.3) - step * (i + 0.5) for i, name in enumerate(("q_nope", "q_rope", "k_nope", "v", "k_R"))}
     symbol = {"q_nope": "$q^C$", "q_rope": "$q^R$", "k_nope": "$k^C$", "v": "$v$"}
     for name in ("q_nope", "q_rope", "k_nope", "v"):
         _cards(slide, 8.6, place[name] - 0.36, 2.6, 0.62, t[name]["kind"])
-        slide.text(
-            9.9,
-            place[name] - 0.05,
-            f"{symbol[name]}   {heads} × {t[name]['size']}",
-            18,
-            ink_on(colour(t[name]["kind"])),
-            ha="center",
-            parse_math=True,
-        )
+        ink = ink_on(colour(t[name]["kind"]))
+        slide.text(8.75, place[name] - 0.05, symbol[name], 21, ink, parse_math=True)
+        slide.text(11.08, place[name] - 0.05, f"{heads} × {t[name]['size']}", 18, ink, ha="right")
     source = 6.35
     slide.arrow((source, middle["c_q"]), (8.5, place["q_nope"]))
     slide.arrow((source, middle["c_q"]), (8.5, place["q_rope"]))
     slide.arrow((source, middle["c_kv"]), (8.5, place["k_nope"]))
     slide.arrow((source, middle["c_kv"]), (8.5, place["v"]))
-    slide.text(7.35, middle["c_q"] + 0.52, "$W^{UQ}$", 18, ha="center", parse_math=True)
-    slide.text(7.0, middle["c_q"] - 0.92, "$W^{QR}$, RoPE", 18, ha="center", parse_math=True)
-    slide.text(7.3, middle["c_kv"] + 0.52, "$W^{UK}$", 18, ha="center", parse_math=True)
-    slide.text(7.0, middle["c_kv"] - 0.72, "$W^{UV}$", 18, ha="center", parse_math=True)
+    slide.text(7.35, middle["c_q"] + 0.52, "$W^{UQ}$", 21, ha="center", parse_math=True)
+    slide.text(7.0, middle["c_q"] - 0.92, "$W^{QR}$, RoPE", 21, ha="center", parse_math=True)
+    slide.text(7.3, middle["c_kv"] + 0.52, "$W^{UK}$", 21, ha="center", parse_math=True)
+    slide.text(7.0, middle["c_kv"] - 0.72, "$W^{UV}$", 21, ha="center", parse_math=True)
     slide.arrow((source, middle["k_rope"]), (12.35, middle["k_rope"]), kind="rope")
     slide.text(9.9, middle["k_rope"] + 0.28, "the same key for every head", 16, ha="center")
     low, high = base - 0.1, base + top - 1.2
@@ -116,7 +111,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     for name in ("q_nope", "q_rope", "k_nope", "v"):
         slide.arrow((11.4, place[name]), (12.35, place[name]), kind=t[name]["kind"])
     slide.arrow((13.7, centre), (14.75, centre))
-    slide.text(14.2, centre + 0.34, "$W^{O}$", 18, ha="center", parse_math=True)
+    slide.text(14.2, centre + 0.34, "$W^{O}$", 21, ha="center", parse_math=True)
     slide.rectangle(14.8, base, 0.55, top - 1.3, colour("hidden"))
     slide.text(15.07, centre, f"u   {t['u']['size']}", 19, ink_on(colour("hidden")), ha="center", rotation=90)
 

@@ -71,7 +71,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     left, right = 3.3, 15.5
     pitch = (right - left) / shown
     low, high = 0.55, top - 0.35
-    lane = (high - low - 0.4) / len(depths)
+    lane = (high - low - 1.71) / max(1, len(depths) - 1)  # the lowest stands above the words, the highest below the title
     wide = pitch * 0.42
     words = [row["word"] for row in only(rows, depth=0)]
     lanes = {d: low + 0.62 + lane * d + 0.12 for d in depths}

@@ -36,7 +36,8 @@ class Picture:
     rows: Callable[..., Rows]
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
-    """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), or results kept with the package."""
+    """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and
+    its speed), "measurement" (time on this machine), or "study NAME" (results kept with the package)."""
     animate: Callable[[Rows, str], bytes] | None = None
     """(rows, theme) → an animated GIF, where there is one."""
 

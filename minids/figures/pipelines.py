@@ -7,7 +7,7 @@ from minids.figures.picture import Picture, Rows, only
 from minids.figures.slide import Slide
 from minids.figures.style import colour, ink_on
 
-_COLOURS = {"F": "routed", "B": "arithmetic", "I": "arithmetic", "W": "latent"}
+_COLOURS = {"F": "forward", "B": "backward", "I": "backward", "W": "weights"}
 _SCHEDULES = ("1F1B", "ZB1P", "DualPipe")
 
 
@@ -69,7 +69,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.legend(
         6.0,
         0.72,
-        [("forward", "routed"), ("backward", "arithmetic"), ("for the weights", "latent"), ("idle", "panel")],
+        [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "panel")],
         gap=0.45,
     )
 

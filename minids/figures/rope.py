@@ -6,7 +6,7 @@ import numpy as np
 
 from minids.config import Yarn
 from minids.figures.picture import Picture, Rows, only
-from minids.figures.slide import Slide
+from minids.figures.slide import Slide, powers_of_ten
 from minids.figures.style import colour, tint
 from minids.ops import rope, yarn
 
@@ -81,7 +81,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     middle = (low + high) / 2
     y = ax.get_ylim()
     ax.set_ylim(y[0], y[1] * 6)
-    ax.set_yticks([10.0**e for e in range(-12, 3) if y[0] <= 10.0**e <= y[1] * 6])
+    powers_of_ten(ax.yaxis, [e for e in range(-12, 3) if y[0] <= 10.0**e <= y[1] * 6], slide.scale)
     for place, words in ((low / 2, "kept"), (middle, "ramp"), ((high + at) / 2, f"÷ {factor:g}")):
         ax.text(place, 0.94, words, transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=17 * slide.scale)
     ax.annotate("RoPE", (at, pairs[at]["radians_per_token"]), xytext=(0, 26 * slide.scale), color=colour("muted"), **names)

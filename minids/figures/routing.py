@@ -101,7 +101,7 @@ def _draw_token(slide: Slide, rows: Rows) -> None:
         shade = colour("routed") if row["chosen"] else tint(colour("routed"), 0.6) if row["group_kept"] else colour("other3")
         axes[0].bar(x, row["score"], 0.8, color=shade)
         low, high = sorted((row["score"], row["score"] + row["bias"]))
-        axes[0].bar(x, high - low, 0.8, bottom=low, color=colour("shared"))
+        axes[0].bar(x, high - low, 0.8, bottom=low, color=colour("bias"))
         if row["chosen"]:
             axes[2].bar(x, row["gate"], 0.8, color=colour("routed"))
             axes[2].text(x, row["gate"], f"{row['gate']:.2f}", ha="center", va="bottom", fontsize=16 * slide.scale)
@@ -125,7 +125,7 @@ def _draw_token(slide: Slide, rows: Rows) -> None:
     axes[2].set_xticks(places, [str(row["expert"]) for row in rows])
     axes[2].tick_params(axis="x", length=0)
     slide.text(0.55, 0.75, "expert", 16, "muted")
-    slide.legend(2.95, 0.36, [("bias", "shared"), ("chosen", "routed")])
+    slide.legend(2.95, 0.36, [("bias", "bias"), ("chosen", "routed")])
 
 
 one_token_routed = Picture(
@@ -175,8 +175,7 @@ def _draw_map(slide: Slide, rows: Rows) -> None:
     all_sets = [s for group in sets.values() for s in group]
     everyone = [len(a & b) / k for i, a in enumerate(all_sets) for b in all_sets[:i]]
     top = slide.title(
-        f"The same letter meets {100 * np.mean(pairs):.0f} % of the same experts again, two tokens at random "
-        f"{100 * np.mean(everyone):.0f} %",
+        f"Two equal tokens share {100 * np.mean(pairs):.0f} % of their experts, any two {100 * np.mean(everyone):.0f} %",
         f"Block {rows[0]['block']} of the trained model: {k} of {experts} experts for each token, colour: gate",
     )
     grid = np.full((experts, len(places)), np.nan)
@@ -232,16 +231,18 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"One expert takes {best['times_even']:.1f} times its even share of {best['domain']} and "
         f"{least['times_even']:.1f} times of {least['domain']}",
-        f"Expert {best['expert']} of block {best['block']}, trained model; red: more than an even share of the domain, blue: "
-        f"less",
+        f"Expert {best['expert']} of block {best['block']}, trained model; full red: three times an even share or more, full "
+        f"blue: a third or less",
     )
-    shades = domain_colours(domains)
-    step = (top - 1.0) / len(blocks)
+    shades, limit = domain_colours(domains), np.log2(3)
+    step = (top - 0.75) / len(blocks)
     for i, b in enumerate(blocks):
         y = top - 0.2 - step * (i + 1)
         ax = slide.plot(2.6, y + 0.12, 11.4, step - 0.3)
         grid = np.array([[row["times_even"] for row in only(rows, domain=d, block=b)] for d in domains])
-        ax.imshow(np.log2(np.maximum(grid, 1 / 8)), cmap=diverging(), vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+        ax.imshow(
+            np.log2(np.maximum(grid, 1 / 8)), cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+        )
         ax.set_yticks(range(len(domains)), domains)
         for label, d in zip(ax.get_yticklabels(), domains, strict=True):
             label.set_color(shades[d])
@@ -250,7 +251,7 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
         for edge in ("left", "bottom"):
             ax.spines[edge].set_visible(False)
         slide.text(14.2, y + step / 2, f"block {b}", 17)
-    slide.text(0.55, 0.36, "expert", 16, "muted")
+    slide.text(0.55, 0.42, "expert", 16, "muted")
 
 
 experts_by_domain = Picture(

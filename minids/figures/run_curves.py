@@ -76,11 +76,18 @@ def _draw(slide: Slide, rows: Rows) -> None:
     low = 3.75 if texts else 1.15
     high = top - 0.3
     _losses(slide, only(rows, group="loss"), low, high)
-    ax = slide.plot(8.7, low, 4.25, high - low, grid="y", xlabel="step", ylabel="held-out, bits per byte")
+    ax = slide.plot(8.7, low, 4.25, high - low, grid="y", xlabel="step", ylabel="bits per byte")
     ax.set(xlim=(0, steps), ylim=(0, 1.04 * max(row["bits_per_byte"] for row in checks)))
     for domain, y in zip(domains, apart([ends[d] for d in domains], 0.09 * ax.get_ylim()[1] * 3.7 / (high - low)), strict=True):
         mine = only(checks, domain=domain)
-        ax.plot(column(mine, "step"), column(mine, "bits_per_byte"), "o-", color=shades[domain], markersize=7 * slide.scale)
+        ax.plot(
+            column(mine, "step"),
+            column(mine, "bits_per_byte"),
+            "o-",
+            color=shades[domain],
+            markersize=7 * slide.scale,
+            clip_on=False,
+        )
         _at_the_end(ax, steps, y, f"{domain} {ends[domain]:.2f}", shades[domain], slide.scale)
     for i, row in enumerate(texts):
         _sample(slide, row, 0.55 + 5.1 * i, shades)

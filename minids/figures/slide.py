@@ -9,6 +9,7 @@ Letters and lines are given for a slide of 12.8 inches and scale with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from minids.figures.style import HEIGHT, WIDTH, colour, ink_on
@@ -159,6 +160,11 @@ def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[st
         if len(lines) <= count:
             return lines
     return _filled(words, size, room, bold)
+
+
+def powers_of_ten(axis, exponents: Sequence[int], scale: float) -> None:
+    """Ticks of a logarithmic axis, its letters large enough for the exponents to be read as well."""
+    axis.set_ticks([10.0**e for e in exponents], [rf"$10^{{{e}}}$" for e in exponents], fontsize=19 * scale)
 
 
 def _filled(words: str, size: float, room: float, bold: bool) -> list[str]:

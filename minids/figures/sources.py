@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ KEPT = "runs/figures"
 
 MADE = {
     "measurement": "measuring on this machine, which should have nothing else to do",
-    "training": "training some small models, a minute",
+    "run, measured": "measuring the trained model on this machine, which should have nothing else to do",
 }
 
 
@@ -39,7 +40,7 @@ class Sources:
         for picture in asked:
             if (why := self.missing(picture)) and len(asked) < len(minids.figures.PICTURES):
                 raise refuse("name", picture.name, why)
-        if self.given and any(p.source == "run" for p in asked) and latest_checkpoint(self.given) is None:
+        if self.given and any(_from_a_run(p) for p in asked) and latest_checkpoint(self.given) is None:
             raise refuse("run", self.given, "holds no trained model; give a folder that minids train wrote, or leave --run out")
 
     def missing(self, picture: Picture) -> str:
@@ -51,15 +52,14 @@ class Sources:
 
     def rows(self, picture: Picture) -> Rows:
         """The rows of one picture."""
-        if picture.source == "run":
-            return picture.rows(run=self.run())
+        asked = {"run": self.run()} if _from_a_run(picture) else {}
         if picture.source not in MADE:
-            return picture.rows()
-        path = self.kept / f"{picture.name}.json"
+            return picture.rows(**asked)
+        path = self.kept / f"{picture.name}{'.' + fingerprint(asked['run']) if asked else ''}.json"
         if path.exists():
             return read_json(path, LARGEST)["rows"]
         self.say(f"        {MADE[picture.source]}; then kept in {path}")
-        rows = picture.rows()
+        rows = picture.rows(**asked)
         try:
             self.kept.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -72,6 +72,21 @@ class Sources:
         if self._run is None:
             self._run = Path(self.given) if self.given else trained_run(Path(DEFAULT_RUN), self.say)
         return self._run
+
+
+def _from_a_run(picture: Picture) -> bool:
+    return picture.source.startswith("run")
+
+
+def fingerprint(run: str | Path) -> str:
+    """Eight letters that tell the weights of a run's newest checkpoint from any others."""
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is None:
+        raise refuse("run", str(run), "holds no trained model")
+    found = hashlib.sha256()
+    for path in sorted(checkpoint.glob("m*.safetensors")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:8]
 
 
 def trained_run(folder: Path, say: Callable[[str], None] = print) -> Path:

@@ -38,6 +38,11 @@ _KINDS = {
     "shared": ("#D55E00", "#F08040"),
     "mtp": ("#4B3BA8", "#A89BFF"),
     "fp8": ("#7D7A00", "#D2CC4A"),
+    "bias": ("#1A1A1A", "#F2F2F2"),  # the router's, on top of scores
+    # passes of a pipeline: told apart by brightness, and no tensor's colours
+    "forward": ("#AEBBD0", "#6F84A8"),
+    "backward": ("#7A5C3E", "#B08A62"),
+    "weights": ("#E3C48F", "#EFD9AE"),
     # domains of the text
     "prose": ("#1A1A1A", "#F2F2F2"),
     "code": ("#CC5566", "#F07F8E"),

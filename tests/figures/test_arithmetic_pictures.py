@@ -48,6 +48,8 @@ def test_cache_per_token():
     mine = figures.kv_cache_per_token.rows(models={"mine": TINY})
     assert [row["name"] for row in only(mine, group="models")] == ["mine"]
     assert "mine" in words(figures.kv_cache_per_token(models={"mine": TINY}))
+    shown = words(figures.kv_cache_per_token(config=TINY, name="tiny"))
+    assert "tiny with MHA" in shown and "DeepSeek-V3 with" not in shown and "sizes of tiny, other attention" in shown
 
 
 def test_cache_against_context():
@@ -71,17 +73,6 @@ def test_rope_and_yarn():
     assert "keeps 11 of 32" in words(figures.rope_and_yarn())
 
 
-def test_nodes_and_traffic():
-    rows = figures.nodes_and_traffic.rows(tokens=512)
-    for limit in range(1, 9):
-        mine = only(rows, M=limit)
-        assert sum(row["share_of_tokens"] for row in mine) == pytest.approx(1), "every token uses some number of nodes"
-        assert all(row["share_of_tokens"] == 0 for row in mine if row["nodes"] > limit), "never more than M"
-    free = only(rows, M=8)[0]
-    assert free["mean_nodes"] == pytest.approx(8 * (1 - (7 / 8) ** 8), abs=0.1), "eight even draws over eight nodes"
-    assert free["kilobytes_per_token_and_layer"] == pytest.approx(free["mean_nodes"] * 7168 * 3 / 1e3, rel=1e-3)
-
-
 def test_mtp_chain():
     rows = figures.mtp_chain.rows()
     for row in rows:
@@ -103,6 +94,31 @@ def test_training_cost():
     assert by_name["DeepSeek-V3"]["gflop_per_token"] == pytest.approx(flops.training(V3, 4096) / 1e9)
     assert by_name["together"]["dollars"] == cost.v3_dollars() == 5.576e6
     assert "9.9 times less" in words(figures.training_cost())
+    mine = {row["name"]: row for row in figures.training_cost.rows(context=256, models={"mine": TINY})}["mine"]
+    assert mine["gflop_per_token"] == pytest.approx(flops.training(TINY, 256) / 1e9) and mine["parameters"] == total(TINY)
+    assert "at 256 tokens" in words(figures.training_cost(context=256)), "the context that was counted is the one it names"
+
+
+def test_fp8_numbers():
+    rows = figures.fp8_numbers.rows()
+    numbers = {name: [row["value"] for row in only(rows, group="number", format=name)] for name in ("E5M2", "E4M3", "E5M6")}
+    assert {name: (len(values), max(values)) for name, values in numbers.items()} == {
+        "E5M2": (123, 57344),
+        "E4M3": (126, 448),  # 127 codes, the last of which is NaN
+        "E5M6": (1983, 65024),
+    }
+    assert min(numbers["E4M3"]) == 2**-9 and min(numbers["E5M2"]) == 2**-16
+    errors = {(row["granularity"], row["magnitude"]): row["error"] for row in only(rows, group="outliers")}
+    assert errors["1 × 128", 1e6] < errors["128 × 128", 1e6] < errors["per tensor", 1e6]
+    assert errors["per tensor", 1] == pytest.approx(errors["1 × 128", 1], rel=0.1), (
+        "without outliers a scale is as good as many"
+    )
+    longest = only(rows, group="sum", terms=4096)
+    float32, promoted, short = (row["max_relative"] for row in longest)
+    assert float32 < promoted < short
+    shown = words(figures.fp8_numbers.drawn(rows))
+    assert f"{100 * short:.1f} % wrong in 14 bits, {100 * promoted:.2f} % if promoted" in shown
+    assert all(f"max {text}" in shown for text in ("57,344", "448", "65,024"))
 
 
 def test_pipeline_schedules():

@@ -104,7 +104,7 @@ def test_pictures_are_found_by_number_and_name():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(MinidsError, match=r"modles.*takes models, config, ax, theme"):
+    with pytest.raises(MinidsError, match=r"modles.*takes models, config, name, ax, theme"):
         minids.figures.kv_cache_per_token(modles={})
     with pytest.raises(MinidsError, match=r"theme.*sepia.*light, dark"):
         minids.figures.kv_cache_per_token(theme="sepia")

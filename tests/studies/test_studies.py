@@ -7,7 +7,7 @@ import support
 from minids.analysis.parameters import activated
 from minids.config import ModelConfig
 from minids.model import DeepSeekV3
-from minids.studies import attention, balance, mtp, race, router, segmentation, training
+from minids.studies import attention, balance, load, mtp, race, router, segmentation, training
 from minids.studies.base import MODEL, configs, not_above, paired
 from minids.studies.registry import STUDIES, study
 from minids.studies.runner import run_study
@@ -107,6 +107,26 @@ def test_findings_of_the_race_follow_the_numbers():
     assert holds("race", "at most 1.60", **best) and holds("race", "Muon", **best) and holds("race", "MLA to MoE", **best)
     worse = {**best, "MoE": {"loss": 1.71, "active": 1.1e6, "characters": 1.5e6}}
     assert not any(holds("race", words, **worse) for words in ("at most 1.60", "Muon", "MLA to MoE", "1.0 million"))
+
+
+def test_loads_are_kept_along_a_run(small_text, monkeypatch):
+    monkeypatch.setattr(load, "POINTS", 2)
+    told = []
+    numbers, curves, details = load.run(load.STUDY.arms[load.BIAS], Job(load.BIAS, 0, 5, small_text, told.append))
+    assert sum(told) == 5 and details["step"] == curves["step"] == [2, 4, 5], "every second step, and what is left"
+    shares = np.array(details["relative_load"])
+    assert shares.shape == (2, 3, 16) and np.allclose(shares.sum(axis=-1), 16, atol=0.02)
+    np.testing.assert_allclose(curves["max_vio"], shares.max(axis=-1).mean(axis=0) - 1, atol=2e-3)
+    assert numbers["busiest"] - 1 == pytest.approx(numbers["max_vio"]), "the last moment is all of the last quarter"
+    assert numbers["idle"] == (shares[:, -1] < load.IDLE).sum(axis=-1).mean()
+
+
+def test_findings_of_the_loads_follow_the_numbers():
+    collapsed = {load.NO: {"idle": 3.0}}
+    assert holds("load", "never work", **collapsed) and not holds("load", "never work")
+    assert holds("load", "all experts at work", **collapsed)
+    assert not holds("load", "all experts at work", **{load.SEQUENCE: {"idle": 1.0}})
+    assert not holds("load", "as even as a loss", **{load.BIAS: {"max_vio": 0.6}})
 
 
 @pytest.mark.slow
