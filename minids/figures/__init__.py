@@ -3,7 +3,7 @@
     minids.figures.kv_cache_per_token(models={"mine": config}, theme="dark").savefig("cache.svg")
 
 Every name of ``PICTURES`` is such a function: its own arguments choose the numbers, ``ax`` draws into a picture of your own,
-and the matplotlib Figure is returned. ``minids figures`` writes them all.
+and the matplotlib Figure is returned. ``minids figures`` writes them all; ``thumbnails()`` shows them in a notebook.
 """
 
 from __future__ import annotations
@@ -40,7 +40,18 @@ _HOMES = {
 
 PICTURES = tuple(_HOMES)
 
-__all__ = ["PICTURES", *_HOMES]
+__all__ = ["PICTURES", "thumbnails", *_HOMES]
+
+
+def thumbnails(*names: str, out: str = "figures"):
+    """All pictures, or those of these names or numbers, with caption and small image: what a notebook shows of the set.
+
+    ``out``: the folder that ``minids figures`` wrote to.
+    """
+    from minids.figures.collection import found
+    from minids.figures.thumbnail import Thumbnails
+
+    return Thumbnails(found(names), out)
 
 
 def __getattr__(name: str):

@@ -99,10 +99,11 @@ def gallery(shown: Sequence[Picture]) -> str:
         "",
         "Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its "
         "alternative",
-        "text in the `.txt`. Dark theme, PDF and animations: `minids figures --theme both`.",
+        "text in the `.txt`. Dark theme and PDF: `minids figures --theme both`. In a notebook: `minids.figures.thumbnails()`.",
         "",
     ]
     for p in shown:
         lines += [f"## {p.number}. {p.name}", "", f"![{p.alternative}]({p.stem}.png)", "", p.caption, ""]
-        lines += [f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv)", ""]
+        moving = f" · [animation]({p.stem}.gif)" if p.animate else ""
+        lines += [f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv)" + moving, ""]
     return "\n".join(lines)

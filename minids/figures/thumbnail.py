@@ -1,7 +1,9 @@
-"""What `minids figures --list` prints: names, captions, and small pictures where a terminal can show colours."""
+"""The set at a glance: names, captions and small pictures, in a terminal that can show colours and in a notebook."""
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 import sys
@@ -29,6 +31,44 @@ def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) ->
             lines.append(f"not drawn yet: minids figures {picture.number}")
         entries.append("\n    ".join(lines))
     return "\n\n".join(entries)
+
+
+class Thumbnails:
+    """Names, captions and small pictures: a table where a notebook shows it, text anywhere else.
+
+    ``out``: the folder that ``minids figures`` wrote to; what is not there is drawn on the spot if it needs nothing but
+    arithmetic, and only named if not.
+    """
+
+    def __init__(self, shown: Sequence[Picture], out: str | Path = "figures", width: int = 288):
+        self.shown, self.out, self.width = shown, Path(out), width
+
+    def __repr__(self) -> str:
+        return listing(self.shown, self.out, colours=False)
+
+    def _repr_html_(self) -> str:
+        lines = ["<table>"]
+        for picture in self.shown:
+            data = _image(picture, self.out / f"{picture.stem}.png")
+            small = base64.b64encode(_smaller(data, 2 * self.width)).decode() if data else ""
+            words = html.escape(picture.alternative, quote=True)
+            image = f'<img width="{self.width}" alt="{words}" src="data:image/png;base64,{small}">' if small else ""
+            lines.append(
+                f'<tr><td style="text-align:left">{image}</td><td style="text-align:left"><b>{picture.number}. '
+                f"{picture.name}</b><br>{html.escape(picture.caption)}</td></tr>"
+            )
+        return "\n".join([*lines, "</table>"])
+
+
+def _smaller(png: bytes, width: int) -> bytes:
+    """A PNG made ``width`` pixels wide, in few colours."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.resize((width, round(width * image.height / image.width)), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.quantize(64).save(out, "PNG", optimize=True)
+    return out.getvalue()
 
 
 def half_blocks(png: bytes, columns: int = 64) -> list[str]:

@@ -10,7 +10,7 @@ from figures.proof import faults, words
 
 import minids
 from minids.errors import MinidsError
-from minids.figures.collection import found, pictures, write
+from minids.figures.collection import found, gallery, pictures, write
 from minids.figures.picture import as_csv
 from minids.figures.style import THEMES, encoded, style
 from minids.figures.thumbnail import half_blocks, listing
@@ -118,3 +118,18 @@ def test_the_list_names_captions_and_shows_thumbnails_in_colour(tmp_path):
     assert "3  kv_cache_per_token" in plain and "not drawn yet: minids figures 20" in plain and "\x1b" not in plain
     coloured = listing(shown[1:], tmp_path, colours=True)
     assert coloured.count("▀") >= 64 * 18
+
+
+def test_a_notebook_shows_the_set_with_small_images(tmp_path):
+    shown = minids.figures.thumbnails("3", "training_cost", "training_run", out=str(tmp_path))
+    page = shown._repr_html_()
+    assert page.count("<tr>") == 3 and page.count("data:image/png;base64,") == 2, "a run's picture is not made on the spot"
+    assert "<b>22. training_run</b>" in page and "V3&#x27;s sizes" in page and len(page) < 120_000
+    assert "kv_cache_per_token" in repr(shown) and "<" not in repr(shown)
+
+
+def test_the_gallery_has_every_picture_with_its_words_and_files():
+    page = gallery(pictures())
+    for p in pictures():
+        assert f"## {p.number}. {p.name}" in page and p.caption in page and f"]({p.stem}.png)" in page
+    assert page.count(".gif") == sum(p.animate is not None for p in pictures()) == 1
