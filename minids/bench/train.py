@@ -84,7 +84,7 @@ def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
 
     def step() -> float:
         with use_backend(backend):
-            model.parameters.zero_grads()
+            workers.zero_grads()
             losses = workers.forward_backward(tokens, targets, 1.0, 0.0)
             optimizer.step(TRAIN.learning_rate, workers)
         return losses.total

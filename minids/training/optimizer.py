@@ -26,7 +26,10 @@ from minids.backend import op
 from minids.config import TrainConfig
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.ops import bfloat16
-from minids.training.workers import Workers
+from minids.training.workers import Workers, pieces
+
+PARTIAL_SUMS = 16
+"""Of the gradient's norm. Their number is fixed so that the norm has the same bits whatever the number of threads."""
 
 
 class Run(NamedTuple):
@@ -35,6 +38,11 @@ class Run(NamedTuple):
     place: slice  # in the flat arrays of all parameters
     second: slice  # in ``AdamW.v``
     decayed: bool
+
+    def part(self, index: int, count: int) -> Run:
+        """One of ``count`` pieces."""
+        piece = pieces(self.place.stop - self.place.start, count)[index]
+        return self._replace(place=_behind(piece, self.place.start), second=_behind(piece, self.second.start))
 
 
 class AdamW:
@@ -57,7 +65,7 @@ class AdamW:
         Where the norm is no number nothing is updated: the weights stay the last good ones.
         """
         clip = self.config.clip_norm
-        norm = math.sqrt(op.adamw.squared_norm(self.parameters.grads))
+        norm = self._norm(workers)
         if not math.isfinite(norm):
             return norm
         scale = min(1.0, clip / norm) if clip and norm > 0 else 1.0
@@ -65,22 +73,38 @@ class AdamW:
         self._update(learning_rate, scale, workers)
         return norm
 
+    def _norm(self, workers: Workers | None) -> float:
+        """Of the gradient: the root of partial sums that are the same, and added in the same order, whoever forms them."""
+        grads = self.parameters.grads
+
+        def squares(share: list[slice]) -> list[float]:
+            return [op.adamw.squared_norm(grads[piece]) for piece in share]
+
+        found = pieces(grads.size, PARTIAL_SUMS)
+        shares = [found[share] for share in pieces(len(found), workers.count if workers else 1)]
+        return math.sqrt(sum(square for share in _share_out(workers, squares, shares) for square in share))
+
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         c, p = self.config, self.parameters
-        for place, second, decayed in self.runs:
-            op.adamw.update(
-                p.values[place],
-                p.grads[place],
-                self.m[place],
-                self.v[second],
-                learning_rate,
-                c.beta1,
-                c.beta2,
-                c.adam_eps,
-                c.weight_decay if decayed else 0.0,
-                self.steps_taken,
-                scale,
-            )
+
+        def update(share: list[Run]) -> None:
+            for place, second, decayed in share:
+                op.adamw.update(
+                    p.values[place],
+                    p.grads[place],
+                    self.m[place],
+                    self.v[second],
+                    learning_rate,
+                    c.beta1,
+                    c.beta2,
+                    c.adam_eps,
+                    c.weight_decay if decayed else 0.0,
+                    self.steps_taken,
+                    scale,
+                )
+
+        count = workers.count if workers else 1
+        _share_out(workers, update, [[run.part(i, count) for run in self.runs] for i in range(count)])
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs, besides the values themselves."""
@@ -116,8 +140,7 @@ class Muon(AdamW):
         count = workers.count if workers else 1
         if count not in self._portions:
             self._portions[count] = portions(filter(is_hidden_matrix, self.parameters), count)
-        share_out = workers.share_out if workers else lambda *work: list(map(*work))
-        share_out(update, self._portions[count])
+        _share_out(workers, update, self._portions[count])
 
 
 def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
@@ -155,6 +178,15 @@ def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
             found[taker].setdefault(p.shape[-2:], []).append(slice(at, at + taken * size))
             at += taken * size
     return found
+
+
+def _share_out(workers: Workers | None, work: Callable, shares: list) -> list:
+    """``work`` on each of the shares, by the threads where there are some."""
+    return workers.share_out(work, shares) if workers else [work(share) for share in shares]
+
+
+def _behind(piece: slice, start: int) -> slice:
+    return slice(start + piece.start, start + piece.stop)
 
 
 def _runs(parameters: list[Parameter]) -> list[Run]:

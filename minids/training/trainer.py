@@ -227,7 +227,7 @@ class Trainer:
     def train_step(self, now: Settings) -> tuple[Losses, float]:
         """One optimizer step over ``gradient_accumulation_steps`` micro-batches → mean losses, gradient norm."""
         parts = self.train.gradient_accumulation_steps
-        self.model.parameters.zero_grads()
+        self.workers.zero_grads()
         all_losses, seen, domains = [], [], []
         traced = bool(self.train.trace_every) and self.step % self.train.trace_every == 0
         with Recorder(self.workers.models) if traced else nullcontext() as recorder:

@@ -66,6 +66,15 @@ class Workers:
         """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order."""
         return list((self._pool.map if self._pool else map)(work, *arguments))
 
+    def zero_grads(self) -> None:
+        """Clear the model's gradients, a piece each."""
+        grads = self.models[0].parameters.grads
+
+        def clear(piece: slice) -> None:
+            grads[piece] = 0
+
+        self.share_out(clear, pieces(grads.size, self.count))
+
     def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
         main, *others = self.models
@@ -85,11 +94,11 @@ class Workers:
             for other in others:
                 main.parameters.grads[piece] += other.parameters.grads[piece]
 
-        self.share_out(add_up, _pieces(main.parameters.grads.size, len(self.models)))
+        self.share_out(add_up, pieces(main.parameters.grads.size, len(self.models)))
         return weighted(losses, shares)
 
 
-def _pieces(size: int, count: int) -> list[slice]:
+def pieces(size: int, count: int) -> list[slice]:
     """0 … size − 1 in ``count`` neighbouring pieces."""
     return [slice(size * i // count, size * (i + 1) // count) for i in range(count)]
 

@@ -190,3 +190,24 @@ def test_fewer_rounds_are_another_step():
         Muon(model.parameters, TrainConfig(muon_rounds=rounds)).step(0.05)
         ends.append(model.parameters.values)
     assert np.array_equal(ends[1], ends[2]) and not np.allclose(ends[0], ends[1])
+
+
+@pytest.mark.parametrize("moments", ["fp32", "bf16"])
+def test_adamw_takes_the_same_step_with_any_number_of_threads(moments):
+    results = []
+    for count in (None, 1, 2, 3):
+        model = build(TINY)
+        model.parameters.grads[...] = np.random.default_rng(0).normal(size=model.parameters.grads.size)
+        adamw = AdamW(model.parameters, TrainConfig(moments=moments))
+        with Workers(model, count or 1) as workers:
+            norms = [adamw.step(0.1, workers if count else None) for _ in range(2)]
+        results.append((norms, model.parameters.values, adamw.m, adamw.v))
+    for norms, *arrays in results[1:]:
+        assert norms == results[0][0]
+        assert all(np.array_equal(ours, first) for ours, first in zip(arrays, results[0][1:], strict=True))
+
+
+def test_the_norm_is_that_of_all_gradients():
+    parameters = some_parameters()
+    parameters.grads[...] = np.random.default_rng(0).normal(size=17)
+    assert AdamW(parameters, TrainConfig()).step(0.0) == pytest.approx(np.linalg.norm(parameters.grads), rel=1e-15)

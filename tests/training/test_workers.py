@@ -82,3 +82,11 @@ def test_means_are_weighted_by_the_shares():
     twice = weighted([losses, losses._replace(main=losses.main + 1)], [0.25, 0.75])
     assert twice.main == pytest.approx(losses.main + 0.75)
     assert np.array_equal(twice.counts, 2 * losses.counts)
+
+
+def test_gradients_are_cleared_by_all():
+    model = build(TINY)
+    model.parameters.grads += 1
+    with Workers(model, 3) as workers:
+        workers.zero_grads()
+    assert not model.parameters.grads.any()
