@@ -41,14 +41,17 @@ def cases(size: Size) -> dict[str, Case]:
     gates = np.ascontiguousarray(routing.gates, np.float32)
     choose = (None, c.num_experts_per_tok, c.n_group, c.topk_group)
     return {
-        "linear": _case((x, normal(d, d)), (x,), flops=6 * n * d * d),
+        # dy is another array than x: NumPy would notice dyᵀ x = xᵀ x and form half of it.
+        "linear": _case((x, normal(d, d)), (normal(n, d),), flops=6 * n * d * d, into=(np.zeros((d, d), np.float32),)),
         "rmsnorm": _case((x, normal(d)), (x,)),
         "rope": _case((q[..., c.qk_nope_head_dim :], *table), (q[..., c.qk_nope_head_dim :],)),
         "attention": _case((q, k, v, softmax_scale(c)), (v,), flops=6 * pairs * (c.qk_head_dim + c.v_head_dim)),
         "swiglu": _case((normal(n, c.intermediate_size), normal(n, c.intermediate_size)), (normal(n, c.intermediate_size),)),
         "router": _case((normal(n, c.n_routed_experts), *choose), (gates, None)),
         "dispatch": _case((x, plan), (rows,)),
-        "grouped_feed_forward": _case((rows, plan.starts, *experts), (rows,), flops=18 * len(rows) * d * width),
+        "grouped_feed_forward": _case(
+            (rows, plan.starts, *experts), (rows,), flops=18 * len(rows) * d * width, into=tuple(map(np.zeros_like, experts))
+        ),
         "combine": _case((rows, gates, plan), (x,)),
         "embedding": _case((targets, normal(c.vocab_size, d)), (x,)),
         "cross_entropy": _case((logits, targets), (1.0,)),
@@ -56,15 +59,17 @@ def cases(size: Size) -> dict[str, Case]:
     }
 
 
-def _case(inputs: tuple, d_outputs: tuple, flops: float = 0.0) -> Case:
-    """forward reads the inputs and writes the output; backward reads its gradient and the inputs and writes their gradients."""
+def _case(inputs: tuple, d_outputs: tuple, flops: float = 0.0, into: tuple = ()) -> Case:
+    """forward reads the inputs and writes the output; backward reads its gradient and the inputs and writes their gradients.
+
+    Those of weights are added to the arrays of ``into``, where the layers have it so.
+    """
     size_in, size_out = _bytes(inputs), _bytes(d_outputs)
-    return Case(
-        lambda module: module.forward(*inputs)[1],
-        lambda module, saved: module.backward(*d_outputs, saved),
-        flops,
-        3 * size_in + 2 * size_out,
-    )
+
+    def backward(module, saved):
+        return module.backward_into(*d_outputs, saved, *into) if into else module.backward(*d_outputs, saved)
+
+    return Case(lambda module: module.forward(*inputs)[1], backward, flops, 3 * size_in + 2 * size_out)
 
 
 def _adamw(values: np.ndarray) -> Case:
