@@ -38,10 +38,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Of lines, in order; told apart with any common colour blindness (Okabe & Ito 2008)."""
 
 _held = contextlib.ExitStack()  # what set_up switched on stays on until the kernel ends
+_dots = _DOTS  # of this page
 
 
-def set_up() -> None:
-    """Pictures in the house style at the size of a page, short numbers, and plain NumPy for every operation."""
+def set_up(dots: int = _DOTS) -> None:
+    """Pictures in the house style at the size of a page, short numbers, and plain NumPy for every operation.
+
+    ``dots`` per inch of picture: a page with many pictures takes fewer, so that it stays light.
+    """
+    global _dots
+    _dots = dots
     _held.close()
     _held.enter_context(style())
     _held.enter_context(use_backend("numpy"))
@@ -86,11 +92,11 @@ def show(figure, alt: str) -> None:
     from PIL import Image as Pixels
 
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_DOTS, facecolor="white")
+    figure.savefig(drawn, format="png", dpi=_dots, facecolor="white")
     pixels = Pixels.open(drawn).convert("RGB")
     small = io.BytesIO()
     pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
-    display(Image(small.getvalue(), width=round(pixels.width * _SHOWN / _DOTS), alt=alt))
+    display(Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt))
 
 
 def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:

@@ -9,12 +9,13 @@
 # *wrong forward pass*. For each you will see what it does wrong, its symptom drawn, the cheap check that does **not** notice, and the one
 # that does.
 #
-# The mistakes live in [`minids/mistakes.py`](minids/mistakes.py): each is a few wrong lines that replace right ones. `with made(mistake):`
+# The mistakes live in [`minids/mistakes.py`](minids/mistakes.py) and [`minids/mistakes_in_fp8.py`](minids/mistakes_in_fp8.py): each is a few wrong lines that replace right ones. `with made(mistake):`
 # puts one in and takes it out again. The test suite ([`tests/guards`](tests/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
 # test fails; that is how a test suite is itself tested.
 #
-# Code used here: [`mistakes.py`](minids/mistakes.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
+# Code used here: [`mistakes.py`](minids/mistakes.py), [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
 # [`inference/cache.py`](minids/inference/cache.py), [`inference/decode.py`](minids/inference/decode.py),
+# [`inference/speculative.py`](minids/inference/speculative.py),
 # [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),
 # [`analysis/kv_cache.py`](minids/analysis/kv_cache.py). Paper:
 # [DeepSeek-V3 technical report](https://arxiv.org/abs/2412.19437).
@@ -25,18 +26,40 @@ import tempfile
 import numpy as np
 
 import minids
-from minids import ModelConfig, Yarn, check, mistakes, notebook, pico
+from minids import ModelConfig, Yarn, check, mistakes, mistakes_in_fp8, notebook, pico
 from minids.analysis import kv_cache
 from minids.inference.cache import LatentCache
 from minids.inference.decode import read
-from minids.mistakes import MISTAKES, made
-from minids.ops import balance_loss, bias_update, rope, router, yarn
+from minids.inference.speculative import Draft, judge
+from minids.mistakes import IN_GENERATION, MISTAKES, made
+from minids.mistakes_in_fp8 import IN_FP8
+from minids.ops import (
+    balance_loss,
+    bias_update,
+    float8,
+    fp8_accumulation,
+    fp8_linear,
+    quantise,
+    rope,
+    router,
+    yarn,
+)
 from minids.training.batches import Batches, TokenStream
 from minids.training.metrics import max_violation
 
-notebook.set_up()
+notebook.set_up(dots=100)  # many pictures: each a little coarser than elsewhere
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
-print(len(MISTAKES), "exhibits")
+print(
+    f"{len(MISTAKES)} mistakes of building and training, {len(IN_GENERATION)} of generation, {len(IN_FP8)} of FP8"
+)
+
+
+def right_and_wrong(measure, mistake):
+    """What ``measure()`` gives on the right code, and with the mistake in."""
+    right = measure()
+    with made(mistake):
+        return right, measure()
+
 
 # %% [markdown]
 # ## 1. What everybody checks
@@ -46,16 +69,20 @@ print(len(MISTAKES), "exhibits")
 # %%
 stamp = ModelConfig(
     vocab_size=19, hidden_size=12, num_hidden_layers=2, first_k_dense_replace=1, intermediate_size=10,
-    moe_intermediate_size=6, num_attention_heads=4, q_lora_rank=7, kv_lora_rank=5, qk_nope_head_dim=6,
-    qk_rope_head_dim=4, v_head_dim=3, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2,
-    max_position_embeddings=64, num_nextn_predict_layers=2, initializer_range=0.3, bos_token_id=None,
-    eos_token_id=None, aux_loss_alpha=0.001, mtp_loss_weight=0.7, rope_theta=10.0,
-    rope_scaling=Yarn(factor=8.0, original_max_position_embeddings=40, beta_fast=6.0, beta_slow=0.25, mscale=1.2, mscale_all_dim=0.8),
+    num_attention_heads=4, q_lora_rank=7, kv_lora_rank=5,
+    qk_nope_head_dim=6, qk_rope_head_dim=4, v_head_dim=3,
+    n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, moe_intermediate_size=6,
+    num_nextn_predict_layers=2, mtp_loss_weight=0.7, aux_loss_alpha=0.001, initializer_range=0.3,
+    max_position_embeddings=64, bos_token_id=None, eos_token_id=None, rope_theta=10.0,
+    rope_scaling=Yarn(
+        factor=8.0, original_max_position_embeddings=40, beta_fast=6.0, beta_slow=0.25,
+        mscale=1.2, mscale_all_dim=0.8,
+    ),
 )  # fmt: skip
 
 
 def build(config=stamp, seed=0, dtype=np.float64, lively=True):
-    """A model; ``lively``: norm gains and routing biases are random too, because at 1 and 0 they hide mistakes."""
+    """A model; ``lively``: norm gains and routing biases are random, because 1 and 0 hide mistakes."""
     model = minids.DeepSeekV3(config, seed, dtype)
     rng = np.random.default_rng(seed + 1)
     if lively:
@@ -98,19 +125,19 @@ def gradients_look_alive():
 
 
 def train(model, tokens, targets, steps=25, rate=0.01, fresh=None):
-    """Plain Adam; ``fresh``, a generator, draws new random text at every step. Returns the losses of all steps."""
+    """Plain Adam; the losses of all steps. ``fresh``, a generator, draws new random text every time."""
     values, m, v, history = model.parameters.values, 0.0, 0.0, []
     for step in range(1, steps + 1):
         if fresh is not None:
-            whole = fresh.integers(
-                0, model.config.vocab_size, (tokens.shape[0], tokens.shape[1] + 1)
-            )
+            shape = tokens.shape[0], tokens.shape[1] + 1
+            whole = fresh.integers(0, model.config.vocab_size, shape)
             tokens, targets = whole[:, :-1], whole[:, 1:]
         model.parameters.zero_grads()
         history.append(model.forward_backward(tokens, targets))
         g = model.parameters.grads
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
-        values -= rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-8)
+        m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.99**step)
+        values -= rate * m_hat / (np.sqrt(v_hat) + 1e-8)
         model.update_biases(history[-1].counts, model.config.bias_update_speed)
     return history
 
@@ -119,9 +146,8 @@ def loss_falls():
     """Every loss falls by a quarter within 25 steps on one batch."""
     history = train(build(lively=False), *text())
     first, last = history[0], history[-1]
-    return last.main < 0.75 * first.main and all(
-        b < 0.8 * a for a, b in zip(first.mtp, last.mtp, strict=True)
-    )
+    depths = all(b < 0.8 * a for a, b in zip(first.mtp, last.mtp, strict=True))
+    return last.main < 0.75 * first.main and depths
 
 
 # %% [markdown]
@@ -131,7 +157,7 @@ def loss_falls():
 
 # %%
 def central_differences_agree():
-    """Along random directions, with the choice of experts held still, the gradient is the slope of the loss."""
+    """Along random directions, the choice of experts held still, the gradient is the loss's slope."""
     model, (tokens, targets) = build(), text()
     frozen = model.choices(tokens, targets)
     model.loss_and_grads(tokens, targets, chosen=frozen)
@@ -162,49 +188,48 @@ def another_implementation_agrees():
 
 
 CHECKS = {
-    "shapes": shapes_look_right, "gradients\nnot zero": gradients_look_alive, "falling\nloss": loss_falls,
-    "central\ndifferences": central_differences_agree, "another\nimplementation": another_implementation_agrees,
-}  # fmt: skip
+    "shapes": shapes_look_right,
+    "gradients\nnot zero": gradients_look_alive,
+    "falling\nloss": loss_falls,
+    "central\ndifferences": central_differences_agree,
+    "another\nimplementation": another_implementation_agrees,
+}
 for name, run in CHECKS.items():
     print(f"{name.replace(chr(10), ' '):<24} on the right model: {run()}")
 
 # %% [markdown]
-# Now put in each mistake and ask all five.
+# Now put in each mistake and ask all five. (Those of generation are among them; those of FP8 get a room of their own, where the same five have nothing to hold on to: an FP8 model agrees with no slope and with no other implementation, for it rounds.)
 
 # %%
-noticed = np.zeros((len(MISTAKES), len(CHECKS)), dtype=bool)
-for row, mistake in enumerate(MISTAKES):
+EXHIBITS = [*MISTAKES, *IN_GENERATION]
+noticed = np.zeros((len(EXHIBITS), len(CHECKS)), dtype=bool)
+for row, mistake in enumerate(EXHIBITS):
     with made(mistake.put_in):
         noticed[row] = [not run() for run in CHECKS.values()]
+for name, count in zip(CHECKS, noticed.sum(axis=0), strict=True):
+    print(f"{name.replace(chr(10), ' '):<24} notices {count:2d} of {len(EXHIBITS)}")
+print("noticed by none of them:", int((~noticed.any(axis=1)).sum()))
 
-figure, axis = notebook.picture(width=8, height=4.9)
+# %% tags=["picture"]
+figure, axis = notebook.picture(width=8, height=5.3)
 axis.imshow(noticed, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
 for (row, column), caught in np.ndenumerate(noticed):
-    axis.text(
-        column,
-        row,
-        "●" if caught else "·",
-        ha="center",
-        va="center",
-        color="white" if caught else "0.6",
-        fontsize=9,
-    )
+    mark, colour = ("●", "white") if caught else ("·", "0.6")
+    axis.text(column, row, mark, ha="center", va="center", color=colour, fontsize=9)
 axis.set_xticks(range(len(CHECKS)), list(CHECKS))
 axis.xaxis.tick_top()
-axis.set_yticks(range(len(MISTAKES)), [m.put_in.__name__.replace("_", " ") for m in MISTAKES])
+axis.set_yticks(range(len(EXHIBITS)), [m.put_in.__name__.replace("_", " ") for m in EXHIBITS])
 axis.grid(False)
 notebook.show(
     figure,
-    "Mistakes and checks: the three usual checks notice one mistake, central differences five, another implementation twelve",
+    "Mistakes and checks: the three usual checks notice one mistake, central differences five, "
+    "another implementation twelve",
 )
-for name, count in zip(CHECKS, noticed.sum(axis=0), strict=True):
-    print(f"{name.replace(chr(10), ' '):<24} notices {count:2d} of {len(MISTAKES)}")
-print("noticed by none of them:", int((~noticed.any(axis=1)).sum()))
 
 # %% [markdown]
 # **What to notice.** The first three columns are almost empty. A falling loss notices *nothing*: a wrong network is a network too, and learns. Central differences
 # find five, those whose two halves disagree; where the backward pass is the true derivative of a wrong forward pass, they are content. Another implementation finds what
-# changes a logit of *one forward pass*, and nothing about balance, training, caches or resuming. Seven mistakes pass all five checks. For them
+# changes a logit of *one forward pass*, and nothing about balance, training, caches or resuming. Nine mistakes pass all five checks. For them
 # somebody has to have thought of the mistake: that is what the exhibits are for.
 #
 # ## 2. Room one: the router
@@ -235,7 +260,7 @@ def score_of_a_bystander(push):
 
 
 def share_of_forbidden(level):
-    """Share of choices outside the two groups that the token may use, when all biases are lowered by ``level``."""
+    """Share of choices outside the two allowed groups when all biases are lowered by ``level``."""
     many = np.random.default_rng(1).normal(0, 1, (400, 16))
     biased = 1 / (1 + np.exp(-many)) - level
     chosen = router.choose(biased, 4, n_group=4, topk_group=2)
@@ -244,23 +269,37 @@ def share_of_forbidden(level):
     return np.mean(~(chosen[..., None] // 4 == kept[:, None, :]).any(-1))
 
 
-exhibits = [
-    (mistakes.gates_from_biased_scores, gate_of_the_favourite, 0.6, "bias of the best expert", "its gate"),
-    (mistakes.softmax_gate, score_of_a_bystander, 4, "another expert's logit grows by", "score of expert 0"),
-    (mistakes.forbidden_groups_set_to_zero, share_of_forbidden, 1, "all biases lowered by", "choices in forbidden groups"),
-]  # fmt: skip
-figure, axes = notebook.picture(1, 3, width=8.4, height=2.7)
-for axis, (mistake, measure, most, xlabel, ylabel) in zip(axes, exhibits, strict=True):
-    where = np.linspace(0, most, 25)
-    axis.plot(where, [measure(x) for x in where], color=BLUE, label="right")
-    with made(mistake):
-        axis.plot(where, [measure(x) for x in where], color=ORANGE, ls="--", label="mistake")
-    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None) if axis is not axes[2] else (-0.05, 1))
+measures = {
+    mistakes.gates_from_biased_scores: (gate_of_the_favourite, np.linspace(0, 0.6, 25)),
+    mistakes.softmax_gate: (score_of_a_bystander, np.linspace(0, 4, 25)),
+    mistakes.forbidden_groups_set_to_zero: (share_of_forbidden, np.linspace(0, 1, 25)),
+}
+curves = {}  # of each mistake: where, the right curve, the wrong one
+for mistake, (measure, where) in measures.items():
+    both = right_and_wrong(lambda m=measure, w=where: [m(x) for x in w], mistake)
+    curves[mistake] = where, *both
+for mistake, (where, right, wrong) in curves.items():
+    print(f"{mistake.__name__:<29} at {where[-1]:g}: {right[-1]:.2f} right, {wrong[-1]:.2f} wrong")
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(1, 3, width=8.6, height=2.7)
+labels = [
+    ("bias of the best expert", "its gate"),
+    ("another expert's logit grows by", "score of expert 0"),
+    ("all biases lowered by", "choices in forbidden groups"),
+]
+for axis, (mistake, (where, right, wrong)), (x, y) in zip(
+    axes, curves.items(), labels, strict=True
+):
+    axis.plot(where, right, color=BLUE, label="right")
+    axis.plot(where, wrong, color=ORANGE, ls="--", label="mistake")
+    axis.set(xlabel=x, ylabel=y, ylim=(0, None) if axis is not axes[2] else (-0.05, 1.05))
     axis.set_title(mistake.__name__.replace("_", " "), fontsize=10)
 axes[0].legend()
 notebook.show(
     figure,
-    "Three plots: the right curves are flat, the wrong ones move with the bias, with a bystander's logit, and with lowered biases",
+    "Three plots: the right curves are flat, the wrong ones move with the bias, with a bystander's "
+    "logit, and with lowered biases",
 )
 
 # %% [markdown]
@@ -280,7 +319,7 @@ notebook.show(
 
 # %%
 def balance_over_time(steps=100, speed=0.01):
-    """MaxVio (most loaded expert's excess over the mean) while the bias is at work on a router that prefers a few experts."""
+    """MaxVio (the busiest expert's excess over the mean) while the bias works on an uneven router."""
     source, bias, found = np.random.default_rng(3), np.zeros(16, np.float32), []
     favour = np.linspace(-1, 1, 16)  # (E,): some experts are simply liked better
     for _ in range(steps):
@@ -292,7 +331,7 @@ def balance_over_time(steps=100, speed=0.01):
 
 
 def bias_after(calls, what):
-    """Largest routing bias after calling a method of the model again and again, with no optimizer step at all."""
+    """Largest routing bias after calling a method of the model again and again, with no step."""
     model, (tokens, targets) = build(lively=False), text()
     found = []
     for _ in range(calls):
@@ -301,28 +340,30 @@ def bias_after(calls, what):
     return found
 
 
+balanced, runaway = right_and_wrong(balance_over_time, mistakes.bias_moved_the_wrong_way)
+print(f"MaxVio, last 20 steps: {balanced[-20:].mean():.2f} right, {runaway[-20:].mean():.2f} wrong")
+resting, in_evaluation = right_and_wrong(
+    lambda: bias_after(40, "losses"), mistakes.bias_updated_in_evaluation
+)
+_, in_micro_batches = right_and_wrong(
+    lambda: bias_after(40, "forward_backward"), mistakes.bias_updated_in_every_backward_pass
+)
+
+# %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=8.4, height=2.7)
-left.plot(balance_over_time(), color=BLUE, label="right")
-with made(mistakes.bias_moved_the_wrong_way):
-    left.plot(balance_over_time(), color=ORANGE, ls="--", label="bias moved the wrong way")
+left.plot(balanced, color=BLUE, label="right")
+left.plot(runaway, color=ORANGE, ls="--", label="bias moved the wrong way")
 left.set(xlabel="step", ylabel="MaxVio (0 is balanced)", ylim=(0, None))
 left.legend()
-right.plot(bias_after(40, "losses"), color=BLUE, label="right: no step, no change")
-with made(mistakes.bias_updated_in_evaluation):
-    right.plot(bias_after(40, "losses"), color=ORANGE, ls="--", label="updated in evaluation")
-with made(mistakes.bias_updated_in_every_backward_pass):
-    right.plot(
-        bias_after(40, "forward_backward"),
-        color=PINK,
-        ls=":",
-        lw=3,
-        label="updated with every micro-batch",
-    )
-right.set(xlabel="calls without an optimizer step", ylabel="largest |bias|")
+right.plot(resting, color=BLUE, label="right: no step, no change")
+right.plot(in_evaluation, color=ORANGE, ls="--", label="updated in evaluation")
+right.plot(in_micro_batches, color=PINK, ls=":", lw=3, label="updated with every micro-batch")
+right.set(xlabel="calls without an optimizer step", ylabel="largest |bias|", ylim=(-0.002, 0.055))
 right.legend()
 notebook.show(
     figure,
-    "Left: imbalance falls with the right rule and rises with the wrong sign. Right: the bias creeps where it should rest",
+    "Left: imbalance falls with the right rule and rises with the wrong sign. "
+    "Right: the bias creeps where it should rest",
 )
 
 # %% [markdown]
@@ -336,15 +377,14 @@ notebook.show(
 # gradient. And the residual: V3's eq. 12 writes $h'_t = u_t + \dots$, so some MoE layers add their input, and the block around them adds it again.
 
 # %%
-scores = 1 / (
-    1 + np.exp(-np.random.default_rng(4).normal(0, 1, (32, 8)) - np.linspace(1, -1, 8))
-)  # (N, E)
+uneven = np.random.default_rng(4).normal(0, 1, (32, 8)) + np.linspace(1, -1, 8)  # (N, E)
+scores = 1 / (1 + np.exp(-uneven))
 chosen = router.choose(scores, 2)
 counts = np.bincount(chosen.reshape(-1), minlength=8)
 
 
 def push_on_each_expert():
-    """Gradient of the balance loss by the scores, averaged over tokens, (E,): positive pushes down."""
+    """Gradient of the balance loss by the scores, mean over tokens, (E,): positive pushes down."""
     return balance_loss.backward(1.0, balance_loss.forward(scores, chosen, 32)[1]).mean(axis=0)
 
 
@@ -359,47 +399,62 @@ def size_through_the_blocks():
     return found
 
 
+pushed, detached = right_and_wrong(push_on_each_expert, mistakes.balance_loss_from_detached_scores)
+once, twice = right_and_wrong(size_through_the_blocks, mistakes.residual_inside_the_moe_layer)
+print(
+    "balance loss, largest gradient:",
+    f"{abs(pushed).max():.4f} right, {abs(detached).max():g} wrong",
+)
+print(f"rms of the stream after ten blocks: {once[-1]:.2f} right, {twice[-1]:.2f} wrong")
+
+# %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=8.4, height=2.7)
-left.bar(np.arange(8) - 0.2, push_on_each_expert(), 0.4, color=BLUE, label="right")
-with made(mistakes.balance_loss_from_detached_scores):
-    left.bar(
-        np.arange(8) + 0.2, push_on_each_expert(), 0.4, color=ORANGE, label="detached: 0 everywhere"
-    )
+left.bar(np.arange(8) - 0.2, pushed, 0.4, color=BLUE, label="right")
+left.bar(np.arange(8) + 0.2, detached, 0.4, color=ORANGE, label="detached: 0 everywhere")
 left.set(xlabel="expert (from the most to the least loaded)", ylabel="gradient on its score")
 left.legend()
-right.plot(range(1, 11), size_through_the_blocks(), color=BLUE, marker="o", label="right")
-with made(mistakes.residual_inside_the_moe_layer):
-    right.plot(
-        range(1, 11),
-        size_through_the_blocks(),
-        color=ORANGE,
-        ls="--",
-        marker="o",
-        label="residual added twice",
-    )
-right.set(xlabel="block", ylabel="rms of the stream", ylim=(0, None))
+right.semilogy(range(1, 11), once, color=BLUE, marker="o", label="right")
+right.semilogy(range(1, 11), twice, color=ORANGE, ls="--", marker="o", label="residual added twice")
+right.set(xlabel="block", ylabel="rms of the stream")
 right.legend()
 notebook.show(
     figure,
-    "Left: the right gradient pushes loaded experts down, the detached one is zero. Right: with the doubled residual the stream grows",
+    "Left: the right gradient pushes loaded experts down, the detached one is zero. "
+    "Right: with the doubled residual the stream grows",
 )
 
 # %% [markdown]
+# **Symptoms.** Left: loaded experts should be pushed down (positive gradient) and idle ones up; the detached loss is *printed* like the right one and pushes nobody. Right: every block with experts adds its input once more, so the stream grows from block to block; the norm in front of
+# each block hides it, and the loss falls all the same.
+#
 # **Caught by** "every score, chosen or not, gets a gradient from the balance loss alone", and by comparing one MoE layer with the paper's sum written out.
 #
 # ## 4. Room three: latent attention
 #
 # [`layers/mla.py`](minids/layers/mla.py), V3 eqs 1–5. One rotary key $k^R_t = \mathrm{RoPE}(W^{KR} h_t)$ is shared by *all* heads and comes from the hidden state. Its gradient is
-# therefore a **sum over the heads**. Three mistakes: a key per head; a key made from the latent; the gradient of one head only. And a fourth, which is no wrong
-# line but a wrong idea: caching the expanded keys and values.
+# therefore a **sum over the heads**. Three mistakes: a key per head; a key made from the latent; the gradient of one head only. And a fourth, which changes
+# no number that the model computes: caching the expanded keys and values.
 
 # %%
 v3 = ModelConfig.preset("deepseek-v3")
 cached = {
     "MLA: latent + one rotary key": kv_cache.mla_elements(v3),
     "a rotary key per head": v3.kv_lora_rank + v3.num_attention_heads * v3.qk_rope_head_dim,
-    "\"MLA\" that caches keys and values": kv_cache.full_elements(v3),
-}  # fmt: skip
+    '"MLA" that caches keys and values': kv_cache.full_elements(v3),
+}
+
+
+def numbers_in_a_cache():
+    """What the package's cache of our small model holds, in numbers per token and layer."""
+    cache = LatentCache(stamp, batch=1, dtype=np.float32)
+    cache.advance(16)
+    return cache.nbytes / 16 / stamp.num_hidden_layers / 4
+
+
+lean, full = right_and_wrong(numbers_in_a_cache, mistakes.mla_that_caches_full_keys_and_values)
+print(
+    f"numbers a token and layer, our small model: {lean:.0f} right, {full:.0f} with full keys and values"
+)
 
 
 def gradient_of_rotary_rows():
@@ -409,46 +464,42 @@ def gradient_of_rotary_rows():
     return gradients["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"][stamp.kv_lora_rank :]
 
 
-right_gradient = gradient_of_rotary_rows()
-figure, (left, right) = notebook.picture(1, 2, width=8.4, height=2.7)
-left.barh(list(cached)[::-1], list(cached.values())[::-1], color=[ORANGE, ORANGE, BLUE], log=True)
-for y, value in enumerate(list(cached.values())[::-1]):
-    left.text(value, y, f" {value:,}", va="center")
-left.set(xlabel="cached per token and layer, V3's sizes", xlim=(100, 400_000))
-right.plot([-1, 1], [-1, 1], color="0.8", zorder=0)
 styles = {
     mistakes.rope_key_gradient_of_one_head: (ORANGE, "x"),
     mistakes.rope_key_per_head: (PINK, "s"),
     mistakes.rope_key_from_the_latent: (GREEN, "^"),
 }
+gradients = {m: right_and_wrong(gradient_of_rotary_rows, m) for m in styles}
+for mistake, (right, wrong) in gradients.items():
+    norms = np.linalg.norm(right), np.linalg.norm(wrong)
+    print(f"{mistake.__name__:<29} norm of the gradient {norms[1]:.2f} instead of {norms[0]:.2f}")
+
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, width=8.4, height=2.9)
+left.barh(list(cached)[::-1], list(cached.values())[::-1], color=[ORANGE, ORANGE, BLUE], log=True)
+for y, value in enumerate(list(cached.values())[::-1]):
+    left.text(value, y, f" {value:,}", va="center")
+left.set(xlabel="cached per token and layer, V3's sizes", xlim=(100, 1_000_000))
+right.plot([-1, 1], [-1, 1], color="0.8", zorder=0)
 for mistake, (colour, marker) in styles.items():
-    with made(mistake):
-        wrong = gradient_of_rotary_rows()
-    right.scatter(
-        right_gradient,
-        wrong,
-        color=colour,
-        marker=marker,
-        s=18,
-        label=mistake.__name__.replace("_", " "),
-    )
-limit = 1.15 * np.abs(right_gradient).max()
-right.set(
-    xlim=(-limit, limit),
-    ylim=(-limit, limit),
-    xlabel="right gradient of the rotary key's rows",
-    ylabel="with the mistake",
-)
-right.legend(fontsize=8)
+    name, pair = mistake.__name__.replace("_", " "), gradients[mistake]
+    right.scatter(*pair, color=colour, marker=marker, s=18, label=name)
+limit = 1.15 * np.abs(pair[0]).max()
+right.set(xlim=(-limit, limit), ylim=(-limit, 1.9 * limit))
+right.set(xlabel="right gradient of the key's rows", ylabel="with the mistake")
+right.legend(fontsize=8, loc="upper left")
 notebook.show(
     figure,
-    "Left: 576 numbers cached, 8,704 with a key per head, 40,960 with keys and values. Right: wrong gradients off the diagonal",
+    "Left: 576 numbers cached, 8,704 with a key per head, 40,960 with keys and values. "
+    "Right: wrong gradients off the diagonal",
 )
 
 # %% [markdown]
 # **Symptoms.** Left: the point of MLA is gone. Right: with one head's gradient the points scatter off the diagonal; with the other two mistakes the rows of
 # `kv_a_proj_with_mqa` that should make the key get exactly zero gradient. "Gradients not zero" still passes, because the *same matrix* also holds the
 # latent's rows: **look at parts, not at tensors**.
+#
+# **Caught by** counting bytes (left), by central differences (one head's gradient), and by a test that moves the hidden state where the latent does not see it and asks the key to move. **Not caught by** any comparison of outputs for the cache: what a full cache answers is right, only too dear.
 #
 # What would the learner's check say about the missing sum?
 
@@ -474,9 +525,8 @@ def backward_averaged(dy, saved):
 
 
 arrays = {"q": rng.normal(size=(5, H, 6)), "k": rng.normal(size=(5, 6))}
-notebook.caught(
-    check.gradient(scores_with_a_shared_key, backward_averaged, arrays, hints={"n_heads": H})
-)
+heads = {"n_heads": H}
+notebook.caught(check.gradient(scores_with_a_shared_key, backward_averaged, arrays, hints=heads))
 
 # %% [markdown]
 # ## 5. Room four: positions
@@ -485,14 +535,7 @@ notebook.caught(
 
 # %%
 pairs = np.arange(32)
-arguments = (
-    64,
-    10000.0,
-    40.0,
-    4096,
-    32.0,
-    1.0,
-)  # d_r, base, factor, original length, β_fast, β_slow
+arguments = 64, 10000.0, 40.0, 4096, 32.0, 1.0  # d_r, base, factor, length before, β_fast, β_slow
 distance = np.arange(0, 60)
 q, k = np.random.default_rng(6).normal(size=(2, 1, 1, 1, 64))
 
@@ -513,40 +556,43 @@ def keys_that_count(length):
     return np.exp(-(p * np.log(p)).sum(-1)).mean()
 
 
-figure, (left, middle, right) = notebook.picture(1, 3, width=8.4, height=2.8)
+def v3_frequencies():
+    """Of V3 with YaRN, radians per token, (d_r / 2,)."""
+    return yarn.yarn_frequencies(*arguments)
+
+
+lengths = [128, 512, 2048, 8192]
+frequencies, linear = right_and_wrong(v3_frequencies, mistakes.linear_interpolation_as_yarn)
+_, reversed_ramp = right_and_wrong(v3_frequencies, mistakes.yarn_with_a_reversed_ramp)
+layouts = right_and_wrong(logit_by_distance, mistakes.rope_in_the_other_layout)
+spread = right_and_wrong(
+    lambda: [keys_that_count(n) for n in lengths], mistakes.yarn_without_mscale
+)
+print(
+    f"θ' of pair 16: {frequencies[16]:.4f} right, {linear[16]:.5f} linear, {reversed_ramp[16]:.4f} reversed"
+)
+print(f"keys that count, of 8192: {spread[0][-1]:.0f} with mscale, {spread[1][-1]:.0f} without")
+
+# %% tags=["picture"]
+figure, (left, middle, right) = notebook.picture(1, 3, width=8.6, height=2.8)
 left.semilogy(pairs, yarn.plain_frequencies(64, 10000.0), color="0.7", label="no YaRN")
-left.semilogy(pairs, yarn.yarn_frequencies(*arguments), color=BLUE, label="YaRN")
-for mistake, colour, label in (
-    (mistakes.linear_interpolation_as_yarn, ORANGE, "linear"),
-    (mistakes.yarn_with_a_reversed_ramp, PINK, "reversed ramp"),
-):
-    with made(mistake):
-        left.semilogy(pairs, yarn.yarn_frequencies(*arguments), color=colour, ls="--", label=label)
+left.semilogy(pairs, frequencies, color=BLUE, label="YaRN")
+left.semilogy(pairs, linear, color=ORANGE, ls="--", label="linear")
+left.semilogy(pairs, reversed_ramp, color=PINK, ls="--", label="reversed ramp")
 left.set(xlabel="pair i of 32", ylabel="radians per token")
 left.legend(fontsize=8)
-middle.plot(distance, logit_by_distance(), color=BLUE, label="right layout")
-with made(mistakes.rope_in_the_other_layout):
-    middle.plot(distance, logit_by_distance(), color=ORANGE, ls="--", label="the other layout")
+middle.plot(distance, layouts[0], color=BLUE, label="right layout")
+middle.plot(distance, layouts[1], color=ORANGE, ls="--", label="the other layout")
 middle.set(xlabel="distance", ylabel="query · key")
 middle.legend(fontsize=8)
-lengths = [128, 512, 2048, 8192]
-right.loglog(
-    lengths, [keys_that_count(n) for n in lengths], color=BLUE, marker="o", label="with mscale"
-)
-with made(mistakes.yarn_without_mscale):
-    right.loglog(
-        lengths,
-        [keys_that_count(n) for n in lengths],
-        color=ORANGE,
-        ls="--",
-        marker="o",
-        label="without",
-    )
+right.loglog(lengths, spread[0], color=BLUE, marker="o", label="with mscale")
+right.loglog(lengths, spread[1], color=ORANGE, ls="--", marker="o", label="without")
 right.set(xlabel="keys in the context", ylabel="keys that count")
 right.legend(fontsize=8)
 notebook.show(
     figure,
-    "Frequencies under four rules; the logit against distance in two layouts; how widely attention spreads with and without mscale",
+    "Frequencies under four rules; the logit against distance in two layouts; how widely attention "
+    "spreads with and without mscale",
 )
 
 # %% [markdown]
@@ -564,46 +610,41 @@ notebook.show(
 
 # %%
 def dependence():
-    """How much the logits of depth 1 and 2 move when the attention output of module 1 or module 2 is disturbed, (2, 2)."""
+    """How much the logits of depth 1 and 2 move when module 1 or module 2 is disturbed, (2, 2)."""
     model, tokens = build(), text()[0]
     before, moved = model.mtp_logits(tokens), np.zeros((2, 2))
     for module in range(2):
-        weight = model.parameters[
-            f"model.layers.{stamp.num_hidden_layers + module}.self_attn.o_proj.weight"
-        ].value
+        layer = stamp.num_hidden_layers + module
+        weight = model.parameters[f"model.layers.{layer}.self_attn.o_proj.weight"].value
         weight += 0.3
-        moved[module] = [
-            np.abs(a - b).max() for a, b in zip(model.mtp_logits(tokens), before, strict=True)
-        ]
+        after = model.mtp_logits(tokens)
+        moved[module] = [np.abs(a - b).max() for a, b in zip(after, before, strict=True)]
         weight -= 0.3
     return moved
 
 
-figure, axes = notebook.picture(1, 3, width=8.4, height=2.3)
-for axis, mistake in zip(
-    axes, (None, mistakes.mtp_head_without_the_block, mistakes.parallel_mtp_heads), strict=True
-):
-    if mistake is None:
-        moved = dependence()
-    else:
-        with made(mistake):
-            moved = dependence()
+chain, without_block = right_and_wrong(dependence, mistakes.mtp_head_without_the_block)
+_, parallel = right_and_wrong(dependence, mistakes.parallel_mtp_heads)
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(1, 3, width=8.6, height=2.3, sharey=True)
+tables = {
+    "right: a chain": chain,
+    "head without the block": without_block,
+    "parallel heads": parallel,
+}
+for axis, (title, moved) in zip(axes, tables.items(), strict=True):
     axis.imshow(moved > 1e-12, cmap="Blues", vmin=0, vmax=1.5)
     for (row, column), value in np.ndenumerate(moved):
         axis.text(column, row, f"{value:.1f}" if value > 1e-12 else "0", ha="center", va="center")
-    axis.set(
-        xticks=[0, 1],
-        xticklabels=["depth 1", "depth 2"],
-        yticks=[0, 1],
-        yticklabels=["module 1's block", "module 2's block"],
-    )
-    axis.set_title(
-        "right: a chain" if mistake is None else mistake.__name__.replace("_", " "), fontsize=10
-    )
+    axis.set_xticks([0, 1], ["depth 1", "depth 2"])
+    axis.set_yticks([0, 1], ["module 1's block", "module 2's block"])
+    axis.set_title(title, fontsize=10)
     axis.grid(False)
 notebook.show(
     figure,
-    "Three tables: in the right chain module 1 moves both depths; without the block nothing moves; parallel heads lose the corner",
+    "Three tables: in the right chain module 1 moves both depths; without the block nothing moves; "
+    "parallel heads lose the corner",
 )
 
 # %% [markdown]
@@ -612,20 +653,25 @@ notebook.show(
 
 # %%
 noise = stamp.replace(aux_loss_alpha=0.0, num_nextn_predict_layers=1)
-figure, axis = notebook.picture(width=7, height=2.7)
-for mistake, colour, label in (
-    (None, BLUE, "right"),
-    (mistakes.mtp_shown_its_target, ORANGE, "shown its target"),
-):
+
+
+def mtp_losses():
+    """MTP loss of every step, each on fresh random text."""
     model = build(noise, lively=False, dtype=np.float32)
-    arguments_of_training = (*text(noise, 16, 12), 150, 0.01, np.random.default_rng(8))
-    if mistake is None:
-        history = train(model, *arguments_of_training)
-    else:
-        with made(mistake):
-            history = train(model, *arguments_of_training)
-    axis.plot([losses.mtp[0] for losses in history], color=colour, label=f"MTP loss, {label}")
+    history = train(model, *text(noise, 16, 12), 150, 0.01, np.random.default_rng(8))
+    return [losses.mtp[0] for losses in history]
+
+
+honest, peeking = right_and_wrong(mtp_losses, mistakes.mtp_shown_its_target)
 guessing = np.log(19) * 11 / 12  # eq. 24 divides the T − 1 terms of depth 1 by T = 12
+print(
+    f"MTP loss of the last step: {honest[-1]:.2f} right, {peeking[-1]:.2f} wrong; guessing {guessing:.2f}"
+)
+
+# %% tags=["picture"]
+figure, axis = notebook.picture(width=7, height=2.7)
+axis.plot(honest, color=BLUE, label="MTP loss, right")
+axis.plot(peeking, color=ORANGE, label="MTP loss, shown its target")
 axis.axhline(guessing, color="0.5", ls=":")
 axis.text(90, guessing + 0.08, "11/12 · ln 19: guessing", color="0.4")
 axis.set(xlabel="step, each on fresh random text", ylabel="nats per token", ylim=(0, None))
@@ -645,12 +691,11 @@ notebook.show(
 
 # %%
 def error_by_position(cuts):
-    """Largest difference of the logits from the full forward pass, position by position, when the text is read in chunks."""
+    """Largest difference of logits from the full pass, by position, when text is read in chunks."""
     model, tokens = build(), text(size=2, length=16)[0]
     cache = LatentCache(model.config, 2, model.dtype)
-    parts = [
-        model.head.forward(read(model, part, cache))[0] for part in np.split(tokens, cuts, axis=1)
-    ]
+    pieces = np.split(tokens, cuts, axis=1)
+    parts = [model.head.forward(read(model, piece, cache))[0] for piece in pieces]
     return np.abs(np.concatenate(parts, axis=1) - full_logits).max(axis=(0, 2))
 
 
@@ -667,38 +712,29 @@ def windows_read():
     return firsts + [int(again.next()[0][0, 0]) for _ in range(5)]
 
 
+in_chunks = right_and_wrong(lambda: error_by_position([6, 11]), mistakes.cache_offset_forgotten)
+windows = right_and_wrong(windows_read, mistakes.resumed_from_the_beginning_of_the_data)
+
+# %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=8.4, height=2.7)
-left.semilogy(range(16), error_by_position([6, 11]) + 1e-17, color=BLUE, marker="o", label="right")
-with made(mistakes.cache_offset_forgotten):
-    left.semilogy(
-        range(16),
-        error_by_position([6, 11]) + 1e-17,
-        color=ORANGE,
-        ls="--",
-        marker="o",
-        label="offset forgotten",
-    )
+marked = {"marker": "o", "markersize": 4}
+left.semilogy(in_chunks[0] + 1e-17, color=BLUE, label="right", **marked)
+left.semilogy(in_chunks[1] + 1e-17, color=ORANGE, ls="--", label="offset forgotten", **marked)
 for cut in (5.5, 10.5):
     left.axvline(cut, color="0.8")
-left.set(xlabel="position (chunks of 6, 5 and 5)", ylabel="error of the logits", ylim=(1e-18, 1e2))
+left.set(xlabel="position (chunks of 6, 5 and 5)", ylabel="error of the logits", ylim=(1e-18, 1e4))
 left.legend()
-right.plot(range(10), windows_read(), "o", color=BLUE, ms=9, label="right: every window once")
-with made(mistakes.resumed_from_the_beginning_of_the_data):
-    right.plot(
-        range(10),
-        windows_read(),
-        "x",
-        color=ORANGE,
-        ms=8,
-        mew=2,
-        label="resumed from the beginning",
-    )
+right.plot(windows[0], "o", color=BLUE, ms=9, label="right: every window once")
+right.plot(windows[1], "x", color=ORANGE, ms=8, mew=2, label="resumed from the beginning")
 right.axvline(4.5, color="0.8")
-right.set(xlabel="step (stopped and resumed after 5)", ylabel="where the window begins")
+right.set(
+    xlabel="step (stopped and resumed after 5)", ylabel="where the window begins", ylim=(-20, 520)
+)
 right.legend(fontsize=8)
 notebook.show(
     figure,
-    "Left: rounding errors, until the second chunk, where the mistake makes them large. Right: the resumed run repeats its windows",
+    "Left: rounding errors, until the second chunk, where the mistake makes them large. "
+    "Right: the resumed run repeats its windows",
 )
 
 # %% [markdown]
@@ -717,25 +753,22 @@ def loads_before_and_after():
     with tempfile.TemporaryDirectory() as folder:
         minids.save(model, folder)
         again = minids.load(folder)
-    return [
-        np.sort(m.losses(tokens, targets).counts[0])[::-1] / (16 * 32 * 4 / 16)
-        for m in (model, again)
-    ]
+    counts = [m.losses(tokens, targets).counts[0] for m in (model, again)]  # (E,) each
+    return [np.sort(c)[::-1] / c.mean() for c in counts]
 
 
-before, after = loads_before_and_after()
-with made(mistakes.resumed_without_the_routing_bias):
-    _, forgotten = loads_before_and_after()
-print("the right way, the same load before and after:", bool(np.array_equal(before, after)))
-figure, axis = notebook.picture(width=7, height=2.4)
-axis.bar(np.arange(16) - 0.2, after, 0.4, color=BLUE, label=f"right: MaxVio {after.max() - 1:.2f}")
-axis.bar(
-    np.arange(16) + 0.2,
-    forgotten,
-    0.4,
-    color=ORANGE,
-    label=f"bias forgotten: MaxVio {forgotten.max() - 1:.2f}",
+(before, after), (_, forgotten) = right_and_wrong(
+    loads_before_and_after, mistakes.resumed_without_the_routing_bias
 )
+print("the right way, the same load before and after:", bool(np.array_equal(before, after)))
+
+# %% tags=["picture"]
+figure, axis = notebook.picture(width=7, height=2.4)
+for offset, loads, colour, label in (
+    (-0.2, after, BLUE, "right"), (0.2, forgotten, ORANGE, "bias forgotten")
+):  # fmt: skip
+    name = f"{label}: MaxVio {loads.max() - 1:.2f}"
+    axis.bar(np.arange(16) + offset, loads, 0.4, color=colour, label=name)
 axis.axhline(1, color="0.4", lw=1)
 axis.set(xlabel="experts, by load", ylabel="load / mean")
 axis.legend()
@@ -754,17 +787,25 @@ p = np.array([0.30, 0.25, 0.20, 0.15, 0.10])  # what the model wants to say
 q = np.array([0.15, 0.45, 0.10, 0.10, 0.20])  # what the draft proposes
 
 
-def spoken(accept):
-    """Distribution of the token that comes out, given the acceptance probability of each draft, (V,)."""
-    residual = np.maximum(p - q, 0) / np.maximum(p - q, 0).sum()
-    return q * accept + (1 - (q * accept).sum()) * residual
+def spoken(draws=20_000):
+    """Distribution of what the package's judge lets through when drafts come from q, (V,)."""
+    source, said = np.random.default_rng(9), np.zeros(5)
+    for guess in source.choice(5, draws, p=q):
+        stood, after = judge(Draft([int(guess)], [q]), np.stack([p, p]), source)
+        said[guess if stood else after] += 1
+    return said / draws
 
 
-lossless, heuristic = spoken(np.minimum(1, p / q)), spoken((p >= 0.5 * q).astype(float))
+lossless, heuristic = right_and_wrong(spoken, mistakes.speculation_by_a_ratio_heuristic)
+print("the model alone ", p)
+print("lossless rule   ", lossless.round(3))
+print("ratio heuristic ", heuristic.round(3))
+
+# %% tags=["picture"]
 figure, axis = notebook.picture(width=7, height=2.4)
 for offset, values, colour, label in (
     (-0.27, p, "0.7", "the model alone"),
-    (0, lossless, BLUE, "lossless rule"),
+    (0, lossless, BLUE, "lossless rule, 20,000 drafts"),
     (0.27, heuristic, ORANGE, "ratio heuristic"),
 ):
     axis.bar(np.arange(5) + offset, values, 0.27, color=colour, label=label)
@@ -772,12 +813,203 @@ axis.set(xlabel="token", ylabel="probability")
 axis.legend()
 notebook.show(
     figure,
-    "Bars of five tokens: the lossless rule gives the model's distribution exactly, the heuristic another",
+    "Bars of five tokens: the lossless rule gives the model's distribution, the heuristic another",
 )
-print("lossless:", lossless, " heuristic:", heuristic)
 
 # %% [markdown]
-# The heuristic accepts more, so it is *faster*, and it writes another language model's text. **Caught by** comparing the distribution over many draws with the model's own. **Not caught by** greedy decoding, where both rules agree.
+# The heuristic accepts more, so it is *faster*, and it writes another language model's text: here every ratio is at least one half, so every draft passes, and what is written is the *guesser's* text, word for word. **Caught by** comparing the distribution over many draws with the model's own. **Not caught by** greedy decoding, where both rules agree.
+#
+# ## 8. Room seven: eight bits
+#
+# [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), V3 section 3.3; the right way is notebook 10. FP8 is a paradise for mistakes, because *everything* is a few percent off anyway: who would notice a few percent more? First the usual test. Train the stamp for 25 steps with each of the
+# eleven mistakes in:
+
+# %%
+small = stamp.replace(precision="fp8", fp8_tile=4, num_nextn_predict_layers=0)
+
+
+def last_loss():
+    """Loss after 25 steps on one batch, in nats per token."""
+    return train(build(small, lively=False, dtype=np.float32), *text(small))[-1].main
+
+
+right_loss, trained = last_loss(), {}
+for mistake in IN_FP8:
+    with made(mistake.put_in):
+        trained[mistake.put_in] = last_loss()
+print(f"untrained {np.log(19):.2f}; after 25 steps {right_loss:.2f} right,", end=" ")
+print(f"{min(trained.values()):.2f} to {max(trained.values()):.2f} with a mistake in")
+
+# %% [markdown]
+# All learn. Now eleven measurements, each made for its mistake:
+
+
+# %%
+def halves():
+    """Whole numbers from 16, where E4M3 has every second one: what each becomes, minus what it was."""
+    y = np.arange(16.0, 34.0)
+    return y, float8.rounded(y) - y
+
+
+def large():
+    """Numbers around the largest, 448."""
+    y = np.linspace(300, 620, 120)
+    return y, float8.rounded(y)
+
+
+def tiny():
+    """Numbers around the smallest normal one, 2⁻⁶."""
+    y = np.geomspace(2.0**-11, 2.0**-4, 200)
+    return y, float8.rounded(y)
+
+
+def outlier():
+    """Error of all other numbers of a matrix when one number grows."""
+    sizes = 10.0 ** np.arange(0, 7)
+    x, off = np.random.default_rng(1).normal(size=(8, 256)).astype(np.float32), []
+    for size in sizes:
+        x[0, 0] = size
+        off.append(np.abs(quantise.rounded(x, (1, 32)) - x)[1:].mean() / np.abs(x[1:]).mean())
+    return sizes, off
+
+
+def largest_of_a_tile():
+    """A tile's largest number after quantisation with a power-of-two scale, over what it was."""
+    sizes = np.geomspace(1, 16, 200)
+    tiles = np.zeros((len(sizes), 4), np.float32)
+    tiles[:, 0] = sizes
+    return sizes, quantise.rounded(tiles, (1, 4), power_of_two=True)[:, 0] / sizes
+
+
+source = np.random.default_rng(2)
+loud = np.exp(source.normal(size=(256, 1)))  # (N, 1): tokens of different size
+x8 = (loud * source.normal(size=(256, 128))).astype(np.float32)  # (N, in)
+w8 = (0.05 * source.normal(size=(64, 128))).astype(np.float32)  # (out, in)
+dy8 = (1e-3 * source.normal(size=(256, 64))).astype(np.float32)  # (N, out)
+
+
+def weight_gradient():
+    """Some entries of dW in FP8 against the exact ones."""
+    _, d_weight, _ = fp8_linear.backward(dy8, fp8_linear.forward(x8, w8)[1])
+    return (dy8.T @ x8).ravel()[::90], d_weight.ravel()[::90]
+
+
+def long_sums():
+    """Largest relative error of products of positive numbers, K long."""
+    lengths = 2 ** np.arange(7, 13)
+    off = []
+    for K in lengths:
+        a, b = np.random.default_rng(3).random((2, 8, K)).astype(np.float32)
+        truth = a.astype(np.float64) @ b.T.astype(np.float64)
+        product = fp8_accumulation.matmul(a, b.T, fp8_accumulation.PROMOTED)
+        off.append(np.abs(product / truth - 1).max())
+    return lengths, off
+
+
+def after_attention():
+    """Errors of the input of the linear behind attention, sorted."""
+    recipe = fp8_linear.FINE.after_attention()
+    left = quantise.rounded(x8, recipe.row, recipe.inputs, recipe.round_inputs)
+    off = np.sort(np.abs(left / x8 - 1).ravel())[::64]
+    return np.linspace(0, 1, len(off)), off
+
+
+def ties():
+    """How often the better of two experts loses, when its logit is larger by a gap."""
+    gaps = np.geomspace(1e-4, 1, 9)
+    model = build(small.replace(fp8_tile=16), dtype=np.float32)
+    gate, lost = model.moe_layers[0].gate, []
+    states = np.random.default_rng(4).normal(size=(200, 12)).astype(np.float32)
+    weight = gate.weight.value
+    direction = states / (states**2).sum(axis=1, keepdims=True)
+    for gap in gaps:
+        weight[1] = weight[0] = weight[2]
+        wins = 0
+        for state, step in zip(states, direction, strict=True):
+            weight[1] = weight[0] + gap * step  # logit of expert 1 = that of expert 0 + gap
+            logits = gate.forward(state[None])[0]
+            wins += logits[0, 1] > logits[0, 0]
+        lost.append(1 - wins / len(states))
+    return gaps, lost
+
+
+def small_updates(steps=60):
+    """A weight that is made larger by a thousandth of its first value, again and again."""
+    model = build(small, dtype=np.float32)
+    layer = model.blocks[0].attention.q_a_proj
+    weight, grown = layer.weight.value, [1.0]
+    start, state = weight[0, 0], np.ones((1, 12), np.float32)
+    for _ in range(steps):
+        layer.forward(state)
+        weight[0, 0] += start / 1000
+        grown.append(weight[0, 0] / start)
+    return range(steps + 1), grown
+
+
+in_fp8 = mistakes_in_fp8
+MEASURED = {  # mistake: what is measured, and over what
+    in_fp8.halves_rounded_away_from_zero: (halves, "number", "rounding error"),
+    in_fp8.overflow_instead_of_saturation: (large, "number", "becomes"),
+    in_fp8.subnormals_flushed_to_zero: (tiny, "number", "becomes"),
+    in_fp8.scale_of_the_tensor_in_every_tile: (outlier, "outlier", "error of the others"),
+    in_fp8.power_of_two_scales_rounded_down: (
+        largest_of_a_tile,
+        "largest of a tile",
+        "what is left of it",
+    ),
+    in_fp8.scales_forgotten_in_the_weight_gradient: (weight_gradient, "exact dW", "dW"),
+    in_fp8.weight_gradient_in_the_tiles_of_the_forward_pass: (weight_gradient, "exact dW", "dW"),
+    in_fp8.promotion_forgotten: (long_sums, "products in a sum", "largest error"),
+    in_fp8.attention_output_in_e4m3: (after_attention, "share of numbers", "relative error"),
+    in_fp8.router_in_fp8: (ties, "lead of the better expert", "how often it loses"),
+    in_fp8.master_weights_in_fp8: (small_updates, "updates", "weight / start"),
+}
+assert set(MEASURED) == {m.put_in for m in IN_FP8}  # no exhibit without its symptom
+symptoms = {m: right_and_wrong(measure, m) for m, (measure, _, _) in MEASURED.items()}
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(4, 3, width=9.2, height=8.8)
+dotted = {halves: ("o", "x"), weight_gradient: (".", ".")}
+for axis, (mistake, (measure, x, y)) in zip(axes.flat, MEASURED.items(), strict=False):
+    right, wrong = symptoms[mistake]
+    one, other = dotted.get(measure, ("-", "--"))
+    axis.plot(*right, one, color=BLUE, label="right")
+    axis.plot(*wrong, other, color=ORANGE, label="mistake")
+    axis.set(xlabel=x, ylabel=y)
+    words = mistake.__name__.split("_")
+    lines = [" ".join(words[:5]), " ".join(words[5:])] if len(words) > 5 else [" ".join(words)]
+    axis.set_title("\n".join(lines), fontsize=9)
+for axis in (axes[0, 2], axes[1, 0], axes[2, 1]):
+    axis.loglog()
+for axis in (axes[1, 1], axes[3, 0]):
+    axis.set_xscale("log")
+axes[1, 2].set_yscale("symlog", linthresh=0.1)
+for axis in axes.flat:
+    axis.minorticks_off()
+axes[2, 1].set_xticks([128, 512, 2048], [128, 512, 2048])
+last = axes[3, 2]
+last.barh([1, 0], [right_loss, max(trained.values())], color=[BLUE, ORANGE])
+last.axvline(np.log(19), color="0.5", ls=":")
+last.set_yticks([1, 0], ["right", "worst mistake"])
+last.set(xlabel="nats a token (dotted: untrained)", ylim=(-0.8, 1.8))
+last.set_title("and the loss after 25 steps", fontsize=9)
+axes[0, 0].legend(fontsize=8)
+notebook.show(
+    figure,
+    "Eleven small plots, right in blue and with the mistake in orange: each shows a clear difference "
+    "but for the weight gradient in the wrong tiles. The twelfth: all losses fall alike",
+)
+
+# %% [markdown]
+# **Symptoms**, row by row.
+#
+# 1. *Formats.* Halves that always go up make every sum too large, where to-even errs in both directions. A cast that does not saturate turns one large number into NaN, and the next product into all NaN. Without subnormal numbers the range ends three powers of two earlier.
+# 2. *Scales.* With one scale one outlier spoils all others. A power of two that is rounded *down* cuts the largest number of a tile to as little as half. Without the scales of $x$, dW is wrong by factors of ten to a hundred, another one in every tile, signs included, and **Adam divides most of it out again**.
+# 3. The product that sums over tokens in tiles of the forward pass: *the points lie on top of each other*. As a number it is as good as the right one. But no tensor core can compute it, since a scale per token cannot be pulled out of a sum over tokens; what such a simulation says about hardware is fiction. Next, the
+#    short sum without promotion: percents, growing with $K$. And attention's output in E4M3: an error of up to 6 % where E5M6 has less than 1 %, in a number that is used twice.
+# 4. *Exceptions.* A router in FP8 cannot tell two experts apart whose logits differ by less than a few thousandths; which of them is chosen is then an accident of rounding. Master weights in FP8 lose every update that is smaller than half a step of the format: the weight stands still, and nothing complains. Last, the loss: it falls with every one of them.
+#
+# **Caught by** comparing with an independent implementation of the formats *to the bit* (`ml_dtypes`, all 256 codes), and with the three products written out tile by tile. **Not caught by** "close to float32": a tolerance of a few percent, which FP8 needs, lets most of them in.
 
 # %% [markdown]
 # ## Exercises: be the test
@@ -797,22 +1029,16 @@ def judged(test, mistake):
         return check.Report(test.__name__, {test.__name__: 1.0}, (finding,), 0.0)
     findings = []
     if not isinstance(accepts, (bool, np.bool_)):
-        findings.append(
-            check.Finding(
-                test.__name__,
-                f"returned {accepts!r} on the right code; it has to return True or False.",
-            )
-        )
+        says = f"returned {accepts!r} on the right code; it has to return True or False."
+        findings.append(check.Finding(test.__name__, says))
     elif not accepts:
         findings.append(check.Finding(test.__name__, "rejects the right code."))
     elif not notices:
-        findings.append(
-            check.Finding(
-                test.__name__,
-                f"does not notice {mistake.__name__}.",
-                "would anything you look at change with it?",
-            )
+        says, hint = (
+            f"does not notice {mistake.__name__}.",
+            "would anything you look at change with it?",
         )
+        findings.append(check.Finding(test.__name__, says, hint))
     return check.Report(test.__name__, {test.__name__: 0.0}, tuple(findings), 0.0)
 
 
@@ -830,10 +1056,8 @@ def gates_do_not_know_the_bias():
     bias = np.array([0.05, -0.05, 0.0, 0.0])
     without, _ = router.forward(logits, None, 2)
     with_bias, _ = router.forward(logits, bias, 2)
-    return bool(
-        np.array_equal(without.chosen, with_bias.chosen)
-        and np.allclose(without.gates, with_bias.gates)
-    )
+    same_choice = np.array_equal(without.chosen, with_bias.chosen)
+    return bool(same_choice and np.allclose(without.gates, with_bias.gates))
 
 
 # %% tags=["check"]
@@ -854,7 +1078,8 @@ def mtp_does_not_peek():
     changed = tokens.copy()
     changed[:, 5] = (changed[:, 5] + 1) % stamp.vocab_size
     before, after = model.mtp_logits(tokens)[0], model.mtp_logits(changed)[0]
-    return bool(np.allclose(before[:, :4], after[:, :4]))  # positions 0 to 3 predict tokens 2 to 5
+    # Positions 0 to 3 predict tokens 2 to 5.
+    return bool(np.allclose(before[:, :4], after[:, :4]))
 
 
 # %% tags=["check"]
@@ -876,7 +1101,7 @@ def backward(dy, saved):
 
 
 # %% tags=["check"]
-check.ok(check.gradient(scores_with_a_shared_key, backward, arrays, hints={"n_heads": H}))
+check.ok(check.gradient(scores_with_a_shared_key, backward, arrays, hints=heads))
 
 # %% [markdown]
 # ### A wrong answer is noticed
@@ -891,9 +1116,7 @@ def gates_have_the_right_shape():
 
 
 notebook.caught(judged(gates_have_the_right_shape, mistakes.gates_from_biased_scores))
-notebook.caught(
-    check.gradient(scores_with_a_shared_key, backward_of_one_head, arrays, hints={"n_heads": H})
-)
+notebook.caught(check.gradient(scores_with_a_shared_key, backward_of_one_head, arrays, hints=heads))
 
 # %% [markdown]
 # ## The guards
@@ -901,6 +1124,6 @@ notebook.caught(
 # Every exhibit with the test of this repository that notices it; `make test` proves each pair, by putting the mistake in and watching the test fail.
 
 # %%
-for mistake in MISTAKES:
+for mistake in (*MISTAKES, *IN_GENERATION, *IN_FP8):
     file, _, test = mistake.noticed_by.partition("::")
     print(f"{mistake.put_in.__name__}\n    {file}: {test.removeprefix('test_').replace('_', ' ')}")
