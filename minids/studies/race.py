@@ -114,6 +114,25 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     return found
 
 
+def receipt(results: dict) -> list[str]:
+    """Every run of the preset, and how the first one's validation loss fell."""
+    if "MoE" not in results["arms"]:
+        return []
+    arm = results["arms"]["MoE"]
+    lines = []
+    for run in arm["runs"]:
+        if "failed" not in run:
+            n = run["numbers"]
+            passed = f"{NANOGPT} after {n['characters_to_nanogpt']:,} characters" if "characters_to_nanogpt" in n else ""
+            told = (f"loss {n['loss']:.4f} after {n['characters']:,} characters, {n['seconds']:.0f} s", passed)
+            lines.append(f"MoE, seed {run['seed']}: " + ", ".join(filter(None, told)))
+    if lines:
+        looks = arm["details"]["validation"]
+        points = (f"{step} {loss:.3f}" for step, loss in zip(looks["step"], looks["loss"], strict=True))
+        lines.append("Validation loss by step, first seed: " + ", ".join(points))
+    return lines
+
+
 STUDY = Study(
     question="how far does a DeepSeek-V3 of this size come with the characters of nanoGPT's CPU recipe, and what of it helps?",
     arms=ARMS,
@@ -121,6 +140,7 @@ STUDY = Study(
     shown=("loss", "seconds", "processor_seconds", "seconds_to_nanogpt", "characters_to_nanogpt", "active", "parameters"),
     common=COMMON,
     findings=findings,
+    remarks=receipt,
     steps=TrainConfig.preset("shakespeare").steps,
     data=("shakespeare",),
 )

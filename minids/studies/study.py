@@ -63,6 +63,8 @@ class Study:
     """What all arms share (sizes, learning rate, …), as plain JSON values."""
     findings: Callable[[dict[str, dict[str, Summary]]], list[Finding]] = lambda arms: []
     """Arm → number → its summary; what follows from them. Only asked once every arm is there."""
+    remarks: Callable[[dict], list[str]] = lambda results: []
+    """The results → further lines below the printed table."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
     data: tuple[str, ...] = ("builtin",)

@@ -25,6 +25,12 @@ def table(study: Study, results: dict) -> str:
     lines.insert(1, "─" * len(lines[0]))
     seeds = results["seeds"]
     lines += ["", f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)}, {results['steps']} steps each."]
+    modules = {name: version for name, version in results["versions"].items() if name not in ("machine", "processor")}
+    computed = " ".join(f"{name} {version}" for name, version in modules.items())
+    where = ", ".join(filter(None, (results["versions"]["machine"], results["versions"].get("processor", ""))))
+    threads = results.get("threads", 1)
+    lines.append(f"{computed}; {where}; {threads} thread{'s' * (threads != 1)} a run.")
+    lines += study.remarks(results)
     for finding in results["findings"]:
         lines.append(f"{'yes' if finding['holds'] else 'NO '}  {finding['claim']}: {finding['numbers']}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from minids.studies.base import MODEL, configs, not_above, paired
 from minids.studies.registry import STUDIES, study
 from minids.studies.runner import run_study
 from minids.studies.study import Job, Summary
+from minids.studies.table import table
 from minids.training.workers import Workers
 
 
@@ -81,6 +82,17 @@ def test_the_race_reads_characters_and_says_when_nanogpt_is_passed(small_text, m
     assert 0 < numbers["seconds_to_nanogpt"] <= numbers["seconds"]
     monkeypatch.setattr(race, "NANOGPT", 0.0)
     assert "seconds_to_nanogpt" not in race.run(race.ARMS["MTP"], job).numbers
+
+
+def test_the_receipt_of_the_race_is_printed(small_text, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "CHECKS", 2)
+    found = run_study("race", tmp_path, (3,), 2, ("MoE",), small_text[:1], 1, say=lambda line: None)
+    out = table(race.STUDY, found)
+    loss = found["arms"]["MoE"]["details"]["validation"]["loss"]
+    assert f"MoE, seed 3: loss {found['arms']['MoE']['runs'][0]['numbers']['loss']:.4f} after 2,048 characters" in out
+    assert f"first seed: 1 {loss[0]:.3f}, 2 {loss[1]:.3f}" in out
+    assert "1 thread a run" in out and f"numpy {np.__version__}" in out
+    assert race.receipt({"arms": {}}) == []
 
 
 def test_studies_train_with_the_threads_that_are_asked_for(small_text, monkeypatch):
