@@ -24,6 +24,7 @@
 import tempfile
 
 import numpy as np
+from IPython.display import Markdown
 
 import minids
 from minids import ModelConfig, Yarn, check, mistakes, mistakes_in_fp8, notebook, pico
@@ -841,7 +842,7 @@ print(f"untrained {np.log(19):.2f}; after 25 steps {right_loss:.2f} right,", end
 print(f"{min(trained.values()):.2f} to {max(trained.values()):.2f} with a mistake in")
 
 # %% [markdown]
-# All learn. Now eleven measurements, each made for its mistake:
+# All learn. So it takes eleven measurements, each made for its mistake. Three of the *formats*: what do halves, large and tiny numbers become?
 
 
 # %%
@@ -863,6 +864,11 @@ def tiny():
     return y, float8.rounded(y)
 
 
+# %% [markdown]
+# Two of the *scales*: what does one outlier do to the others, and what happens to the largest number of a tile?
+
+
+# %%
 def outlier():
     """Error of all other numbers of a matrix when one number grows."""
     sizes = 10.0 ** np.arange(0, 7)
@@ -881,6 +887,10 @@ def largest_of_a_tile():
     return sizes, quantise.rounded(tiles, (1, 4), power_of_two=True)[:, 0] / sizes
 
 
+# %% [markdown]
+# Three of the *products*: the gradient of the weights (two mistakes), sums of growing length, and what the linear behind attention is given. Tokens differ in size, as they do in a network:
+
+# %%
 source = np.random.default_rng(2)
 loud = np.exp(source.normal(size=(256, 1)))  # (N, 1): tokens of different size
 x8 = (loud * source.normal(size=(256, 128))).astype(np.float32)  # (N, in)
@@ -914,6 +924,11 @@ def after_attention():
     return np.linspace(0, 1, len(off)), off
 
 
+# %% [markdown]
+# And two of what has to stay *out* of FP8: the router, and the weights that are kept.
+
+
+# %%
 def ties():
     """How often the better of two experts loses, when its logit is larger by a gap."""
     gaps = np.geomspace(1e-4, 1, 9)
@@ -946,17 +961,14 @@ def small_updates(steps=60):
     return range(steps + 1), grown
 
 
+# %%
 in_fp8 = mistakes_in_fp8
 MEASURED = {  # mistake: what is measured, and over what
     in_fp8.halves_rounded_away_from_zero: (halves, "number", "rounding error"),
     in_fp8.overflow_instead_of_saturation: (large, "number", "becomes"),
     in_fp8.subnormals_flushed_to_zero: (tiny, "number", "becomes"),
     in_fp8.scale_of_the_tensor_in_every_tile: (outlier, "outlier", "error of the others"),
-    in_fp8.power_of_two_scales_rounded_down: (
-        largest_of_a_tile,
-        "largest of a tile",
-        "what is left of it",
-    ),
+    in_fp8.power_of_two_scales_rounded_down: (largest_of_a_tile, "largest of a tile", "left of it"),
     in_fp8.scales_forgotten_in_the_weight_gradient: (weight_gradient, "exact dW", "dW"),
     in_fp8.weight_gradient_in_the_tiles_of_the_forward_pass: (weight_gradient, "exact dW", "dW"),
     in_fp8.promotion_forgotten: (long_sums, "products in a sum", "largest error"),
@@ -1124,6 +1136,11 @@ notebook.caught(check.gradient(scores_with_a_shared_key, backward_of_one_head, a
 # Every exhibit with the test of this repository that notices it; `make test` proves each pair, by putting the mistake in and watching the test fail.
 
 # %%
+rows = ["| mistake | the test that notices it |", "|---|---|"]
 for mistake in (*MISTAKES, *IN_GENERATION, *IN_FP8):
     file, _, test = mistake.noticed_by.partition("::")
-    print(f"{mistake.put_in.__name__}\n    {file}: {test.removeprefix('test_').replace('_', ' ')}")
+    name, says = (
+        s.replace("_", " ") for s in (mistake.put_in.__name__, test.removeprefix("test_"))
+    )
+    rows.append(f"| {name} | {says} (`{file}`) |")
+Markdown("\n".join(rows))
