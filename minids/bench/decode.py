@@ -15,6 +15,7 @@ and "full", which go through the layers as well, is the algorithm alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -60,7 +61,7 @@ def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) 
                 "context": by_context(model, rounds),
                 "batch": by_batch(model, rounds),
                 "at_once": many_at_once(model, rounds),
-                "absorption_pays_until": absorption_pays_until(config),
+                "absorption_pays_until": until if math.isfinite(until := absorption_pays_until(config)) else None,
             }
     return found
 
@@ -204,7 +205,12 @@ def table(found: dict) -> str:
         for r in model["at_once"]:
             faster = f"{r['absorbed_times_as_fast']:.2f} times as fast"
             lines.append(f"  {r['new_tokens']:>7}{r['naive_ms']:>10.1f}{r['absorbed_ms']:>10.1f}   {faster}")
-        lines.append(f"  equal numbers of operations at {model['absorption_pays_until']:.0f} tokens")
+        until = model["absorption_pays_until"]
+        lines.append(
+            f"  equal numbers of operations at {until:.0f} tokens"
+            if until
+            else "  with 2 d_c ≤ d_nope + d_v absorption never needs more operations"
+        )
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import importlib
 from minids.errors import refuse
 from minids.studies.study import Study
 
-STUDIES = ("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race")
+STUDIES = ("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race", "long-context")
 """Names as on the command line; the module is the same with underscores."""
 
 

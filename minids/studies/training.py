@@ -38,6 +38,12 @@ class Optimizer(Protocol):
     def step(self, learning_rate: float, workers: Workers) -> float: ...
 
 
+class Supply(Protocol):
+    """Batches without end: tokens and the tokens that follow them, (B, T) each."""
+
+    def next(self) -> tuple[Array, Array]: ...
+
+
 @dataclass(frozen=True)
 class Text:
     """A corpus ready to train on."""
@@ -113,10 +119,21 @@ def training(
     config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
     batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
+    yield from training_further(model, run, batches, optimizer, threads)
+
+
+def training_further(
+    model: DeepSeekV3,
+    run: TrainConfig,
+    batches: Supply,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
+    """The steps of ``run`` on a model as it stands, on any batches, with a schedule and an optimizer of their own."""
     stepper = optimizer(model.parameters, run)
     with threadpool_limits(1, user_api="blas"), Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
         for step in range(run.steps):
-            now = settings(step, config, run)
+            now = settings(step, model.config, run)
             model.parameters.zero_grads()
             losses = workers.forward_backward(*batches.next(), 1.0, now.mtp_loss_weight)
             norm = stepper.step(now.learning_rate, workers)

@@ -60,3 +60,5 @@ def test_what_is_found_is_printed(monkeypatch):
     for part in ("greedy, 6 new tokens", "absorbed, layers, against naive", "where absorption loses", "at 3 tokens", "batch"):
         assert part in text, f"{part!r} is not in the table"
     assert found["models"]["A"]["generation"]["full"]["same_text_as_absorbed"] == 1
+    found["models"]["A"]["absorption_pays_until"] = None
+    assert "absorption never needs more operations" in decode.table(found)
