@@ -144,4 +144,5 @@ def test_findings_follow_the_numbers():
     assert not holds("within the 128 tokens of training", {NONE: {("needle", 0, 128): 0.89}})
     assert holds("without an extension, text", {NONE: {("ppl", 0, 512): 0.6}})
     assert holds("tuned, YaRN finds", {YARN: {("needle", 1, 512): 0.95}})
-    assert holds("the price", {YARN: {("ppl", 1, 128): 0.6}}) and not holds("the price", {})
+    assert holds("the price, zero-shot", {YARN: {("ppl", 0, 128): 0.6}}) and not holds("the price, zero-shot", {})
+    assert holds("the price is still", {YARN: {("ppl", 1, 128): 0.6}}) and not holds("the price is still", {})
