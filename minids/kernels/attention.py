@@ -14,6 +14,9 @@ A weight of exactly 0 beyond the query times a NaN is NaN, so that in ``ops`` a 
 Here it reaches those of its own tile only; where causality lets NaN through, both agree.
 
 Where NumPy's BLAS cannot be called from a kernel, the loop over the tiles runs in Python.
+
+float32, 4 heads of 48 and 32. 12 × 64 tokens: forward 1.9 times as fast as NumPy, backward 1.3 (1.1 if the weights were formed
+again). 16 × 256 tokens: 4.1 and 2.1.
 """
 
 from __future__ import annotations
