@@ -14,12 +14,15 @@ from minids.errors import refuse
 class Options:
     """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
 
-    what: tyro.conf.Positional[Literal["train", "kernels", "decode", "race"]]
+    what: tyro.conf.Positional[Literal["train", "kernels", "decode", "race", "speculation"]]
     """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches.
-    race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it."""
+    race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it.
+    speculation: a trained run's guesses on its held-out text, how many stand and what they are worth."""
     against: Literal["torch", "torch-compiled"] | None = None
     """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
     ``torch.compile``, which needs a C++ compiler and some minutes."""
+    checkpoint: str | None = None
+    """speculation: the run's folder."""
     sizes: tuple[Literal["A-12x64", "A-16x256", "B-16x256"], ...] = ("A-12x64", "A-16x256", "B-16x256")
     """Model and batch: A has 1.6 M parameters, B 18.5 M; sequences × tokens."""
     rounds: int = 9
@@ -44,6 +47,15 @@ def run(options: Options, given: set[str]) -> None:
     if options.what == "race" and options.against == "torch-compiled":
         raise refuse("against", options.against, "nanoGPT's recipe for a CPU does not compile; say torch")
     bench = importlib.import_module(f"minids.bench.{options.what}")  # each has run() → what JSON knows, and table()
-    sizes = () if options.what == "race" else (options.sizes,)
-    found = bench.run(*sizes, options.rounds, options.threads, options.against)
+    if options.what == "speculation":
+        for name in given & {"sizes", "against"}:
+            raise refuse(name, getattr(options, name), "does not concern bench speculation; it measures a run of your own")
+        if options.checkpoint is None:
+            raise refuse("checkpoint", None, "bench speculation measures a trained run; say --checkpoint and its folder")
+        found = bench.run(options.checkpoint, options.rounds, options.threads)
+    elif options.checkpoint is not None:
+        raise refuse("checkpoint", options.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
+    else:
+        sizes = () if options.what == "race" else (options.sizes,)
+        found = bench.run(*sizes, options.rounds, options.threads, options.against)
     print(json.dumps(found, indent=2) if options.json else bench.table(found))

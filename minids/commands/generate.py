@@ -34,6 +34,9 @@ class Options:
     """Tokens guessed per pass with --speculative; 0 for as many as there are MTP modules."""
     confidence: float = 0.0
     """With --speculative: guess no further where the module is less sure than this; 0 to always guess."""
+    threads: int = 0
+    """With --speculative: 2 lets the tokens of a pass go through the model side by side, 1 one after the other; 0 for 2 where
+    there are two cores."""
     compare: bool = False
     """Write the text twice, with guesses and without, and say how fast either was and how many guesses stood."""
     log_probabilities: bool = False
@@ -46,6 +49,8 @@ class Options:
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
 
     def __post_init__(self):
+        if self.threads < 0:
+            raise refuse("threads", self.threads, "must be at least 1, or 0 for one per core")
         if self.draft_tokens < 0:
             raise refuse("draft_tokens", self.draft_tokens, "must be at least 1, or 0 for one per MTP module")
 
@@ -57,7 +62,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.inference.speculative import Counts
 
     speculative = options.speculative or options.compare
-    for name in given & {"draft_tokens", "confidence"}:
+    for name in given & {"draft_tokens", "confidence", "threads"}:
         if not speculative:
             raise refuse(name, getattr(options, name), "concerns --speculative or --compare; say one of them too")
     if options.stream and speculative:
@@ -87,6 +92,7 @@ def run(options: Options, given: set[str]) -> None:
             options.confidence,
             options.log_probabilities,
             counts=counts,
+            threads=options.threads,
         )
 
     counts = Counts()

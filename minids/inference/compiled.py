@@ -15,7 +15,7 @@ import importlib
 
 import numpy as np
 
-from minids.backend import backend_name, op
+from minids.backend import backend_name
 from minids.inference.cache import Cache, LatentCache
 from minids.layers.block import Block
 from minids.layers.mla import LATENT_NORM_EPS, MLA
@@ -62,32 +62,32 @@ class Step:
         self.sizes = self._sizes()
         self.head_place = self._place(model.head.weight)
         self.final_norm = self._place(model.norm.gain)
+        self.mtp_inputs = [tuple(self._place(p) for p in (m.enorm, m.hnorm, m.eh_proj)) for m in model.mtp]
         self.mtp_norms = [self._place(module.norm.gain) for module in model.mtp]
 
     def main(self, tokens: Array, counts: Array, cache: LatentCache) -> Array:
         """As ``decode.read_packed``: tokens (N,), counts (B,) → h⁰ (N, d)."""
         x = self.model.embed_tokens.weight.value[tokens]  # (N, d), a copy
-        return self._run(x, 0, self.final_norm, counts, cache)
+        return self._run(x, 0, self.final_norm, counts, cache, 0)
 
-    def mtp(self, depth: int, tokens: Array, before: Array, cache: LatentCache) -> Array:
-        """As ``decode.read_mtp``: tokens (S,), h^{depth−1} (S, d) → h^depth (S, d)."""
-        m = self.model.mtp[depth - 1]
-        embedding = self.model.embed_tokens.weight.value[tokens]
-        x, _ = op.mtp_combine.forward(embedding, before, m.enorm.value, m.hnorm.value, m.eh_proj.value, m.eps)
+    def mtp(self, depth: int, tokens: Array, before: Array, cache: LatentCache, wanted: int) -> Array:
+        """As ``decode.read_mtp``: tokens (S,), h^{depth−1} (S, d) → h^depth (S − wanted, d)."""
+        embedding, x = self.model.embed_tokens.weight.value[tokens], np.empty_like(before)
+        self.kernels.combine(embedding, before, self.weights, *self.mtp_inputs[depth - 1], self.sizes, x)
         first = len(self.model.blocks) + depth - 1
-        return self._run(x, first, self.mtp_norms[depth - 1], np.array([len(tokens)]), cache)
+        return self._run(x, first, self.mtp_norms[depth - 1], np.array([len(tokens)]), cache, wanted)
 
-    def _run(self, x: Array, first: int, norm: int, counts: Array, cache: LatentCache) -> Array:
-        """x (N, d), in place, through the blocks from ``first`` that the cache is of, and the norm after them."""
+    def _run(self, x: Array, first: int, norm: int, counts: Array, cache: LatentCache, wanted: int) -> Array:
+        """x (N, d), in place, through the blocks from ``first`` that the cache is of, and the norm after them; the rows from
+        ``wanted`` on."""
         cache.reserve(counts)
         positions, sequences = _rows(cache.lengths, counts)
         cos, sin = self.model.rotary(int(positions.max()) + 1)
         latent = cache.arrays[0]
-        self.kernels.step(
-            x, self.weights, self.places, self.biases, norm, self.sizes, first, positions, sequences, cos, sin, latent
-        )
+        own = (self.weights, self.places, self.biases, norm, self.sizes, first)
+        self.kernels.step(x, *own, positions, sequences, cos, sin, latent, wanted)
         cache.advance(counts)
-        return x
+        return x[wanted:]
 
     def logits(self, hidden: Array) -> Array:
         """h (N, d) → logits (N, V)."""

@@ -67,12 +67,15 @@ def read_packed(model: DeepSeekV3, tokens: Array, counts: Array, cache: Cache, a
     return model.norm.forward(x)[0][0]
 
 
-def read_mtp(model: DeepSeekV3, depth: int, tokens: Array, hidden: Array, cache: Cache, absorb: bool = True) -> Array:
+def read_mtp(
+    model: DeepSeekV3, depth: int, tokens: Array, hidden: Array, cache: Cache, absorb: bool = True, wanted: int = 0
+) -> Array:
     """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
-    follow what the module's own cache of one layer holds → h^depth (S, d), normalised."""
+    follow what the module's own cache of one layer holds → h^depth (S − wanted, d), normalised, of the positions from the
+    ``wanted``-th new one on. The others are only put into the cache, which costs a sixth."""
     fast = compiled.step_for(model, cache, len(tokens), absorb)
     if fast is not None:
-        return fast.mtp(depth, tokens, hidden, cache)
+        return fast.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, wanted)
     module, counts = model.mtp[depth - 1], np.array([len(tokens)])
     rows = Rows(model, counts, cache)
     embedding, _ = model.embed_tokens.forward(tokens[None])
@@ -81,7 +84,7 @@ def read_mtp(model: DeepSeekV3, depth: int, tokens: Array, hidden: Array, cache:
     )
     x = _through(module.block, 0, x, rows, cache, absorb)
     cache.advance(counts)
-    return module.norm.forward(x)[0][0]
+    return module.norm.forward(x[:, wanted:])[0][0]
 
 
 def logits_of(model: DeepSeekV3, hidden: Array, cache: Cache) -> Array:

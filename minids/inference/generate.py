@@ -18,6 +18,7 @@ from minids.inference.sampling import Sampling
 from minids.inference.speculative import Counts, Token, speculate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
+from minids.training.workers import cores
 
 CacheKind = Literal["latent", "full", "none"]
 Prompt = str | Sequence[int] | Array
@@ -49,6 +50,7 @@ def tokens(
     log_probabilities: bool = False,
     absorb: bool = True,
     counts: Counts | None = None,
+    threads: int = 0,
 ) -> Iterator[Token]:
     """Continue ``prompt``, token by token, each with what is known of it.
 
@@ -57,6 +59,7 @@ def tokens(
 
     ``speculative``: have the MTP modules guess ``draft_tokens`` tokens a pass (as many as there are modules, if not given), or
     fewer where they are less than ``confidence`` sure; the text is distributed as without. ``counts`` is told how that went.
+    ``threads``: 2 lets the tokens of a pass go through the model side by side, 0 does so where there are two cores.
     ``log_probabilities``: say how likely each token was. ``absorb=False``: expand the cached latents at every step.
     """
     if max_new_tokens < 0:
@@ -65,6 +68,8 @@ def tokens(
         raise refuse("confidence", confidence, "must be at least 0 and below 1")
     if draft_tokens is not None and draft_tokens < 1:
         raise refuse("draft_tokens", draft_tokens, "must be at least 1")
+    if threads < 0:
+        raise refuse("threads", threads, "must be at least 1, or 0 for one per core")
     sampling = Sampling(temperature, top_k, top_p)
     text = prompt_ids(model, prompt)
     kind = cache or ("latent" if model.config.attention == "mla" else "full")
@@ -76,7 +81,7 @@ def tokens(
         if kind == "none":
             raise refuse("cache", kind, "speculation takes guesses back out of a cache; say latent or full")
         n = len(model.mtp) if draft_tokens is None else draft_tokens
-        endless = speculate(model, text, _maker(model, kind), sampling, rng, n, confidence, counts)
+        endless = speculate(model, text, _maker(model, kind), sampling, rng, n, confidence, counts, threads or cores())
     else:
         endless = _one_by_one(model, text, sampling, rng, kind, absorb)
     return _until(endless, max_new_tokens, set(stop), log_probabilities)

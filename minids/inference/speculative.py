@@ -29,6 +29,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.errors import refuse
+from minids.inference import compiled
+from minids.inference.by_two import ByTwo, by_two
 from minids.inference.cache import Cache, FullCache, LatentCache
 from minids.inference.decode import logits_of, read, read_mtp
 from minids.inference.sampling import Sampling
@@ -108,6 +110,8 @@ class Drafter:
         """h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on."""
         self.started = [0] * self.used
         """The position that each of ``due`` begins with."""
+        self.pair: ByTwo | None = None
+        """Two threads for the last module in use, where there are two."""
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""
@@ -117,20 +121,25 @@ class Drafter:
         """Up to ``most`` guesses at what follows ``text``, all but whose last token has been observed."""
         read_by_model = len(text) - 1  # T
         guessed: Draft = Draft([], [])
-        state = None
+        state = logits = None
         while len(guessed.tokens) < most:
             depth = min(len(guessed.tokens) + 1, self.used)
             cache = self.caches[depth - 1]
             if len(guessed.tokens) < self.used:  # module ``depth`` reads up to position T − 1, the states it is due
                 start = int(cache.lengths[0])
                 shown = _after(text, guessed.tokens, start + depth, read_by_model + depth)
-                hidden = read_mtp(self.model, depth, shown, self.due[depth - 1], cache)
+                before = self.due[depth - 1]
+            else:  # beyond the last module: its own state stands in for the one before it, one position further
+                shown, before = np.array(guessed.tokens[-1:]), state
+            if depth == self.used and self.pair and len(shown) <= compiled.MOST_ROWS:
+                state, logits = self.pair.guess(shown, before)
+            else:  # only a further module needs the states of all positions
+                wanted = 0 if depth < self.used else len(shown) - 1
+                hidden = read_mtp(self.model, depth, shown, before, cache, wanted=wanted)
                 if depth < self.used:
                     self.due[depth] = np.concatenate([self.due[depth], hidden])
-            else:  # beyond the last module: its own state stands in for the one before it, one position further
-                hidden = read_mtp(self.model, depth, np.array(guessed.tokens[-1:]), state, cache)
-            state = hidden[-1:]
-            logits = logits_of(self.model, state, cache)
+                state = hidden[-1:]
+                logits = logits_of(self.model, state, cache)
             if not self._guess(logits, guessed, sampling, confidence, rng):
                 break
         return guessed
@@ -208,11 +217,12 @@ def speculate(
     draft_tokens: int,
     confidence: float = 0.0,
     counts: Counts | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[int, Array, bool]]:
     """Continue ``text`` without end: (token, logits it was judged by (V,), whether it was a guess that stood).
 
     ``make_cache(layers)`` gives an empty cache, of the main model's layers for None. Past the model's context the older half
-    of the text is forgotten, as in ``generate``.
+    of the text is forgotten, as in ``generate``. With two ``threads`` the tokens of a pass go through the model side by side.
     """
     if not model.mtp:
         raise refuse("speculative", True, "this model has no MTP module to guess with (num_nextn_predict_layers = 0)")
@@ -221,35 +231,51 @@ def speculate(
     counts = Counts() if counts is None else counts
     limit = model.config.max_position_embeddings
     text = list(text[-limit:])
-    cache = None
-    while True:
-        if cache is None or len(text) > limit:
-            text = text[-(limit // 2 or 1) :] if len(text) > limit else text
-            cache, drafter = make_cache(None), Drafter(model, make_cache, draft_tokens)
-            hidden = read(model, np.array([text]), cache)[0]
-            logits = logits_of(model, hidden[-1:], cache)
-            drafter.observe(hidden)
-            token = int(sampling.draw(logits, rng)[0])
-            yield token, logits[0], False
+    cache, pair = None, None
+    try:
+        while True:
+            if cache is None or len(text) > limit:
+                text = text[-(limit // 2 or 1) :] if len(text) > limit else text
+                cache, drafter = make_cache(None), Drafter(model, make_cache, draft_tokens)
+                hidden = read(model, np.array([text]), cache)[0]
+                logits = logits_of(model, hidden[-1:], cache)
+                drafter.observe(hidden)
+                if pair:
+                    pair.close()
+                pair = by_two(model, cache, drafter.caches[-1], drafter.used, threads)
+                token = int(sampling.draw(logits, rng)[0])
+                yield token, logits[0], False
+                text.append(token)
+                continue
+            known = len(text) - 1  # T: what the model has read
+            both = pair if pair and pair.ready else None
+            drafter.pair = both
+            draft = drafter.draft(text, min(draft_tokens, limit - len(text)), sampling, confidence, rng)
+            hidden, logits = _verify(model, [text[-1], *draft.tokens], cache, both)  # (n + 1, d), (n + 1, V)
+            if sampling.temperature == 0:
+                stood, token = judge_greedily(draft, logits)
+            else:
+                stood, token = judge(draft, sampling.probabilities(logits), rng)
+            counts.add(len(draft.tokens), stood)
+            cache.rewind(known + 1 + stood)
+            drafter.settle(known, stood)
+            drafter.observe(hidden[: stood + 1])
+            for j in range(stood):
+                text.append(draft.tokens[j])
+                yield draft.tokens[j], logits[j], True
             text.append(token)
-            continue
-        known = len(text) - 1  # T: what the model has read
-        draft = drafter.draft(text, min(draft_tokens, limit - len(text)), sampling, confidence, rng)
-        hidden = read(model, np.array([[text[-1], *draft.tokens]]), cache)[0]  # (n + 1, d)
-        logits = logits_of(model, hidden, cache)
-        if sampling.temperature == 0:
-            stood, token = judge_greedily(draft, logits)
-        else:
-            stood, token = judge(draft, sampling.probabilities(logits), rng)
-        counts.add(len(draft.tokens), stood)
-        cache.rewind(known + 1 + stood)
-        drafter.settle(known, stood)
-        drafter.observe(hidden[: stood + 1])
-        for j in range(stood):
-            text.append(draft.tokens[j])
-            yield draft.tokens[j], logits[j], True
-        text.append(token)
-        yield token, logits[stood], False
+            yield token, logits[stood], False
+    finally:
+        if pair:
+            pair.close()
+
+
+def _verify(model: DeepSeekV3, tokens: list[int], cache: Cache, pair: ByTwo | None) -> tuple[Array, Array]:
+    """Read tokens (S,) → h⁰ (S, d), logits (S, V)."""
+    if pair and 1 < len(tokens) <= compiled.MOST_ROWS:
+        return pair.verify(tokens)
+    hidden = read(model, np.array([tokens]), cache)[0]
+    return hidden, logits_of(model, hidden, cache)
 
 
 def acceptance(
@@ -271,7 +297,7 @@ def acceptance(
     found = {}
     for domain, documents in texts.items():
         total, rng = Counts(), np.random.default_rng(seed)
-        for prompt in _passages(documents, prompts, prompt_tokens):
+        for prompt in passages(documents, prompts, prompt_tokens):
             counts = Counts()
             steps = speculate(
                 model,
@@ -309,7 +335,7 @@ def agreement(model: DeepSeekV3, documents: list[Array], most_tokens: int = 1 <<
     return (same / np.maximum(count, 1)).tolist()
 
 
-def _passages(documents: list[Array], count: int, length: int) -> list[Array]:
+def passages(documents: list[Array], count: int, length: int) -> list[Array]:
     """``count`` passages of ``length`` tokens (less where a document is shorter), evenly spread over the documents."""
     whole = np.concatenate(documents)
     last = max(len(whole) - length, 0)

@@ -128,10 +128,27 @@ def attend(q, latents, time, width, d_c, probs, context):
 
 
 @kernel
-def attention(x, normed, weights, place, s, positions, sequences, cos, sin, latent):
-    """Adds attention(norm(x)) to x (R, d). latent (B, capacity, d_c + d_r): the layer's cache, which gets the rows' entries."""
-    rows, number, width, d_head = x.shape[0], x.dtype.type, s.d_c + s.d_rope, s.d_nope + s.d_rope
+def entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent):
+    """norm(x) of x (R, d) into ``normed``, and the rows' entries [c_kv | k_rope] into the layer's cache, latent (B, capacity,
+    d_c + d_r)."""
+    rows, width = x.shape[0], s.d_c + s.d_rope
     norm(x, weights, place[INPUT_NORM], s.d, s.eps, normed)
+    made = np.empty((rows, width), x.dtype)
+    project(normed, rows, weights, place[KV_A], width, s.d, made)
+    add_bias(made, weights, place[KV_A_BIAS], width)
+    norm(made, weights, place[KV_NORM], s.d_c, s.latent_eps, made)
+    for r in range(rows):
+        at = positions[r]
+        turn(made[r, s.d_c :], cos[at], sin[at], s.pair_step, s.pair_apart)
+        kept = latent[sequences[r], at]
+        for i in range(width):
+            kept[i] = made[r, i]
+
+
+@kernel
+def attention(x, normed, weights, place, s, positions, sequences, cos, sin, latent):
+    """Adds attention(norm(x)) to x (R, d), after ``entries``: each row attends to what is cached up to its position."""
+    rows, number, width, d_head = x.shape[0], x.dtype.type, s.d_c + s.d_rope, s.d_nope + s.d_rope
     q = np.empty((rows, s.heads * d_head), x.dtype)
     if s.d_q > 0:
         c_q = np.empty((rows, s.d_q), x.dtype)
@@ -141,17 +158,6 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
         project(c_q, rows, weights, place[Q_B], s.heads * d_head, s.d_q, q)
     else:
         project(normed, rows, weights, place[Q_B], s.heads * d_head, s.d, q)
-    entries = np.empty((rows, width), x.dtype)  # [c_kv | k_rope]
-    project(normed, rows, weights, place[KV_A], width, s.d, entries)
-    add_bias(entries, weights, place[KV_A_BIAS], width)
-    norm(entries, weights, place[KV_NORM], s.d_c, s.latent_eps, entries)
-    for r in range(rows):
-        at = positions[r]
-        turn(entries[r, s.d_c :], cos[at], sin[at], s.pair_step, s.pair_apart)
-        kept = latent[sequences[r], at]
-        for i in range(width):
-            kept[i] = entries[r, i]
-    # All rows have their entries in the cache: each attends to those up to its own position.
     longest = positions.max() + 1
     absorbed, context = np.empty((s.heads, width), x.dtype), np.empty((s.heads, s.d_c), x.dtype)
     probs, outputs = np.empty((s.heads, longest), x.dtype), np.empty((rows, s.heads * s.d_v), x.dtype)
@@ -180,6 +186,17 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
 
 
 @kernel
+def route(normed, weights, place, bias, s, chosen, gates):
+    """normed (R, d) → the experts of each row and their weights, chosen and gates (R, K). bias (E,): of the choice."""
+    rows = normed.shape[0]
+    logits, scores = np.empty((rows, s.experts), normed.dtype), np.empty((rows, s.experts), normed.dtype)
+    project(normed, rows, weights, place[ROUTER], s.experts, s.d, logits)
+    score(logits, s.softmax == 1, scores)
+    select(scores, bias, s.grouping, s.n_group, s.topk_group, chosen)
+    weigh(scores, chosen, s.normalise == 1, s.gate_scale, gates)
+
+
+@kernel
 def experts(x, normed, weights, place, bias, s):
     """Adds ffn(norm(x)) to x (R, d): a dense network, or the shared and the chosen experts. bias (E,): of the choice."""
     rows, one = x.shape[0], x.dtype.type(1)
@@ -189,12 +206,8 @@ def experts(x, normed, weights, place, bias, s):
     if place[ROUTER] < 0:
         feed_forward(normed, everyone, ones, weights, place[GATE], place[UP], place[DOWN], s.dense_width, s.d, hidden, x)
         return
-    logits, scores = np.empty((rows, s.experts), x.dtype), np.empty((rows, s.experts), x.dtype)
     chosen, gates = np.empty((rows, s.top_k), np.int64), np.empty((rows, s.top_k), x.dtype)
-    project(normed, rows, weights, place[ROUTER], s.experts, s.d, logits)
-    score(logits, s.softmax == 1, scores)
-    select(scores, bias, s.grouping, s.n_group, s.topk_group, chosen)
-    weigh(scores, chosen, s.normalise == 1, s.gate_scale, gates)
+    route(normed, weights, place, bias, s, chosen, gates)
     members, factors, size = np.empty(rows, np.int64), np.empty(rows, x.dtype), s.width * s.d
     for e in range(s.experts):  # an expert's weights are read once, for all rows that chose it
         count = 0
@@ -212,15 +225,31 @@ def experts(x, normed, weights, place, bias, s):
 
 
 @kernel
-def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent):
+def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
+    """What an MTP module reads: x = M [norm(embedding) ; norm(before)], (R, d) each."""
+    rows = x.shape[0]
+    pairs = np.empty((rows, 2, s.d), x.dtype)
+    for r in range(rows):
+        norm(embedding[r : r + 1], weights, enorm, s.d, s.eps, pairs[r, :1])
+        norm(before[r : r + 1], weights, hnorm, s.d, s.eps, pairs[r, 1:])
+    project(pairs.reshape((rows, 2 * s.d)), rows, weights, eh_proj, s.d, 2 * s.d, x)
+
+
+@kernel
+def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, wanted):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
-    and through the norm after them."""
-    normed = np.empty_like(x)
+    and through the norm after them.
+
+    Only rows from ``wanted`` on are meant to come out: of those before, the last block makes the cache entry and no more.
+    """
+    normed, last = np.empty_like(x), latent.shape[0] - 1
     for i in range(latent.shape[0]):
         place = places[first + i]
-        attention(x, normed, weights, place, s, positions, sequences, cos, sin, latent[i])
-        experts(x, normed, weights, place, biases[first + i], s)
-    norm(x, weights, final_norm, s.d, s.eps, x)
+        entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent[i])
+        w = wanted if i == last else 0
+        attention(x[w:], normed[w:], weights, place, s, positions[w:], sequences[w:], cos, sin, latent[i])
+        experts(x[w:], normed[w:], weights, place, biases[first + i], s)
+    norm(x[wanted:], weights, final_norm, s.d, s.eps, x[wanted:])
 
 
 @kernel

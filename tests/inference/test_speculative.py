@@ -36,7 +36,10 @@ def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cac
     """Past the end of the context as well, where reading starts again."""
     model, counts = make(depths), Counts()
     plain = generate(model, PROMPT, 90)
-    got = [t.id for t in tokens(model, PROMPT, 90, cache=cache, speculative=True, draft_tokens=draft_tokens, counts=counts)]
+    got = [
+        t.id
+        for t in tokens(model, PROMPT, 90, cache=cache, speculative=True, draft_tokens=draft_tokens, counts=counts, threads=1)
+    ]
     assert got == plain.tolist()
     if make is agreeable:
         assert counts.acceptance[0] > 0.5, f"the modules agree too rarely to test anything: {counts}"
@@ -104,17 +107,18 @@ SMALL = dict(vocab_size=3, num_hidden_layers=1, num_attention_heads=2, first_k_d
 
 
 @pytest.mark.parametrize(
-    ("depths", "draft_tokens", "sampling", "confidence"),
+    ("depths", "draft_tokens", "sampling", "confidence", "threads"),
     [
-        (1, 1, Sampling(1.0), 0.0),
-        (1, 2, Sampling(0.7), 0.0),
-        (2, 2, Sampling(1.0), 0.0),
-        (1, 2, Sampling(1.0, top_k=2), 0.0),
-        (1, 2, Sampling(1.0, top_p=0.8), 0.45),
+        (1, 1, Sampling(1.0), 0.0, 1),
+        (1, 1, Sampling(0.8), 0.0, 2),
+        (1, 2, Sampling(0.7), 0.0, 1),
+        (2, 2, Sampling(1.0), 0.0, 1),
+        (1, 2, Sampling(1.0, top_k=2), 0.0, 1),
+        (1, 2, Sampling(1.0, top_p=0.8), 0.45, 1),
     ],
 )
 def test_every_way_that_chance_can_go_adds_up_to_the_models_distribution(
-    monkeypatch, depths, draft_tokens, sampling, confidence
+    monkeypatch, depths, draft_tokens, sampling, confidence, threads
 ):
     """Exact: the speculative decoder itself is run once for each outcome of each draw, and the weights are added up."""
     model = build(TINY.replace(**SMALL, num_nextn_predict_layers=depths), seed=3)
@@ -124,7 +128,7 @@ def test_every_way_that_chance_can_go_adds_up_to_the_models_distribution(
     monkeypatch.setattr(Sampling, "draw", lambda self, logits, rng: np.array([script.choose(self.probabilities(logits)[0])]))
     runs = 0
     while True:
-        options = dict(top_k=sampling.top_k, top_p=sampling.top_p, speculative=True, draft_tokens=draft_tokens)
+        options = dict(top_k=sampling.top_k, top_p=sampling.top_p, speculative=True, draft_tokens=draft_tokens, threads=threads)
         text = tuple(generate(model, [0, 2], length, sampling.temperature, confidence=confidence, **options).tolist())
         found[text] += script.weight
         runs += 1
@@ -146,7 +150,7 @@ def test_drawn_texts_follow_the_models_distribution():
     expected = np.array([p[a] * Sampling(1.0).probabilities(model.logits(np.array([[0, a]]))[:, -1])[0] for a in range(3)])
     observed = np.zeros((3, 3))
     for _ in range(runs):
-        observed[tuple(generate(model, [0], 2, 1.0, seed=rng, speculative=True, draft_tokens=1))] += 1
+        observed[tuple(generate(model, [0], 2, 1.0, seed=rng, speculative=True, draft_tokens=1, threads=1))] += 1
     chi2 = ((observed - runs * expected) ** 2 / (runs * expected)).sum()
     assert chi2 < 26.1, f"chi² = {chi2:.1f} with 8 degrees of freedom; 26.1 is passed once in a thousand"
 

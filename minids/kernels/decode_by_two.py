@@ -1,0 +1,191 @@
+"""A decoding step of several tokens by two threads: a leader, and a companion that stands ready for orders.
+
+A token's way through the model touches another's at one place only: attention reads the cache entries of the tokens before.
+Entries are made at the beginning of a layer. So two neighbouring tokens go through the model side by side, each on a core of
+its own, and the second waits in each layer for the entry of the first, which is due at the same moment:
+
+    leader      t        entry | attention, experts | entry | attention, experts | …
+                           ↓ told                     ↓ told
+    companion   t + 1    entry | attention, experts | entry | attention, experts | …
+
+Each does what ``minids/kernels/decode.py`` does, by the same code in the same order: the bits are those of a step by one
+thread. What both read, the attention's weights and the shared expert's, comes from memory once.
+
+A guess is one token's way through one block, which gives nothing to do side by side; there the two share the experts, and
+the rows of the head. Its sums are formed in another order than by one thread, which may differ in the last bit: a guess may
+be anything.
+
+Orders lie on a ``board`` of int64; ``serve`` watches it without holding the GIL. Nobody waits for one who has failed: who
+gives up writes ``GONE`` where the other looks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minids.kernels._atomics import APART, give_way, rest, swap, tell, told
+from minids.kernels._gemv import feed_forward, project
+from minids.kernels._jit import kernel
+from minids.kernels.decode import (
+    DOWN,
+    FFN_NORM,
+    GATE,
+    ROUTER,
+    SHARED_DOWN,
+    SHARED_GATE,
+    SHARED_UP,
+    UP,
+    attention,
+    combine,
+    entries,
+    experts,
+    norm,
+    route,
+)
+
+# Places on the board. Of an order: its number, and what it asks for. Then how far each of the two is.
+TICKET, DONE, LEADER, COMPANION, SERVING = 0, APART, 2 * APART, 3 * APART, 4 * APART
+TASK, ROWS, SPLIT, START = 5 * APART, 5 * APART + 1, 5 * APART + 2, 5 * APART + 3
+BOARD = 6 * APART
+LEAVE, VERIFY, GUESS = range(3)
+LONGEST = 1 << 16  # an order has fewer stages than this; stages are counted on from order to order, so nothing is ever reset
+GONE = np.iinfo(np.int64).max
+EAGER = 1 << 13  # looks at the board before a thread that waits offers its core to others: a tenth of a millisecond or two
+PATIENCE = 1 << 17  # looks at the board before a companion without orders goes to sleep: a few milliseconds
+
+
+@kernel
+def wait(board, place, number):
+    """Until board[place] has reached ``number``. Who is waited for is about as far, unless it was put off its core."""
+    looks = 0
+    while told(board, place) < number:
+        rest()
+        looks += 1
+        if looks > EAGER:
+            give_way()
+
+
+@kernel
+def post(board):
+    """Put the order up that was written on the board; whether the companion is awake to see it."""
+    swap(board, TICKET, told(board, TICKET) + 1)
+    return told(board, SERVING) == 1
+
+
+@kernel
+def read_rows(begin, stop, mine, theirs, board, stage, own, work, latent, cos, sin):
+    """Rows ``begin`` … ``stop`` − 1 of the order's x through the main model and the head. Waits for ``theirs``, if any."""
+    weights, places, biases, s, final_norm, head_place = own[:6]
+    x, logits = work[0][begin:stop], work[1][begin:stop]
+    normed = np.empty_like(x)
+    positions, sequences = np.arange(begin, stop) + board[START], np.zeros(stop - begin, np.int64)
+    for i in range(latent.shape[0]):
+        entries(x, normed, weights, places[i], s, positions, sequences, cos, sin, latent[i])
+        tell(board, mine, stage + i + 1)
+        if theirs >= 0:
+            wait(board, theirs, stage + i + 1)
+        attention(x, normed, weights, places[i], s, positions, sequences, cos, sin, latent[i])
+        experts(x, normed, weights, places[i], biases[i], s)
+    norm(x, weights, final_norm, s.d, s.eps, x)
+    project(x, stop - begin, weights, head_place, logits.shape[1], s.d, logits)
+
+
+@kernel
+def some_experts(x, y, begin, stop, shared, own, place, work):
+    """Adds to y (1, d) what the chosen experts ``begin`` … ``stop`` − 1 of the last row make of x (1, d), and the shared."""
+    weights, s = own[0], own[3]
+    chosen, gates, one = work[5], work[6], np.zeros(1, np.int64)
+    size = s.width * s.d
+    hidden = np.empty((1, max(s.width, s.shared_width)), x.dtype)
+    for k in range(begin, stop):
+        at = chosen[0, k] * size
+        gate, up, down = place[GATE] + at, place[UP] + at, place[DOWN] + at
+        feed_forward(x, one, gates[0, k : k + 1], weights, gate, up, down, s.width, s.d, hidden, y)
+    if shared and place[SHARED_GATE] >= 0:
+        gate, up, down = place[SHARED_GATE], place[SHARED_UP], place[SHARED_DOWN]
+        feed_forward(x, one, np.ones(1, x.dtype), weights, gate, up, down, s.shared_width, s.d, hidden, y)
+
+
+@kernel
+def guess_rows(leads, board, stage, own, work, latent, cos, sin):
+    """The order's rows through an MTP module of one block: the leader takes the last, whose logits are wanted, the companion
+    puts those before into the cache. Then both share the experts of the last, and the head."""
+    weights, places, biases, s, _, head_place, mtp_norm, enorm, hnorm, eh_proj, first = own
+    xs, logits, embedding, before, normed, chosen, gates, other = work
+    place, rows = places[first], board[ROWS]
+    begin, stop = (rows - 1, rows) if leads else (0, rows - 1)
+    x, positions, sequences = xs[begin:stop], np.arange(begin, stop) + board[START], np.zeros(stop - begin, np.int64)
+    routed = place[ROUTER] >= 0
+    mine = max(s.top_k - (s.top_k - s.shared_width // s.width + 1) // 2, 0)  # of the chosen experts, the leader's
+    half = logits.shape[1] // 2
+    inner = np.empty_like(x)
+    if stop > begin:
+        combine(embedding[begin:stop], before[begin:stop], weights, enorm, hnorm, eh_proj, s, x)
+        entries(x, inner, weights, place, s, positions, sequences, cos, sin, latent[0])
+    if leads:
+        wait(board, COMPANION, stage + 1)
+        attention(x, inner, weights, place, s, positions, sequences, cos, sin, latent[0])
+        if routed:
+            norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
+            route(normed, weights, place, biases[first], s, chosen, gates)
+            tell(board, LEADER, stage + 1)
+            some_experts(normed, x, 0, mine, False, own, place, work)
+            wait(board, COMPANION, stage + 2)
+            for i in range(s.d):
+                x[0, i] += other[0, i]
+        else:
+            experts(x, inner, weights, place, biases[first], s)
+        norm(x, weights, mtp_norm, s.d, s.eps, x)
+        tell(board, LEADER, stage + 2)
+        project(x, 1, weights, head_place, half, s.d, logits[:1])
+    else:
+        tell(board, COMPANION, stage + 1)
+        wait(board, LEADER, stage + 1)
+        if routed:
+            other[:, :] = 0
+            some_experts(normed, other, mine, s.top_k, True, own, place, work)
+        tell(board, COMPANION, stage + 2)
+        wait(board, LEADER, stage + 2)
+        part = logits[0, half:].reshape((1, logits.shape[1] - half))
+        project(xs[rows - 1 : rows], 1, weights, head_place + half * s.d, part.shape[1], s.d, part)
+
+
+@kernel
+def lead(board, own, work, latent, mtp_latent, cos, sin):
+    """The leader's part of the order that was posted; then wait for the companion's."""
+    ticket = told(board, TICKET)
+    if board[TASK] == VERIFY:
+        read_rows(0, board[SPLIT], LEADER, -1, board, ticket * LONGEST, own, work, latent, cos, sin)
+    elif board[TASK] == GUESS:
+        guess_rows(True, board, ticket * LONGEST, own, work, mtp_latent, cos, sin)
+    wait(board, DONE, ticket)
+
+
+@kernel
+def serve(board, own, work, latent, mtp_latent, cos, sin):
+    """Carry out the companion's part of one order after the other, until told to leave or until none has come for a while."""
+    done, looks = told(board, DONE), 0
+    swap(board, SERVING, 1)
+    while True:
+        ticket = told(board, TICKET)
+        if ticket == done:
+            looks += 1
+            if looks < PATIENCE:
+                rest()
+                continue
+            swap(board, SERVING, 0)
+            if told(board, TICKET) == done:
+                return
+            swap(board, SERVING, 1)  # an order came while going to sleep
+            continue
+        looks = 0
+        if board[TASK] == VERIFY:
+            read_rows(board[SPLIT], board[ROWS], COMPANION, LEADER, board, ticket * LONGEST, own, work, latent, cos, sin)
+        elif board[TASK] == GUESS:
+            guess_rows(False, board, ticket * LONGEST, own, work, mtp_latent, cos, sin)
+        else:
+            swap(board, SERVING, 0)
+            tell(board, DONE, ticket)
+            return
+        tell(board, DONE, ticket)
+        done = ticket
