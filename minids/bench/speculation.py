@@ -104,27 +104,24 @@ def parts(model: DeepSeekV3, documents: list[Array], rounds: int, two: bool, con
         logits_of(model, read(model, new(count)[None], cache)[0], cache)
         cache.rewind(context)
 
-    def guess(count: int):
-        state = read_mtp(model, 1, new(count), hidden[:count], mtp_cache, wanted=count - 1)
-        logits_of(model, state, mtp_cache)
+    def guess(count: int, two: bool):
+        if pair:
+            pair.guess(new(count), hidden[:count], two)
+        else:
+            logits_of(model, read_mtp(model, 1, new(count), hidden[:count], mtp_cache, wanted=count - 1), mtp_cache)
         mtp_cache.rewind(context)
 
+    def by_both():
+        pair.verify(new(2).tolist(), True)
+        cache.rewind(context)
+
     calls = {"1 token": lambda: step(1), "2 tokens": lambda: step(2)}
-    calls |= {"guess after 1": lambda: guess(1), "guess after 2": lambda: guess(2)}
-    pair = by_two(model, cache, mtp_cache, 1, 2) if two else None
-
-    def together(call):
-        def both():
-            call()
-            cache.rewind(context)
-            mtp_cache.rewind(context)
-
-        return both
-
-    if pair:
-        calls["2 tokens, 2 threads"] = together(lambda: pair.verify(new(2).tolist()))
-        calls["guess after 1, 2 threads"] = together(lambda: pair.guess(new(1), hidden[:1]))
-        calls["guess after 2, 2 threads"] = together(lambda: pair.guess(new(2), hidden[:2]))
+    calls |= {"guess after 1": lambda: guess(1, False), "guess after 2": lambda: guess(2, False)}
+    pair = by_two(model, cache, mtp_cache, 1)
+    if pair and two:
+        calls["2 tokens, 2 threads"] = by_both
+        calls["guess after 1, 2 threads"] = lambda: guess(1, True)
+        calls["guess after 2, 2 threads"] = lambda: guess(2, True)
     try:
         found = alternate(calls, 20 * rounds)
     finally:

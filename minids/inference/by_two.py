@@ -5,32 +5,70 @@ order reaches it within a microsecond; when none comes for some milliseconds it 
 leader's work, an error or Ctrl-C, first frees a companion that waits for it, and the other way round.
 
 Two threads that wait for each other in every layer need two cores at the same time. On a machine that is busy with other
-things they do not get them, and one thread alone is faster by far. So orders are timed: after one that took many times as
-long as the fastest of its kind, one thread does the next ones, twice as many every time that this happens again.
+things they do not get them, and one thread alone is faster by far. So both are tried, again and again, and what was faster of
+late does the most of the passes. What comes out has the same bits.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
-import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import numpy as np
 
 from minids.inference import compiled
 from minids.inference.cache import Cache, LatentCache
+from minids.inference.decode import logits_of, read
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 
-TOO_LONG = 4
-"""Times the fastest order of its kind: then the other core is taken."""
-PAUSE, LONGEST_PAUSE = 16, 1 << 12
-"""Passes for which one thread goes on alone, at first and at most."""
+BURST = 6
+"""Passes of a trial."""
+SHORT, LONG = 32, 1024
+"""Passes until the next trial, at first and at most: twice as many each time that it changed nothing."""
+
+
+class Turns:
+    """Whether two threads or one take the next pass, by what either took of late."""
+
+    def __init__(self):
+        self._recent = {two: deque(maxlen=BURST) for two in (True, False)}  # seconds per pass
+        self._phases, self._left, self.two = self._plan(), 0, True
+        self._fresh = True
+
+    def next(self) -> bool:
+        """Whether two threads take the next pass."""
+        self._fresh = self._left == 0
+        if self._fresh:
+            self.two, self._left = next(self._phases)
+        self._left -= 1
+        return self.two
+
+    def took(self, seconds: float) -> None:
+        """How long the pass took. The first of a phase does not count: the companion may have had to be woken."""
+        if not self._fresh:
+            self._recent[self.two].append(seconds)
+
+    def _plan(self) -> Iterator[tuple[bool, int]]:
+        """Who, and for how many passes."""
+        best, length = True, SHORT
+        yield False, BURST  # first: for a short text a second thread is not worth its start
+        yield True, BURST
+        while True:
+            before, best = best, fmean(self._recent[True]) <= fmean(self._recent[False])
+            length = min(2 * length, LONG) if best == before else SHORT
+            yield best, length
+            yield not best, BURST
 
 
 class ByTwo:
-    """Two threads for one sequence, its cache and that of an MTP module. A context: at its end the second thread is gone."""
+    """Two threads, or one where ``two`` is false, for one sequence, its cache and that of an MTP module.
+
+    A context: at its end the second thread, which starts with the first order to both, is gone.
+    """
 
     def __init__(self, step: compiled.Step, cache: LatentCache, mtp_cache: LatentCache, depth: int):
         """``depth``: of the MTP module that guesses."""
@@ -47,8 +85,6 @@ class ByTwo:
         self._work = (self._x, self._logits, self._embedding, self._before, normed, chosen, gates, other)
         self._board = np.zeros(self.kernels.BOARD, np.int64)
         self._arguments: tuple = ()
-        self._fastest: dict[tuple[int, int], float] = {}  # seconds, by task and number of rows
-        self._alone, self._pause = 0, PAUSE
         self._error: BaseException | None = None
         self._wake, self._thread, self._closing = threading.Semaphore(0), None, False
 
@@ -58,24 +94,29 @@ class ByTwo:
     def __exit__(self, *_):
         self.close()
 
-    @property
-    def ready(self) -> bool:
-        """Whether two threads should take the next pass. Asked once a pass."""
-        self._alone = max(self._alone - 1, 0)
-        return self._alone == 0
-
-    def verify(self, tokens: Sequence[int]) -> tuple[Array, Array]:
-        """Read tokens (S,), at least 2 → h⁰ (S, d) and logits (S, V), the same bits as by one thread."""
+    def verify(self, tokens: Sequence[int], two: bool) -> tuple[Array, Array]:
+        """Read tokens (S,) → h⁰ (S, d) and logits (S, V), by ``two`` threads or one."""
         count = len(tokens)
+        if not two or not 1 < count <= compiled.MOST_ROWS:
+            hidden = read(self.step.model, np.array([tokens]), self.cache)[0]
+            return hidden, logits_of(self.step.model, hidden, self.cache)
         self._x[:count] = self.step.model.embed_tokens.weight.value[list(tokens)]
         self._order(self.kernels.VERIFY, self.cache, count, (count + 1) // 2)
         return self._x[:count].copy(), self._logits[:count].copy()
 
-    def guess(self, tokens: Array, before: Array) -> tuple[Array, Array]:
-        """As ``decode.read_mtp``, tokens (S,) and h^{depth−1} (S, d): of the last position h^depth (1, d) and logits (1, V)."""
-        count = len(tokens)
+    def guess(self, tokens: Array, before: Array, two: bool) -> tuple[Array, Array]:
+        """As ``decode.read_mtp``, tokens (S,) and h^{depth−1} (S, d) of at most ``compiled.MOST_ROWS`` positions → of the last
+        h^depth (1, d) and logits (1, V), by ``two`` threads or one."""
+        count, k = len(tokens), self.kernels
         self._embedding[:count], self._before[:count] = self.step.model.embed_tokens.weight.value[tokens], before
-        self._order(self.kernels.GUESS, self.mtp_cache, count, count - 1)
+        if two:
+            self._order(k.GUESS, self.mtp_cache, count, count - 1)
+        else:
+            self.mtp_cache.reserve(count)
+            self._meet_arrays()
+            self._board[[k.ROWS, k.START]] = count, self.mtp_cache.lengths[0]
+            k.guess_alone(self._board, *self._arguments)
+            self.mtp_cache.advance(count)
         return self._x[count - 1 : count].copy(), self._logits[:1].copy()
 
     def close(self) -> None:
@@ -94,8 +135,10 @@ class ByTwo:
         k = self.kernels
         cache.reserve(rows)
         try:
-            self._begin()
-            began = time.perf_counter()
+            self._meet_arrays()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._companion, name="minids companion", daemon=True)
+                self._thread.start()
             self._board[[k.TASK, k.ROWS, k.SPLIT, k.START]] = task, rows, split, cache.lengths[0]
             if not k.post(self._board):
                 self._wake.release()
@@ -107,18 +150,9 @@ class ByTwo:
             self.close()
             raise self._error
         cache.advance(rows)
-        self._judge((task, rows), time.perf_counter() - began)
 
-    def _judge(self, kind: tuple[int, int], seconds: float) -> None:
-        """Whether two threads pay at present."""
-        fastest = self._fastest.setdefault(kind, seconds)
-        if seconds > TOO_LONG * fastest:
-            self._alone, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        elif seconds < fastest:
-            self._fastest[kind] = seconds
-
-    def _begin(self) -> None:
-        """See to it that a companion is there and works on the caches' present arrays: they move when they grow."""
+    def _meet_arrays(self) -> None:
+        """See to it that work goes on in the caches' present arrays: they move when they grow."""
         k, latent, mtp_latent = self.kernels, self.cache.arrays[0], self.mtp_cache.arrays[0]
         if self._arguments and self._arguments[2] is latent and self._arguments[3] is mtp_latent:
             return
@@ -129,9 +163,6 @@ class ByTwo:
             k.wait(self._board, k.DONE, self._board[k.TICKET])
         angles = self.step.model.rotary(max(latent.shape[2], mtp_latent.shape[2]))
         self._arguments = (self._own, self._work, latent, mtp_latent, angles.cos, angles.sin)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._companion, name="minids companion", daemon=True)
-            self._thread.start()
 
     def _companion(self) -> None:
         """The second thread."""
@@ -147,9 +178,7 @@ class ByTwo:
             self._board[k.COMPANION] = self._board[k.DONE] = k.GONE
 
 
-def by_two(model: DeepSeekV3, cache: Cache, mtp_cache: Cache, depth: int, threads: int) -> ByTwo | None:
-    """Two threads, where they may be used and the compiled step serves this model; None where one has to do."""
-    if threads < 2:
-        return None
+def by_two(model: DeepSeekV3, cache: Cache, mtp_cache: Cache, depth: int) -> ByTwo | None:
+    """For a model and caches that the compiled step serves; None for others."""
     steps = [compiled.step_for(model, c, 1, True) for c in (cache, mtp_cache)]
     return None if None in steps else ByTwo(steps[0], cache, mtp_cache, depth)

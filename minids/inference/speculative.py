@@ -22,6 +22,7 @@ less than that probability. It looks at q before anything is drawn from it, so t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,7 +31,7 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.inference import compiled
-from minids.inference.by_two import ByTwo, by_two
+from minids.inference.by_two import ByTwo, Turns, by_two
 from minids.inference.cache import Cache, FullCache, LatentCache
 from minids.inference.decode import logits_of, read, read_mtp
 from minids.inference.sampling import Sampling
@@ -111,7 +112,9 @@ class Drafter:
         self.started = [0] * self.used
         """The position that each of ``due`` begins with."""
         self.pair: ByTwo | None = None
-        """Two threads for the last module in use, where there are two."""
+        """What guesses with the last module in use, where the compiled step serves it."""
+        self.two = False
+        """Whether it may use two threads."""
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""
@@ -132,7 +135,7 @@ class Drafter:
             else:  # beyond the last module: its own state stands in for the one before it, one position further
                 shown, before = np.array(guessed.tokens[-1:]), state
             if depth == self.used and self.pair and len(shown) <= compiled.MOST_ROWS:
-                state, logits = self.pair.guess(shown, before)
+                state, logits = self.pair.guess(shown, before, self.two)
             else:  # only a further module needs the states of all positions
                 wanted = 0 if depth < self.used else len(shown) - 1
                 hidden = read_mtp(self.model, depth, shown, before, cache, wanted=wanted)
@@ -231,7 +234,7 @@ def speculate(
     counts = Counts() if counts is None else counts
     limit = model.config.max_position_embeddings
     text = list(text[-limit:])
-    cache, pair = None, None
+    cache, pair, turns = None, None, Turns()
     try:
         while True:
             if cache is None or len(text) > limit:
@@ -242,16 +245,21 @@ def speculate(
                 drafter.observe(hidden)
                 if pair:
                     pair.close()
-                pair = by_two(model, cache, drafter.caches[-1], drafter.used, threads)
+                pair = drafter.pair = by_two(model, cache, drafter.caches[-1], drafter.used)
                 token = int(sampling.draw(logits, rng)[0])
                 yield token, logits[0], False
                 text.append(token)
                 continue
             known = len(text) - 1  # T: what the model has read
-            both = pair if pair and pair.ready else None
-            drafter.pair = both
+            two = drafter.two = pair is not None and threads > 1 and turns.next()
+            began = time.perf_counter()
             draft = drafter.draft(text, min(draft_tokens, limit - len(text)), sampling, confidence, rng)
-            hidden, logits = _verify(model, [text[-1], *draft.tokens], cache, both)  # (n + 1, d), (n + 1, V)
+            if pair:
+                hidden, logits = pair.verify([text[-1], *draft.tokens], two)  # (n + 1, d), (n + 1, V)
+            else:
+                hidden = read(model, np.array([[text[-1], *draft.tokens]]), cache)[0]
+                logits = logits_of(model, hidden, cache)
+            turns.took(time.perf_counter() - began)
             if sampling.temperature == 0:
                 stood, token = judge_greedily(draft, logits)
             else:
@@ -268,14 +276,6 @@ def speculate(
     finally:
         if pair:
             pair.close()
-
-
-def _verify(model: DeepSeekV3, tokens: list[int], cache: Cache, pair: ByTwo | None) -> tuple[Array, Array]:
-    """Read tokens (S,) → h⁰ (S, d), logits (S, V)."""
-    if pair and 1 < len(tokens) <= compiled.MOST_ROWS:
-        return pair.verify(tokens)
-    hidden = read(model, np.array([tokens]), cache)[0]
-    return hidden, logits_of(model, hidden, cache)
 
 
 def acceptance(

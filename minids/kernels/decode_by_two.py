@@ -12,8 +12,7 @@ Each does what ``minids/kernels/decode.py`` does, by the same code in the same o
 thread. What both read, the attention's weights and the shared expert's, comes from memory once.
 
 A guess is one token's way through one block, which gives nothing to do side by side; there the two share the experts, and
-the rows of the head. Its sums are formed in another order than by one thread, which may differ in the last bit: a guess may
-be anything.
+the rows of the head. ``guess_alone`` adds up in the same order, so that a seed draws the same text either way.
 
 Orders lie on a ``board`` of int64; ``serve`` watches it without holding the GIL. Nobody waits for one who has failed: who
 gives up writes ``GONE`` where the other looks.
@@ -91,63 +90,114 @@ def read_rows(begin, stop, mine, theirs, board, stage, own, work, latent, cos, s
 
 
 @kernel
-def some_experts(x, y, begin, stop, shared, own, place, work):
-    """Adds to y (1, d) what the chosen experts ``begin`` … ``stop`` − 1 of the last row make of x (1, d), and the shared."""
-    weights, s = own[0], own[3]
-    chosen, gates, one = work[5], work[6], np.zeros(1, np.int64)
-    size = s.width * s.d
-    hidden = np.empty((1, max(s.width, s.shared_width)), x.dtype)
+def enter(begin, stop, start, own, work, latent, cos, sin, normed):
+    """Rows ``begin`` … ``stop`` − 1 of a guess into an MTP module, as far as its cache. normed (stop − begin, d)."""
+    weights, places, s, enorm, hnorm, eh_proj, first = own[0], own[1], own[3], own[7], own[8], own[9], own[10]
+    x, embedding, before = work[0][begin:stop], work[2][begin:stop], work[3][begin:stop]
+    positions, sequences = np.arange(begin, stop) + start, np.zeros(stop - begin, np.int64)
+    combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x)
+    entries(x, normed, weights, places[first], s, positions, sequences, cos, sin, latent[0])
+
+
+@kernel
+def attend_and_route(row, start, own, work, latent, cos, sin, inner):
+    """The last row through the attention, when all before it are in the cache, and to its experts; a dense block is done."""
+    weights, places, biases, s, first = own[0], own[1], own[2], own[3], own[10]
+    x, normed, chosen, gates = work[0][row : row + 1], work[4], work[5], work[6]
+    place, sequences = places[first], np.zeros(1, np.int64)
+    attention(x, inner, weights, place, s, np.arange(row, row + 1) + start, sequences, cos, sin, latent[0])
+    if place[ROUTER] >= 0:
+        norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
+        route(normed, weights, place, biases[first], s, chosen, gates)
+    else:
+        experts(x, inner, weights, place, biases[first], s)
+
+
+@kernel
+def some_experts(leads, row, own, work):
+    """The last row's routed experts, the leader's part of them, into x; or the others and the shared one, into ``other``."""
+    weights, place, s = own[0], own[1][own[10]], own[3]
+    x, normed, chosen, gates, other, one = work[0], work[4], work[5], work[6], work[7], np.zeros(1, np.int64)
+    if place[ROUTER] < 0:
+        return
+    share = max(s.top_k - (s.top_k - s.shared_width // s.width + 1) // 2, 0)  # of the routed ones, the leader's
+    begin, stop = (0, share) if leads else (share, s.top_k)
+    if not leads:
+        other[:, :] = 0
+    y = x[row : row + 1] if leads else other
+    hidden, size = np.empty((1, max(s.width, s.shared_width)), x.dtype), s.width * s.d
     for k in range(begin, stop):
         at = chosen[0, k] * size
         gate, up, down = place[GATE] + at, place[UP] + at, place[DOWN] + at
-        feed_forward(x, one, gates[0, k : k + 1], weights, gate, up, down, s.width, s.d, hidden, y)
-    if shared and place[SHARED_GATE] >= 0:
+        feed_forward(normed, one, gates[0, k : k + 1], weights, gate, up, down, s.width, s.d, hidden, y)
+    if not leads and place[SHARED_GATE] >= 0:
         gate, up, down = place[SHARED_GATE], place[SHARED_UP], place[SHARED_DOWN]
-        feed_forward(x, one, np.ones(1, x.dtype), weights, gate, up, down, s.shared_width, s.d, hidden, y)
+        feed_forward(normed, one, np.ones(1, x.dtype), weights, gate, up, down, s.shared_width, s.d, hidden, y)
+
+
+@kernel
+def leave(row, own, work):
+    """The last row out of the module: both parts of its experts, and the norm."""
+    weights, place, s, mtp_norm = own[0], own[1][own[10]], own[3], own[6]
+    x, other = work[0][row : row + 1], work[7]
+    if place[ROUTER] >= 0:
+        for i in range(s.d):
+            x[0, i] += other[0, i]
+    norm(x, weights, mtp_norm, s.d, s.eps, x)
+
+
+@kernel
+def half_head(leads, row, own, work):
+    """The last row's logits of one half of the vocabulary."""
+    weights, s, head_place = own[0], own[3], own[5]
+    x, logits = work[0][row : row + 1], work[1]
+    size = logits.shape[1]
+    begin, stop = (0, size // 2) if leads else (size // 2, size)
+    part = logits[0, begin:stop].reshape((1, stop - begin))
+    project(x, 1, weights, head_place + begin * s.d, stop - begin, s.d, part)
 
 
 @kernel
 def guess_rows(leads, board, stage, own, work, latent, cos, sin):
     """The order's rows through an MTP module of one block: the leader takes the last, whose logits are wanted, the companion
     puts those before into the cache. Then both share the experts of the last, and the head."""
-    weights, places, biases, s, _, head_place, mtp_norm, enorm, hnorm, eh_proj, first = own
-    xs, logits, embedding, before, normed, chosen, gates, other = work
-    place, rows = places[first], board[ROWS]
-    begin, stop = (rows - 1, rows) if leads else (0, rows - 1)
-    x, positions, sequences = xs[begin:stop], np.arange(begin, stop) + board[START], np.zeros(stop - begin, np.int64)
-    routed = place[ROUTER] >= 0
-    mine = max(s.top_k - (s.top_k - s.shared_width // s.width + 1) // 2, 0)  # of the chosen experts, the leader's
-    half = logits.shape[1] // 2
-    inner = np.empty_like(x)
-    if stop > begin:
-        combine(embedding[begin:stop], before[begin:stop], weights, enorm, hnorm, eh_proj, s, x)
-        entries(x, inner, weights, place, s, positions, sequences, cos, sin, latent[0])
+    last, start = board[ROWS] - 1, board[START]
     if leads:
+        inner = np.empty_like(work[4])
+        enter(last, last + 1, start, own, work, latent, cos, sin, inner)
         wait(board, COMPANION, stage + 1)
-        attention(x, inner, weights, place, s, positions, sequences, cos, sin, latent[0])
-        if routed:
-            norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
-            route(normed, weights, place, biases[first], s, chosen, gates)
-            tell(board, LEADER, stage + 1)
-            some_experts(normed, x, 0, mine, False, own, place, work)
-            wait(board, COMPANION, stage + 2)
-            for i in range(s.d):
-                x[0, i] += other[0, i]
-        else:
-            experts(x, inner, weights, place, biases[first], s)
-        norm(x, weights, mtp_norm, s.d, s.eps, x)
+        attend_and_route(last, start, own, work, latent, cos, sin, inner)
+        tell(board, LEADER, stage + 1)
+        some_experts(True, last, own, work)
+        wait(board, COMPANION, stage + 2)
+        leave(last, own, work)
         tell(board, LEADER, stage + 2)
-        project(x, 1, weights, head_place, half, s.d, logits[:1])
+        half_head(True, last, own, work)
     else:
+        if last > 0:
+            enter(0, last, start, own, work, latent, cos, sin, np.empty((last, work[4].shape[1]), work[4].dtype))
         tell(board, COMPANION, stage + 1)
         wait(board, LEADER, stage + 1)
-        if routed:
-            other[:, :] = 0
-            some_experts(normed, other, mine, s.top_k, True, own, place, work)
+        some_experts(False, last, own, work)
         tell(board, COMPANION, stage + 2)
         wait(board, LEADER, stage + 2)
-        part = logits[0, half:].reshape((1, logits.shape[1] - half))
-        project(xs[rows - 1 : rows], 1, weights, head_place + half * s.d, part.shape[1], s.d, part)
+        half_head(False, last, own, work)
+
+
+@kernel
+def guess_alone(board, own, work, latent, mtp_latent, cos, sin):
+    """The same by one thread, with the same bits."""
+    last, start = board[ROWS] - 1, board[START]
+    inner = np.empty((last + 1, work[4].shape[1]), work[4].dtype)
+    if last > 0:
+        enter(0, last, start, own, work, mtp_latent, cos, sin, inner[:last])
+    enter(last, last + 1, start, own, work, mtp_latent, cos, sin, inner[last:])
+    attend_and_route(last, start, own, work, mtp_latent, cos, sin, inner[last:])
+    some_experts(True, last, own, work)
+    some_experts(False, last, own, work)
+    leave(last, own, work)
+    half_head(True, last, own, work)
+    half_head(False, last, own, work)
 
 
 @kernel
