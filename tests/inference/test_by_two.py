@@ -139,7 +139,7 @@ def turns_taken(seconds, passes):
 def test_who_was_faster_of_late_takes_most_passes(faster):
     taken = turns_taken({faster: 1.0, not faster: 2.0}, 2000)
     assert taken.count(faster) > 0.95 * len(taken)
-    assert (not faster) in taken[1000:], "the other is never tried again"
+    assert (not faster) in taken[900:], "the other is never tried again"
 
 
 def test_a_machine_that_has_become_busy_is_noticed():
