@@ -291,7 +291,7 @@ print("\nabsorbed: H heads that read the same key and value, the cache")
 notebook.shapes(letters, q=latent_queries, k=cached, v=cached[..., :d_c])
 
 # %% [markdown]
-# **What to notice.** Absorbed, MLA *is* multi-query attention (notebook 4), the form with the smallest cache of all, but with heads of
+# **What to notice.** Absorbed, MLA *is* multi-query attention ([notebook 4](notebooks/04_mha_to_mla.ipynb)), the form with the smallest cache of all, but with heads of
 # $512 + 64 = 576$ instead of 128 numbers. It has the memory of one head and the freedom of 128, because each has its own
 # $W^{UK}_i$ to look at the cache with.
 #

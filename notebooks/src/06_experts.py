@@ -162,7 +162,8 @@ notebook.explore(draw_choice, top_k=(1, 8), kept_groups=[2, 3, 4], push=(-0.5, 1
 
 # %% [markdown]
 # **What to notice.** A good expert in a weak group goes away empty-handed (4, the third best of all), and a middling one in a strong group is chosen (10). (With a running kernel three controls
-# appear: how many experts, how many groups, and the bias of expert 13. Push it until its group comes in, and watch its gate: it does not grow with the push.)
+# appear: how many experts, how many groups, and the bias of expert 13. Pull it down until its group
+# falls out, push it up, and watch its gate: as long as the choice is the same, it does not move.)
 #
 # ## There and back: dispatch, experts, combine
 #
@@ -578,7 +579,7 @@ print(
 # **What to notice.** With one expert a token, normalised gates are constant and the router would *never learn* from the loss:
 # there is no other to be better than. Routers of one expert, such as that of [Switch](https://arxiv.org/abs/2101.03961), multiply by the
 # score as it is, unnormalised. And experts that were not chosen get no gradient at all: that an expert would have been
-# better is never found out. Something else has to keep all of them in play, which is what notebook 7 is about.
+# better is never found out. Something else has to keep all of them in play, which is what [notebook 7](notebooks/07_balance.ipynb) is about.
 #
 # ## The whole layer, backwards
 #

@@ -238,7 +238,7 @@ notebook.explore(
     gamma=[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
     steps=(50, 600, 50),
     popularity_spread=(0.0, 2.4, 0.2),
-    tokens=[128, 1024, 4096],
+    tokens=[128, 1024, 2048],
 )
 
 # %% [markdown]
