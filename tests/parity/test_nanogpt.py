@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from minids.bench import nanogpt
+from minids.bench import nanogpt, race
 from minids.bench.nanogpt import NanoGPT
+from minids.config import ModelConfig
 from minids.model import IGNORE
 from minids.studies.training import text
 from minids.training.batches import validation_windows
@@ -45,3 +46,16 @@ def test_it_learns_and_its_validation_is_the_mean_over_the_characters(corpus):
     apart = [peer.validation([window], IGNORE) for window in windows]
     assert sum(counts) == len(stream) - 1
     assert whole == pytest.approx(np.average(apart, weights=counts), rel=1e-5)
+
+
+def test_the_race_against_it_by_turns(tmp_path, monkeypatch):
+    (tmp_path / "words.txt").write_text("the cat sat on the mat, and so did I. " * 400)
+    small = ModelConfig.preset("shakespeare").replace(hidden_size=16, num_hidden_layers=2, moe_intermediate_size=8)
+    monkeypatch.setattr(ModelConfig, "preset", lambda name: small)
+    monkeypatch.setattr(race, "TURN", 3072)  # three steps of ours and four of theirs
+    found = race.run(2, 1, "torch", (str(tmp_path / "words.txt"),))
+    ours, theirs = found["racers"]["minids"], found["racers"]["nanoGPT"]
+    assert ours["times_as_fast_as"]["nanoGPT"] == pytest.approx(1 / theirs["times_as_fast_as"]["minids"], rel=0.5)
+    assert theirs["loss"] < np.log(16) and theirs["parameters"] > 790_000
+    assert found["characters"] == 6144 and found["curve"][-1]["loss"] == ours["loss"]
+    assert "times as fast: its race takes" in race.table(found)
