@@ -352,8 +352,18 @@ notebook.explore(draw_speed, acceptance=(0.3, 0.94, 0.02), balance=[20, 50, 100,
 # **What to notice.** Right: speculation lives in a window. With few users the second token pays for its own experts; with too many, arithmetic is the limit and every token that is checked costs full price. A machine with 10 FLOPs a byte (dashed) has hardly a
 # window at all. Left: a second and third guess would add something if they stood as often as the first, and less and less; a module that is fed its own guesses, however, stands less often each time.
 #
-# **And on your laptop?** There one user waits, weights may even fit into the processor's cache, and then *nothing* hides the second token except a core that would otherwise be idle. What a guess costs also changes: one block and one head are a small part of V3's 61
-# blocks, but a large one of a model with six. `minids generate --compare` writes a text both ways and times them on your machine; the README says what came out on ours.
+# **And on your laptop?** There one user waits, and a small model's weights stay in the processor's cache: nothing is read, nothing is hidden, two tokens are twice the work. *Unless a second core stands idle.* Token by token there is nothing for it to do. But the two tokens of
+# a verification can go through the model side by side, one on each core: the second needs the first one's keys in every layer, so it may follow closely and must never be ahead (a wavefront). Then $v$ falls from 2 towards 1, and what remains to be paid is the guess. One block and one head are a
+# small part of V3's 61 blocks but a large one of a model with six, say a seventh:
+
+# %%
+for cores, v in (("one core, one token after the other", 2.0), ("two cores, side by side", 1.0)):
+    for alpha in (0.5, 0.7, 0.9):
+        print(f"{cores:<36} acceptance {alpha}: {(1 + alpha) / (v + 1 / 7):.2f} times as fast")
+
+# %% [markdown]
+# **What to notice.** On one core even the best guesser loses. On two the same guesses pay from an acceptance of a seventh upwards. These are limits: handing tokens from core to core costs time, too. `minids generate --compare` writes a text both ways and times them on your machine; the README says what
+# came out on ours.
 #
 # ### Does randomness cost acceptance?
 #
