@@ -67,7 +67,7 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     kinds = only(rows, group="the same model with each attention")
     size = {row["attention"]: row["bytes_per_token"] for row in kinds}
     top = slide.title(
-        f"MLA caches {size['mha'] / size['mla']:.0f} times less than full attention with the same heads",
+        f"MLA caches {_times(size['mha'] / size['mla'])} less than full attention with the same heads",
         "Key-value cache of one token, all layers, BF16",
     )
     shown = [*kinds, *only(rows, group="models")]
@@ -107,6 +107,10 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     ]
     for i, entry in enumerate(entries):
         slide.legend(9.4, 3.0 - 0.5 * i, [entry])
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
 
 
 kv_cache_per_token = Picture(

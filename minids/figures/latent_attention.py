@@ -51,7 +51,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"MLA caches {cached} numbers per token and layer, where {heads} heads of keys and values are {full:,}",
         "Heights of h, u, latents and the shared key to scale; matrices on the arrows",
     )
-    unit = (top - 1.3) / t["h"]["size"]  # slide units per element
+    room = {"h": top - 1.3, "c_q": 2.0, "c_kv": 1.2, "k_rope": 1.1}
+    unit = min(height / t[name]["size"] for name, height in room.items())  # slide units per element
     base = 0.75
     middle = {"c_q": base + (top - 1.3) * 0.83, "c_kv": base + (top - 1.3) * 0.40, "k_rope": base + (top - 1.3) * 0.07}
 
@@ -63,7 +64,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         return x, x + 0.55
 
     centre = base + (top - 1.3) / 2
-    slide.rectangle(0.7, base, 0.55, top - 1.3, colour("hidden"))
+    tall = unit * t["h"]["size"]
+    slide.rectangle(0.7, centre - tall / 2, 0.55, tall, colour("hidden"))
     slide.text(0.98, centre, f"h   {t['h']['size']}", 19, ink_on(colour("hidden")), ha="center", rotation=90)
     # What is cached lies in one frame.
     slide.box(
@@ -83,7 +85,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.text(4.72, y, names[name], 21, parse_math=True)
         slide.text(5.42, y, str(t[name]["size"]), 18)
     for name, words in (("c_q", "$W^{DQ}$"), ("c_kv", "$W^{DKV}$"), ("k_rope", "$W^{KR}$, RoPE")):
-        slide.arrow((1.25, middle[name]), (3.95, middle[name]))
+        leaves = min(max(middle[name], centre - tall / 2 + 0.1), centre + tall / 2 - 0.1)
+        slide.arrow((1.25, leaves), (3.95, middle[name]))
         slide.text(2.45, middle[name] + 0.32, words, 21, ha="center", parse_math=True)
     # Heads as a stack of cards.
     step = (top - 1.3) / 5
@@ -112,7 +115,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.arrow((11.4, place[name]), (12.35, place[name]), kind=t[name]["kind"])
     slide.arrow((13.7, centre), (14.75, centre))
     slide.text(14.2, centre + 0.34, "$W^{O}$", 21, ha="center", parse_math=True)
-    slide.rectangle(14.8, base, 0.55, top - 1.3, colour("hidden"))
+    slide.rectangle(14.8, centre - tall / 2, 0.55, tall, colour("hidden"))
     slide.text(15.07, centre, f"u   {t['u']['size']}", 19, ink_on(colour("hidden")), ha="center", rotation=90)
 
 
