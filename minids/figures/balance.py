@@ -17,7 +17,7 @@ STRATEGIES = {
     load.NO: "no balancing",
     load.BATCH: "loss per batch",
     load.SEQUENCE: "loss per sequence",
-    load.BIAS: "bias, as in V3",
+    load.BIAS: "V3's bias",
 }
 """Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
 thousand times shorter."""
@@ -75,7 +75,7 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
     for i, name in enumerate(names):
         y = top - 0.1 - step * (i + 1)
         grid = _grid(rows, name)
-        ax = slide.plot(4.1, y + 0.14, 9.9, step - 0.26)
+        ax = slide.plot(4.1, y + 0.14, 9.6, step - 0.26)
         last = distinct(rows, "step")[-1]
         shown = np.log2(np.maximum(grid, 1 / 8))
         ax.imshow(
@@ -86,9 +86,9 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
         if i + 1 < len(names):
             ax.set_xticks([])
         slide.text(0.55, y + step / 2 + 0.05, name, 18, weight="bold")
-        slide.text(14.2, y + step / 2 + 0.2, f"busiest {_last_quarter(rows, name):.1f}×", 16)
-        slide.text(14.2, y + step / 2 - 0.18, f"idlest {_idlest(grid):.1f}×", 16)
-    slide.text(9.05, 0.42, "step", 17, ha="center")
+        slide.text(13.9, y + step / 2 + 0.2, f"busiest {_last_quarter(rows, name):.1f}×", 16)
+        slide.text(13.9, y + step / 2 - 0.18, f"idlest {_idlest(grid):.1f}×", 16)
+    slide.text(8.9, 0.42, "step", 17, ha="center")
     slide.text(3.2, 0.42, "expert", 16, "muted")
 
 

@@ -9,7 +9,8 @@ from figures.proof import faults, words
 from minids import MinidsError, figures
 from minids.bench.sizes import SIZES, A, Size
 from minids.cli import main
-from minids.figures.picture import only
+from minids.figures.balance import STRATEGIES
+from minids.figures.picture import distinct, only
 from minids.figures.sources import Sources, fingerprint
 from minids.figures.training_step import _KINDS
 from minids.studies import load, results
@@ -29,15 +30,24 @@ def test_load_in_training_and_its_animation():
         arm: {"details": {"step": [5, 10], "relative_load": [[shares] * 2, [[1.0] * 4] * 2]}} for arm, shares in even.items()
     }
     rows = figures.expert_load_in_training.rows(found={"arms": arms})
-    assert [row["times_even"] for row in only(rows, strategy="bias, as in V3", step=10)] == even[load.BIAS], (
+    assert [row["times_even"] for row in only(rows, strategy="V3's bias", step=10)] == even[load.BIAS], (
         "of the first layer"
     )
     assert only(rows, strategy="no balancing")[0]["max_vio"] == pytest.approx(1.6)
     shown = drawn(figures.expert_load_in_training, rows)
-    assert "2.6 times its share with no balancing, 1.1 times with bias, as in V3" in shown
+    assert "2.6 times its share with no balancing, 1.1 times with V3's bias" in shown
     assert "busiest 2.6×" in shown and "idlest 0.9×" in shown
     gif = figures.expert_load_in_training.animate(rows, "light")
     assert gif.startswith(b"GIF89a") and gif == figures.expert_load_in_training.animate(rows, "light")
+
+
+def test_loads_are_those_of_the_study():
+    rows, kept = figures.expert_load_in_training.rows(), results("load")["arms"]
+    assert distinct(rows, "strategy") == [STRATEGIES[arm] for arm in kept]
+    for arm, held in kept.items():
+        first = only(rows, strategy=STRATEGIES[arm], step=held["details"]["step"][0])
+        assert [row["times_even"] for row in first] == held["details"]["relative_load"][0][0]
+        assert sum(row["times_even"] for row in first) == pytest.approx(16, abs=0.01), "shares of an even load"
 
 
 def balance(arms):
