@@ -30,9 +30,7 @@ def test_load_in_training_and_its_animation():
         arm: {"details": {"step": [5, 10], "relative_load": [[shares] * 2, [[1.0] * 4] * 2]}} for arm, shares in even.items()
     }
     rows = figures.expert_load_in_training.rows(found={"arms": arms})
-    assert [row["times_even"] for row in only(rows, strategy="V3's bias", step=10)] == even[load.BIAS], (
-        "of the first layer"
-    )
+    assert [row["times_even"] for row in only(rows, strategy="V3's bias", step=10)] == even[load.BIAS], "of the first layer"
     assert only(rows, strategy="no balancing")[0]["max_vio"] == pytest.approx(1.6)
     shown = drawn(figures.expert_load_in_training, rows)
     assert "2.6 times its share with no balancing, 1.1 times with V3's bias" in shown
