@@ -7,7 +7,7 @@
 # %% [markdown]
 # DeepSeek-V3's answer (section 2.2 of the [report](https://arxiv.org/abs/2412.19437)) is a *chain*: behind the main model stands a small module, one more Transformer
 # block, which is told the next token and predicts the one after it. Behind that could stand another. V3 trains with one module (depth 1) and throws it away
-# afterwards, or keeps it to draft tokens: that is the subject of notebook 9.
+# afterwards, or keeps it to draft tokens: that is the subject of [notebook 9](notebooks/09_speculative_decoding.ipynb).
 #
 # The hard part is not the module but the **indices**: what exactly may position $i$ see, and what must it predict? An error by one gives a wonderful loss and a useless
 # model. So this notebook is mostly about indices, drawn.
@@ -510,5 +510,5 @@ notebook.caught(check.against(as_one(reference), as_one(off_by_one), [(whole, 1)
 # ## Where to read on
 #
 # - [`layers/mtp.py`](minids/layers/mtp.py) is the module, forward and backward; the chain itself, backward included, is in [`model.py`](minids/model.py) (`forward_backward`: from the deepest module up).
-# - Notebook 9 uses the module to write two tokens at a time; notebook 14 shows three ways to get MTP wrong.
+# - [Notebook 9](notebooks/09_speculative_decoding.ipynb) uses the module to write two tokens at a time; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) shows three ways to get MTP wrong.
 # - V3 report: section 2.2 (MTP), 4.5.1 and Table 4 (ablation), 5.4.3 (acceptance).

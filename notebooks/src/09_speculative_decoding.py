@@ -465,7 +465,7 @@ check.ok(check.against(by_the_package, stands, [(np.array(g, int), np.array(c)) 
 # %% [markdown]
 # ### A wrong answer is noticed
 #
-# Counting *all* guesses that agree, and the ratio heuristic of notebook 14, which is not lossless:
+# Counting *all* guesses that agree, and the ratio heuristic of [notebook 14](notebooks/14_museum_of_mistakes.ipynb), which is not lossless:
 
 
 # %%
@@ -488,4 +488,4 @@ notebook.caught(check.against(lossless, heuristic, p, q, np.minimum(1, p / q)))
 #
 # - [`inference/speculative.py`](minids/inference/speculative.py): drafts of several modules, their caches, and how they forget.
 # - V3 report, section 5.4.3 (acceptance and speed) and 3.4 (how it is served); Leviathan et al. 2023, Theorem 3.5, and Chen et al. 2023, Theorem 1, prove the rule.
-# - `minids generate --checkpoint runs/NAME --speculative` uses it; notebook 8 builds the module, notebook 14 shows what goes wrong with a heuristic.
+# - `minids generate --checkpoint runs/NAME --speculative` uses it; [notebook 8](notebooks/08_multi_token_prediction.ipynb) builds the module, [notebook 14](notebooks/14_museum_of_mistakes.ipynb) shows what goes wrong with a heuristic.

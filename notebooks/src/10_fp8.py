@@ -474,6 +474,6 @@ notebook.caught(check.against(by_the_package, one_scale_per_row, activations, 32
 # %% [markdown]
 # ## Where to read on
 #
-# - Notebook 12 reads FP8 weights as they are released: codes and `weight_scale_inv`.
+# - [Notebook 12](notebooks/12_real_checkpoints.ipynb) reads FP8 weights as they are released: codes and `weight_scale_inv`.
 # - `minids train --model.precision fp8` trains with it; [`ops/fp8_feed_forward.py`](minids/ops/fp8_feed_forward.py) is what the experts use.
 # - V3 report: sections 3.3 (the scheme), 3.5.2 (what the hardware should do), appendix B (ablations).

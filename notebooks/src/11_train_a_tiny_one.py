@@ -163,7 +163,7 @@ notebook.show(
 )
 
 # %% [markdown]
-# **What to notice.** Within ten steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three (notebook 8 explains). The gradient is clipped (dotted line) mostly
+# **What to notice.** Within ten steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three ([notebook 8](notebooks/08_multi_token_prediction.ipynb) explains). The gradient is clipped (dotted line) mostly
 # in the first fifty steps, where the loss falls by half; the spike is the end of the warm-up, when the learning rate is at its largest for the first time.
 
 # %%
@@ -463,6 +463,6 @@ notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12,
 # %% [markdown]
 # ## Where to go on
 #
-# - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder that `transformers` opens too (notebook 12).
+# - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder that `transformers` opens too ([notebook 12](notebooks/12_real_checkpoints.ipynb)).
 # - `minids train` does the same with compiled kernels, several times faster, resumes to the same bits after Ctrl-C, and draws these curves.
 # - Change one thing and run again: `balance="none"` and look at MaxVio; `num_nextn_predict_layers=0`; `attention="mqa"`; four times the steps.

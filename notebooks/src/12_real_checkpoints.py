@@ -420,7 +420,7 @@ else:
 #
 # ## 6. A trap in the layout: rotary rows
 #
-# RoPE turns *pairs* of coordinates. DeepSeek's weights put the two of a pair side by side, $(2i, 2i+1)$; other programs expect them half a head apart, $(i, i + d_r/2)$. A checkpoint for one, read by the other, gives a model that is plausible and wrong (notebook 14). Nothing is lost, though: re-order the
+# RoPE turns *pairs* of coordinates. DeepSeek's weights put the two of a pair side by side, $(2i, 2i+1)$; other programs expect them half a head apart, $(i, i + d_r/2)$. A checkpoint for one, read by the other, gives a model that is plausible and wrong ([notebook 14](notebooks/14_museum_of_mistakes.ipynb)). Nothing is lost, though: re-order the
 # rows that produce rotary coordinates, and the two agree. For queries *and* keys the same permutation, so their dot product does not change:
 
 # %%
@@ -554,4 +554,4 @@ notebook.caught(check.against(row_by_row, to_interleaved, rng.normal(size=(2 * 1
 #
 # - [`checkpoint/folder.py`](minids/checkpoint/folder.py) opens folders lazily and refuses damaged ones; [`checkpoint/names.py`](minids/checkpoint/names.py) is the one list of names and shapes.
 # - `minids info --checkpoint FOLDER` accounts for any folder; `minids generate --checkpoint FOLDER --stream` runs one that is larger than memory.
-# - Notebook 10 shows where FP8 comes from; notebook 13 counts what all this costs.
+# - [Notebook 10](notebooks/10_fp8.ipynb) shows where FP8 comes from; [notebook 13](notebooks/13_what_it_costs.ipynb) counts what all this costs.

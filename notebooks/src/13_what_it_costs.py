@@ -258,7 +258,7 @@ notebook.explore(
 # ## 4. What a conversation leaves behind
 #
 # While a model writes, every token it has read stays in memory, because later tokens attend to it. What is stored per token and layer is
-# the subject of notebook 4; here is only its size (V2 report, Table 1, with V3's heads):
+# the subject of [notebook 4](notebooks/04_mha_to_mla.ipynb); here is only its size (V2 report, Table 1, with V3's heads):
 
 # %%
 kinds = kv_cache.by_kind(v3)
@@ -559,7 +559,7 @@ check.ok(check.against(simulated, one_f_one_b, cases))
 # %% [markdown]
 # ### 3. When does absorbing stop paying?
 #
-# Decoding with the absorbed trick (notebook 5) costs $2H(2d_c + d_r)$ FLOPs per query–key pair; expanding a cached latent into keys and values costs
+# Decoding with the absorbed trick ([notebook 5](notebooks/05_mla_inside.ipynb)) costs $2H(2d_c + d_r)$ FLOPs per query–key pair; expanding a cached latent into keys and values costs
 # $2 d_c H (d_{nope} + d_v)$ once per key, and then $2H(d_{nope} + d_r + d_v)$ per pair. Below how many new tokens at once (queries per key) is the
 # absorbed form cheaper? Write `break_even(c)`.
 

@@ -822,7 +822,7 @@ notebook.show(
 #
 # ## 8. Room seven: eight bits
 #
-# [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), V3 section 3.3; the right way is notebook 10. FP8 is a paradise for mistakes, because *everything* is a few percent off anyway: who would notice a few percent more? First the usual test. Train the stamp for 25 steps with each of the
+# [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), V3 section 3.3; the right way is [notebook 10](notebooks/10_fp8.ipynb). FP8 is a paradise for mistakes, because *everything* is a few percent off anyway: who would notice a few percent more? First the usual test. Train the stamp for 25 steps with each of the
 # eleven mistakes in:
 
 # %%
