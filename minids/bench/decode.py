@@ -35,17 +35,24 @@ from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.training.workers import cores
 
+Say = Callable[[str], None]
 NEW_TOKENS, PROMPT = 384, 16
 CONTEXTS = (64, 256, 1024, 4096, 8192, 16384)
 LONGEST_WITHOUT_CACHE = 1024
 """Beyond, reading everything again for each token takes seconds, and says nothing new."""
 BATCHES, BATCH_CONTEXT = (1, 2, 4, 8, 16), 256
 AT_ONCE, AT_ONCE_CONTEXT = (1, 4, 16, 64, 256, 1024), 2048
+PARTS = ("generation", "context", "batch", "at-once")
 MODES = ("none", "full", "naive", "absorbed, layers", "absorbed")
 
 
-def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) -> dict:
-    """Measure the models that ``sizes`` name (A-… and B-…; batches do not matter here) → what ``table`` prints."""
+def run(
+    sizes: tuple[str, ...], rounds: int, threads: int, against: str | None, parts: tuple[str, ...] = PARTS, say: Say = print
+) -> dict:
+    """Measure the models that ``sizes`` name (A-… and B-…; batches do not matter here) → what ``table`` prints.
+
+    ``parts``: which of the four tables; ``say`` is told before each.
+    """
     threads = threads or cores()
     if against == "torch-compiled":
         raise MinidsError("against = 'torch-compiled': the peer's generate is not compiled; say --against torch")
@@ -56,13 +63,17 @@ def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) 
     with threadpool_limits(threads, user_api="blas"):
         for name, config in models.items():
             model = DeepSeekV3(config, 0)
-            found["models"][name] = {
-                "generation": generation(model, rounds, threads, against),
-                "context": by_context(model, rounds),
-                "batch": by_batch(model, rounds),
-                "at_once": many_at_once(model, rounds),
-                "absorption_pays_until": until if math.isfinite(until := absorption_pays_until(config)) else None,
+            measure = {
+                "generation": lambda model=model: generation(model, rounds, threads, against),
+                "context": lambda model=model: by_context(model, rounds),
+                "batch": lambda model=model: by_batch(model, rounds),
+                "at-once": lambda model=model: many_at_once(model, rounds),
             }
+            until = absorption_pays_until(config)
+            found["models"][name] = {"absorption_pays_until": until if math.isfinite(until) else None}
+            for part in (part for part in PARTS if part in parts):
+                say(f"{name}: {part}")
+                found["models"][name][part] = measure[part]()
     return found
 
 
@@ -189,29 +200,41 @@ def table(found: dict) -> str:
         f"BLAS and the peer on {found['threads']} threads; the compiled step runs on one.",
     ]
     for name, model in found["models"].items():
-        lines += ["", f"{name}: greedy, {found['new_tokens']} new tokens", f"  {'':<18}{'tokens/s':>10}"]
-        peer = "torch" if "torch" in model["generation"] else "full"
-        for way, row in model["generation"].items():
-            times = row["times_as_fast_as"].get(peer)
-            same = f", the first {row['same_text_as_absorbed']:.0%} of the text the same" if way != "absorbed" else ""
-            note = f"   {times:.1f} times as fast as {peer}" if times else ""
-            lines.append(f"  {way:<18}{row['tokens_per_second']:>10,.0f}{note}{same}")
-        lines += _context_lines(name, model["context"])
-        lines += ["", f"{name}: sequences at once, {BATCH_CONTEXT} cached tokens each, absorbed"]
-        lines += [f"  {'batch':>7}{'tokens/s':>10}{'cache MB':>10}"]
-        lines += [f"  {r['batch']:>7}{r['tokens_per_second']:>10,.0f}{r['cache_bytes'] / 1e6:>10.2f}" for r in model["batch"]]
-        lines += ["", f"{name}: new tokens at once behind {AT_ONCE_CONTEXT}, through the layers: where absorption loses"]
-        lines += [f"  {'tokens':>7}{'naive ms':>10}{'absorbed':>10}   absorbed is"]
-        for r in model["at_once"]:
-            faster = f"{r['absorbed_times_as_fast']:.2f} times as fast"
-            lines.append(f"  {r['new_tokens']:>7}{r['naive_ms']:>10.1f}{r['absorbed_ms']:>10.1f}   {faster}")
-        until = model["absorption_pays_until"]
-        lines.append(
-            f"  equal numbers of operations at {until:.0f} tokens"
-            if until
-            else "  with 2 d_c ≤ d_nope + d_v absorption never needs more operations"
-        )
+        if "generation" in model:
+            lines += _generation_lines(name, model["generation"], found["new_tokens"])
+        if "context" in model:
+            lines += _context_lines(name, model["context"])
+        if "batch" in model:
+            lines += ["", f"{name}: sequences at once, {BATCH_CONTEXT} cached tokens each, absorbed"]
+            lines += [f"  {'batch':>7}{'tokens/s':>10}{'cache MB':>10}"]
+            for row in model["batch"]:
+                lines.append(f"  {row['batch']:>7}{row['tokens_per_second']:>10,.0f}{row['cache_bytes'] / 1e6:>10.2f}")
+        if "at-once" in model:
+            lines += _at_once_lines(name, model["at-once"], model["absorption_pays_until"])
     return "\n".join(lines)
+
+
+def _generation_lines(name: str, ways: dict[str, dict], new_tokens: int) -> list[str]:
+    """tokens/s of every way, against the peer where it took part."""
+    lines = ["", f"{name}: greedy, {new_tokens} new tokens", f"  {'':<18}{'tokens/s':>10}"]
+    peer = "torch" if "torch" in ways else "full"
+    for way, row in ways.items():
+        times = row["times_as_fast_as"].get(peer)
+        same = f", the first {row['same_text_as_absorbed']:.0%} of the text the same" if way != "absorbed" else ""
+        note = f"   {times:.1f} times as fast as {peer}" if times else ""
+        lines.append(f"  {way:<18}{row['tokens_per_second']:>10,.0f}{note}{same}")
+    return lines
+
+
+def _at_once_lines(name: str, rows: list[dict], until: float | None) -> list[str]:
+    """Milliseconds both ways by the number of new tokens, and where arithmetic puts the crossing."""
+    lines = ["", f"{name}: new tokens at once behind {AT_ONCE_CONTEXT}, through the layers: where absorption loses"]
+    lines += [f"  {'tokens':>7}{'naive ms':>10}{'absorbed':>10}   absorbed is"]
+    for r in rows:
+        faster = f"{r['absorbed_times_as_fast']:.2f} times as fast"
+        lines.append(f"  {r['new_tokens']:>7}{r['naive_ms']:>10.1f}{r['absorbed_ms']:>10.1f}   {faster}")
+    never = "with 2 d_c ≤ d_nope + d_v absorption never needs more operations"
+    return [*lines, f"  equal numbers of operations at {until:.0f} tokens" if until else f"  {never}"]
 
 
 def _context_lines(name: str, rows: list[dict]) -> list[str]:

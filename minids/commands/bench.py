@@ -29,6 +29,8 @@ class Options:
     """How often each contender takes its turn. The whole race is 50."""
     threads: int = 0
     """Cores to use, the same for everyone; 0 for all."""
+    parts: tuple[Literal["generation", "context", "batch", "at-once"], ...] = ("generation", "context", "batch", "at-once")
+    """Of decode: a whole generation, one more token behind a context, several sequences, several tokens at once."""
     json: bool = False
     """Print JSON."""
 
@@ -41,11 +43,14 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import importlib
     import json
+    import sys
 
     if options.what == "race" and "sizes" in given:
         raise refuse("sizes", options.sizes, "the race has a size of its own, that of the preset shakespeare")
     if options.what == "race" and options.against == "torch-compiled":
         raise refuse("against", options.against, "nanoGPT's recipe for a CPU does not compile; say torch")
+    if options.what != "decode" and "parts" in given:
+        raise refuse("parts", options.parts, f"decode has parts, {options.what} has none")
     bench = importlib.import_module(f"minids.bench.{options.what}")  # each has run() → what JSON knows, and table()
     if options.what == "speculation":
         for name in given & {"sizes", "against"}:
@@ -57,5 +62,6 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("checkpoint", options.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
     else:
         sizes = () if options.what == "race" else (options.sizes,)
-        found = bench.run(*sizes, options.rounds, options.threads, options.against)
+        parts = (options.parts, lambda part: print(part, "…", file=sys.stderr)) if options.what == "decode" else ()
+        found = bench.run(*sizes, options.rounds, options.threads, options.against, *parts)
     print(json.dumps(found, indent=2) if options.json else bench.table(found))

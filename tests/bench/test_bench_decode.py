@@ -6,6 +6,8 @@ from support import TINY, build
 
 from minids.analysis.kv_cache import cache_bytes
 from minids.bench import decode
+from minids.bench.sizes import Size
+from minids.cli import main
 from minids.inference.cache import FullCache, LatentCache
 
 MODEL = build(TINY.replace(num_nextn_predict_layers=0), dtype=np.float32)
@@ -38,27 +40,43 @@ def test_a_filled_cache_has_the_length_asked_for(kind):
 
 def test_what_is_found_is_printed(monkeypatch):
     monkeypatch.setattr(decode, "LONGEST_WITHOUT_CACHE", 16)
-    found = {
-        "threads": 1,
-        "backend": "numba",
-        "new_tokens": 6,
-        "models": {
-            "A": {
-                "generation": decode.generation(MODEL, 2, 1, None, 6),
-                "context": decode.by_context(MODEL, 2, (8, 32)),
-                "batch": decode.by_batch(MODEL, 2, (1, 3)),
-                "at_once": decode.many_at_once(MODEL, 1, (1, 5)),
-                "absorption_pays_until": 3.2,
-            }
-        },
-    }
+    monkeypatch.setattr(decode, "NEW_TOKENS", 6)
+    for call, few in (("by_context", (8, 32)), ("by_batch", (1, 3)), ("many_at_once", (1, 5))):
+        whole = getattr(decode, call)
+        monkeypatch.setattr(decode, call, lambda model, rounds, whole=whole, few=few: whole(model, rounds, few))
+    whole = decode.generation
+    monkeypatch.setattr(decode, "generation", lambda *arguments: whole(*arguments, 6))
+    monkeypatch.setitem(decode.SIZES, "A-12x64", Size(MODEL.config, 1, 1))
+    told = []
+    found = decode.run(("A-12x64",), 1, 1, None, say=told.append)
+    assert told == [f"A: {part}" for part in decode.PARTS]
     rows = found["models"]["A"]["context"]
     assert [r["mode"] for r in rows if r["context"] == 32] == list(decode.MODES[1:]), "no cache beyond the limit"
     latent, full = (next(r for r in rows if r["mode"] == m and r["context"] == 32)["cache_bytes"] for m in ("absorbed", "full"))
     assert latent == 2 * 32 * 9 * 4 and full == 2 * 32 * 4 * (10 + 3) * 4
     text = decode.table(found)
-    for part in ("greedy, 6 new tokens", "absorbed, layers, against naive", "where absorption loses", "at 3 tokens", "batch"):
+    for part in (
+        "greedy, 6 new tokens",
+        "absorbed, layers, against naive",
+        "where absorption loses",
+        f"at {found['models']['A']['absorption_pays_until']:.0f} tokens",
+        "batch",
+    ):
         assert part in text, f"{part!r} is not in the table"
     assert found["models"]["A"]["generation"]["full"]["same_text_as_absorbed"] == 1
     found["models"]["A"]["absorption_pays_until"] = None
     assert "absorption never needs more operations" in decode.table(found)
+    found["models"]["A"] = {"absorption_pays_until": None}
+    assert "greedy" not in decode.table(found), "a part that was not measured"
+
+
+def test_parts_belong_to_decode(capsys):
+    assert main(["bench", "train", "--parts", "batch"]) == 2
+    assert "parts = ('batch',): decode has parts, train has none" in capsys.readouterr().err
+
+
+def test_only_the_parts_asked_for_are_measured(monkeypatch):
+    monkeypatch.setattr(decode, "by_batch", lambda model, rounds: [{"batch": 1, "tokens_per_second": 7.0, "cache_bytes": 8}])
+    found = decode.run(("A-12x64",), 1, 1, None, ("batch",), lambda part: None)
+    assert found["models"]["A"].keys() == {"batch", "absorption_pays_until"}
+    assert "sequences at once" in decode.table(found) and "behind a context" not in decode.table(found)
