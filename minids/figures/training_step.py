@@ -20,12 +20,12 @@ from minids.figures.style import colour
 
 _KINDS = {
     "experts": ("grouped_feed_forward", "routed"),
-    "attention": ("attention", "query"),
-    "linear maps": ("linear", "latent"),
-    "AdamW": ("adamw", "shared"),
-    "cross-entropy": ("cross_entropy", "mtp"),
+    "attention": ("attention", "latent"),
+    "linear maps": ("linear", "hidden"),
+    "AdamW": ("adamw", "backward"),
+    "cross-entropy": ("cross_entropy", "ink"),
     "norms, RoPE, SwiGLU": ("rmsnorm rope swiglu", "rope"),
-    "routing": ("router dispatch combine balance_loss", "value"),
+    "routing": ("router dispatch combine balance_loss", "weights"),
 }
 REST = ("everything else", "other3")
 
@@ -114,6 +114,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         else f"A training step in Numba is {whole['numpy'] / whole['numba']:.1f} times as fast as in NumPy",
         f"Bench size {first['size']}: {first['tokens']:,} tokens, one thread, AdamW included, by turns in one process",
     )
+    rim = dict(edgecolor=colour("background"), linewidth=1.2 * slide.scale)
     order = sorted(whole, key=lambda name: -whole[name])
     ax = slide.plot(3.3, 2.35, 10.8, top - 2.6)
     largest = max(whole.values())
@@ -121,10 +122,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     for place, name in zip(range(len(order), 0, -1), order, strict=True):
         parts = [row for row in only(rows, contender=name) if row["part"] != "whole"]
         if not parts:
-            ax.barh(place, whole[name], height=0.6, color=colour("hidden"))
+            ax.barh(place, whole[name], height=0.6, color=colour("faint"))
         left = 0.0
         for row in parts:
-            ax.barh(place, row["milliseconds"], left=left, height=0.6, color=colour(kinds[row["part"]]))
+            ax.barh(place, row["milliseconds"], left=left, height=0.6, color=colour(kinds[row["part"]]), **rim)
             left += row["milliseconds"]
         ax.annotate(
             f"{whole[name]:,.0f} ms",
