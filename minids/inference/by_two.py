@@ -142,7 +142,7 @@ class ByTwo:
             self._board[[k.TASK, k.ROWS, k.SPLIT, k.START]] = task, rows, split, cache.lengths[0]
             if not k.post(self._board):
                 self._wake.release()
-            k.lead(self._board, *self._arguments)
+            k.take_part(True, self._board, *self._arguments)
         except BaseException:
             self.close()
             raise
@@ -171,7 +171,7 @@ class ByTwo:
             while not self._closing:
                 self._wake.acquire()
                 if not self._closing:
-                    self.kernels.serve(self._board, *self._arguments)
+                    self.kernels.take_part(False, self._board, *self._arguments)
         except BaseException as error:
             self._error = error
         finally:

@@ -14,7 +14,7 @@ thread. What both read, the attention's weights and the shared expert's, comes f
 A guess is one token's way through one block, which gives nothing to do side by side; there the two share the experts, and
 the rows of the head. ``guess_alone`` adds up in the same order, so that a seed draws the same text either way.
 
-Orders lie on a ``board`` of int64; ``serve`` watches it without holding the GIL. Nobody waits for one who has failed: who
+Orders lie on a ``board`` of int64; ``take_part`` watches it without holding the GIL. Nobody waits for one who has failed: who
 gives up writes ``GONE`` where the other looks.
 """
 
@@ -201,24 +201,15 @@ def guess_alone(board, own, work, latent, mtp_latent, cos, sin):
 
 
 @kernel
-def lead(board, own, work, latent, mtp_latent, cos, sin):
-    """The leader's part of the order that was posted; then wait for the companion's."""
-    ticket = told(board, TICKET)
-    if board[TASK] == VERIFY:
-        read_rows(0, board[SPLIT], LEADER, -1, board, ticket * LONGEST, own, work, latent, cos, sin)
-    elif board[TASK] == GUESS:
-        guess_rows(True, board, ticket * LONGEST, own, work, mtp_latent, cos, sin)
-    wait(board, DONE, ticket)
-
-
-@kernel
-def serve(board, own, work, latent, mtp_latent, cos, sin):
-    """Carry out the companion's part of one order after the other, until told to leave or until none has come for a while."""
+def take_part(leads, board, own, work, latent, mtp_latent, cos, sin):
+    """The leader: its part of the order that was posted, then wait for the companion's. The companion: its part of one order
+    after the other, until told to leave or until none has come for a while. One function, so that it is compiled once."""
     done, looks = told(board, DONE), 0
-    swap(board, SERVING, 1)
+    if not leads:
+        swap(board, SERVING, 1)
     while True:
         ticket = told(board, TICKET)
-        if ticket == done:
+        if not leads and ticket == done:
             looks += 1
             if looks < PATIENCE:
                 rest()
@@ -228,14 +219,19 @@ def serve(board, own, work, latent, mtp_latent, cos, sin):
                 return
             swap(board, SERVING, 1)  # an order came while going to sleep
             continue
-        looks = 0
-        if board[TASK] == VERIFY:
-            read_rows(board[SPLIT], board[ROWS], COMPANION, LEADER, board, ticket * LONGEST, own, work, latent, cos, sin)
-        elif board[TASK] == GUESS:
-            guess_rows(False, board, ticket * LONGEST, own, work, mtp_latent, cos, sin)
-        else:
-            swap(board, SERVING, 0)
-            tell(board, DONE, ticket)
+        looks, task, stage = 0, board[TASK], ticket * LONGEST
+        if task == VERIFY:
+            begin, stop = (0, board[SPLIT]) if leads else (board[SPLIT], board[ROWS])
+            mine, theirs = (LEADER, -1) if leads else (COMPANION, LEADER)
+            read_rows(begin, stop, mine, theirs, board, stage, own, work, latent, cos, sin)
+        elif task == GUESS:
+            guess_rows(leads, board, stage, own, work, mtp_latent, cos, sin)
+        if leads:
+            wait(board, DONE, ticket)
             return
+        if task == LEAVE:
+            swap(board, SERVING, 0)
         tell(board, DONE, ticket)
+        if task == LEAVE:
+            return
         done = ticket
