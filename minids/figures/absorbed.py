@@ -69,7 +69,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
     at = {row["way"]: row["milliseconds"] for row in only(times, context=longest)}
     ratio = at["expanded"] / at["absorbed"]
     top = slide.title(
-        f"Moving a bracket, and compiling what is left, makes a token at {token_count(longest)} context {ratio:.1f} times faster",
+        f"Moving a bracket, and compiling what is left, makes a token at {token_count(longest)} context {ratio:.1f} times "
+        "faster",
         "Measured, one thread: the absorbed step is compiled as a whole, the others go through the layers",
     )
     _algebra(slide, only(rows, group="algebra")[0], top)
