@@ -259,7 +259,7 @@ COMMON = {
     "train": dict(
         batch_size=8, context_length=TRAINED, learning_rate=0.02, optimizer="muon", warmup_steps=30, eval_tokens=8192
     ),
-    "facts": dict(kinds=KINDS, values=VALUES, said=SAID),
+    "facts": dict(kinds=KINDS, values=VALUES, said=list(SAID)),
 }
 
 STUDY = Study(

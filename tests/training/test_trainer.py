@@ -208,10 +208,10 @@ def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path, text):
     trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
     step = trainer.optimizer.step
 
-    def spoilt(rate):
+    def spoilt(rate, workers):
         if trainer.step == 5:
             trainer.model.parameters["lm_head.weight"].grad[0, 0] = np.inf
-        return step(rate)
+        return step(rate, workers)
 
     trainer.optimizer.step = spoilt
     with pytest.raises(MinidsError, match=r"step 6: .*the gradient of lm_head.weight is not finite"):
