@@ -11,6 +11,7 @@ guesses costs s, a guess g and a verification v, guesses of which a share p stan
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def run(checkpoint: str, rounds: int, threads: int) -> dict:
     model = load(checkpoint)
     if not model.mtp:
         raise refuse("checkpoint", checkpoint, "its model has no MTP module to guess with (num_nextn_predict_layers = 0)")
-    described = RunFolder(checkpoint).description()
+    described = RunFolder(Path(checkpoint)).description()
     held_out = load_corpus(described["data"]).split(described["train"]["validation_share"])[1]
     texts = {name: [model.tokenizer.encode(d.text) for d in held_out.of(name)] for name in held_out.domains}
     two = (threads or cores()) > 1

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from small_run import MODEL as SMALL
+from small_run import RUN, quiet, write_text
 from support import TINY, build
 
 from minids.bench import speculation
 from minids.cli import main
 from minids.inference.generate import generate
+from minids.training.trainer import Trainer
 
 MODEL = build(TINY.replace(num_nextn_predict_layers=1), dtype=np.float32)
 DOCUMENTS = [np.arange(40) % 19, np.arange(50) % 7]
@@ -52,6 +55,14 @@ def test_a_text_that_is_not_the_same_is_called_so(monkeypatch):
     found = {"prompts": 1, "new_tokens": 6, "threads": 1, "domains": {"prose": domain}, "milliseconds": {}}
     assert "NOT THE SAME" in speculation.table(found)
     assert len(generate(MODEL, DOCUMENTS[0][:8], 6)) == 6
+
+
+def test_the_command_measures_the_folder_of_a_run(tmp_path, capsys):
+    run = RUN.replace(steps=2, save_every=2, eval_every=2)
+    Trainer.start(tmp_path / "run", SMALL, run, write_text(tmp_path), "tiny", quiet).run()
+    assert main(["bench", "speculation", "--checkpoint", str(tmp_path / "run"), "--rounds", "1", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "rhyme" in shown and "the same" in shown
 
 
 @pytest.mark.parametrize(
