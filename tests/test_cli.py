@@ -136,7 +136,9 @@ BAD = {
     "speculation from disk": (["generate", "--checkpoint", "RUN", "--speculative", "--stream"], "stream = True"),
     "speculation without a cache": (["generate", "--checkpoint", "RUN", "--speculative", "--cache", "none"], "cache = 'none'"),
     "certainty of a guess": (["generate", "--checkpoint", "RUN", "--speculative", "--confidence", "1"], "confidence = 1"),
-    "a shorter context": (["generate", "--checkpoint", "RUN", "--extend", "0.5"], "rope_scaling.factor = 0.5"),
+    "a shorter context": (["generate", "--checkpoint", "RUN", "--extend", "0.5"], "extend = 0.5: must be from 1"),
+    "an endless context": (["generate", "--checkpoint", "RUN", "--extend", "inf"], "extend = inf: must be from 1"),
+    "a context of no length": (["generate", "--checkpoint", "RUN", "--extend", "nan"], "extend = nan: must be from 1"),
     "a trained length without --extend": (
         ["generate", "--checkpoint", "RUN", "--trained-length", "64"],
         "trained_length = 64: is what extend",

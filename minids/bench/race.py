@@ -18,15 +18,12 @@ from minids.bench.timing import median, ratio
 from minids.config import ModelConfig, TrainConfig
 from minids.errors import refuse
 from minids.model import IGNORE
-from minids.studies.race import NANOGPT
+from minids.studies.race import CHARACTERS, NANOGPT, held_out_loss
 from minids.studies.training import Text, text, training
 from minids.training.batches import validation_windows
-from minids.training.evaluate import validation
 from minids.training.optimizer import optimizer
 from minids.training.workers import cores
 
-CHARACTERS = 2000 * 12 * 64
-"""That either may see."""
 TURN = 30_720
 """Characters of one turn."""
 TURNS = CHARACTERS // TURN
@@ -125,8 +122,7 @@ def _ours(corpus: Text, threads: int) -> Racer:
             yield
 
     def look() -> float:
-        found = validation(model, corpus.held_out, corpus.tokenizer, 4 * run.batch_size, run.context_length, None)
-        return sum(domain["loss"] for domain in found.values()) / len(found)
+        return held_out_loss(model, corpus, 4 * run.batch_size, run.context_length)
 
     return Racer(steps(), TURN // run.tokens_per_step, look, activated(config, "both"))
 

@@ -15,6 +15,8 @@ from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
 
 _LARGEST = 16 << 20  # bytes of a run's description
+MOST = 1024
+"""Times a context may be stretched."""
 
 
 def extended(config: ModelConfig, path: Path, factor: float | None, trained_length: int = 0) -> ModelConfig:
@@ -26,6 +28,8 @@ def extended(config: ModelConfig, path: Path, factor: float | None, trained_leng
         if trained_length:
             raise refuse("trained_length", trained_length, "is what extend multiplies; give that too")
         return config
+    if not 1 <= factor <= MOST:  # NaN is refused too
+        raise refuse("extend", factor, f"must be from 1 to {MOST} times")
     if trained_length < 0:
         raise refuse("trained_length", trained_length, "must be at least 1, or 0 for what the run or its configuration says")
     if config.rope_scaling is None and not trained_length:

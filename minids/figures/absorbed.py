@@ -91,16 +91,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
             linewidth=(5 if way == "absorbed" else 3) * slide.scale,
             markersize=6 * slide.scale,
         )
-        ax.annotate(
-            words,
-            (xs[-1], ys[-1]),
-            xytext=(10 * slide.scale, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=16 * slide.scale,
-            fontweight="bold" if way == "absorbed" else "normal",
-            annotation_clip=False,
-        )
+        slide.label(ax, xs[-1], ys[-1], words, gap=10, fontweight="bold" if way == "absorbed" else "normal")
     contexts = distinct(times, "context")
     ax.minorticks_off()
     ax.set_xticks(contexts[::2], [token_count(c) if c >= 1024 else str(c) for c in contexts[::2]])

@@ -54,15 +54,15 @@ def _grid(rows: Rows, strategy: str) -> np.ndarray:
     return np.array([row["times_even"] for row in mine]).reshape(len(steps), len(experts)).T
 
 
-def _last_quarter(rows: Rows, strategy: str) -> float:
-    """Load of the busiest expert over the last quarter, in even shares."""
-    grid = _grid(rows, strategy)
-    return float(grid[:, -max(1, grid.shape[1] // 4) :].mean(axis=1).max())
+def _last_quarter(grid: np.ndarray) -> tuple[float, float]:
+    """Loads of the idlest and the busiest expert over the last quarter, in even shares."""
+    loads = grid[:, -max(1, grid.shape[1] // 4) :].mean(axis=1)
+    return float(loads.min()), float(loads.max())
 
 
 def _finding(rows: Rows) -> str:
     names = distinct(rows, "strategy")
-    worst, best = _last_quarter(rows, names[0]), _last_quarter(rows, names[-1])
+    worst, best = (_last_quarter(_grid(rows, name))[1] for name in (names[0], names[-1]))
     return f"In the end the busiest expert gets {worst:.1f} times its share with {names[0]}, {best:.1f} times with {names[-1]}"
 
 
@@ -86,14 +86,11 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
         if i + 1 < len(names):
             ax.set_xticks([])
         slide.text(0.55, y + step / 2 + 0.05, name, 18, weight="bold")
-        slide.text(13.9, y + step / 2 + 0.2, f"busiest {_last_quarter(rows, name):.1f}×", 16)
-        slide.text(13.9, y + step / 2 - 0.18, f"idlest {_idlest(grid):.1f}×", 16)
+        idlest, busiest = _last_quarter(grid)
+        slide.text(13.9, y + step / 2 + 0.2, f"busiest {busiest:.1f}×", 16)
+        slide.text(13.9, y + step / 2 - 0.18, f"idlest {idlest:.1f}×", 16)
     slide.text(8.9, 0.42, "step", 17, ha="center")
     slide.text(3.2, 0.42, "expert", 16, "muted")
-
-
-def _idlest(grid: np.ndarray) -> float:
-    return float(grid[:, -max(1, grid.shape[1] // 4) :].mean(axis=1).min())
 
 
 def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:

@@ -90,16 +90,8 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     for side in ("bottom", "left"):
         ax.spines[side].set_visible(False)
     for place, value, row in zip(places, values, shown, strict=True):
-        ax.annotate(
-            byte_count(value),
-            (value, place),
-            xytext=(8 * slide.scale, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=17 * slide.scale,
-            fontweight="bold" if row["attention"] == "mla" else "normal",
-            annotation_clip=False,
-        )
+        weight = "bold" if row["attention"] == "mla" else "normal"
+        slide.label(ax, value, place, byte_count(value), 17, va="center_baseline", fontweight=weight)
     entries = [
         ("MLA: one latent for all heads", "latent"),
         ("the same sizes, other attention" if own == OWN else f"sizes of {own}, other attention", "other1"),
@@ -160,16 +152,8 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
         shade = colour(kinds.get(curve) or next(spare))
         xs, ys = [p["context"] for p in points], [p["bytes"] for p in points]
         ax.plot(xs, ys, color=shade, linewidth=(5 if curve == "MLA" else 3) * slide.scale)
-        ax.annotate(
-            f"{curve}  {byte_count(ys[-1])}",
-            (xs[-1], ys[-1]),
-            xytext=(10, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=17 * slide.scale,
-            fontweight="bold" if curve == "MLA" else "normal",
-            annotation_clip=False,
-        )
+        weight = "bold" if curve == "MLA" else "normal"
+        slide.label(ax, xs[-1], ys[-1], f"{curve}  {byte_count(ys[-1])}", 17, 10, fontweight=weight)
     ax.set(xscale="log", yscale="log", xlabel="context, tokens", ylabel="bytes")
     span = sorted({row["context"] for row in rows if "context" in row})
     ax.set_xlim(span[0], span[-1])

@@ -73,40 +73,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
     for side in ("bottom", "left"):
         ax.spines[side].set_visible(False)
     for place, row in zip(places, work, strict=True):
-        ax.annotate(
-            f"{row['gflop_per_token']:,.0f} GFLOP" if row["gflop_per_token"] >= 10 else f"{row['gflop_per_token']:.2g} GFLOP",
-            (row["gflop_per_token"], place),
-            xytext=(8 * slide.scale, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=18 * slide.scale,
-            fontweight="normal" if row["dense"] else "bold",
-            annotation_clip=False,
-        )
+        gflop = row["gflop_per_token"]
+        words = f"{gflop:,.0f} GFLOP" if gflop >= 10 else f"{gflop:.2g} GFLOP"
+        slide.label(ax, gflop, place, words, 18, va="center_baseline", fontweight="normal" if row["dense"] else "bold")
         size = f"{parameter_count(row['parameters'])} parameters"
         if not row["dense"]:
             size += f", {parameter_count(row['active'])} active"
         if row is largest:
-            ax.annotate(
-                size,
-                (0, place),
-                xytext=(10 * slide.scale, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=17 * slide.scale,
-                color="#101010",
-            )
+            slide.label(ax, 0, place, size, 17, 10, "center_baseline", color="#101010")
         else:
-            ax.annotate(
-                size,
-                (row["gflop_per_token"], place),
-                xytext=(150 * slide.scale, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=17 * slide.scale,
-                color=colour("muted"),
-                annotation_clip=False,
-            )
+            slide.label(ax, gflop, place, size, 17, 150, "center_baseline", color=colour("muted"))
     slide.legend(11.6, 4.6, [("mixture of experts", "routed")])
     slide.legend(11.6, 5.1, [("dense", "hidden")])
 

@@ -58,17 +58,7 @@ def _draw_formats(slide: Slide, rows: Rows) -> None:
         mine = only(outliers, granularity=name)
         shade, line = shades[name]
         left.plot([r["magnitude"] for r in mine], [100 * r["error"] for r in mine], line, color=colour(shade))
-        end = mine[-1]
-        left.annotate(
-            name,
-            (end["magnitude"], 100 * end["error"]),
-            xytext=(8 * slide.scale, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=16 * slide.scale,
-            color=colour(shade),
-            annotation_clip=False,
-        )
+        slide.label(left, mine[-1]["magnitude"], 100 * mine[-1]["error"], name, color=colour(shade))
     exponents = [int(np.floor(np.log10(r["magnitude"]))) for r in mine]
     powers_of_ten(left.xaxis, exponents[::2], slide.scale)
     right = slide.plot(10.0, y, 3.6, h, grid="y", xscale="log", yscale="log", xlabel="terms of a sum", ylabel="worst error, %")
@@ -78,16 +68,7 @@ def _draw_formats(slide: Slide, rows: Rows) -> None:
         shade, words = looks[name]
         values = [max(100 * r["max_relative"], 1e-6) for r in mine]
         right.plot([r["terms"] for r in mine], values, "o-", color=colour(shade), markersize=6 * slide.scale)
-        right.annotate(
-            words,
-            (mine[-1]["terms"], values[-1]),
-            xytext=(8 * slide.scale, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=16 * slide.scale,
-            color=colour(shade),
-            annotation_clip=False,
-        )
+        slide.label(right, mine[-1]["terms"], values[-1], words, color=colour(shade))
     for ax in (left, right):
         ax.minorticks_off()
     terms = [r["terms"] for r in mine]
@@ -117,7 +98,7 @@ def _rows_training(found: dict | None = None) -> Rows:
     """
     found = found or results("fp8")
     curves = {
-        arm: {run["seed"]: run["curves"] for run in held["runs"] if "curves" in run} for arm, held in found["arms"].items()
+        arm: {run["seed"]: _to_the_end(run) for run in held["runs"] if "curves" in run} for arm, held in found["arms"].items()
     }
     rows: Rows = []
     for arm, of_seed in curves.items():
@@ -131,6 +112,12 @@ def _rows_training(found: dict | None = None) -> Rows:
                 for step, loss, other in zip(of_seed[chosen[0]]["step"], losses, base, strict=True)
             ]
     return rows
+
+
+def _to_the_end(run: dict) -> dict:
+    """The curves of a run, whose kept points are means of some steps each; the last one is the end itself instead."""
+    curves = run["curves"]
+    return curves | {"smoothed": [*curves["smoothed"][:-1], run["numbers"]["loss"]]}
 
 
 _ARMS = {
@@ -189,16 +176,7 @@ def _draw_training(slide: Slide, rows: Rows) -> None:
     for arm, y in zip(order, apart([100 * ends[a] for a in order], (high - low) * 0.095), strict=True):
         shade, _ = _ARMS.get(arm, ("other1", "-"))
         words = arm.removeprefix("fp8 ") if arm != "fp8" else "fp8, fine tiles"
-        right.annotate(
-            words,
-            (steps, y),
-            xytext=(8 * slide.scale, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=16 * slide.scale,
-            color=colour(shade),
-            annotation_clip=False,
-        )
+        slide.label(right, steps, y, words, color=colour(shade))
     left.set(xlim=(0, steps), xticks=(0, steps // 2, steps))
     right.set(xlim=(late, steps), xticks=(late, (late + steps) // 2, steps))
 

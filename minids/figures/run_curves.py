@@ -88,7 +88,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
             markersize=7 * slide.scale,
             clip_on=False,
         )
-        _at_the_end(ax, steps, y, f"{domain} {ends[domain]:.2f}", shades[domain], slide.scale)
+        slide.label(ax, steps, y, f"{domain} {ends[domain]:.2f}", 17, 10, color=shades[domain], fontweight="bold")
     for i, row in enumerate(texts):
         _sample(slide, row, 0.55 + 5.1 * i, shades)
 
@@ -106,21 +106,7 @@ def _losses(slide: Slide, losses: Rows, low: float, high: float) -> None:
         mine = only(losses, depth=k)
         shade = colour("mtp") if k else colour("ink")
         ax.plot(column(mine, "step"), column(mine, "smoothed"), color=shade, linestyle=("-", "-", "--", ":")[min(k, 3)])
-        _at_the_end(ax, mine[-1]["step"], places[k], f"MTP {k}" if k else "next", shade, slide.scale)
-
-
-def _at_the_end(ax, x: float, y: float, words: str, shade: str, scale: float) -> None:
-    ax.annotate(
-        words,
-        (x, y),
-        xytext=(10 * scale, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=17 * scale,
-        color=shade,
-        fontweight="bold",
-        annotation_clip=False,
-    )
+        slide.label(ax, mine[-1]["step"], places[k], f"MTP {k}" if k else "next", 17, 10, color=shade, fontweight="bold")
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:

@@ -130,6 +130,12 @@ class Slide:
         ax.set(**settings)
         return ax
 
+    def label(self, ax, x: float, y: float, words: str, size: float = 16, gap: float = 8, va: str = "center", **more):
+        """Words ``gap`` typographic points to the right of a point of a plot, beyond its edge where need be."""
+        size, gap = size * self.scale, gap * self.scale
+        place = dict(xytext=(gap, 0), textcoords="offset points", annotation_clip=False)
+        return ax.annotate(words, (x, y), va=va, fontsize=size, **place, **more)
+
     def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, gap: float = 0.5) -> float:
         """A row of coloured squares with words behind them; returns where it ends."""
         for words, kind in entries:

@@ -17,8 +17,6 @@ from minids.studies.store import kept
 
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
-
-
 KEPT = "runs/figures"
 """Where measured numbers are kept: a second drawing is of the same ones. Delete a file there to measure again."""
 

@@ -127,16 +127,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         for row in parts:
             ax.barh(place, row["milliseconds"], left=left, height=0.6, color=colour(kinds[row["part"]]), **rim)
             left += row["milliseconds"]
-        ax.annotate(
-            f"{whole[name]:,.0f} ms",
-            (whole[name], place),
-            xytext=(10 * slide.scale, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=19 * slide.scale,
-            annotation_clip=False,
-            fontweight="bold" if name == "numba" else "normal",
-        )
+        weight = "bold" if name == "numba" else "normal"
+        slide.label(ax, whole[name], place, f"{whole[name]:,.0f} ms", 19, 10, "center_baseline", fontweight=weight)
     ax.set(xlim=(0, largest), ylim=(0.4, len(order) + 0.6), xticks=[])
     ax.set_yticks(range(len(order), 0, -1), [_called(name) for name in order])
     ax.tick_params(axis="y", length=0, labelsize=18 * slide.scale)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float
-from minids.kernels._blas import address, product
+from minids.kernels._blas import address, either, product
 from minids.kernels._jit import kernel
 from minids.ops.muon import COEFFICIENTS, RMS, ROUNDS
 
@@ -36,7 +36,7 @@ def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
     out = np.zeros(matrices.shape, dtype)
     stack = np.ascontiguousarray(matrices, dtype).reshape(-1, *matrices.shape[-2:])
     # A step of −1 from 0 with momentum 0 and no decay ends at the direction itself.
-    _run(dtype)(
+    either(step, dtype)(
         out.reshape(stack.shape), stack, np.zeros_like(stack), -1.0, 1.0, 0.0, 1.0, rounds, *COEFFICIENTS, address(dtype)
     )
     return out
@@ -61,12 +61,7 @@ def update(
         stack = (-1, *out_in)
         g = np.ascontiguousarray(g, dtype).reshape(stack)
         settings = (rate, 1 - lr * weight_decay, momentum, scale, rounds)
-        _run(dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
-
-
-def _run(dtype: np.dtype):
-    """The kernel, or where it has no BLAS to call the Python function that it was compiled from."""
-    return step if address(dtype) else getattr(step, "py_func", step)
+        either(step, dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
 
 
 @kernel

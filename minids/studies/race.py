@@ -19,14 +19,17 @@ from itertools import pairwise
 
 from minids.analysis.parameters import activated
 from minids.config import ModelConfig, TrainConfig
+from minids.model import DeepSeekV3
 from minids.studies.base import configs, differs
 from minids.studies.study import Finding, Job, Outcome, Study, Summary
-from minids.studies.training import Curves, text, train
+from minids.studies.training import Curves, Text, text, train
 from minids.training.evaluate import validation
 from minids.training.optimizer import optimizer
 
 NANOGPT = 1.886
 """Validation loss that nanoGPT's recipe ends at; its README says 1.88."""
+CHARACTERS = 2000 * 12 * 64
+"""What it sees, and what anyone may see here."""
 CHECKS = 16
 """Validation passes along a run, not counted in its seconds."""
 
@@ -50,6 +53,12 @@ def _chosen(config: ModelConfig | TrainConfig) -> dict:
 COMMON = {name: _chosen(kind.preset("shakespeare")) for name, kind in (("model", ModelConfig), ("train", TrainConfig))}
 
 
+def held_out_loss(model: DeepSeekV3, corpus: Text, batch_size: int, length: int) -> float:
+    """Nats per character on all of the held-out text, in windows of ``length``."""
+    found = validation(model, corpus.held_out, corpus.tokenizer, batch_size, length, None)
+    return sum(domain["loss"] for domain in found.values()) / len(found)
+
+
 def run(settings: dict, job: Job) -> Outcome:
     model_config, run = configs(settings, job, COMMON)
     corpus = text(job.data, run.validation_share, "chars")
@@ -64,8 +73,7 @@ def run(settings: dict, job: Job) -> Outcome:
         processor_seconds += time.process_time() - began_work
         curves.add(step, loss=losses.main)
         if step in at:
-            found = validation(model, corpus.held_out, corpus.tokenizer, run.batch_size, run.context_length, None)
-            loss = sum(domain["loss"] for domain in found.values()) / len(found)
+            loss = held_out_loss(model, corpus, run.batch_size, run.context_length)
             for name, value in zip(checked, (step, step * run.tokens_per_step, seconds, loss), strict=True):
                 checked[name].append(value)
         job.tell(1)
@@ -93,7 +101,7 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
         Finding("the preset's mean loss is at most 1.60", loss["MoE"].mean <= 1.6, str(loss["MoE"])),
         Finding(
             "the preset sees nanoGPT's characters with at most 1.0 million parameters at work",
-            arms["MoE"]["active"].mean <= 1e6 and arms["MoE"]["characters"].mean <= 2000 * 12 * 64,
+            arms["MoE"]["active"].mean <= 1e6 and arms["MoE"]["characters"].mean <= CHARACTERS,
             f"{arms['MoE']['characters'].mean:,.0f} characters, {arms['MoE']['active'].mean:,.0f} parameters",
         ),
     ]

@@ -56,9 +56,8 @@ class Tokenizer:
         self._pieces = _pieces(backend)
         self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
         """(V,) bytes of text per id; 0 for special tokens."""
-        self._id_of_byte: np.ndarray | None = (
-            None  # (256,) or -1; where no token is longer than a byte it is all there is to know
-        )
+        # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
+        self._id_of_byte: np.ndarray | None = None
         if int(self.byte_counts.max(initial=0)) == 1:
             self._id_of_byte = np.full(256, -1, dtype=np.int32)
             for number, piece in enumerate(self._pieces):

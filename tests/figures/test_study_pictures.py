@@ -90,15 +90,16 @@ def test_fp8_training():
     rows = figures.fp8_training.rows()
     kept = results("fp8")["arms"]
     last = only(rows, arm="fp8", seed="mean")[-1]
-    ends = {arm: np.mean([run["curves"]["smoothed"][-1] for run in kept[arm]["runs"]]) for arm in ("fp8", "fp32")}
+    ends = {arm: np.mean([run["numbers"]["loss"] for run in kept[arm]["runs"]]) for arm in ("fp8", "fp32")}
     assert last["relative"] == pytest.approx(ends["fp8"] / ends["fp32"] - 1)
     assert f"{100 * abs(last['relative']):.2f} %" in drawn(figures.fp8_training, rows)
 
 
 def test_fp8_training_compares_seed_by_seed_and_says_what_rounding_does():
     ends = {"fp32": (2.0, 4.0, 3.0), "fp8": (2.01, 4.0), "fp32 again": (1.96, 4.02)}  # one run is still to be made
+    curves = {"step": [50, 100], "smoothed": [5.0, 4.5]}  # means of 50 steps each: the end is another number
     arms = {
-        arm: {"runs": [{"seed": s, "curves": {"step": [50, 100], "smoothed": [5.0, end]}} for s, end in enumerate(values)]}
+        arm: {"runs": [{"seed": s, "curves": curves, "numbers": {"loss": end}} for s, end in enumerate(values)]}
         for arm, values in ends.items()
     }
     rows = figures.fp8_training.rows(found={"arms": arms})

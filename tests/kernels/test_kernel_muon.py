@@ -4,7 +4,7 @@ from agreement import DTYPES, assert_same, dtypes, examples, normal, seeds, twin
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minids.kernels import muon as kernel_module
+from minids.kernels import _blas
 
 reference, ours = twins("muon")
 
@@ -89,7 +89,7 @@ def test_agrees_uncompiled(monkeypatch, dtype):
 
 
 def test_agrees_where_numpys_blas_cannot_be_called(monkeypatch):
-    monkeypatch.setattr(kernel_module, "address", lambda dtype: 0)
+    monkeypatch.setattr(_blas, "address", lambda dtype: 0)
     compare(arrays_of(np.random.default_rng(3), SHAPES[1], np.float64), np.float64, lr=0.5, momentum=0.95, weight_decay=0.1)
 
 
