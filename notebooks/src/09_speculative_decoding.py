@@ -302,7 +302,7 @@ for users in (1, 4, 16, 64, 128, 256):
 
 # %% tags=["picture"]
 def seconds(users, balance, tokens, config=v3):
-    """Time of a pass over ``tokens`` tokens per user and of one guess per user, in bytes' worth; weights of one byte."""
+    """Time of a pass of ``tokens`` tokens per user, and of a guess, in bytes read (a weight: one byte)."""
     read, read_by_guess = weights_read(config, users * tokens)[0], weights_read(config, users)[1]
     per_token = 2 * parameters.activated(config)  # FLOPs
     head = config.vocab_size * config.hidden_size
@@ -337,7 +337,8 @@ def draw_speed(acceptance=0.875, balance=295):
     notebook.show(
         figure,
         "Left: speed-up against guesses per pass rises and flattens, later for higher acceptance. "
-        "Right: against users it rises to 1.8 while experts fill up, and drops below 1 once arithmetic is the limit",
+        "Right: against users it rises to 1.8 while experts fill up, "
+        "and drops below 1 once arithmetic is the limit",
     )
 
 
