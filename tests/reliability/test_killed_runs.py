@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from small_run import RUN, in_a_process, lines, quiet, start_or_resume, write_text
+from threadpoolctl import threadpool_limits
 
 import minids
 from minids.checkpoint.latest import latest_checkpoint
@@ -19,6 +20,13 @@ from minids.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 KILLS = 100
+
+
+@pytest.fixture(autouse=True)
+def no_blas_threads():
+    """BLAS computes in the thread that calls it: its own threads end at a fork, and waking them again can deadlock."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture
