@@ -14,6 +14,14 @@ from minids.training.trainer import Trainer
 MODEL = build(TINY.replace(num_nextn_predict_layers=1), dtype=np.float32)
 DOCUMENTS = [np.arange(40) % 19, np.arange(50) % 7]
 
+ROW = {
+    "acceptance": [0.5],
+    "tokens_per_pass": 1.5,
+    "tokens_per_second": {"without": 1.0, "1 thread": 1.0},
+    "times_as_fast": {"1 thread": 1.0},
+    "same_text": True,
+}
+
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
@@ -32,9 +40,8 @@ def test_every_way_writes_the_text_that_generate_writes_and_is_in_the_table(two,
     assert all(value > 0 for value in domain["tokens_per_second"].values())
     parts = speculation.parts(MODEL, DOCUMENTS, 1, two, context=8)
     assert len(parts) == (7 if two else 4) and all(value > 0 for value in parts.values())
-    text = speculation.table(
-        {"prompts": 2, "new_tokens": 12, "threads": 1 + two, "domains": {"prose": domain}, "milliseconds": parts}
-    )
+    found = {"prompts": 2, "new_tokens": 12, "threads": 1 + two, "domains": {"prose": domain}, "milliseconds": parts}
+    text = speculation.table(found | {"weights": speculation.weights(MODEL.config)})
     for part in ("prose", "the same", "2 tokens", "guess after 1", "2 passages"):
         assert part in text
     assert ("2 threads" in text) == two
@@ -53,8 +60,17 @@ def test_a_text_that_is_not_the_same_is_called_so(monkeypatch):
     domain = speculation.on_domain(MODEL, DOCUMENTS, 1, False, new_tokens=6, prompts=1)
     assert not domain["same_text"]
     found = {"prompts": 1, "new_tokens": 6, "threads": 1, "domains": {"prose": domain}, "milliseconds": {}}
-    assert "NOT THE SAME" in speculation.table(found)
+    assert "NOT THE SAME" in speculation.table(found | {"weights": speculation.weights(MODEL.config)})
     assert len(generate(MODEL, DOCUMENTS[0][:8], 6)) == 6
+
+
+def test_what_the_weights_allow_is_what_both_ways_read():
+    """By hand: a step reads 10; two tokens 15; the guess 2 after one token and 3 after two. Half of the guesses stand."""
+    read = {"1 token": 10, "2 tokens": 15, "guess after 1": 2, "guess after 2": 3}
+    assert speculation.allowed(1.5, read) == pytest.approx(1.5 * 10 / (15 + 2.5))
+    assert speculation.allowed(2, read) == pytest.approx(2 * 10 / 18)
+    table = speculation.table({"prompts": 1, "new_tokens": 1, "domains": {"code": ROW}, "milliseconds": {}, "weights": read})
+    assert "code 0.86 times as fast; if every guess stood, 1.11." in table
 
 
 def test_the_command_measures_the_folder_of_a_run(tmp_path, capsys):
