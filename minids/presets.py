@@ -77,8 +77,8 @@ _MODELS = {
     "shakespeare": ModelConfig(
         vocab_size=65,
         hidden_size=128,
-        num_hidden_layers=3,
-        intermediate_size=320,
+        num_hidden_layers=2,
+        intermediate_size=192,
         moe_intermediate_size=64,
         num_attention_heads=4,
         q_lora_rank=64,
@@ -88,7 +88,16 @@ _MODELS = {
         v_head_dim=32,
         n_routed_experts=16,
         max_position_embeddings=64,
-        **_SMALL_SHAPE | dict(num_nextn_predict_layers=0, initializer_range=0.006, bos_token_id=None, eos_token_id=None),
+        **_SMALL_SHAPE
+        | dict(
+            first_k_dense_replace=0,
+            num_experts_per_tok=2,
+            routed_scaling_factor=1.0,
+            num_nextn_predict_layers=0,
+            initializer_range=0.006,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
     ),
     "deepseek-v3": ModelConfig(rope_scaling=Yarn(factor=40.0)),
     "deepseek-v2": ModelConfig(
@@ -194,7 +203,8 @@ _RUNS = {
         batch_size=16,
         context_length=64,
         optimizer="muon",
-        muon_rounds=3,
+        muon_rounds=4,
+        muon_momentum=0.9,
         learning_rate=0.015,
         warmup_steps=30,
         constant_until=0.0,

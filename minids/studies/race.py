@@ -6,8 +6,8 @@ context of 64, validation over the whole of the last 10 %, and at most 1.0 milli
 and head included, as ``minids info`` counts them). The preset ``shakespeare`` is the arm "MoE".
 
 The ladder changes one thing at a time, with the same characters in the same order: a dense Transformer with multi-head
-attention; MLA in its place; experts in the place of all dense networks but the first; an MTP module. The dense networks of
-the first two are as wide as the experts a token meets, 5 × 64. The last arm is the preset with V3's optimizer in the place of
+attention; MLA in its place; experts in the place of the dense networks; an MTP module. The dense networks of the first two are
+as wide as the experts a token meets, 3 × 64. The last arm is the preset with V3's optimizer in the place of
 Muon.
 """
 
@@ -33,7 +33,7 @@ CHARACTERS = 2000 * 12 * 64
 CHECKS = 16
 """Validation passes along a run, not counted in its seconds."""
 
-_DENSE = dict(first_k_dense_replace=3, intermediate_size=320)
+_DENSE = dict(first_k_dense_replace=2)
 _ADAMW = dict(optimizer="adamw", learning_rate=3e-3)
 ARMS = {
     "dense": {"model": dict(attention="mha", **_DENSE)},
