@@ -64,6 +64,7 @@ def measure(scores, chosen, tokens_per_group, load):
                 wanted[e] += scores[n, e] / total
         for e in range(experts):
             load[g, e] *= scores.dtype.type(experts / (top_k * tokens_per_group))
+        for e in range(experts):
             loss += load[g, e] * wanted[e] / tokens_per_group
     return loss, False
 

@@ -55,7 +55,10 @@ def gather(rows, gates, place, y):
 
 @kernel
 def scatter(dy, rows, gates, place, d_rows, d_gates):
-    """dy (N, d), rows (N·K, d), gates (N, K), place (N·K,) → d_rows (N·K, d), d_gates (N, K)."""
+    """dy (N, d), rows (N·K, d), gates (N, K), place (N·K,) → d_rows (N·K, d), d_gates (N, K).
+
+    The sum and the row have a loop each: see ``kernel`` in ``_jit``.
+    """
     top_k = gates.shape[1]
     for n in range(gates.shape[0]):
         source = dy[n]
@@ -64,5 +67,6 @@ def scatter(dy, rows, gates, place, d_rows, d_gates):
             gate, along = gates[n, k], dy.dtype.type(0)
             for i in range(source.size):
                 along += source[i] * rows[r, i]
+            for i in range(source.size):
                 d_rows[r, i] = gate * source[i]
             d_gates[n, k] = along

@@ -108,7 +108,9 @@ def look_ahead(g, m, x, momentum, scale):
                 x[k, j] = u
             else:
                 x[j, k] = u
-            square += np.float64(u) * np.float64(u)
+    for j in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            square += np.float64(x[j, k]) * np.float64(x[j, k])
     norm = np.sqrt(square)
     tiny = np.finfo(g.dtype).tiny
     if norm < tiny:  # an expert that no token chose has gradient 0, and stays; NaN is not smaller than anything

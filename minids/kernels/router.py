@@ -97,6 +97,7 @@ def score(logits, softmax, scores):
         highest, total = largest(logits[n]), number(0)
         for e in range(logits.shape[1]):
             scores[n, e] = exp(logits[n, e] - highest)
+        for e in range(logits.shape[1]):
             total += scores[n, e]
         for e in range(logits.shape[1]):
             scores[n, e] /= total
