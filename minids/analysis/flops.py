@@ -134,6 +134,20 @@ def distinct_experts(config: ModelConfig, batch: int) -> float:
     return experts * (1 - (1 - config.num_experts_per_tok / experts) ** batch)
 
 
+def weights_read(config: ModelConfig, tokens: int = 1, mtp: bool = False) -> float:
+    """Weights of the main model, or of one MTP module and its head, that a pass over ``tokens`` tokens at once reads.
+
+    Dense weights are read once for all, routed experts as ``distinct_experts`` says. Of the embedding a token reads one row,
+    which is not counted.
+    """
+    c = config
+    more = (distinct_experts(c, tokens) - c.num_experts_per_tok) * 3 * c.hidden_size * c.moe_intermediate_size
+    if mtp:
+        module = mtp_activated(c.replace(num_nextn_predict_layers=1)) + c.vocab_size * c.hidden_size
+        return module + c.is_moe(c.num_hidden_layers) * more
+    return activated(c) + sum(c.is_moe(layer) for layer in range(c.num_hidden_layers)) * more
+
+
 class Intensity(NamedTuple):
     """One decoding step of ``batch`` sequences: FLOPs, bytes moved, and their quotient."""
 
@@ -157,12 +171,10 @@ def decode_intensity(
     nobody else's.
     """
     c = config
-    moe_layers = sum(1 for layer in range(c.num_hidden_layers) if c.is_moe(layer))
-    expert = 3 * c.hidden_size * c.moe_intermediate_size
-    shared = activated(c) - moe_layers * c.num_experts_per_tok * expert
-    weights = shared + moe_layers * distinct_experts(c, batch) * expert
     step = decode(c, context, mode)
-    return Intensity(batch, batch * step.flops, weights * weight_bits / 8, batch * step.cache_elements * cache_bits / 8)
+    return Intensity(
+        batch, batch * step.flops, weights_read(c, batch) * weight_bits / 8, batch * step.cache_elements * cache_bits / 8
+    )
 
 
 def attention_intensity(config: ModelConfig, cache_bits: int = 16) -> float:

@@ -248,20 +248,3 @@ def mtp_total(config: ModelConfig) -> int:
 def mtp_activated(config: ModelConfig) -> int:
     """Of these, at work on one token; embedding and head not counted, for they are the main model's."""
     return _count(config, mtp=True, activated=True)
-
-
-def fetched(config: ModelConfig, tokens: int = 1, mtp: bool = False) -> float:
-    """Weights that a pass over ``tokens`` tokens at once must read: the main model's, or one MTP module's and its head's.
-
-    Dense weights are read once for all; of the E routed experts of a layer, tokens that choose K each independently of one
-    another meet E (1 − (1 − K/E)^tokens) different ones on average. One row of the embedding per token is left out.
-    """
-    c = config
-    times = (1 - (1 - c.num_experts_per_tok / c.n_routed_experts) ** tokens) * c.n_routed_experts / c.num_experts_per_tok
-    head = c.vocab_size * c.hidden_size
-    if mtp:
-        block = _block_sizes(c, c.is_moe(c.num_hidden_layers))
-        routed = block.get(ROUTED, (0, 0))[1]
-        return sum(tensor.size for tensor in mtp_tensors(c)) + sum(a for _, a in block.values()) + (times - 1) * routed + head
-    routed = sum(p.activated for p in parts(c) if p.name == ROUTED)
-    return activated(c, "head") + (times - 1) * routed

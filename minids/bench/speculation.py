@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minids.analysis.parameters import fetched
+from minids.analysis.flops import weights_read
 from minids.bench.timing import alternate, median
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load
@@ -95,8 +95,8 @@ def on_domain(
 
 def weights(config: ModelConfig) -> dict[str, float]:
     """Read by a step, by a verification of two tokens, and by a guess after a pass that gave one token and two."""
-    read = {"1 token": fetched(config, 1), "2 tokens": fetched(config, 2)}
-    return read | {f"guess after {given}": fetched(config, given, mtp=True) for given in (1, 2)}
+    read = {"1 token": weights_read(config, 1), "2 tokens": weights_read(config, 2)}
+    return read | {f"guess after {given}": weights_read(config, given, mtp=True) for given in (1, 2)}
 
 
 def allowed(tokens_per_pass: float, read: dict[str, float]) -> float:

@@ -165,7 +165,8 @@ def weigh(scores, chosen, normalise, scale, gates):
         total = number(_TINY) if normalise else number(1)
         for k in range(chosen.shape[1]):
             gates[n, k] = scores[n, chosen[n, k]]
-            if normalise:
+        if normalise:
+            for k in range(chosen.shape[1]):
                 total += gates[n, k]
         for k in range(chosen.shape[1]):
             gates[n, k] = gates[n, k] / total * number(scale)

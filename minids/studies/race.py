@@ -33,7 +33,7 @@ CHARACTERS = 2000 * 12 * 64
 CHECKS = 16
 """Validation passes along a run, not counted in its seconds."""
 
-_DENSE = dict(first_k_dense_replace=2)
+_DENSE = dict(first_k_dense_replace=ModelConfig.preset("shakespeare").num_hidden_layers)
 _ADAMW = dict(optimizer="adamw", learning_rate=3e-3)
 ARMS = {
     "dense": {"model": dict(attention="mha", **_DENSE)},

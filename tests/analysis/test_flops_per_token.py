@@ -1,5 +1,6 @@
 """FLOPs per token: published figures, and consistency with the list of steps."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from minids.analysis import flops, parameters
 from minids.analysis.steps import walk
 from minids.presets import PRESETS, model_preset
 
-V3, V2 = model_preset("deepseek-v3"), model_preset("deepseek-v2")
+V3, V2, TINY = model_preset("deepseek-v3"), model_preset("deepseek-v2"), model_preset("tiny")
 KINDS = [dict(attention="mla"), dict(attention="mha"), dict(attention="gqa", num_key_value_heads=2), dict(attention="mqa")]
 
 
@@ -101,3 +102,23 @@ def test_touched_experts_and_intensity_grow_with_the_batch(batch):
 def test_one_token_reads_its_own_experts_only():
     step = flops.decode_intensity(V3, 1, 1, weight_bits=8)
     assert step.weight_bytes == pytest.approx(parameters.activated(V3, "head"), rel=1e-12)
+
+
+def test_one_token_reads_an_mtp_module_and_the_head():
+    head = TINY.vocab_size * TINY.hidden_size
+    assert flops.weights_read(TINY, mtp=True) == pytest.approx(parameters.mtp_activated(TINY) + head)
+    deeper = TINY.replace(num_nextn_predict_layers=3)
+    assert flops.weights_read(deeper, mtp=True) == flops.weights_read(TINY, mtp=True), "it is one module's"
+
+
+def test_more_tokens_read_the_experts_that_a_draw_meets():
+    """Counted, not computed: tokens that choose 4 of 16 at random, and how many different ones they met."""
+    expert = 3 * TINY.moe_intermediate_size * TINY.hidden_size
+    layers = TINY.num_hidden_layers - TINY.first_k_dense_replace
+    rng = np.random.default_rng(0)
+    for tokens in (2, 3, 8):
+        met = [len({e for _ in range(tokens) for e in rng.choice(16, 4, replace=False)}) for _ in range(4000)]
+        more = (np.mean(met) - 4) * expert
+        assert flops.weights_read(TINY, tokens) - flops.weights_read(TINY) == pytest.approx(layers * more, rel=0.02)
+        assert flops.weights_read(TINY, tokens, mtp=True) - flops.weights_read(TINY, mtp=True) == pytest.approx(more, rel=0.02)
+    assert flops.weights_read(TINY, 10_000) < parameters.total(TINY)

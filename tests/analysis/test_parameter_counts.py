@@ -2,7 +2,6 @@
 
 from math import prod
 
-import numpy as np
 import pytest
 
 from minids import DeepSeekV3, ModelConfig
@@ -132,25 +131,3 @@ def test_a_tied_matrix_counts_once():
     assert parameters.total(untied) - parameters.total(tied) == vd
     assert parameters.activated(tied, "both") == parameters.activated(tied, "head") == parameters.activated(untied, "head")
     assert parameters.activated(tied, "neither") == parameters.activated(untied, "neither")
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_one_token_fetches_what_is_at_work_on_it(variant):
-    config = VARIANTS[variant]
-    assert parameters.fetched(config) == pytest.approx(parameters.activated(config, "head"))
-    head = config.vocab_size * config.hidden_size
-    if config.num_nextn_predict_layers == 1:
-        assert parameters.fetched(config, mtp=True) == pytest.approx(parameters.mtp_activated(config) + head)
-
-
-def test_more_tokens_fetch_the_experts_that_a_draw_meets():
-    """Counted, not computed: tokens that choose 4 of 16 at random, and how many different ones they met."""
-    experts = TINY.moe_intermediate_size * 3 * TINY.hidden_size
-    rng = np.random.default_rng(0)
-    for tokens in (2, 3, 8):
-        met = [len({e for _ in range(tokens) for e in rng.choice(16, 4, replace=False)}) for _ in range(4000)]
-        layers = TINY.num_hidden_layers - TINY.first_k_dense_replace
-        more = (np.mean(met) - 4) * experts
-        assert parameters.fetched(TINY, tokens) - parameters.fetched(TINY, 1) == pytest.approx(layers * more, rel=0.02)
-        assert parameters.fetched(TINY, tokens, mtp=True) - parameters.fetched(TINY, mtp=True) == pytest.approx(more, rel=0.02)
-    assert parameters.fetched(TINY, 10_000) < parameters.total(TINY)

@@ -17,7 +17,6 @@ PLACE = np.arange(N * K)[::-1].copy()
 CHOSEN = np.array([[0, 3], [2, 1], [7, 0]])
 TOKENS = np.array([4, 0, 4])
 
-
 CASES = {  # the shapes of what is placed, and who is called with it
     "combine, forward": ([(N * K, D), (N, K), (N, D)], lambda rows, gates, y: combine.gather(rows, gates, PLACE, y)),
     "combine, backward": (
@@ -31,6 +30,7 @@ CASES = {  # the shapes of what is placed, and who is called with it
     "rmsnorm, backward": ([(N, D), (N, D), (N,), (D,), (N, D), (D,)], rmsnorm.normalise_backward),
     "swiglu, backward": ([(D,)] * 5, swiglu.activate_backward),
     "router, softmax": ([(N, E), (N, E)], lambda logits, scores: router.score(logits, True, scores)),
+    "router, gates": ([(N, E), (N, K)], lambda scores, gates: router.weigh(scores, CHOSEN, True, 2.5, gates)),
     "balance loss, forward": ([(N, E), (1, E)], lambda scores, load: balance_loss.measure(scores, CHOSEN, N, load)),
     "balance loss, backward": ([(N, E), (1, E), (N, E)], lambda s, load, d: balance_loss.differentiate(0.1, s, load, N, d)),
     "cross-entropy, backward": (
