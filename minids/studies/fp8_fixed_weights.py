@@ -5,7 +5,9 @@ lost in what chance does. At the same weights and on the same text only the arit
 
     validation as ARM          nats per token of held-out text
     gradient as ARM            ‖g − g₃₂‖ / ‖g₃₂‖, where g₃₂ is float32's gradient of the same batch; mean over the batches
-    gradient of another batch  the same between float32's gradients of two batches: the noise that a step has anyway
+    prescribed gradient as ARM the same with float32's choice of experts: what is left is rounding, without what it tips over
+    experts kept as ARM        of the experts chosen in float32, over all tokens and MoE layers: the share chosen by ARM as well
+    gradient of another batch  as above between float32's gradients of two batches: the noise that a step has anyway
 """
 
 from __future__ import annotations
@@ -35,19 +37,31 @@ def readings(
     source = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 2]))
     read = [source.next() for _ in range(batches)]
     exact = [gradient(model, *batch) for batch in read]
+    chosen = [model.choices(*batch) for batch in read]
     norms = [np.linalg.norm(g) for g in exact]
     numbers = {}
     for arm, config in arms.items():
         twin = same_weights(model, config)
         numbers[f"validation as {arm}"] = validate(twin, text, run).mean_loss
-        off = [np.linalg.norm(gradient(twin, *batch) - g) / norm for batch, g, norm in zip(read, exact, norms, strict=True)]
-        numbers[f"gradient as {arm}"] = float(np.mean(off))
+        by_arm = [gradient(twin, *batch) for batch in read]
+        prescribed = [gradient(twin, *batch, experts) for batch, experts in zip(read, chosen, strict=True)]
+        for what, found in (("gradient", by_arm), ("prescribed gradient", prescribed)):
+            off = [np.linalg.norm(g - g_32) / norm for g, g_32, norm in zip(found, exact, norms, strict=True)]
+            numbers[f"{what} as {arm}"] = float(np.mean(off))
+        kept = [share_kept(experts, twin.choices(*batch)) for batch, experts in zip(read, chosen, strict=True)]
+        numbers[f"experts kept as {arm}"] = float(np.mean(kept))
     others = [np.linalg.norm(a - b) / norm for a, b, norm in zip(exact[1:], exact, norms, strict=False)]
     return numbers | {"gradient of another batch": float(np.mean(others))}
 
 
-def gradient(model: DeepSeekV3, tokens: Array, targets: Array) -> Array:
-    """(P,) of the whole loss on one batch, every expert chosen anew."""
+def gradient(model: DeepSeekV3, tokens: Array, targets: Array, chosen: list[Array] | None = None) -> Array:
+    """(P,) of the whole loss on one batch, every expert chosen anew, or as ``chosen`` prescribes."""
     model.parameters.zero_grads()
-    model.forward_backward(tokens, targets)
+    model.forward_backward(tokens, targets, chosen=chosen)
     return model.parameters.grads.copy()
+
+
+def share_kept(chosen: list[Array], others: list[Array]) -> float:
+    """Of the experts in ``chosen``, (N, K) of each MoE layer, the share that ``others`` gives to the same tokens."""
+    kept = [(a[:, :, None] == b[:, None, :]).any(axis=2) for a, b in zip(chosen, others, strict=True)]  # (N, K) each
+    return float(np.concatenate([layer.ravel() for layer in kept]).mean())

@@ -105,3 +105,13 @@ def test_at_the_same_weights_only_the_arithmetic_differs(tmp_path):
     assert found["validation as itself"] == loss and found["gradient as itself"] == 0
     assert found["validation as FP8"] != loss and found["validation as FP8"] == pytest.approx(loss, rel=0.0025)
     assert 0.01 < found["gradient as FP8"] < 0.3 < found["gradient of another batch"]
+    assert found["experts kept as itself"] == 1 and found["prescribed gradient as itself"] == 0
+    assert 0.9 < found["experts kept as FP8"] < 1, "FP8's rounding tips some choices over"
+    assert 0.01 < found["prescribed gradient as FP8"] < found["gradient as FP8"], "and tipped choices are part of the error"
+
+
+def test_experts_are_kept_in_any_order():
+    before = [np.array([[0, 1], [2, 3]]), np.array([[4, 5]])]
+    after = [np.array([[1, 0], [3, 7]]), np.array([[6, 5]])]
+    assert fp8_fixed_weights.share_kept(before, after) == 4 / 6
+    assert fp8_fixed_weights.share_kept(after, after) == 1
