@@ -39,15 +39,17 @@ def readings(
     exact = [gradient(model, *batch) for batch in read]
     chosen = [model.choices(*batch) for batch in read]
     norms = [np.linalg.norm(g) for g in exact]
+
+    def off(gradients: list[Array]) -> float:
+        return float(np.mean([np.linalg.norm(g - g_32) / norm for g, g_32, norm in zip(gradients, exact, norms, strict=True)]))
+
     numbers = {}
     for arm, config in arms.items():
         twin = same_weights(model, config)
         numbers[f"validation as {arm}"] = validate(twin, text, run).mean_loss
-        by_arm = [gradient(twin, *batch) for batch in read]
+        numbers[f"gradient as {arm}"] = off([gradient(twin, *batch) for batch in read])
         prescribed = [gradient(twin, *batch, experts) for batch, experts in zip(read, chosen, strict=True)]
-        for what, found in (("gradient", by_arm), ("prescribed gradient", prescribed)):
-            off = [np.linalg.norm(g - g_32) / norm for g, g_32, norm in zip(found, exact, norms, strict=True)]
-            numbers[f"{what} as {arm}"] = float(np.mean(off))
+        numbers[f"prescribed gradient as {arm}"] = off(prescribed)
         kept = [share_kept(experts, twin.choices(*batch)) for batch, experts in zip(read, chosen, strict=True)]
         numbers[f"experts kept as {arm}"] = float(np.mean(kept))
     others = [np.linalg.norm(a - b) / norm for a, b, norm in zip(exact[1:], exact, norms, strict=False)]
