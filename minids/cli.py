@@ -100,13 +100,24 @@ def _parsed(command: str, arguments: list[str]):
         raise MinidsError(line if re.match(r"[\w.]+ = ", line) else f"{command}: {line}") from None
 
 
+_KINDS = {"INT": "a whole number", "FLOAT": "a number", "[INT": "whole numbers"}
+_UNREAD = re.compile(r"""Error parsing --([\w.-]+): .*?: (['"\[].*) Argument helptext: --\S+ (INT|FLOAT|\[INT)\b""")
+"""tyro's words for what is no number: the option, what was typed, the kind that was expected."""
+
+
 def _one_line(boxed: str) -> str:
     """tyro's framed error message, as one line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    rows = [row.strip("│ ").strip() for row in text.splitlines()]
-    rows = [row for row in rows if row and not re.fullmatch(r"[╭╰─╮╯ \w]*[─╭╰][─╮╯ \w]*", row)]
+    rows = [row.strip("│ ") for row in text.splitlines()]
+    rows = [row for row in rows if row and not re.fullmatch(r"─+|[╭╰].*[╮╯]", row)]
+    if len(rows) > 1 and re.fullmatch("-+", rows[1]):  # no frame where only ASCII can be shown: a title and a rule
+        rows = rows[2:]
+    rows = [row for row in rows if not re.fullmatch("-+", row)]
     line = re.sub(r"\s+", " ", " ".join(rows))
     line = re.sub(r"^Error parsing \w+: (?=\w+ = )", "", line)  # our own refusals, met while the dataclass was made
+    if unread := _UNREAD.match(line):
+        option, typed, kind = unread.groups()
+        return f"{option.replace('-', '_')} = {typed}: must be {_KINDS[kind]}"
     return re.split(r" (?:Argument helptext|For full helptext)", line)[0].strip()
 
 

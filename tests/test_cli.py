@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, and one clear line with exit code 2 for everything it cannot do."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -103,7 +104,12 @@ BAD = {
     "unknown preset": (["train", "--preset", "tinny"], "preset = 'tinny': no training run of that name; did you mean tiny?"),
     "a preset no laptop holds": (["train", "--preset", "deepseek-v3"], "too large to train here"),
     "unknown option": (["train", "--stpes", "3"], "Unrecognized options: --stpes"),
-    "not a number": (["train", "--steps", "many"], "--steps"),
+    "not a number": (["train", "--steps", "many"], "minids: steps = 'many': must be a whole number\n"),
+    "half a step": (["train", "--steps", "1.5"], "steps = '1.5': must be a whole number"),
+    "a quotation mark for a number": (["train", "--steps", "it's"], """steps = "it's": must be a whole number"""),
+    "a rate in words": (["train", "--learning-rate", "fast"], "learning_rate = 'fast': must be a number"),
+    "half a tile": (["train", "--model.fp8-tile", "64.5"], "model.fp8_tile = '64.5': must be a whole number"),
+    "a seed in words": (["study", "fp8", "--seeds", "1", "x"], "seeds = ['1', 'x']: must be whole numbers"),
     "steps below one": (["train", "--steps", "0"], "steps = 0: must be at least 1"),
     "experts that do not divide into groups": (
         ["train", "--model.n-group", "3"],
@@ -198,9 +204,19 @@ def test_an_unwritable_folder(refusal, places, capsys, monkeypatch):
     assert err.count("\n") == 1 and "cannot be written to (Permission denied)" in err
 
 
-def test_as_a_process_a_mistake_has_no_traceback():
-    done = subprocess.run(
-        [sys.executable, "-m", "minids", "train", "--preset", "x"], capture_output=True, text=True, timeout=120
-    )
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # with a frame around the message, and without one
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--preset", "x"], "minids: preset = 'x'"),
+        (["--steps", "1.5"], "minids: steps = '1.5': must be a whole number\n"),
+        (["--model.precision", "fp9"], "minids: train: invalid choice 'fp9' for argument '--model.precision'"),
+        (["--model.n-group", "3"], "minids: n_group = 3: must divide"),
+    ],
+)
+def test_as_a_process_a_mistake_has_no_traceback(arguments, line, encoding):
+    command = [sys.executable, "-m", "minids", "train", *arguments]
+    surroundings = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=surroundings)
     assert done.returncode == 2
-    assert done.stdout == "" and done.stderr.startswith("minids: preset = 'x'") and done.stderr.count("\n") == 1
+    assert done.stdout == "" and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done.stderr
