@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from minids.config import ModelConfig, TrainConfig
 from minids.training.metrics import read_metrics
@@ -61,13 +64,18 @@ def lines(out: Path) -> list[dict]:
 
 
 def in_a_process(work) -> int:
-    """Fork; ``work()`` in the child. Returns the child's number. Exit code 0 means that it came to its end."""
+    """Fork; ``work()`` in the child. Returns the child's number. Exit code 0 means that it came to its end.
+
+    After a minute SIGALRM ends the child, whatever it waits for.
+    """
     child = os.fork()
     if child:
         return child
     try:
         os.setsid()
-        signal.alarm(60)  # whatever happens, it ends
+        signal.alarm(60)
+        # tqdm's own lock is a semaphore that forked processes share: one killed while it draws would stop all later ones.
+        tqdm.set_lock(threading.RLock())
         work()
         os._exit(0)
     except BaseException as error:

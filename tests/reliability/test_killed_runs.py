@@ -53,6 +53,8 @@ def test_a_hundred_kills_at_any_moment_lose_nothing(whole, tmp_path):
                 os.kill(child, signal.SIGKILL)
             status = os.waitpid(child, 0)[1]
             if os.WIFSIGNALED(status):
+                ended_by = signal.Signals(os.WTERMSIG(status))
+                assert ended_by == signal.SIGKILL, f"not our SIGKILL: {ended_by.name} (SIGALRM: it hung for a minute)"
                 kills += 1
                 if latest_checkpoint(out):
                     minids.load(out)
