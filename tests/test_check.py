@@ -818,6 +818,8 @@ def test_a_mask_that_lets_the_future_through():
 def test_which_argument_set_is_wrong_is_said():
     report = check.against(np.abs, lambda x: x, [(np.ones(3),), (-np.ones(3),)])
     says(report, "the sign is flipped", "wrong for input set 2 of 2")
+    report = check.against(np.abs, lambda x: x, [(-np.ones(3),), (np.ones(3),), (-np.ones(3),)])
+    says(report, "wrong for input sets 1, 3 of 3; what is said is about set 1")
 
 
 def test_a_candidate_that_misbehaves():

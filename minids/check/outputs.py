@@ -74,8 +74,8 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
             wrong_sets.append(number)
             findings = findings or found
     if wrong_sets and len(sets) > 1:
-        listed = ", ".join(map(str, wrong_sets))
-        notes[f"wrong for input set {listed} of {len(sets)}; what is said is about set {wrong_sets[0]}."] = None
+        listed = ("set " if len(wrong_sets) == 1 else "sets ") + ", ".join(map(str, wrong_sets))
+        notes[f"wrong for input {listed} of {len(sets)}; what is said is about set {wrong_sets[0]}."] = None
     return Report(subject, checked, tuple(findings), used, tuple(notes), exception)
 
 

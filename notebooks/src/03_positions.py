@@ -237,7 +237,7 @@ else:
     print("✗ to_half_split returns no array yet")
 
 # %% [markdown]
-# And what if one forgets to port? The check has seen this mistake before:
+# And what if one forgets to port? Position 0 is right, because nothing is turned there, and the check says so:
 
 # %%
 turned, _ = rope.forward(x, cos, sin)

@@ -113,7 +113,10 @@ tokens, targets = whole[:, :-1], whole[:, 1:]  # (B, T) each: a target is the to
 T = tokens.shape[1]
 
 # (B, T, d): h⁰, the main model's state after its final norm
-hidden = model._hidden(tokens, None)[0]
+x, _ = model.embed_tokens.forward(tokens)
+for block in model.blocks:
+    x, _ = block.forward(x, model.rotary(T))
+hidden, _ = model.norm.forward(x)
 embedding = model.embed_tokens.weight.value  # (V, d), shared
 letters = {"B": 3, "T": 10, "T-1": 9, "d": 32, "2d": 64, "V": 40}
 notebook.shapes(letters, tokens=tokens, hidden=hidden, embedding=embedding)

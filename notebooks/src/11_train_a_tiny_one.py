@@ -245,7 +245,7 @@ rows = [*by_domain.items(), ("all together", together)]
 figure, axes = notebook.picture(2, 1, width=8.6, height=3.6, sharex=True)
 for layer, axis in enumerate(axes):
     image = axis.imshow(
-        [values[layer] for _, values in rows], cmap="cividis", vmin=0, vmax=3, aspect="auto"
+        [values[layer] for _, values in rows], cmap="cividis", vmin=0, vmax=2, aspect="auto"
     )
     axis.set(
         yticks=range(len(rows)), yticklabels=[name for name, _ in rows], title=f"block {layer + 1}"
@@ -265,7 +265,7 @@ for layer in range(2):
     print(f"block {layer + 1}, standard deviation of the loads:", ", ".join(spread))
 
 # %% [markdown]
-# **The claim, checked.** Every single domain is spread unevenly, all together much more evenly: experts that are busy in one domain rest in another. After 320 steps it is a tendency, in V3 a pattern through all layers.
+# **The claim, checked.** Every single domain is spread unevenly, all together more evenly: experts that are busy in one domain rest in another. After 320 steps it is a tendency, in V3 a pattern through all layers.
 #
 # ## 6. What does attention look at?
 #

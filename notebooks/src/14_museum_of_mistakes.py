@@ -1003,7 +1003,7 @@ last = axes[3, 2]
 last.barh([1, 0], [right_loss, max(trained.values())], color=[BLUE, ORANGE])
 last.axvline(np.log(19), color="0.5", ls=":")
 last.set_yticks([1, 0], ["right", "worst mistake"])
-last.set(xlabel="nats a token (dotted: untrained)", ylim=(-0.8, 1.8))
+last.set(xlabel="nats (dotted: untrained)", ylim=(-0.8, 1.8))
 last.set_title("and the loss after 25 steps", fontsize=9)
 axes[0, 0].legend(fontsize=8)
 notebook.show(
