@@ -64,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()
         return 0
+    except MemoryError as error:
+        what = str(error).partition(" for an array")[0].replace("Unable", "unable") or "there is none left"
+        print(f"minids: not enough memory ({what}); smaller sizes, batches or contexts need less", file=sys.stderr)
+        return 2
     except OSError as error:  # what no command has better words for
         print(f"minids: {str(error.filename or '')[:200]!r}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -277,6 +277,10 @@ class ModelConfig:
         return model_preset(name).replace(**changes)
 
 
+MOST_TOKENS = 2**28
+"""Tokens that one batch may hold: 268 million, four times V3's whole step; beyond lies a slip of the keyboard."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run. The recipe is DeepSeek-V3's (sections 4.1 and 4.2), with lengths that suit a laptop."""
@@ -363,6 +367,11 @@ class TrainConfig:
             _whole(self, name, at_least=1)
         for name in ("warmup_steps", "sample_every", "seed", "workers", "trace_every"):
             _whole(self, name, at_least=0)
+        if self.batch_size * self.context_length > MOST_TOKENS:
+            because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
+            raise refuse(
+                "batch_size", self.batch_size, because + "gradient_accumulation_steps makes a large step of small ones"
+            )
         _whole(self, "bpe_vocab_size", at_least=300)
         for name in ("learning_rate", "adam_eps", "validation_share"):
             _finite(self, name, above=0.0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minids.cli import main
@@ -130,6 +131,11 @@ BAD = {
     "no such checkpoint": (["generate", "--checkpoint", "MISSING"], "not a folder"),
     "no checkpoint named": (["generate"], "--checkpoint"),
     "negative temperature": (["generate", "--checkpoint", "RUN", "--temperature", "-1"], "temperature = -1"),
+    "a seed below zero": (
+        ["generate", "--checkpoint", "RUN", "--temperature", "1", "--seed", "-1"],
+        "seed = -1: must be at least 0",
+    ),
+    "a batch of too many zeros": (["train", "--batch-size", "1" + "0" * 20], "batch_size = 1" + "0" * 20),
     "unknown cache": (["generate", "--checkpoint", "RUN", "--cache", "paged"], "--cache"),
     "draft tokens without speculation": (
         ["generate", "--checkpoint", "RUN", "--draft-tokens", "2"],
@@ -202,6 +208,14 @@ def test_an_unwritable_folder(refusal, places, capsys, monkeypatch):
     code, _, err = said(capsys, "train", "--data", named["TEXT"], "--out", str(root / "locked"), *SMALL)
     assert code == 2
     assert err.count("\n") == 1 and "cannot be written to (Permission denied)" in err
+
+
+def test_too_little_memory_is_a_line(places, capsys, monkeypatch):
+    """The command has no field to name: what did not fit is said, and what needs less."""
+    monkeypatch.setattr("minids.checkpoint.model_folder.load", lambda *_, **__: np.empty(1 << 57))
+    code, out, err = said(capsys, "generate", "--checkpoint", places[1]["RUN"])
+    assert code == 2 and not out
+    assert err == "minids: not enough memory (unable to allocate 1.00 EiB); smaller sizes, batches or contexts need less\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # with a frame around the message, and without one

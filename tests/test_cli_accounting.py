@@ -46,6 +46,17 @@ def test_cost_of_the_machine_in_front_of_you(capsys):
     assert code == 0 and "years" in out and "16.0 GiB" in out
     found = json.loads(said(capsys, "cost", "--laptop", "--json")[1])
     assert found["flops_per_second"] > 1e8 and found["memory"] > 1 << 28 and found["seconds"] > 0
+    out = said(capsys, "cost", "--laptop", "--preset", "tiny", "--tokens", "2e6")[1]
+    assert out.startswith("training tiny on 2,000,000 tokens is "), "--preset and --tokens do nothing"
+
+
+def test_the_context_is_at_most_the_models(capsys):
+    for command in ("info", "cost"):
+        own, longest, other = (
+            said(capsys, command, "--preset", "tiny", "--json", *more)[1]
+            for more in ([], ["--context", "512"], ["--context", "4096"])
+        )
+        assert own == longest != other, command
 
 
 @pytest.mark.parametrize("schedule", ["1F1B", "ZB1P", "DualPipe", "DualPipeV"])
@@ -73,7 +84,13 @@ def test_a_long_pipeline_is_scaled_to_the_page():
         (["cost", "--utilisation", "2"], "utilisation = 2.0"),
         (["cost", "--tokens", "-1"], "tokens = -1.0"),
         (["cost", "--preset", "v3"], "preset = 'v3'"),
-        (["cost", "--laptop", "--memory", "-1"], "memory = "),
+        (["cost", "--laptop", "--memory", "-1"], "memory = -1.0"),
+        (["cost", "--laptop", "--memory", "nan"], "memory = nan"),
+        (["cost", "--laptop", "--memory", "1e300"], "memory = 1e+300"),
+        (["cost", "--memory", "16"], "memory = 16.0: concerns --laptop"),
+        (["cost", "--laptop", "--gpus", "8"], "gpus = 8: concerns rented GPUs"),
+        (["cost", "--price", "nan"], "price = nan: must be a finite number"),
+        (["study", "fp8", "--show", "--seeds", "1"], "seeds = (1,): concerns runs"),
         (["pipeline", "--stages", "7"], "stages = 7"),
         (["pipeline", "--schedule", "2F2B"], "2F2B"),
         (["pipeline", "--weight", "3"], "weight = 3.0"),

@@ -9,6 +9,7 @@ is for the final run only: the report itself excludes earlier research and ablat
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from minids.analysis import flops
@@ -55,14 +56,14 @@ def training_cost(
 ) -> Cost:
     """Bill of training ``config`` on ``tokens`` tokens: every number is the caller's, V3's by default.
 
-    Raises ``MinidsError`` for a price or an amount below zero, no GPUs, or a utilisation outside (0, 1].
+    Raises ``MinidsError`` for a price or an amount below zero or not finite, no GPUs, or a utilisation outside (0, 1].
     """
     for name, value in (("tokens", tokens), ("price", price)):
-        if value < 0:
-            raise refuse(name, value, "must not be below 0")
+        if not 0 <= value < math.inf:
+            raise refuse(name, value, "must not be below 0" if value < 0 else "must be a finite number")
     for name, value in (("peak", peak), ("gpus", gpus), ("context", context)):
-        if value <= 0:
-            raise refuse(name, value, "must be above 0")
+        if not 0 < value < math.inf:
+            raise refuse(name, value, "must be above 0" if value <= 0 else "must be a finite number")
     if not 0 < utilisation <= 1:
         raise refuse("utilisation", utilisation, "is a share of the peak: above 0 and at most 1, V3 reached 0.389")
     work = tokens * flops.training(config, context)

@@ -22,6 +22,11 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 
 
+def usual_context(config: ModelConfig) -> int:
+    """Tokens of a sequence where none are given: V3's 4,096 of pre-training, or the model's longest if that is less."""
+    return min(4096, config.max_position_embeddings)
+
+
 def attention_per_pair(config: ModelConfig) -> int:
     """FLOPs per query-key pair and layer, keys and values expanded: 2·n_h·(d_qk + d_v) (V3: 81,920)."""
     return 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)

@@ -39,7 +39,7 @@ def info(config: ModelConfig, name: str, context: int | None = None, batch: int 
     ``batch`` the number of sequences trained or served at once. Raises ``MinidsError`` where one of them is not above 0.
     """
     if context is None:
-        context = min(4096, config.max_position_embeddings)
+        context = flops.usual_context(config)
     for field, value in (("context", context), ("batch", batch)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise refuse(field, value, "must be a whole number of at least 1")

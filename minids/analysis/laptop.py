@@ -39,6 +39,14 @@ def training_time(config: ModelConfig, flops_per_second: float, tokens: float = 
     return TrainingTime(work, work / flops_per_second)
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit of which there is one: "587,298.9 years", "3.2 days", "0.5 seconds"."""
+    for unit, length in (("years", YEAR), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
 def measure_flops_per_second(size: int = 1024, seconds: float = 0.3) -> float:
     """float32 FLOP/s of NumPy's matrix product on this machine: the best of the repetitions that fit into ``seconds``."""
     a = np.ones((size, size), dtype=np.float32)
@@ -108,12 +116,16 @@ def pieces_that_fit(config: ModelConfig, memory: int, form: str = "fp8") -> Piec
     return Pieces(form, min(1.0, room / total(config)), room // expert, room // dense, room // moe)
 
 
-def format_laptop(memory: int, flops_per_second: float) -> str:
-    """What this machine could do with DeepSeek, as text: V3's training time, what fits whole, what fits of V3."""
+def format_laptop(
+    memory: int, flops_per_second: float, preset: str = "deepseek-v3", tokens: float = V3_TOKENS, context: int = 4096
+) -> str:
+    """What this machine could do, as text: how long a training run takes (V3's own by default), what fits whole, what of V3."""
     v3 = model_preset("deepseek-v3")
-    run = training_time(v3, flops_per_second)
+    run = training_time(model_preset(preset), flops_per_second, tokens, context)
+    own = (preset, tokens, context) == ("deepseek-v3", V3_TOKENS, 4096)
+    what = "DeepSeek-V3's pre-training" if own else f"training {preset} on {tokens:,.0f} tokens"
     lines = [
-        f"DeepSeek-V3's pre-training is {run.flops:.3g} FLOP: {run.years:,.1f} years at {flops_per_second / 1e9:,.0f} GFLOP/s",
+        f"{what} is {run.flops:.3g} FLOP: {duration(run.seconds)} at {flops_per_second / 1e9:,.0f} GFLOP/s",
         "",
         f"weights and context that fit into {memory / 2**30:.1f} GiB",
         f"  {'model':<20} {'format':<6} {'GiB':>9}   longest context with a BF16 cache",
@@ -124,10 +136,9 @@ def format_laptop(memory: int, flops_per_second: float) -> str:
     lines += ["", "of DeepSeek-V3 alone would fit"]
     for form in FORMATS:
         p = pieces_that_fit(v3, memory, form)
-        lines.append(
-            f"  {form:<6} {p.share:>6.2%} of it: {p.experts:,} experts, or {p.moe_blocks:,} MoE blocks, "
-            f"or {p.dense_blocks:,} dense blocks"
-        )
+        kinds = (("expert", p.experts), ("MoE block", p.moe_blocks), ("dense block", p.dense_blocks))
+        counted = (f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in kinds)
+        lines.append(f"  {form:<6} {p.share:>6.2%} of it: {', or '.join(counted)}")
     return "\n".join(lines)
 
 

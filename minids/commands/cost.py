@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minids.errors import refuse
 from minids.presets import model_preset
+
+MOST_MEMORY = 2**30  # GiB, an exbibyte: more than there is
 
 
 @dataclass(frozen=True)
@@ -15,8 +18,8 @@ class Options:
     """Name of a preset."""
     tokens: float = 14.8e12
     """Tokens to train on."""
-    context: int = 4096
-    """Tokens per sequence, for attention's arithmetic."""
+    context: int | None = None
+    """Tokens per sequence, for attention's arithmetic; 4,096, or the model's longest if that is less."""
     peak: float = 989e12
     """FLOP/s of one GPU at best; 989e12 is an H800 in BF16."""
     utilisation: float = 0.3894
@@ -26,7 +29,7 @@ class Options:
     price: float = 2.0
     """Dollars per GPU hour."""
     laptop: bool = False
-    """Measure this machine: how many years it would take, and what of DeepSeek its memory holds."""
+    """Measure this machine: how long it would take, and what of DeepSeek its memory holds. No GPU is rented then."""
     memory: float = 0.0
     """Memory to fill, in GiB, with --laptop; 0 for this machine's own."""
     json: bool = False
@@ -37,11 +40,18 @@ def run(options: Options, given: set[str]) -> None:
     import json
 
     from minids.analysis.cost import format_cost, training_cost
+    from minids.analysis.flops import usual_context
 
-    config = model_preset(options.preset)
     o = options
-    found = training_cost(config, o.tokens, o.peak, o.utilisation, o.gpus, o.price, o.context)
-    if not options.laptop:
+    for name in sorted(given & ({"peak", "utilisation", "gpus", "price"} if o.laptop else {"memory"})):
+        kind = "concerns rented GPUs, not --laptop" if o.laptop else "concerns --laptop; say it too"
+        raise refuse(name, getattr(o, name), kind)
+    if not 0 <= o.memory <= MOST_MEMORY:
+        raise refuse("memory", o.memory, f"must be from 0, for this machine's own, to {MOST_MEMORY:,} GiB")
+    config = model_preset(o.preset)
+    context = usual_context(config) if o.context is None else o.context
+    found = training_cost(config, o.tokens, o.peak, o.utilisation, o.gpus, o.price, context)
+    if not o.laptop:
         print(json.dumps(found._asdict(), indent=2) if o.json else format_cost(found, o.preset, o.tokens, o.gpus, o.price))
         return
     from minids.analysis.laptop import format_laptop, installed_memory, measure_flops_per_second, training_time, what_fits
@@ -49,8 +59,8 @@ def run(options: Options, given: set[str]) -> None:
     memory = int(o.memory * 2**30) or installed_memory()
     speed = measure_flops_per_second()
     if o.json:
-        time = training_time(config, speed, o.tokens, o.context)
+        time = training_time(config, speed, o.tokens, context)
         fits = [fit._asdict() for fit in what_fits(memory)]
         print(json.dumps({"memory": memory, "flops_per_second": speed, "seconds": time.seconds, "fits": fits}, indent=2))
         return
-    print(format_laptop(memory, speed))
+    print(format_laptop(memory, speed, o.preset, o.tokens, context))

@@ -16,8 +16,8 @@ class Options:
     """Name of a preset."""
     checkpoint: str | None = None
     """Or a run's folder or Hugging Face folder."""
-    context: int = 4096
-    """Tokens in the context, for the cache and for attention's arithmetic."""
+    context: int | None = None
+    """Tokens in the context, for the cache and for attention's arithmetic; 4,096, or the model's longest if that is less."""
     batch: int = 1
     """Sequences decoded side by side."""
     json: bool = False

@@ -48,6 +48,8 @@ def run(options: Options, given: set[str]) -> None:
         return
     chosen = study(options.name)
     if options.show:
+        for name in sorted(given & {"seeds", "steps", "arms", "data", "out", "processes", "threads", "quick", "write_results"}):
+            raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
         print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
         return

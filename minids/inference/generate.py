@@ -75,7 +75,7 @@ def tokens(
     text = prompt_ids(model, prompt)
     kind = cache or ("latent" if model.config.attention == "mla" else "full")
     _check_kind(model, kind)
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     if speculative:
         if not model.mtp:
             raise refuse("speculative", True, "this model has no MTP module to guess with (num_nextn_predict_layers = 0)")
@@ -114,7 +114,7 @@ def generate_batch(
     texts = [prompt_ids(model, prompt)[-limit:] for prompt in prompts]
     if not texts:
         return []
-    rngs = [np.random.default_rng(seed + i) for i in range(len(texts))]
+    rngs = [_generator(seed + i) for i in range(len(texts))]
     new: list[list[int]] = [[] for _ in texts]
     held = (LatentCache if kind == "latent" else FullCache)(model.config, len(texts), model.dtype)
     fresh = [list(text) for text in texts]  # of each, what has not been read yet; nothing once it has ended
@@ -225,6 +225,12 @@ def _stepper(model: DeepSeekV3, kind: CacheKind, absorb: bool) -> Callable[[Arra
 def _maker(model: DeepSeekV3, kind: CacheKind) -> Callable[[int | None], Cache]:
     """Makes empty caches for one sequence, of so many layers; None for the main model's."""
     return lambda layers: (LatentCache if kind == "latent" else FullCache)(model.config, 1, model.dtype, layers)
+
+
+def _generator(seed: int | np.random.Generator) -> np.random.Generator:
+    if not isinstance(seed, np.random.Generator) and seed < 0:
+        raise refuse("seed", seed, "must be at least 0")
+    return np.random.default_rng(seed)
 
 
 def _check_kind(model: DeepSeekV3, kind: str) -> None:

@@ -43,9 +43,23 @@ def test_pieces_of_v3_that_fit():
         laptop.what_fits(0)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.25, "0.2 seconds"), (90, "1.5 minutes"), (9000, "2.5 hours"), (3.2 * 86400, "3.2 days")]
+)
+def test_a_duration_is_said_in_the_largest_unit_of_which_there_is_one(seconds, said):
+    assert laptop.duration(seconds) == said
+    assert laptop.duration(2000.5 * laptop.YEAR) == "2,000.5 years"
+
+
+def test_report_tells_of_the_run_that_was_asked_for():
+    first = laptop.format_laptop(16 * 2**30, 2e11, "tiny", 2e6, 512).splitlines()[0]
+    run = laptop.training_time(model_preset("tiny"), 2e11, 2e6, 512)
+    assert first == f"training tiny on 2,000,000 tokens is {run.flops:.3g} FLOP: {laptop.duration(run.seconds)} at 200 GFLOP/s"
+
+
 def test_report_tells_all_of_it():
     text = laptop.format_laptop(16 * 2**30, 2e11)
     assert all(len(line) < 100 for line in text.splitlines())
     assert "3.71e+24 FLOP: 587,298.9 years" in text
-    assert "2.56% of it: 390 experts, or 1 MoE blocks, or 29 dense blocks" in text
+    assert "2.56% of it: 390 experts, or 1 MoE block, or 29 dense blocks" in text
     assert sum("does not fit" in line for line in text.splitlines()) == sum(not f.fits for f in laptop.what_fits(16 * 2**30))

@@ -1,5 +1,7 @@
 """The bill of training, V3's own and anyone's."""
 
+import math
+
 import pytest
 
 from minids import MinidsError
@@ -36,7 +38,11 @@ def test_cost_follows_its_inputs():
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(utilisation=0), dict(utilisation=1.5), dict(peak=0), dict(price=-1), dict(gpus=0), dict(tokens=-1)]
+    "wrong",
+    [
+        *(dict(utilisation=0), dict(utilisation=1.5), dict(utilisation=math.nan), dict(peak=0), dict(peak=math.inf)),
+        *(dict(price=-1), dict(price=math.nan), dict(gpus=0), dict(tokens=-1), dict(tokens=math.nan), dict(tokens=math.inf)),
+    ],
 )
 def test_impossible_inputs_are_refused(wrong):
     with pytest.raises(MinidsError, match=next(iter(wrong))):

@@ -211,10 +211,21 @@ OPTIONS = {
     "generate": ["--checkpoint", "--prompt", "--temperature", "--top-p", "--top-k", "--cache", "--max-new-tokens", "--stream"],
     "info": ["--preset", "--checkpoint", "--context", "--batch", "--json"],
     "tour": ["--preset"],
-    "cost": ["--preset", "--tokens", "--utilisation", "--gpus", "--price", "--json"],
+    "cost": [
+        "--preset",
+        "--tokens",
+        "--context",
+        "--peak",
+        "--utilisation",
+        "--gpus",
+        "--price",
+        "--laptop",
+        "--memory",
+        "--json",
+    ],
     "compare": ["--context", "--json"],
     "claims": ["v3_total", "--json"],
-    "pipeline": ["--schedule", "--stages", "--microbatches", "--weight", "--forward"],
+    "pipeline": ["--schedule", "--stages", "--microbatches", "--forward", "--backward", "--weight", "--overlapped"],
     "data": ["list", "fetch"],
 }
 VALUES = [
