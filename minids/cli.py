@@ -7,11 +7,15 @@ wrong with what was typed is answered in one line on standard error, with exit c
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import io
+import itertools
 import re
 import sys
+import typing
+from collections.abc import Iterator
 from types import ModuleType
 
 import tyro
@@ -101,7 +105,33 @@ def _parsed(command: str, arguments: list[str]):
         if stop.code == 0:  # --help
             raise
         line = _one_line(said.getvalue())
+        if unknown := re.match("Unrecognized options:(.*)", line):
+            line = _value_of_a_switch(module.Options, arguments, unknown[1].split()) or line
         raise MinidsError(line if re.match(r"[\w.]+ = ", line) else f"{command}: {line}") from None
+
+
+def _value_of_a_switch(options: type, arguments: list[str], unknown: list[str]) -> str | None:
+    """A line about a switch that was given a value (--model.seq-aux false), which tyro calls an unknown option."""
+    switches = dict(_switches(options))
+    for option, following in itertools.pairwise([*arguments, "--"]):
+        name, has_value, value = option.partition("=")
+        value = value if has_value else following
+        if name in switches and (has_value or (value in unknown and not value.startswith("--"))):
+            field, yes, no = switches[name]
+            return f"{field} = {value!r}: is switched without a value, by {yes} or {no}"
+    return None
+
+
+def _switches(options: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Every switch of a command as typed, on and off → its field and both spellings."""
+    for field, kind in typing.get_type_hints(options, include_extras=True).items():
+        unnamed = any(getattr(extra, "name", None) == "" for extra in getattr(kind, "__metadata__", ()))
+        kind = typing.get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+        if dataclasses.is_dataclass(kind):
+            yield from _switches(kind, prefix if unnamed else f"{prefix}{field}.")
+        elif kind is bool:
+            yes, no = (f"--{prefix}{negation}{field}".replace("_", "-") for negation in ("", "no_"))
+            yield from ((name, (prefix + field, yes, no)) for name in (yes, no))
 
 
 _KINDS = {"INT": "a whole number", "FLOAT": "a number", "[INT": "whole numbers"}

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import typing
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from minids.errors import refuse
+
+# Beyond these lies a slip of the keyboard, and the machine would be busy for hours before it says so.
+MOST_BLOCKS = 10_000
+"""Blocks of a model, and MTP modules; V3 has 61 and 1."""
+MOST_TOKENS = 2**28
+"""Tokens in one batch: 268 million, four times V3's whole step."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,8 @@ class ModelConfig:
             _whole(self, name, at_least=1)
         for name in ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts", "num_nextn_predict_layers"):
             _whole(self, name, at_least=0)
+        for name in ("num_hidden_layers", "num_nextn_predict_layers"):
+            _whole(self, name, at_least=0, at_most=MOST_BLOCKS)
         for name in ("q_lora_rank", "num_key_value_heads"):
             if getattr(self, name) is not None:
                 _whole(self, name, at_least=1)
@@ -275,10 +284,6 @@ class ModelConfig:
         from minids.presets import model_preset  # the table imports this class
 
         return model_preset(name).replace(**changes)
-
-
-MOST_TOKENS = 2**28
-"""Tokens that one batch may hold: 268 million, four times V3's whole step; beyond lies a slip of the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -409,12 +414,14 @@ class TrainConfig:
 # The checks, one per kind of value. Each names the field, the value and what would work.
 
 
-def _whole(config, name: str, at_least: int, prefix: str = "") -> None:
+def _whole(config, name: str, at_least: int, at_most: float = math.inf, prefix: str = "") -> None:
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(prefix + name, value, f"must be a whole number of at least {at_least}")
     if value < at_least:
         raise refuse(prefix + name, value, f"must be at least {at_least}")
+    if value > at_most:
+        raise refuse(prefix + name, value, f"must be at most {at_most:,}")
 
 
 def _finite(config, name: str, above: float | None = None, at_least: float | None = None, prefix: str = "") -> None:

@@ -111,6 +111,14 @@ BAD = {
     "a rate in words": (["train", "--learning-rate", "fast"], "learning_rate = 'fast': must be a number"),
     "half a tile": (["train", "--model.fp8-tile", "64.5"], "model.fp8_tile = '64.5': must be a whole number"),
     "a seed in words": (["study", "fp8", "--seeds", "1", "x"], "seeds = ['1', 'x']: must be whole numbers"),
+    "a switch with a value": (
+        ["train", "--model.seq-aux", "false"],
+        "model.seq_aux = 'false': is switched without a value, by --model.seq-aux or --model.no-seq-aux",
+    ),
+    "a switch with a sign of equality": (["study", "fp8", "--show=1"], "show = '1': is switched without a value, by --show or"),
+    "a switch before an unknown option": (["train", "--resume", "--slowly"], "train: Unrecognized options: --slowly"),
+    "layers beyond all counting": (["train", "--model.num-hidden-layers", "9" * 30], "must be at most 10,000"),
+    "sizes that no memory holds": (["train", "--data", "TEXT", "--model.hidden-size", "9" * 30], "which no memory holds"),
     "steps below one": (["train", "--steps", "0"], "steps = 0: must be at least 1"),
     "experts that do not divide into groups": (
         ["train", "--model.n-group", "3"],

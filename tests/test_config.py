@@ -32,6 +32,8 @@ MODEL_REFUSALS = [
     (dict(hidden_size=-3), ["hidden_size = -3"]),
     (dict(hidden_size=2.5), ["hidden_size = 2.5", "whole number"]),
     (dict(num_hidden_layers=True), ["num_hidden_layers = True", "whole number"]),
+    (dict(num_hidden_layers=10**9), ["num_hidden_layers = 1000000000", "at most 10,000"]),
+    (dict(num_nextn_predict_layers=10**30), ["num_nextn_predict_layers = 1", "at most 10,000"]),
     (dict(moe_intermediate_size="64"), ["moe_intermediate_size = '64'"]),
     (dict(q_lora_rank=0), ["q_lora_rank = 0", "at least 1"]),
     (dict(kv_lora_rank=None), ["kv_lora_rank = None"]),

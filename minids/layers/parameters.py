@@ -6,9 +6,15 @@ moments: clipping, the update and a checkpoint are each one pass over contiguous
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from minids.errors import MinidsError
+
 Array = np.ndarray
+MOST_PARAMETERS = 2**47
+"""Parameters of a model: 140 trillion, 137 times Kimi-K2's."""
 
 
 class Parameter:
@@ -24,7 +30,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def __repr__(self):
         return f"Parameter({self.name}, {self.shape})"
@@ -59,6 +65,8 @@ class Parameters:
         """Make the flat arrays, filled with zeros, and point every parameter into them. ``values`` (P,): take these."""
         ordered = sorted(self, key=lambda p: len(p.shape) < 2)  # stable: matrices first, otherwise as declared
         total = sum(p.size for p in ordered)
+        if total > MOST_PARAMETERS:
+            raise MinidsError(f"model: its sizes make {total:,} parameters, which no memory holds; choose smaller ones")
         self.values = np.zeros(total, dtype) if values is None else values
         self.grads = np.zeros(total, dtype)
         start = 0
@@ -74,11 +82,12 @@ class Parameters:
 
         Drawn in float32 whatever the model's type, so that a float64 model of the same seed has the same weights.
         """
-        for p in self:
-            if p.init == "normal":
-                p.value[...] = rng.standard_normal(p.shape, dtype=np.float32) * np.float32(std)
-            else:
-                p.value[...] = 1 if p.init == "ones" else 0
+        with np.errstate(over="ignore"):  # what is too large for float32 the first validation says in words
+            for p in self:
+                if p.init == "normal":
+                    p.value[...] = rng.standard_normal(p.shape, dtype=np.float32) * np.float32(std)
+                else:
+                    p.value[...] = 1 if p.init == "ones" else 0
 
     def zero_grads(self) -> None:
         self.grads[...] = 0

@@ -190,7 +190,8 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end (or to Ctrl-C), and return the newest checkpoint's folder."""
         try:
-            return self._run()
+            with np.errstate(all="ignore"):  # what is not finite is found by _check_sane and _validate, and said in words
+                return self._run()
         finally:
             self.metrics.close()
             self.folder.unlock()
@@ -278,6 +279,10 @@ class Trainer:
     def _validate(self) -> None:
         c = self.train
         found = validation(self.model, self.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
+        for domain, numbers in found.items():
+            if not all(map(math.isfinite, numbers.values())):
+                loss = ", ".join(f"{name} = {value:.4g}" for name, value in numbers.items())
+                raise MinidsError(f"step {self.step}: validation on {domain!r}: {loss}. {self._advice()}")
         self.metrics.write({"step": self.step, "validation": found})
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
         self.say(f"step {self.step}: validation, bits per byte: {each}")
@@ -325,10 +330,16 @@ class Trainer:
         good = latest_checkpoint(self.folder.path)
         where = f"it began here: {where_it_began(self.model, batches)}" if not finite else "the loss exploded"
         raise MinidsError(
-            f"step {self.step + 1}: loss = {losses.total:.4g}, gradient norm = {norm:.4g}; {where}. "
-            f"Try a lower learning_rate than {self.train.learning_rate:g}. "
+            f"step {self.step + 1}: loss = {losses.total:.4g}, gradient norm = {norm:.4g}; {where}. {self._advice()}. "
             + (f"Last good checkpoint: {good}" if good else "There is no checkpoint yet")
         )
+
+    def _advice(self) -> str:
+        """What to change where numbers are none any more. Before the first update no rate has done anything yet."""
+        if self.step:
+            return f"Try a lower learning_rate than {self.train.learning_rate:g}"
+        spread = self.model.config.initializer_range
+        return f"No weight has changed yet, so look at initializer_range = {spread:g} and the scales"
 
     def _ask_to_stop(self) -> None:
         self._stop = True

@@ -63,8 +63,16 @@ class Workers:
         return len(self.models)
 
     def share_out(self, work: Callable, *arguments: Iterable) -> list:
-        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order."""
-        return list((self._pool.map if self._pool else map)(work, *arguments))
+        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order.
+
+        NumPy's warnings are off, as in the trainer: what is not finite is found after the step, and said with its place.
+        """
+
+        def quietly(*arguments):
+            with np.errstate(all="ignore"):  # a setting of the thread
+                return work(*arguments)
+
+        return list((self._pool.map if self._pool else map)(quietly, *arguments))
 
     def zero_grads(self) -> None:
         """Clear the model's gradients, a piece each."""

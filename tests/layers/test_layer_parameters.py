@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import support
 
+from minids.errors import MinidsError
 from minids.layers.parameters import Parameters
 
 
@@ -19,6 +20,15 @@ def some(dtype=np.float32):
     parameters.add_buffer("bias", (4,))
     parameters.allocate(dtype)
     return parameters
+
+
+@pytest.mark.parametrize("size", [2**47, 10**30])
+def test_more_parameters_than_any_memory_holds_are_counted_and_refused(size):
+    parameters = Parameters()
+    parameters.add("norm.weight", (3,), "ones")
+    parameters.add("a.weight", (1, size), "normal")
+    with pytest.raises(MinidsError, match=f"{size + 3:,} parameters, which no memory holds"):
+        parameters.allocate(np.float32)
 
 
 def test_every_parameter_is_a_view_and_none_overlap():

@@ -223,7 +223,28 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path, text):
     trainer = start(tmp_path / "run", text)
     take = trainer.workers.forward_backward
     trainer.workers.forward_backward = lambda *args: take(*args)._replace(main=20.0)
-    with pytest.raises(MinidsError, match=r"step 1: .*the loss exploded.*lower learning_rate than 0.01.*no checkpoint yet"):
+    with pytest.raises(MinidsError, match=r"step 1: .*the loss exploded.*initializer_range = 0.02 .*no checkpoint yet"):
+        trainer.run()  # before any update no learning rate can have done it
+    trainer = start(tmp_path / "later", text)
+    later = trainer.workers.forward_backward
+    trainer.workers.forward_backward = lambda *args: later(*args)._replace(**{"main": 20.0} if trainer.step == 1 else {})
+    with pytest.raises(MinidsError, match=r"step 2: .*the loss exploded.*lower learning_rate than 0.01"):
+        trainer.run()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (dict(initializer_range=1e300), r"step 0: validation on '\w+': loss = nan, .* initializer_range = 1e\+300"),
+        (dict(routed_scaling_factor=1e300), "step 0: validation on .*: loss = nan"),
+        (dict(aux_loss_alpha=1e300), r"step 1: loss = .*e\+300, .*it began here: the gradient of"),
+    ],
+)
+def test_numbers_beyond_all_others_are_said_in_a_line_without_warnings(wrong, line, workers, tmp_path, text):
+    trainer = start(tmp_path / "run", text, MODEL.replace(**wrong), RUN.replace(workers=workers))
+    with pytest.raises(MinidsError, match=line):
         trainer.run()
 
 
