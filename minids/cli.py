@@ -20,6 +20,7 @@ from types import ModuleType
 
 import tyro
 
+import minids
 from minids.commands.arguments import given_options
 from minids.errors import MinidsError
 from minids.presets import PRESETS
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # a log file tells of a step when it is done
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"minids {minids.__version__}")
         return 0
     try:
         command = arguments[0]

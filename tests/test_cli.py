@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minids
 from minids.cli import main
 
 SMALL = shlex.split(
@@ -72,6 +73,10 @@ def test_the_overview_names_every_command(arguments, capsys):
     assert all(f"  {line}" in out for line in ("minids train", "minids generate", "minids info", "minids tour", "minids data"))
 
 
+def test_version(capsys):
+    assert said(capsys, "--version") == (0, f"minids {minids.__version__}\n", "")
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "info", "tour", "route", "study", "data"])
 def test_help_of_every_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -110,6 +115,9 @@ BAD = {
     "a quotation mark for a number": (["train", "--steps", "it's"], """steps = "it's": must be a whole number"""),
     "a rate in words": (["train", "--learning-rate", "fast"], "learning_rate = 'fast': must be a number"),
     "half a tile": (["train", "--model.fp8-tile", "64.5"], "model.fp8_tile = '64.5': must be a whole number"),
+    "a study into a file": (["study", "fp8", "--quick", "--out", "TEXT"], "rhyme.txt': cannot be written to (File exists)"),
+    "a study below a file": (["study", "fp8", "--quick", "--out", "TEXT/runs"], "cannot be written to (Not a directory)"),
+    "figures into a file": (["figures", "3", "--out", "TEXT"], "cannot be written to (File exists); choose another folder"),
     "a seed in words": (["study", "fp8", "--seeds", "1", "x"], "seeds = ['1', 'x']: must be whole numbers"),
     "a switch with a value": (
         ["train", "--model.seq-aux", "false"],

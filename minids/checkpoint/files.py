@@ -16,7 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minids.errors import MinidsError
+from minids.errors import MinidsError, refuse
+
+
+def make_writable(folder: Path) -> None:
+    """Make ``folder`` where it is missing and see that it takes a file, before any work is done for what shall lie there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise refuse("out", str(folder), f"cannot be written to ({error.strerror}); choose another folder") from None
 
 
 def parse_json(data: bytes, source: str) -> dict:

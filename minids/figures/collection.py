@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import minids.figures
+from minids.checkpoint.files import make_writable
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, as_csv
 from minids.figures.style import THEMES, encoded, style, write_bytes
@@ -46,10 +47,7 @@ def write(
     for name in formats:
         if name not in FORMATS:
             raise refuse("formats", name, f"must be among {', '.join(FORMATS)}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refuse("out", str(out), f"cannot be made ({error.strerror}); choose another folder") from None
+    make_writable(out)
     words = f"{picture.caption}\n\nAlternative text: {picture.alternative}\n"
     written = [
         write_bytes(out / f"{picture.stem}.csv", as_csv(rows).encode()),
@@ -77,6 +75,7 @@ def write_all(
     missing: Callable[[Picture], str] = lambda picture: "",
 ) -> list[Path]:
     """Write several, telling which one is being drawn and how long the last one took."""
+    make_writable(out)  # some are minutes of measuring
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()

@@ -15,6 +15,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from minids.checkpoint.files import make_writable
 from minids.errors import MinidsError
 from minids.studies.registry import study as study_called
 from minids.studies.store import Store, collected, write_results
@@ -53,6 +54,7 @@ def run_study(
     # Seed by seed: stopped half-way, every arm has been run once.
     wanted = dict.fromkeys(arms) or study.arms
     jobs = [Job(arm, seed, steps, data, threads=threads) for seed in dict.fromkeys(seeds) for arm in wanted]
+    make_writable(Path(out))
     store = Store(out, name, study)
     missing = [job for job in jobs if store.read(job) is None]
     processes = min(processes or max(cores() // threads, 1), max(len(missing), 1))

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minids.checkpoint.checksums import write_checksums
-from minids.checkpoint.files import read_json, staged, sync_folder
+from minids.checkpoint.files import make_writable, read_json, staged, sync_folder
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
 
@@ -71,13 +71,7 @@ class RunFolder:
         """A folder for a new run: made where it is missing, refused where it is taken or cannot be written."""
         path = Path(path)
         cls.refuse_taken(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise refuse("out", str(path), f"cannot be written to ({error.strerror}); choose another folder") from None
+        make_writable(path)
         return cls(path).lock()
 
     @classmethod

@@ -34,7 +34,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path, capsys):
         (["architectur", *out], "did you mean architecture"),
         (["3", "--formats", "bmp", *out], "bmp"),
         (["3", "--theme", "sepia", *out], "sepia"),
-        (["3", "--out", str(tmp_path / "file")], "cannot be made"),
+        (["3", "--out", str(tmp_path / "file")], "cannot be written to"),
     ):
         assert main(["figures", *arguments]) == 2
         error = capsys.readouterr().err.strip()
