@@ -228,7 +228,7 @@ def _maker(model: DeepSeekV3, kind: CacheKind) -> Callable[[int | None], Cache]:
 
 
 def _generator(seed: int | np.random.Generator) -> np.random.Generator:
-    if not isinstance(seed, np.random.Generator) and seed < 0:
+    if isinstance(seed, (int, np.integer)) and seed < 0:  # a generator, or None, has no sign
         raise refuse("seed", seed, "must be at least 0")
     return np.random.default_rng(seed)
 
