@@ -18,7 +18,8 @@ from minids.checkpoint.names import (
     optional_shapes,
     shards,
 )
-from minids.config import MOST_BLOCKS, ModelConfig
+from minids.config import ModelConfig
+from minids.config.model import MOST_BLOCKS
 from minids.errors import MinidsError
 
 MTP = "model.layers.2."

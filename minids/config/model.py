@@ -1,26 +1,16 @@
-"""Every size and switch of the model, and every setting of a training run.
-
-Field names are those of the Hugging Face ``DeepseekV3Config``, so that ``config.json`` of a real checkpoint reads like
-this file; ours come last. A configuration that cannot work is refused when it is made, never later.
-"""
+"""The model's configuration: DeepSeek-V3's, its relatives', and those of the attentions it is compared with."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import sys
-import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
+from minids.config.checks import choices, finite, known, whole
 from minids.errors import refuse
 
-# Beyond these lies a slip of the keyboard, and the machine would be busy for hours before it says so.
 MOST_BLOCKS = 10_000
-"""Blocks of a model, and MTP modules; V3 has 61 and 1."""
-MOST_TOKENS = 2**28
-"""Tokens in one batch: 268 million, four times V3's whole step."""
+"""Blocks of a model, and MTP modules; V3 has 61 and 1. More is a slip of the keyboard, and listing them would take hours."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +32,10 @@ class Yarn:
 
     def __post_init__(self):
         for name in ("factor", "beta_fast", "beta_slow"):
-            _finite(self, name, above=0.0, prefix="rope_scaling.")
+            finite(self, name, above=0.0, prefix="rope_scaling.")
         for name in ("mscale", "mscale_all_dim"):
-            _finite(self, name, at_least=0.0, prefix="rope_scaling.")
-        _whole(self, "original_max_position_embeddings", at_least=1, prefix="rope_scaling.")
+            finite(self, name, at_least=0.0, prefix="rope_scaling.")
+        whole(self, "original_max_position_embeddings", at_least=1, prefix="rope_scaling.")
         if self.factor < 1:
             raise refuse("rope_scaling.factor", self.factor, "YaRN stretches the context, so it must be at least 1")
         if self.beta_fast < self.beta_slow:
@@ -159,7 +149,6 @@ class ModelConfig:
         for name in (
             "vocab_size",
             "hidden_size",
-            "num_hidden_layers",
             "intermediate_size",
             "moe_intermediate_size",
             "num_attention_heads",
@@ -173,29 +162,29 @@ class ModelConfig:
             "max_position_embeddings",
             "fp8_tile",
         ):
-            _whole(self, name, at_least=1)
-        for name in ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts", "num_nextn_predict_layers"):
-            _whole(self, name, at_least=0)
-        for name in ("num_hidden_layers", "num_nextn_predict_layers"):
-            _whole(self, name, at_least=0, at_most=MOST_BLOCKS)
+            whole(self, name, at_least=1)
+        for name in ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts"):
+            whole(self, name, at_least=0)
+        whole(self, "num_hidden_layers", at_least=1, at_most=MOST_BLOCKS)
+        whole(self, "num_nextn_predict_layers", at_least=0, at_most=MOST_BLOCKS)
         for name in ("q_lora_rank", "num_key_value_heads"):
             if getattr(self, name) is not None:
-                _whole(self, name, at_least=1)
+                whole(self, name, at_least=1)
         for name in ("norm_topk_prob", "rope_interleave", "attention_bias", "tie_word_embeddings", "seq_aux", "fp8_promotion"):
             if not isinstance(getattr(self, name), bool):
                 raise refuse(name, getattr(self, name), "must be true or false")
         for name in ("routed_scaling_factor", "rms_norm_eps"):
-            _finite(self, name, above=0.0)
-        _finite(self, "rope_theta", above=1.0)  # at 1 all pairs turn alike, and YaRN divides by its logarithm, 0
+            finite(self, name, above=0.0)
+        finite(self, "rope_theta", above=1.0)  # at 1 all pairs turn alike, and YaRN divides by its logarithm, 0
         for name in ("initializer_range", "bias_update_speed", "aux_loss_alpha", "mtp_loss_weight"):
-            _finite(self, name, at_least=0.0)
-        _choices(self)
+            finite(self, name, at_least=0.0)
+        choices(self)
         self._check_attention()
         self._check_experts()
         for name in ("bos_token_id", "eos_token_id"):
             token = getattr(self, name)
             if token is not None:
-                _whole(self, name, at_least=0)
+                whole(self, name, at_least=0)
                 if token >= self.vocab_size:
                     raise refuse(name, token, f"must be below vocab_size = {self.vocab_size}, or None")
 
@@ -264,7 +253,7 @@ class ModelConfig:
 
     def replace(self, **changes) -> ModelConfig:
         """A copy with some fields changed; checked like a new one."""
-        _known(type(self), changes)
+        known(type(self), changes)
         return dataclasses.replace(self, **changes)
 
     def extended(self, factor: float, trained_length: int = 0) -> ModelConfig:
@@ -284,168 +273,3 @@ class ModelConfig:
         from minids.presets import model_preset  # the table imports this class
 
         return model_preset(name).replace(**changes)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A training run. The recipe is DeepSeek-V3's (sections 4.1 and 4.2), with lengths that suit a laptop."""
-
-    steps: int = 1000
-    """Optimizer steps."""
-    batch_size: int = 16
-    """Sequences per micro-batch."""
-    context_length: int = 128
-    """T: tokens per sequence."""
-    gradient_accumulation_steps: int = 1
-    """Micro-batches per optimizer step."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw as DeepSeek-V3, or muon as Moonlight and Kimi-K2 (then AdamW for embedding, head and vectors only)."""
-    muon_momentum: float = 0.95
-    """Muon's decay of the averaged gradient."""
-    muon_rounds: int = 5
-    """Newton-Schulz rounds of Muon. Fewer take less time and cost a little loss: docs/race.md has numbers."""
-    learning_rate: float = 3e-3
-    """Peak learning rate."""
-    warmup_steps: int = 50
-    """Steps of linear warm-up from 0."""
-    constant_until: float = 10.0 / 14.8
-    """Share of the run after which the decay begins (V3: 10T of 14.8T tokens)."""
-    decay_until: float = 14.3 / 14.8
-    """Share of the run at which it ends (V3: after another 4.3T)."""
-    final_from: float = 14.633 / 14.8
-    """Share of the run from which the last, lowest rate is used (V3: the last 167B)."""
-    decay_shape: Literal["cosine", "linear"] = "cosine"
-    """Course of the decay: half a cosine (V3), or a straight line."""
-    decay_to: float = 0.1
-    """Rate after the decay, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
-    final_to: float = 7.3e-6 / 2.2e-4
-    """Last rate, as a share of the peak (V3: 7.3e-6 of 2.2e-4)."""
-    mtp_late_factor: float = 1.0 / 3.0
-    """λ is multiplied by this once the decay begins (V3: 0.3, then 0.1)."""
-    weight_decay: float = 0.1
-    """Decoupled decay of either optimizer; matrices only, never norm gains, biases or the routing bias."""
-    beta1: float = 0.9
-    """AdamW's decay of the first moment."""
-    beta2: float = 0.95
-    """AdamW's decay of the second moment."""
-    adam_eps: float = 1e-8
-    """Added to the root of the second moment (the paper does not give it)."""
-    moments: Literal["fp32", "bf16"] = "fp32"
-    """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.2), half the bytes. The step itself is float32."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this global norm; 0 switches clipping off."""
-    seed: int = 0
-    """Seed of the one random generator: initial weights and the order of the data."""
-    workers: int = 0
-    """Threads that share each batch; 0 for one per core."""
-    validation_share: float = 0.1
-    """Share of each domain's documents kept for validation."""
-    tokenizer: Literal["bytes", "bpe", "chars"] = "bytes"
-    """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
-    bpe_vocab_size: int = 2048
-    """Vocabulary of the BPE tokenizer."""
-    log_every: int = 10
-    """Steps between two lines of metrics."""
-    eval_every: int = 200
-    """Steps between two validation passes (one more comes at the end)."""
-    eval_tokens: int = 32768
-    """Validation tokens per domain and pass, at most."""
-    sample_every: int = 500
-    """Steps between two samples of text; 0 for none on the way."""
-    save_every: int = 200
-    """Steps between two checkpoints (one more comes at the end)."""
-    trace_every: int = 0
-    """Steps between two records of which experts each token was sent to (RUN/routing/*.npz); 0 for none."""
-
-    def __post_init__(self):
-        for name in (
-            "steps",
-            "batch_size",
-            "context_length",
-            "gradient_accumulation_steps",
-            "muon_rounds",
-            "log_every",
-            "eval_every",
-            "eval_tokens",
-            "save_every",
-        ):
-            _whole(self, name, at_least=1)
-        for name in ("warmup_steps", "sample_every", "seed", "workers", "trace_every"):
-            _whole(self, name, at_least=0)
-        if self.batch_size * self.context_length > MOST_TOKENS:
-            because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
-            raise refuse(
-                "batch_size", self.batch_size, because + "gradient_accumulation_steps makes a large step of small ones"
-            )
-        _whole(self, "bpe_vocab_size", at_least=300)
-        for name in ("learning_rate", "adam_eps", "validation_share"):
-            _finite(self, name, above=0.0)
-        for name in ("decay_to", "final_to", "mtp_late_factor", "weight_decay", "clip_norm"):
-            _finite(self, name, at_least=0.0)
-        for name in ("beta1", "beta2", "muon_momentum", "validation_share", "constant_until", "decay_until", "final_from"):
-            _finite(self, name, at_least=0.0)
-            if getattr(self, name) > 1 or (
-                name in ("beta1", "beta2", "muon_momentum", "validation_share") and getattr(self, name) == 1
-            ):
-                raise refuse(name, getattr(self, name), "must lie between 0 and 1")
-        if self.moments == "bf16" and self.optimizer == "muon":
-            raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
-        if not self.constant_until <= self.decay_until <= self.final_from:
-            raise refuse("decay_until", self.decay_until, "must lie between constant_until and final_from")
-        _choices(self)
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch_size * self.context_length * self.gradient_accumulation_steps
-
-    def replace(self, **changes) -> TrainConfig:
-        """A copy with some fields changed; checked like a new one."""
-        _known(type(self), changes)
-        return dataclasses.replace(self, **changes)
-
-    @classmethod
-    def preset(cls, name: str, **changes) -> TrainConfig:
-        """The run that goes with a model preset of the same name."""
-        from minids.presets import train_preset
-
-        return train_preset(name).replace(**changes)
-
-
-# The checks, one per kind of value. Each names the field, the value and what would work.
-
-
-def _whole(config, name: str, at_least: int, at_most: float = math.inf, prefix: str = "") -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(prefix + name, value, f"must be a whole number of at least {at_least}")
-    if value < at_least:
-        raise refuse(prefix + name, value, f"must be at least {at_least}")
-    if value > at_most:
-        raise refuse(prefix + name, value, f"must be at most {at_most:,}")
-
-
-def _finite(config, name: str, above: float | None = None, at_least: float | None = None, prefix: str = "") -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise refuse(prefix + name, value, "must be a finite number")
-    if above is not None and not value > above:
-        raise refuse(prefix + name, value, f"must be above {above:g}")
-    if at_least is not None and not value >= at_least:
-        raise refuse(prefix + name, value, f"must be at least {at_least:g}")
-
-
-def _choices(config) -> None:
-    """Every ``Literal`` field holds one of its values."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
-            raise refuse(name, getattr(config, name), f"must be one of {', '.join(typing.get_args(hint))}")
-
-
-def _known(cls, changes: dict) -> None:
-    names = [field.name for field in fields(cls)]
-    for name in changes:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            raise refuse(
-                name, changes[name], f"{cls.__name__} has no such field" + (f"; did you mean {close[0]}?" if close else "")
-            )

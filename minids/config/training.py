@@ -1,0 +1,138 @@
+"""The configuration of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from minids.config.checks import choices, finite, known, whole
+from minids.errors import refuse
+
+MOST_TOKENS = 2**28
+"""Tokens in one batch: 268 million, four times V3's whole step. More is a slip of the keyboard, and would fill any memory."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. The recipe is DeepSeek-V3's (sections 4.1 and 4.2), with lengths that suit a laptop."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Sequences per micro-batch."""
+    context_length: int = 128
+    """T: tokens per sequence."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per optimizer step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw as DeepSeek-V3, or muon as Moonlight and Kimi-K2 (then AdamW for embedding, head and vectors only)."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the averaged gradient."""
+    muon_rounds: int = 5
+    """Newton-Schulz rounds of Muon. Fewer take less time and cost a little loss: docs/race.md has numbers."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up from 0."""
+    constant_until: float = 10.0 / 14.8
+    """Share of the run after which the decay begins (V3: 10T of 14.8T tokens)."""
+    decay_until: float = 14.3 / 14.8
+    """Share of the run at which it ends (V3: after another 4.3T)."""
+    final_from: float = 14.633 / 14.8
+    """Share of the run from which the last, lowest rate is used (V3: the last 167B)."""
+    decay_shape: Literal["cosine", "linear"] = "cosine"
+    """Course of the decay: half a cosine (V3), or a straight line."""
+    decay_to: float = 0.1
+    """Rate after the decay, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
+    final_to: float = 7.3e-6 / 2.2e-4
+    """Last rate, as a share of the peak (V3: 7.3e-6 of 2.2e-4)."""
+    mtp_late_factor: float = 1.0 / 3.0
+    """λ is multiplied by this once the decay begins (V3: 0.3, then 0.1)."""
+    weight_decay: float = 0.1
+    """Decoupled decay of either optimizer; matrices only, never norm gains, biases or the routing bias."""
+    beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    beta2: float = 0.95
+    """AdamW's decay of the second moment."""
+    adam_eps: float = 1e-8
+    """Added to the root of the second moment (the paper does not give it)."""
+    moments: Literal["fp32", "bf16"] = "fp32"
+    """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.2), half the bytes. The step itself is float32."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm; 0 switches clipping off."""
+    seed: int = 0
+    """Seed of the one random generator: initial weights and the order of the data."""
+    workers: int = 0
+    """Threads that share each batch; 0 for one per core."""
+    validation_share: float = 0.1
+    """Share of each domain's documents kept for validation."""
+    tokenizer: Literal["bytes", "bpe", "chars"] = "bytes"
+    """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
+    bpe_vocab_size: int = 2048
+    """Vocabulary of the BPE tokenizer."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    eval_every: int = 200
+    """Steps between two validation passes (one more comes at the end)."""
+    eval_tokens: int = 32768
+    """Validation tokens per domain and pass, at most."""
+    sample_every: int = 500
+    """Steps between two samples of text; 0 for none on the way."""
+    save_every: int = 200
+    """Steps between two checkpoints (one more comes at the end)."""
+    trace_every: int = 0
+    """Steps between two records of which experts each token was sent to (RUN/routing/*.npz); 0 for none."""
+
+    def __post_init__(self):
+        for name in (
+            "steps",
+            "batch_size",
+            "context_length",
+            "gradient_accumulation_steps",
+            "muon_rounds",
+            "log_every",
+            "eval_every",
+            "eval_tokens",
+            "save_every",
+        ):
+            whole(self, name, at_least=1)
+        for name in ("warmup_steps", "sample_every", "seed", "workers", "trace_every"):
+            whole(self, name, at_least=0)
+        if self.batch_size * self.context_length > MOST_TOKENS:
+            because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
+            raise refuse(
+                "batch_size", self.batch_size, because + "gradient_accumulation_steps makes a large step of small ones"
+            )
+        whole(self, "bpe_vocab_size", at_least=300)
+        for name in ("learning_rate", "adam_eps", "validation_share"):
+            finite(self, name, above=0.0)
+        for name in ("decay_to", "final_to", "mtp_late_factor", "weight_decay", "clip_norm"):
+            finite(self, name, at_least=0.0)
+        for name in ("beta1", "beta2", "muon_momentum", "validation_share", "constant_until", "decay_until", "final_from"):
+            finite(self, name, at_least=0.0)
+            if getattr(self, name) > 1 or (
+                name in ("beta1", "beta2", "muon_momentum", "validation_share") and getattr(self, name) == 1
+            ):
+                raise refuse(name, getattr(self, name), "must lie between 0 and 1")
+        if self.moments == "bf16" and self.optimizer == "muon":
+            raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
+        if not self.constant_until <= self.decay_until <= self.final_from:
+            raise refuse("decay_until", self.decay_until, "must lie between constant_until and final_from")
+        choices(self)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.context_length * self.gradient_accumulation_steps
+
+    def replace(self, **changes) -> TrainConfig:
+        """A copy with some fields changed; checked like a new one."""
+        known(type(self), changes)
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> TrainConfig:
+        """The run that goes with a model preset of the same name."""
+        from minids.presets import train_preset
+
+        return train_preset(name).replace(**changes)
