@@ -110,7 +110,7 @@ def _parsed(command: str, arguments: list[str]):
             raise
         line = _one_line(said.getvalue())
         if unknown := re.match("Unrecognized options:(.*)", line):
-            line = _value_of_a_switch(module.Options, arguments, unknown[1].split()) or line
+            line = _value_of_a_switch(module.Options, arguments, unknown[1].strip().split(", ")) or line
         raise MinidsError(line if re.match(r"[\w.]+ = ", line) else f"{command}: {line}") from None
 
 
@@ -127,7 +127,10 @@ def _value_of_a_switch(options: type, arguments: list[str], unknown: list[str]) 
 
 
 def _switches(options: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """Every switch of a command as typed, on and off → its field and both spellings."""
+    """Every switch of a command as typed, on and off → its field and both spellings.
+
+    By the types, since tyro's message does not always hold the value: of ``study --quick=3 fp8`` it takes 3 for the name.
+    """
     for field, kind in typing.get_type_hints(options, include_extras=True).items():
         unnamed = any(getattr(extra, "name", None) == "" for extra in getattr(kind, "__metadata__", ()))
         kind = typing.get_args(kind)[0] if hasattr(kind, "__metadata__") else kind

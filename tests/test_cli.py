@@ -124,6 +124,7 @@ BAD = {
         "model.seq_aux = 'false': is switched without a value, by --model.seq-aux or --model.no-seq-aux",
     ),
     "a switch with a sign of equality": (["study", "fp8", "--show=1"], "show = '1': is switched without a value, by --show or"),
+    "a switch whose value tyro takes for a name": (["study", "--quick=3", "fp8"], "quick = '3': is switched without a value"),
     "a switch before an unknown option": (["train", "--resume", "--slowly"], "train: Unrecognized options: --slowly"),
     "layers beyond all counting": (["train", "--model.num-hidden-layers", "9" * 30], "must be at most 10,000"),
     "sizes that no memory holds": (["train", "--data", "TEXT", "--model.hidden-size", "9" * 30], "which no memory holds"),

@@ -45,6 +45,15 @@ class Cost(NamedTuple):
     days: float  # on ``gpus`` of them
 
 
+def training_work(config: ModelConfig, tokens: float, context: int = 4096) -> float:
+    """FLOP of training on ``tokens`` tokens in sequences of ``context``. Raises ``MinidsError`` where one cannot be."""
+    if not 0 <= tokens < math.inf:
+        raise refuse("tokens", tokens, "must not be below 0" if tokens < 0 else "must be a finite number")
+    if context <= 0:
+        raise refuse("context", context, "must be above 0")
+    return tokens * flops.training(config, context)
+
+
 def training_cost(
     config: ModelConfig,
     tokens: float,
@@ -58,15 +67,14 @@ def training_cost(
 
     Raises ``MinidsError`` for a price or an amount below zero or not finite, no GPUs, or a utilisation outside (0, 1].
     """
-    for name, value in (("tokens", tokens), ("price", price)):
-        if not 0 <= value < math.inf:
-            raise refuse(name, value, "must not be below 0" if value < 0 else "must be a finite number")
-    for name, value in (("peak", peak), ("gpus", gpus), ("context", context)):
+    if not 0 <= price < math.inf:
+        raise refuse("price", price, "must not be below 0" if price < 0 else "must be a finite number")
+    for name, value in (("peak", peak), ("gpus", gpus)):
         if not 0 < value < math.inf:
             raise refuse(name, value, "must be above 0" if value <= 0 else "must be a finite number")
     if not 0 < utilisation <= 1:
         raise refuse("utilisation", utilisation, "is a share of the peak: above 0 and at most 1, V3 reached 0.389")
-    work = tokens * flops.training(config, context)
+    work = training_work(config, tokens, context)
     hours = work / (peak * utilisation) / 3600
     return Cost(work, hours, hours * price, hours / gpus / 24)
 

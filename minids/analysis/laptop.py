@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.analysis import flops, kv_cache, released_weights
-from minids.analysis.cost import V3_TOKENS
+from minids.analysis import kv_cache, released_weights
+from minids.analysis.cost import V3_TOKENS, training_work
 from minids.analysis.parameters import block_tensors, total
 from minids.config import ModelConfig
 from minids.errors import refuse
@@ -35,7 +35,7 @@ def training_time(config: ModelConfig, flops_per_second: float, tokens: float = 
     """tokens · training FLOPs per token / (FLOP/s the machine sustains). V3's run at 200 GFLOP/s: 587,000 years."""
     if not flops_per_second > 0:
         raise refuse("flops_per_second", flops_per_second, "must be above 0, such as 2e11 for a laptop")
-    work = tokens * flops.training(config, context)
+    work = training_work(config, tokens, context)
     return TrainingTime(work, work / flops_per_second)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import tyro
 
@@ -48,7 +48,7 @@ def run(options: Options, given: set[str]) -> None:
         return
     chosen = study(options.name)
     if options.show:
-        for name in sorted(given & {"seeds", "steps", "arms", "data", "out", "processes", "threads", "quick", "write_results"}):
+        for name in sorted(given & {field.name for field in fields(Options)} - {"show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
         print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")

@@ -43,11 +43,10 @@ def write(
     themes: Sequence[str] = THEMES,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
-    """Write one picture in every theme and format, and beside it its words (.txt) and numbers (.csv)."""
+    """Write one picture in every theme and format into a folder, and beside it its words (.txt) and numbers (.csv)."""
     for name in formats:
         if name not in FORMATS:
             raise refuse("formats", name, f"must be among {', '.join(FORMATS)}")
-    make_writable(out)
     words = f"{picture.caption}\n\nAlternative text: {picture.alternative}\n"
     written = [
         write_bytes(out / f"{picture.stem}.csv", as_csv(rows).encode()),
@@ -75,7 +74,7 @@ def write_all(
     missing: Callable[[Picture], str] = lambda picture: "",
 ) -> list[Path]:
     """Write several, telling which one is being drawn and how long the last one took."""
-    make_writable(out)  # some are minutes of measuring
+    make_writable(out)  # before they are drawn: some are minutes of measuring
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()

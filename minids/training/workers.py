@@ -48,7 +48,8 @@ class Workers:
     def __enter__(self) -> Workers:
         several = len(self.models) > 1
         self._limits = threadpool_limits(1 if several else None, user_api="blas")
-        self._pool = ThreadPoolExecutor(len(self.models)) if several else None
+        # NumPy's warnings are a setting of each thread, and off as in ours: the trainer finds what is not finite.
+        self._pool = ThreadPoolExecutor(len(self.models), initializer=lambda: np.seterr(all="ignore")) if several else None
         return self
 
     def __exit__(self, *_):
@@ -63,16 +64,8 @@ class Workers:
         return len(self.models)
 
     def share_out(self, work: Callable, *arguments: Iterable) -> list:
-        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order.
-
-        NumPy's warnings are off, as in the trainer: what is not finite is found after the step, and said with its place.
-        """
-
-        def quietly(*arguments):
-            with np.errstate(all="ignore"):  # a setting of the thread
-                return work(*arguments)
-
-        return list((self._pool.map if self._pool else map)(quietly, *arguments))
+        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order."""
+        return list((self._pool.map if self._pool else map)(work, *arguments))
 
     def zero_grads(self) -> None:
         """Clear the model's gradients, a piece each."""

@@ -48,6 +48,7 @@ def test_two_drawings_are_the_same_bytes(tmp_path):
     picture = minids.figures.training_cost
     rows = picture.rows()
     for name in ("a", "b"):
+        (tmp_path / name).mkdir()
         write(picture, rows, tmp_path / name, THEMES, ("svg", "png", "pdf"))
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == sorted(
