@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from minids.config import ModelConfig, TrainConfig
@@ -63,17 +66,40 @@ def lines(out: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(out / "metrics.jsonl")]
 
 
-def in_a_process(work) -> int:
-    """Fork; ``work()`` in the child. Returns the child's number. Exit code 0 means that it came to its end.
+def in_a_new_python(work, *arguments) -> int:
+    """``work(*arguments)`` in a process of its own that shares nothing with this one; returns its exit code.
 
-    After a minute SIGALRM ends the child, whatever it waits for.
+    This one may hold threads of BLAS, of PyTorch and of pytest, which would end at a fork and leave their locks closed.
+    After ten minutes it shows where it stands and ends.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_watched, args=(work, arguments))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _watched(work, arguments):
+    _end_after(600)
+    with threadpool_limits(1, user_api="blas"):
+        work(*arguments)
+
+
+def _end_after(seconds):
+    faulthandler.register(signal.SIGALRM, chain=True)  # a signal: faulthandler's own clock is a thread, which a fork stops
+    signal.alarm(seconds)
+
+
+def forked(work) -> int:
+    """``work()`` in a fork of this process. Returns its number. Exit code 0: it came to its end.
+
+    After a minute it shows where it stands and ends.
     """
     child = os.fork()
     if child:
         return child
     try:
         os.setsid()
-        signal.alarm(60)
+        _end_after(60)
         # tqdm's own lock is a semaphore that forked processes share: one killed while it draws would stop all later ones.
         tqdm.set_lock(threading.RLock())
         work()
