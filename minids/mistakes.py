@@ -66,16 +66,26 @@ class _Patch:
 
 def gates_from_biased_scores(patch):
     """The gate weights are taken from s + b: the balancing bias leaks into the output."""
-    right = router.forward
+    right, right_backward = router.forward, router.backward
 
     def wrong(logits, bias, *arguments, **named):
         routing, saved = right(logits, bias, *arguments, **named)
-        gates = np.take_along_axis(routing.scores + (0 if bias is None else bias), routing.chosen, axis=-1)
+        biased = np.take_along_axis(routing.scores + (0 if bias is None else bias), routing.chosen, axis=-1)
+        gates = biased / biased.sum(axis=-1, keepdims=True) if saved.normalise else biased
+        return routing._replace(gates=gates * saved.scale), (saved, biased)
+
+    def wrong_backward(d_gates, d_scores, saved_both):
+        saved, biased = saved_both
+        ds = d_gates * saved.scale
         if saved.normalise:
-            gates = gates / gates.sum(axis=-1, keepdims=True)
-        return routing._replace(gates=gates * saved.scale), saved
+            total = biased.sum(axis=-1, keepdims=True)
+            ds = (ds - np.sum(ds * biased, axis=-1, keepdims=True) / total) / total
+        all_ds = np.zeros_like(saved.scores)
+        np.put_along_axis(all_ds, saved.chosen, ds, axis=-1)
+        return right_backward(np.zeros_like(d_gates), all_ds if d_scores is None else all_ds + d_scores, saved)
 
     patch.setattr(router, "forward", wrong)
+    patch.setattr(router, "backward", wrong_backward)
 
 
 def softmax_gate(patch):

@@ -61,6 +61,11 @@ class DeepSeekV3:
         """``seed`` draws the initial weights; None leaves them zero, for a caller who has others."""
         self.config = config
         self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise refuse("dtype", str(self.dtype), "weights are float32, or float64 to check gradients")
+        whole = isinstance(seed, int | np.integer) and seed >= 0
+        if not (seed is None or whole or isinstance(seed, np.random.Generator)):
+            raise refuse("seed", seed, "must be a whole number from 0 on, a numpy Generator, or None for weights of 0")
         self.tokenizer = None  # set by `minids.load` where the folder has one
         self._build(Parameters())
         self.parameters.allocate(self.dtype)
@@ -223,7 +228,7 @@ class DeepSeekV3:
         self._check_length(tokens, modules)
         if mtp_loss_weight is None:
             mtp_loss_weight = self.config.mtp_loss_weight
-        chosen = list(chosen) if chosen is not None else None
+        chosen = self._checked_choices(chosen, tokens, modules)
         hidden, saved_embedding, saved_blocks, saved_norm = self._hidden(tokens, chosen)
         divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
         losses, depths = [], []
@@ -282,6 +287,28 @@ class DeepSeekV3:
             )
         self._inside(targets[targets != IGNORE], targets, "targets")
         return targets
+
+    def _checked_choices(self, chosen, tokens: Array, modules: list[MTPModule]) -> list[Array] | None:
+        """What ``choices`` returned for such tokens; the last ones may be those of MTP modules that are left out."""
+        if chosen is None:
+            return None
+        (batch, time), c = tokens.shape, self.config
+        sizes = [batch * time for block in self.blocks if block.moe]
+        used = len(sizes) + sum(module.block.moe is not None for module in modules)
+        sizes += [batch * (time - depth) for depth, module in enumerate(self.mtp, start=1) if module.block.moe]
+        chosen = [np.asarray(choice) for choice in chosen]
+        if len(chosen) not in (used, len(sizes)):
+            given = f"those of {len(chosen)} layers"
+            raise refuse("chosen", given, f"there are {used} layers with experts; give one array for each")
+        for layer, (choice, size) in enumerate(zip(chosen, sizes, strict=False)):
+            expected = size, c.num_experts_per_tok
+            if choice.shape != expected or not np.issubdtype(choice.dtype, np.integer):
+                what = f"{choice.dtype} of shape {choice.shape}"
+                raise refuse(f"chosen[{layer}]", what, f"must be integers of shape {expected}, as choices() returns them")
+            if choice.size and not 0 <= choice.min() <= choice.max() < c.n_routed_experts:
+                bad = int(choice.min() if choice.min() < 0 else choice.max())
+                raise refuse(f"chosen[{layer}]", bad, f"experts of this model run from 0 to {c.n_routed_experts - 1}")
+        return chosen
 
     def _inside(self, ids: Array, whole: Array, name: str) -> None:
         vocabulary = self.config.vocab_size

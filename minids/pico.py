@@ -5,7 +5,7 @@ number in square brackets is its equation. Nothing here is shared with the rest 
 
 weights   dict of Hugging Face checkpoint names to arrays (out, in); the routed experts of a layer are stacked, e.g.
           ``model.layers.3.mlp.experts.gate_proj.weight`` (E, I, d). MTP module 1 is layer L, module 2 layer L + 1, ...
-config    anything with ModelConfig's attributes; the attention is always MLA
+config    anything with ModelConfig's attributes; the attention is always MLA, the precision that of the weights
 shapes    B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, G groups of them, M kept groups, I hidden
           width of a feed-forward network, V vocabulary, L layers; d model, d_c KV latent, d_c' query latent, d_h content
           part of a query or key head, d_v value head, d_r RoPE

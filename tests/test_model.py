@@ -288,6 +288,12 @@ def test_tokens_of_any_integer_type(kind):
 # What it refuses, each in one line.
 
 TOKENS, TARGETS = support.batch()
+
+
+def choices(model):
+    return model.choices(TOKENS, TARGETS)
+
+
 REFUSED = {
     "token above the vocabulary": (lambda m: m.logits(np.array([[0, 19]])), r"tokens\[0, 1\] = 19.*0 to 18"),
     "negative token": (lambda m: m.logits(np.array([[0], [-3]])), r"tokens\[1, 0\] = -3.*0 to 18"),
@@ -307,6 +313,15 @@ REFUSED = {
         r"targets: expected integers of the tokens' shape",
     ),
     "targets of floats": (lambda m: m.losses(TOKENS, TARGETS * 1.0), "float64"),
+    "choices of too few layers": (lambda m: m.losses(TOKENS, TARGETS, chosen=choices(m)[:1]), "chosen = 'those of 1 layers'"),
+    "choices of other tokens": (
+        lambda m: m.losses(TOKENS[:1], TARGETS[:1], chosen=choices(m)),
+        r"chosen\[0\] = 'int64 of shape .*must be integers of shape",
+    ),
+    "choices beyond the experts": (
+        lambda m: m.losses(TOKENS, TARGETS, chosen=[c + 90 for c in choices(m)]),
+        r"chosen\[0\] = 9\d",
+    ),
     "context too short for the modules": (lambda m: m.losses(TOKENS[:, :2], TARGETS[:, :2]), "context_length = 2.*2 MTP"),
     "context too short, training": (lambda m: m.forward_backward(TOKENS[:, :1], TARGETS[:, :1]), "context_length = 1"),
     "context too short, MTP logits": (lambda m: m.mtp_logits(TOKENS[:, :2]), "context_length = 2"),
@@ -319,6 +334,18 @@ def test_bad_input_is_answered_by_one_clear_line(name):
     with pytest.raises(MinidsError, match=message) as caught:
         call(support.build())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [dict(dtype=np.int32), dict(dtype=np.float16), dict(seed=-1), dict(seed=1.5)], ids=str)
+def test_a_model_of_other_numbers_is_refused(wrong):
+    with pytest.raises(MinidsError, match=next(iter(wrong))):
+        DeepSeekV3(TINY, **wrong)
+
+
+def test_choices_of_modules_that_are_left_out_may_be_given():
+    model = support.build()
+    given = choices(model)
+    assert model.losses(TOKENS, TARGETS, mtp=False, chosen=given).main == model.losses(TOKENS, TARGETS, mtp=False).main
 
 
 def test_a_short_context_is_fine_for_the_main_model():

@@ -51,7 +51,7 @@ def inter_node_copies(config: ModelConfig) -> Traffic:
 
 
 def dispatch_bytes(config: ModelConfig, copies: int, bytes_per_element: int = 1) -> int:
-    """Bytes one token sends in one MoE layer: copies · d elements, FP8 on the way out (V3 report, section 3.3.2)."""
+    """Bytes one token sends in one MoE layer: copies · d elements, FP8 on the way out (V3 report, section 3.3.3)."""
     return copies * config.hidden_size * bytes_per_element
 
 

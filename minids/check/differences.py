@@ -38,7 +38,7 @@ class Differences:
 
     run: evaluates the function on ``arrays``, which are moved in place and put back.
     outputs: what it gave at this point; the integer ones must stay as they are. cotangent: dy of every float output.
-    step: a fixed h, or None for one that follows the scale of the argument.
+    step: the first h tried, or None for one that follows the scale of the argument, up to a scale of 1.
     """
 
     def __init__(self, run: Callable, arrays: dict[str, Array], outputs, cotangent: list[Array], step: float | None):

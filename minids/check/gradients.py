@@ -44,7 +44,8 @@ def gradient(
         are differentiated; all else (integers, flags, an ε, configs) is passed through.
     wrt: the inputs whose gradient is checked; all float arrays if None.
     dy: the cotangent, in the form of y; standard normal from ``seed`` if None.
-    eps: the step of the differences; if None, about 7e-4 of the argument's scale, refined where the function bends sharply.
+    eps: the first step of the differences, made smaller where the function bends sharply; if None, about 7e-4 of the argument's
+        scale, and at most 7e-4.
     tolerance: largest relative error allowed. 1e-7 is right, 1e-4 is a mistake; the formula is in ``minids.check.case``.
     samples: how many random elements of an argument to probe; if None, all up to 256 and 128 of a larger one. What is not
         probed one by one is seen by four random directions.

@@ -58,7 +58,7 @@ class TrainConfig:
     adam_eps: float = 1e-8
     """Added to the root of the second moment (the paper does not give it)."""
     moments: Literal["fp32", "bf16"] = "fp32"
-    """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.2), half the bytes. The step itself is float32."""
+    """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.3), half the bytes. The step itself is float32."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
     seed: int = 0

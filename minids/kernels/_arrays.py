@@ -1,4 +1,7 @@
-"""What every kernel asks of its arrays: one floating-point type, C order."""
+"""What every kernel asks of its arrays: one floating-point type, C order, and sizes that agree.
+
+A kernel looks no index up: what it is given decides where it reads. So the functions before the kernels compare shapes.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,12 @@ def common_float(*arrays: Array) -> np.dtype:
     if dtype not in _FLOATS:
         raise TypeError(f"kernels compute in float32 or float64, got {dtype}")
     return dtype
+
+
+def expect(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """ValueError unless ``array`` has that shape."""
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
 def rows_of(x: Array, dtype: np.dtype) -> Array:

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from minids.kernels._arrays import Array
+from minids.kernels._arrays import Array, expect
 from minids.kernels._bits import bits_of_float, float_of_bits
 from minids.kernels._jit import kernel
 
@@ -31,6 +31,8 @@ def update(
     scale: float = 1.0,
 ) -> None:
     """One step on flat arrays (P,) of one type in C order, in place on values, m and v; the arguments are those of ``ops``."""
+    for name, array in (("grads", grads), ("m", m), ("v", v)):
+        expect(name, array, values.shape)
     correction = math.sqrt(1 - beta2**step)
     rate, eps, decay = lr * correction / (1 - beta1**step), eps * correction, lr * weight_decay
     step_of = apply_bf16 if m.dtype == np.uint16 else apply

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._blas import address, either, product
 from minids.kernels._exp import exp
 from minids.kernels._jit import kernel
@@ -49,8 +49,12 @@ def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
     """q (B, Tq, H, d_qk), k (B, Tk, H_kv, d_qk), v (B, Tk, H_kv, d_v), Tq ≤ Tk → o (B, Tq, H, d_v)."""
     dtype = common_float(q, k, v)
     q, k, v = (_rows_in_order(x, dtype) for x in (q, k, v))
-    batch, queries, heads, _ = q.shape
-    keys = k.shape[1]
+    batch, queries, heads, width = q.shape
+    keys, sources = k.shape[1:3]
+    expect("k", k, (batch, keys, sources, width))
+    expect("v", v, (batch, keys, sources, v.shape[-1]))
+    if heads % sources or queries > keys:
+        raise ValueError(f"{heads} query heads and {queries} queries do not go with {sources} key heads and {keys} keys")
     o = np.empty((batch, queries, heads, v.shape[-1]), dtype)
     peak, rscale = np.empty((batch, heads, queries), dtype), np.empty((batch, heads, queries), dtype)
     keeps = keys <= KEPT and queries <= QUERIES  # then a sequence's queries are one block, which sees all keys
@@ -64,6 +68,7 @@ def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     """do (B, Tq, H, d_v) → dq (B, Tq, H, d_qk), dk (B, Tk, H_kv, d_qk), dv (B, Tk, H_kv, d_v)."""
     q, k, v, peak, rscale, scale, probs = saved
     dtype, tile = q.dtype, min(q.shape[1], QUERIES) * k.shape[1]
+    expect("do", do, (*q.shape[:3], v.shape[-1]))
     do = _rows_in_order(do, dtype)
     dq, dk, dv = (np.empty(x.shape, dtype) for x in (q, k, v))
     buffer, d_buffer = np.empty(tile if probs is None else 0, dtype), np.empty(tile, dtype)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
 
 
@@ -28,6 +28,7 @@ def forward(scores: Array, chosen: Array, tokens_per_group: int) -> tuple[float,
     groups = tokens // tokens_per_group
     if groups * tokens_per_group != tokens:
         raise ValueError(f"{tokens} tokens do not divide into groups of {tokens_per_group}")
+    expect("chosen", chosen, (tokens, chosen.shape[1]))
     load = np.zeros((groups, experts), scores.dtype)
     total, outside = measure(scores, np.ascontiguousarray(chosen, np.int64), tokens_per_group, load)
     if outside:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
 from minids.ops.dispatch import Plan
 
@@ -25,6 +25,8 @@ class Saved(NamedTuple):
 
 def forward(rows: Array, gates: Array, plan: Plan) -> tuple[Array, Saved]:
     """rows (N·K, d) sorted by expert, gates (N, K) → y (N, d)."""
+    expect("gates", gates, (len(plan.place) // plan.top_k, plan.top_k))
+    expect("rows", rows, (len(plan.place), rows.shape[1]))
     dtype = common_float(rows, gates)
     rows, gates = np.ascontiguousarray(rows, dtype), np.ascontiguousarray(gates, dtype)
     y = np.empty((gates.shape[0], rows.shape[1]), dtype)
@@ -35,6 +37,7 @@ def forward(rows: Array, gates: Array, plan: Plan) -> tuple[Array, Saved]:
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array]:
     """dy (N, d) → d_rows (N·K, d), d_gates (N, K)."""
     rows, gates, plan = saved
+    expect("dy", dy, (len(gates), rows.shape[1]))
     d_rows, d_gates = np.empty_like(rows), np.empty_like(gates)
     scatter(np.ascontiguousarray(dy, rows.dtype), rows, gates, plan.place, d_rows, d_gates)
     return d_rows, d_gates

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import exp
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
@@ -35,6 +35,7 @@ def forward(logits: Array, targets: Array, divisor: float | None = None) -> tupl
     """logits (N, V), targets (N,) int, IGNORE where nothing is to be predicted → L. ``divisor``: D, if not their number."""
     dtype = common_float(logits)
     logits, targets = np.ascontiguousarray(logits, dtype), np.ascontiguousarray(targets, np.int64)
+    expect("targets", targets, (len(logits),))
     peak, rscale = np.empty(len(logits), dtype), np.empty(len(logits), dtype)
     surprise, counted, outside = measure(logits, targets, peak, rscale)
     if outside >= 0:

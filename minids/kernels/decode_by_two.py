@@ -120,7 +120,7 @@ def some_experts(leads, row, own, work):
     x, normed, chosen, gates, other, one = work[0], work[4], work[5], work[6], work[7], np.zeros(1, np.int64)
     if place[ROUTER] < 0:
         return
-    share = max(s.top_k - (s.top_k - s.shared_width // s.width + 1) // 2, 0)  # of the routed ones, the leader's
+    share = min(s.top_k - (s.top_k - s.shared_width // s.width + 1) // 2, s.top_k)  # of the routed ones, the leader's
     begin, stop = (0, share) if leads else (share, s.top_k)
     if not leads:
         other[:, :] = 0

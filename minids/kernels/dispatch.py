@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
 from minids.ops.dispatch import Plan
 
@@ -30,6 +30,7 @@ def plan(chosen: Array, n_experts: int) -> Plan:
 
 def forward(x: Array, plan: Plan) -> tuple[Array, Plan]:
     """x (N, d) → rows (N·K, d)."""
+    expect("x", x, (plan.place.size // plan.top_k, x.shape[1]))
     x = np.ascontiguousarray(x, common_float(x))
     rows = np.empty((plan.place.size, x.shape[1]), x.dtype)
     copy_out(x, plan.place, plan.top_k, rows)
@@ -38,6 +39,7 @@ def forward(x: Array, plan: Plan) -> tuple[Array, Plan]:
 
 def backward(d_rows: Array, plan: Plan) -> Array:
     """d_rows (N·K, d) → dx (N, d)."""
+    expect("d_rows", d_rows, (plan.place.size, d_rows.shape[1]))
     d_rows = np.ascontiguousarray(d_rows, common_float(d_rows))
     dx = np.empty((plan.place.size // plan.top_k, d_rows.shape[1]), d_rows.dtype)
     add_up(d_rows, plan.place, plan.top_k, dx)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float, rows_of
+from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._jit import kernel
 from minids.ops.embedding import Saved, forward
 
@@ -22,6 +22,7 @@ def backward(dx: Array, saved: Saved) -> Array:
     tokens, weight = saved
     dtype = common_float(dx)
     d_weight = np.zeros(weight.shape, dtype)
+    expect("dx", dx, (*tokens.shape, weight.shape[1]))
     # Unchecked in the kernel: forward has looked every token up already, and failed where one was outside.
     scatter_add(rows_of(dx, dtype), np.ascontiguousarray(tokens, np.int64).reshape(-1), d_weight)
     return d_weight

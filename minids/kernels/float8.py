@@ -23,7 +23,7 @@ def encode(y: Array, format: Format = E4M3) -> Array:
     """y (...) float32 or float64 → codes (...), uint8 or for E5M6 uint16."""
     if y.dtype != np.float32:
         return original.encode(y, format)
-    y = np.ascontiguousarray(y)
+    y = np.asarray(y, order="C")
     codes = np.empty(y.shape, format.dtype)
     encode_all(y.reshape(-1), numbers_of(format), codes.reshape(-1))
     return codes
@@ -31,7 +31,7 @@ def encode(y: Array, format: Format = E4M3) -> Array:
 
 def decode(codes: Array, format: Format = E4M3) -> Array:
     """codes (...) → their numbers (...) float32, exactly."""
-    codes = np.ascontiguousarray(codes)
+    codes = np.asarray(codes, order="C")
     numbers = np.empty(codes.shape, np.float32)
     look_up(codes.reshape(-1), format.values, numbers.reshape(-1))
     return numbers
@@ -41,7 +41,7 @@ def rounded(y: Array, format: Format = E4M3) -> Array:
     """y (...) → the nearest numbers of the format, in the type of y."""
     if y.dtype != np.float32:
         return original.rounded(y, format)
-    y = np.ascontiguousarray(y)
+    y = np.asarray(y, order="C")
     result = np.empty_like(y)
     round_all(y.reshape(-1), numbers_of(format), result.reshape(-1))
     return result

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._blas import address, either, product
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
@@ -36,7 +36,11 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     dtype = common_float(rows, w_gate, w_up, w_down)
     rows, starts = np.ascontiguousarray(rows, dtype), np.ascontiguousarray(starts, np.int64)
     weights = tuple(np.ascontiguousarray(w, dtype) if isinstance(w, np.ndarray) else w for w in (w_gate, w_up, w_down))
-    width = w_down.shape[2]
+    experts, d, width = w_down.shape
+    expect("w_gate", w_gate, (experts, width, d))
+    expect("w_up", w_up, (experts, width, d))
+    expect("starts", starts, (experts + 1,))
+    expect("rows", rows, (int(starts[-1]), d))
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
     act = np.empty((_most_rows(starts), width), dtype)
     run = either(serve, dtype)
@@ -59,6 +63,7 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
 def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> Array:
     """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three, which are in C order."""
     rows, gate_up, starts, weights = saved
+    expect("dy", dy, rows.shape)
     dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (_most_rows(starts), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
     d_rows = np.empty_like(rows)

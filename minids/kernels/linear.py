@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float, rows_of
+from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._blas import address, either, product
 from minids.kernels._jit import kernel
 from minids.ops.linear import Saved, backward, forward
@@ -24,6 +24,7 @@ def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None
     x, weight, _ = saved
     dtype = common_float(weight)
     flat, x, weight = rows_of(dy, dtype), np.ascontiguousarray(x, dtype), np.ascontiguousarray(weight, dtype)
+    expect("dy", flat, (len(x), len(weight)))
     dx = np.empty((len(flat), weight.shape[1]), dtype)
     either(differentiate, dtype)(flat, x, weight, dx, d_weight, address(dtype))
     if d_bias is not None:

@@ -113,7 +113,7 @@ def look_ahead(g, m, x, momentum, scale):
             square += np.float64(x[j, k]) * np.float64(x[j, k])
     norm = np.sqrt(square)
     tiny = np.finfo(g.dtype).tiny
-    if norm < tiny:  # an expert that no token chose has gradient 0, and stays; NaN is not smaller than anything
+    if norm < tiny:  # 0, of an expert never chosen, stays 0; NaN is not smaller than anything
         norm = tiny
     inverse = number(1.0 / norm)
     for j in range(x.shape[0]):

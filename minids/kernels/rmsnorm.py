@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float, rows_of
+from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._jit import kernel
 
 
@@ -25,6 +25,7 @@ class Saved(NamedTuple):
 
 def forward(x: Array, gain: Array, eps: float = 1e-6) -> tuple[Array, Saved]:
     """x (..., d), gain (d,) → y (..., d)."""
+    expect("gain", gain, x.shape[-1:])
     dtype = common_float(x, gain)
     rows, gain = rows_of(x, dtype), np.ascontiguousarray(gain, dtype)
     y, rstd = np.empty_like(rows), np.empty(len(rows), dtype)
@@ -35,8 +36,9 @@ def forward(x: Array, gain: Array, eps: float = 1e-6) -> tuple[Array, Saved]:
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array]:
     """dy (..., d) → dx (..., d), d_gain (d,)."""
     x, rstd, gain = saved
-    dx, d_gain = np.empty_like(x), np.zeros_like(gain)
-    normalise_backward(rows_of(dy, x.dtype), x, rstd, gain, dx, d_gain)
+    rows, dx, d_gain = rows_of(dy, x.dtype), np.empty_like(x), np.zeros_like(gain)
+    expect("dy", rows, x.shape)
+    normalise_backward(rows, x, rstd, gain, dx, d_gain)
     return dx.reshape(dy.shape), d_gain
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
 
 
@@ -36,6 +36,8 @@ def backward(dy: Array, saved: Saved) -> Array:
 
 
 def _turn(x: Array, cos: Array, sin: Array, interleave: bool, direction: int) -> Array:
+    expect("cos", cos, (x.shape[1], x.shape[3] // 2))
+    expect("sin", sin, cos.shape)
     y = np.empty(x.shape, cos.dtype)
     step, apart = (2, 1) if interleave else (1, x.shape[-1] // 2)
     turn(x.astype(cos.dtype, copy=False), cos, sin, step, apart, direction, y)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import exp, sigmoid
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
-from minids.ops.router import _TINY, Routing
+from minids.ops.router import _TINY, Routing, check
 
 __all__ = ["Routing", "Saved", "backward", "choose", "forward"]
 
@@ -45,6 +45,7 @@ def forward(
 ) -> tuple[Routing, Saved]:
     """logits (N, E), bias (E,) or None → gates and choices (N, K), scores (N, E); the arguments are those of ``ops``."""
     logits = np.ascontiguousarray(logits, common_float(logits))
+    check(logits.shape, bias, top_k, n_group, topk_group, scoring, method, chosen)
     experts = logits.shape[1]
     softmax = scoring != "sigmoid"
     scores = np.empty_like(logits)
@@ -63,6 +64,7 @@ def forward(
 
 def choose(biased: Array, top_k: int, n_group: int = 1, topk_group: int = 1, method: str = "noaux_tc") -> Array:
     """The K experts with the largest biased score within the best groups: (N, E) → (N, K) int."""
+    check(biased.shape, None, top_k, n_group, topk_group, "sigmoid", method)
     biased = np.ascontiguousarray(biased, common_float(biased))
     return _choice(biased, np.zeros(biased.shape[1], biased.dtype), top_k, n_group, topk_group, method)
 
@@ -70,6 +72,9 @@ def choose(biased: Array, top_k: int, n_group: int = 1, topk_group: int = 1, met
 def backward(d_gates: Array, d_scores: Array | None, saved: Saved) -> Array:
     """d_gates (N, K), and what the balance loss adds to the scores, (N, E) or None → d_logits (N, E)."""
     scores, chosen, softmax, normalise, scale = saved
+    expect("d_gates", d_gates, chosen.shape)
+    if d_scores is not None:
+        expect("d_scores", d_scores, scores.shape)
     d_logits = np.zeros_like(scores) if d_scores is None else np.array(d_scores, scores.dtype, order="C")
     differentiate(np.ascontiguousarray(d_gates, scores.dtype), scores, chosen, softmax, normalise, scale, d_logits)
     return d_logits

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels._arrays import Array, common_float
+from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
 
@@ -25,6 +25,7 @@ class Saved(NamedTuple):
 
 def forward(gate: Array, up: Array) -> tuple[Array, Saved]:
     """gate and up (..., I) → a (..., I)."""
+    expect("up", up, gate.shape)
     dtype = common_float(gate, up)
     gate, up = np.ascontiguousarray(gate, dtype), np.ascontiguousarray(up, dtype)
     act = np.empty_like(gate)
@@ -35,6 +36,7 @@ def forward(gate: Array, up: Array) -> tuple[Array, Saved]:
 def backward(da: Array, saved: Saved) -> tuple[Array, Array]:
     """da (..., I) → d_gate, d_up (..., I)."""
     gate, up = saved
+    expect("da", da, gate.shape)
     da = np.ascontiguousarray(da, gate.dtype)
     d_gate, d_up = np.empty_like(gate), np.empty_like(up)
     activate_backward(da.reshape(-1), gate.reshape(-1), up.reshape(-1), d_gate.reshape(-1), d_up.reshape(-1))

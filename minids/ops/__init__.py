@@ -15,7 +15,7 @@ configuration, no layers: these files can be read beside the paper in any order.
     bias against imbalance (section 2.1.2)  bias_update
     balance loss (eqs 17-20)                balance_loss
     multi-token prediction (eq. 21)         mtp_combine
-    FP8 formats, tiles (section 3.3.2)      float8, bfloat16, quantise
+    FP8 formats, tiles (sections 3.3.2-3)    float8, bfloat16, quantise
     FP8 products, their sums (section 3.3)  fp8_linear, fp8_feed_forward, fp8_accumulation
 
 One alphabet of shapes throughout: B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, V vocabulary;

@@ -10,7 +10,7 @@ Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2, where lr i
 parameter itself and does not pass through m and v: added to the gradient instead, it would be divided by √v̂ and hardly decay
 the parameters whose gradients are large. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1.
 
-m and v may be kept in BF16 (as uint16, see bfloat16), as DeepSeek-V3 keeps them (section 3.3.2): decoded, moved on in full
+m and v may be kept in BF16 (as uint16, see bfloat16), as DeepSeek-V3 keeps them (section 3.3.3): decoded, moved on in full
 precision, used for this step, and only then rounded to what the next step begins with.
 
 There is nothing to differentiate here, hence no forward and backward.

@@ -6,7 +6,8 @@ DeepSeek-V3 eqs 17-20, over the T tokens of one sequence:
     P_i = 1/T Σ_t s_it / Σ_j s_jt                        the share the router wanted to give
     L   = Σ_i f_i P_i                                    1 when balanced, up to E/K when K experts get everything
 
-V3 takes the mean over sequences with a tiny weight α = 10⁻⁴, as a complement to the bias. The classic auxiliary loss
+V3 gives it a tiny weight α = 10⁻⁴, as a complement to the bias; here it is the mean over sequences (the report does not say
+how they are joined). The classic auxiliary loss
 (GShard; Switch Transformer; DeepSeek-V2 eqs 23-25) is the same product with the whole batch as one sequence, and with a
 larger α. So ``tokens_per_group`` is all that differs: T, or N.
 

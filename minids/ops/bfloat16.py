@@ -1,7 +1,7 @@
 """BF16, the upper half of a float32: 1 sign, 8 exponent and 7 mantissa bits.
 
 NumPy has no such type; numbers are kept as uint16 and computed with as float32. DeepSeek-V3 keeps AdamW's moments in BF16
-(section 3.3.2), and its released norms, embeddings and head.
+(section 3.3.3), and its released norms, embeddings and head.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def decode(bits: Array) -> Array:
 
 def encode(values: Array) -> Array:
     """float32 → BF16 as uint16, to nearest, ties to even; beyond the largest finite value infinity, NaN stays NaN."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    values = np.asarray(values, dtype=np.float32, order="C")
     bits = values.view(np.uint32)
     rounded = (bits >> 16) & 1
     rounded += 0x7FFF

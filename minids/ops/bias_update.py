@@ -20,10 +20,14 @@ import numpy as np
 
 Array = np.ndarray
 
+RULES = ("sign", "proportional")
+
 
 def updated(bias: Array, counts: Array, speed: float, rule: str = "sign") -> Array:
     """bias (E,) float32 and counts (E,) → the bias of the next step, (E,) float32."""
     counts = np.asarray(counts, dtype=np.float64)
     error = counts.mean() - counts  # e
-    step = np.sign(error) if rule == "sign" else error / max(counts.mean(), 1.0)
+    if rule not in RULES:
+        raise ValueError(f"rule is one of {RULES}, got {rule!r}")
+    step = np.sign(error) if rule == "sign" else error / (counts.mean() or 1.0)
     return (bias + speed * step).astype(np.float32)

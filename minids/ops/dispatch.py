@@ -11,6 +11,7 @@ Backward: a token's gradient is the sum over its K copies.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,12 @@ def plan(chosen: Array, n_experts: int) -> Plan:
     starts = np.zeros(n_experts + 1, dtype=np.int64)
     np.cumsum(np.bincount(flat, minlength=n_experts), out=starts[1:])
     return Plan(order, place, starts, chosen.shape[1])
+
+
+def busy_experts(starts: Array) -> Iterator[tuple[int, slice]]:
+    """starts (E + 1,) → (e, slice of its rows) for every expert that has rows."""
+    for e in np.flatnonzero(np.diff(starts)):
+        yield int(e), slice(int(starts[e]), int(starts[e + 1]))
 
 
 def forward(x: Array, plan: Plan) -> tuple[Array, Plan]:

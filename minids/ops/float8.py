@@ -7,7 +7,7 @@
     UE8M0    0/8/0                    127    2¹²⁷             (powers of two)   none             none   255
 
 Micikevicius et al. 2022, table 1, for the first two. E5M6 is DeepSeek-V3's own, FP16 with four mantissa bits less; V3 keeps the
-inputs of the linear after attention in it (section 3.3.2). UE8M0 holds scales that are powers of two (from V3.1 on). V3 uses
+inputs of the linear after attention in it (section 3.3.3). UE8M0 holds scales that are powers of two (from V3.1 on). V3 uses
 E4M3 for every FP8 tensor and E5M2 nowhere: tiles with a scale of their own need no wide exponent.
 
 Around |y| the numbers of a format are multiples of one step u, a power of two, so that rounding is one division without error

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.ops import swiglu
+from minids.ops.dispatch import busy_experts
 from minids.ops.fp8_linear import FINE, PLAIN, Arithmetic, Recipe, weight_gradient
 from minids.ops.quantise import Quantised
 
@@ -56,12 +57,12 @@ def forward(
         np.empty_like(rows),
     )
     weights = {}
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         weights[e] = tuple(by.quantised(w[e], recipe.block) for w in (w_gate, w_up, w_down))
         for weight, out in zip(weights[e], (gate, up), strict=False):
             out[own] = by.matmul(x[own], by.dequantise(weight, kind).T, recipe.accumulator)
     act = by.rounded(nonlinearity.forward(gate, up)[0], recipe.row)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         y[own] = by.matmul(act[own], by.dequantise(weights[e][2], kind).T, recipe.accumulator)
     q_gate, q_up = by.quantised(gate, recipe.row), by.quantised(up, recipe.row)
     return y, Saved(q_rows, q_gate, q_up, starts, weights, len(w_down), recipe)
@@ -81,12 +82,12 @@ def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN, nonlinearity=swigl
     d_act, d_rows = np.empty(shape, kind), np.empty_like(dy)
     d_w_gate, d_w_up = np.zeros((experts, width, d), kind), np.zeros((experts, width, d), kind)
     d_w_down = np.zeros((experts, d, width), kind)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         d_act[own] = by.matmul(dy_rows[own], by.dequantise(weights[e][2], kind), recipe.accumulator)
         d_w_down[e] = weight_gradient(arrived[own], act[own], of_down, by)
     d_gate, d_up = nonlinearity.backward(d_act, inner)
     gate_rows, up_rows = by.rounded(d_gate, recipe.row), by.rounded(d_up, recipe.row)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         of_gate_weight, of_up_weight = (by.dequantise(weight, kind) for weight in weights[e][:2])
         d_rows[own] = by.matmul(gate_rows[own], of_gate_weight, recipe.accumulator)
         d_rows[own] += by.matmul(up_rows[own], of_up_weight, recipe.accumulator)
@@ -98,10 +99,3 @@ def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN, nonlinearity=swigl
 def dispatched(recipe: Recipe) -> Recipe:
     """The recipe of experts behind an all-to-all in FP8: power-of-two scales for what arrives, forward and backward."""
     return recipe._replace(round_inputs=True, round_gradients=True)
-
-
-def _experts(starts: Array):
-    """(e, slice of its rows) for every expert that has rows."""
-    for e in range(len(starts) - 1):
-        if starts[e + 1] > starts[e]:
-            yield e, slice(int(starts[e]), int(starts[e + 1]))

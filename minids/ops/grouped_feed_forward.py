@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.ops import swiglu
+from minids.ops.dispatch import busy_experts
 
 Array = np.ndarray
 
@@ -35,12 +36,12 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     width = w_gate.shape[1]
     gate = np.empty((rows.shape[0], width), dtype=rows.dtype)
     up = np.empty_like(gate)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         np.matmul(rows[own], w_gate[e].T, out=gate[own])
         np.matmul(rows[own], w_up[e].T, out=up[own])
     act, inner = swiglu.forward(gate, up)
     y = np.empty_like(rows)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         np.matmul(act[own], w_down[e].T, out=y[own])
     return y, Saved(rows, act, inner, starts, w_gate, w_up, w_down)
 
@@ -50,12 +51,12 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     rows, act, inner, starts, w_gate, w_up, w_down = saved
     d_gate_w, d_up_w, d_down_w = (np.zeros(w.shape, dtype=dy.dtype) for w in (w_gate, w_up, w_down))
     d_act = np.empty_like(act)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         np.matmul(dy[own], w_down[e], out=d_act[own])
         np.matmul(dy[own].T, act[own], out=d_down_w[e])
     d_gate, d_up = swiglu.backward(d_act, inner)
     d_rows = np.empty_like(rows)
-    for e, own in _experts(starts):
+    for e, own in busy_experts(starts):
         np.matmul(d_gate[own], w_gate[e], out=d_rows[own])
         d_rows[own] += d_up[own] @ w_up[e]
         np.matmul(d_gate[own].T, rows[own], out=d_gate_w[e])
@@ -69,10 +70,3 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     for total, gradient in zip((d_w_gate, d_w_up, d_w_down), d_weights, strict=True):
         total += gradient
     return d_rows
-
-
-def _experts(starts: Array):
-    """(e, slice of its rows) for every expert that has rows."""
-    for e in range(len(starts) - 1):
-        if starts[e + 1] > starts[e]:
-            yield e, slice(int(starts[e]), int(starts[e + 1]))

@@ -65,8 +65,9 @@ def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = np.swapaxes(matrices, -1, -2) if tall else matrices  # (..., r, s) with r ≤ s
-    norm = np.sqrt(np.sum(np.square(x), axis=(-2, -1), keepdims=True))
-    x = x / np.maximum(norm, np.finfo(x.dtype).tiny)  # an expert that no token chose has gradient 0, and stays 0
+    # In float64: the momentum of an expert that no token chose shrinks for ever, and the squares would vanish before it does.
+    norm = np.sqrt(np.sum(np.square(x, dtype=np.float64), axis=(-2, -1), keepdims=True))
+    x = (x / np.maximum(norm, np.finfo(x.dtype).tiny)).astype(x.dtype)  # 0, of an expert never chosen, stays 0
     for _ in range(rounds):
         gram = x @ np.swapaxes(x, -1, -2)  # (..., r, r)  X Xᵀ
         polynomial = gram @ gram

@@ -10,7 +10,7 @@ scales are found from the numbers themselves every time, not from an earlier ste
     128 × 128    weights
     None         the whole matrix: per-tensor scaling, what the paper is compared with
 
-One outlier takes the range of its whole tile, and what is 448 · 2⁹ = 229376 times smaller than it becomes 0: small tiles keep
+One outlier takes the range of its whole tile, and what is 448 · 2¹⁰ = 458752 times smaller than it becomes 0: small tiles keep
 the damage small. At the edges of a matrix tiles are cut off; a matrix narrower than 128 has one tile per row.
 
 ``power_of_two`` rounds s up to a power of two. The codes then use between half and all of the range, and multiplying by s has

@@ -44,7 +44,7 @@ def _turn(x: Array, cos: Array, sin: Array, interleave: bool) -> Array:
     first, second = (np.s_[..., 0::2], np.s_[..., 1::2]) if interleave else (np.s_[..., :half], np.s_[..., half:])
     a, b = x[first], x[second]  # (B, T, H, d_r/2) each
     cos, sin = cos[:, None, :], sin[:, None, :]  # (T, 1, d_r/2): the same angle for every head
-    y = np.empty_like(x)
+    y = np.empty(x.shape, np.result_type(x, cos))
     y[first] = a * cos - b * sin
     y[second] = a * sin + b * cos
     return y

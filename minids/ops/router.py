@@ -28,6 +28,8 @@ from minids.ops import sigmoid
 
 Array = np.ndarray
 
+SCORINGS = ("sigmoid", "softmax")
+METHODS = ("noaux_tc", "group_limited_greedy", "greedy")
 _TINY = 1e-20  # keeps a sum of scores that underflowed from dividing by zero
 
 
@@ -62,6 +64,7 @@ def forward(
     ``method`` names the group score as checkpoints do: "noaux_tc" (sum of two), "group_limited_greedy" (maximum) or
     "greedy" (no groups). ``chosen`` (N, K) prescribes the choice: gradient checks hold it still.
     """
+    check(logits.shape, bias, top_k, n_group, topk_group, scoring, method, chosen)
     scores = _scores(logits, scoring)  # (N, E)
     if chosen is None:
         biased = scores if bias is None else scores + bias
@@ -72,8 +75,29 @@ def forward(
     return Routing(gates * scale, chosen, scores), Saved(scores, chosen, scoring, normalise, scale)
 
 
+def check(shape, bias, top_k, n_group, topk_group, scoring, method, chosen=None) -> None:
+    """ValueError for what cannot be routed, given ``shape`` (N, E) of the logits; the arguments are those of ``forward``."""
+    tokens, experts = shape
+    if scoring not in SCORINGS or method not in METHODS:
+        raise ValueError(f"scoring is one of {SCORINGS} and method one of {METHODS}, got {scoring!r} and {method!r}")
+    if bias is not None and bias.shape != (experts,):
+        raise ValueError(f"bias: expected shape {(experts,)}, got {bias.shape}")
+    if chosen is not None:
+        if len(chosen) != tokens:
+            raise ValueError(f"chosen: expected experts of {tokens} tokens, got those of {len(chosen)}")
+        return
+    open_to_a_token = experts
+    if method != "greedy" and topk_group < n_group:
+        if experts % n_group or topk_group < 1:
+            raise ValueError(f"{experts} experts do not make {n_group} groups of which a token may use {topk_group}")
+        open_to_a_token = experts // n_group * topk_group
+    if not 1 <= top_k <= open_to_a_token:
+        raise ValueError(f"a token may choose among {open_to_a_token} experts, so not {top_k}")
+
+
 def choose(biased: Array, top_k: int, n_group: int = 1, topk_group: int = 1, method: str = "noaux_tc") -> Array:
     """The K experts with the largest biased score within the best groups: (N, E) → (N, K) int."""
+    check(biased.shape, None, top_k, n_group, topk_group, "sigmoid", method)
     tokens, experts = biased.shape
     if method != "greedy" and topk_group < n_group:
         grouped = biased.reshape(tokens, n_group, experts // n_group)  # (N, G, E/G): groups are neighbours

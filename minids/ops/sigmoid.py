@@ -14,8 +14,9 @@ Array = np.ndarray
 
 def forward(x: Array) -> tuple[Array, Array]:
     """x (...) → s (...), which is also all that the backward pass needs."""
+    dtype = x.dtype if np.issubdtype(x.dtype, np.floating) else np.float64  # whole numbers have no whole sigmoid
     small = np.exp(-np.abs(x))  # in (0, 1]: never overflows, and keeps its relative precision far out
-    s = np.where(x >= 0, 1, small).astype(x.dtype) / (1 + small)
+    s = np.where(x >= 0, 1, small).astype(dtype) / (1 + small)
     return s, s
 
 

@@ -19,6 +19,7 @@ COVERED = {
     "no query latent, half-split RoPE, YaRN": TINY.replace(q_lora_rank=None, rope_interleave=False, rope_scaling=SHORT_YARN),
     "biases, tied embedding": TINY.replace(attention_bias=True, tie_word_embeddings=True),
     "no shared expert, all layers with experts": TINY.replace(n_shared_experts=0, first_k_dense_replace=0),
+    "more shared experts than chosen ones": TINY.replace(n_shared_experts=4, num_experts_per_tok=2),
     "two shared experts, all layers dense": TINY.replace(n_shared_experts=2, first_k_dense_replace=2),
 }
 TOKENS = np.random.default_rng(0).integers(0, 19, 24)

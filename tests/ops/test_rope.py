@@ -73,3 +73,10 @@ def test_a_score_depends_on_the_difference_of_positions_alone(interleave, one, t
         return np.sum(rope.forward(q, *table([at_q]), interleave)[0] * rope.forward(k, *table([at_k]), interleave)[0])
 
     assert abs(score(one, two) - score(one + shift, two + shift)) < 1e-10
+
+
+def test_whole_numbers_are_turned_too():
+    angles = np.arange(6.0).reshape(3, 2)
+    x = np.arange(12).reshape(1, 3, 1, 4)
+    turned = rope.forward(x, np.cos(angles), np.sin(angles))[0]
+    np.testing.assert_array_equal(turned, rope.forward(x.astype(float), np.cos(angles), np.sin(angles))[0])

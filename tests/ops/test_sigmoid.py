@@ -29,3 +29,8 @@ def test_symmetry_and_gradient():
     x = np.random.default_rng(0).normal(0, 3, (4, 5))
     support.assert_close(sigmoid.forward(x)[0] + sigmoid.forward(-x)[0], np.ones((4, 5)))
     check.gradient(sigmoid.forward, sigmoid.backward, {"x": x}).raise_if_wrong()
+
+
+def test_whole_numbers_are_taken_as_numbers():
+    x = np.arange(-2, 3)
+    np.testing.assert_array_equal(sigmoid.forward(x)[0], sigmoid.forward(x.astype(float))[0])
