@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code. 2 means: what was asked cannot be done, and the last line on standard error says why."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file tells of a step when it is done
+        # A log file tells of a step when it is done; a stream that cannot write a character (a pipe on Windows) gets a "?".
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0

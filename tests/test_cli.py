@@ -12,6 +12,7 @@ import pytest
 
 import minids
 from minids.cli import main
+from minids.commands.arguments import value_of
 
 SMALL = shlex.split(
     "--steps 3 --batch-size 2 --context-length 16 --log-every 1 --eval-every 3 --eval-tokens 64 --sample-every 0 "
@@ -251,3 +252,23 @@ def test_as_a_process_a_mistake_has_no_traceback(arguments, line, encoding):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=surroundings)
     assert done.returncode == 2
     assert done.stdout == "" and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_where_a_character_cannot_be_printed_another_one_is():
+    """Windows writes cp1252 into pipes."""
+    for arguments in (["--help"], ["train", "--help"], ["info", "--preset", "tiny"], ["claims"]):
+        command = [sys.executable, "-m", "minids", *arguments]
+        surroundings = os.environ | {"PYTHONIOENCODING": "cp1252"}
+        done = subprocess.run(command, capture_output=True, timeout=120, env=surroundings)
+        assert done.returncode == 0 and done.stdout and not done.stderr, (arguments, done.stderr)
+
+
+def test_the_last_preset_counts():
+    assert value_of("--preset", ["--preset", "small", "--steps", "3", "--preset=tiny"]) == "tiny"
+
+
+@pytest.mark.parametrize("tokens", ["0", "1"])
+def test_nothing_written_has_no_speed(places, capsys, tokens):
+    run = places[1]["RUN"]
+    code, out, err = said(capsys, "generate", "--checkpoint", run, "--compare", "--max-new-tokens", tokens)
+    assert code == 0 and not err and "no speeds to compare" in out

@@ -65,10 +65,8 @@ BAD = {
     "a block without experts": (["--text", "x", "--layer", "0"], "layer = 0: is no block with experts; there are 1, 2"),
     "more than the model reads": (["--text", "x" * 64], "has 65 tokens; this model reads at most 64"),
     "no tokens": (["--data", "builtin", "--tokens", "0"], "tokens = 0"),
-    "too little text": (
-        ["--data", "SUMS", "--tokens", "20"],
-        "data = 'sums': has only 21 tokens to read; 65 make one sequence",
-    ),
+    "less than a sequence": (["--data", "builtin", "--tokens", "20"], "tokens = 20: one sequence has 64 tokens"),
+    "a folder for a page": (["--text", "x", "--html", "."], "html = '.': is a folder; name a file in it"),
 }
 
 

@@ -15,6 +15,7 @@ from minids.errors import MinidsError
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes
+_ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 
 
 def write_checksums(folder: Path) -> None:
@@ -27,18 +28,19 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path) -> None:
-    """Refuse a folder whose files are not what its list says; a folder without a list passes."""
+    """Refuse a folder whose files are not what its list says, or not in it; a folder without a list passes."""
     if not (folder / NAME).exists():
         return
-    for name, expected in read_json(folder / NAME, _LARGEST).items():
+    listed = read_json(folder / NAME, _LARGEST)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json") and path.name != NAME and path.name not in listed:
+            raise MinidsError(f"{path}: is not listed in {NAME}, so nobody can tell whether it is what was written; {_ELSE}")
+    for name, expected in listed.items():
         path = inside(folder, name, str(folder / NAME))
         if not path.is_file():
             raise MinidsError(f"{path}: is missing; {NAME} lists it")
         if _sha256(path) != expected:
-            raise MinidsError(
-                f"{path}: is not what was written: damaged, or edited by hand. Use another checkpoint; "
-                f"or delete {NAME} if the change is yours"
-            )
+            raise MinidsError(f"{path}: is not what was written: damaged, or edited by hand; {_ELSE}")
 
 
 def _sha256(path: Path) -> str:

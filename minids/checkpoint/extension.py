@@ -39,10 +39,16 @@ def extended(config: ModelConfig, path: Path, factor: float | None, trained_leng
 
 def _of_run(checkpoint: Path) -> int:
     """Tokens of a training sequence, from ``run.json`` beside a checkpoint; 0 where there is none."""
+    return int(run_setting(checkpoint, "context_length", 0))
+
+
+def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
+    """A setting of the run that a checkpoint belongs to, from ``run.json`` beside it; ``otherwise`` where there is none."""
     description = checkpoint.absolute().parent / "run.json"
     if not description.is_file():
-        return 0
+        return otherwise
     try:
-        return int(read_json(description, _LARGEST)["train"]["context_length"])
+        value = read_json(description, _LARGEST)["train"][name]
+        return type(otherwise)(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise MinidsError(f"{description}: is not what this version writes ({error}); say trained_length") from None
+        raise MinidsError(f"{description}: is not what this version writes ({error})") from None

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minids.checkpoint.checksums import NAME as CHECKSUMS_NAME
 from minids.checkpoint.config_json import CONFIG_NAME, fp8_block_size, read_config_json
 from minids.checkpoint.dtypes import FLOATS, FP8, dequantise, scale_shape
 from minids.checkpoint.files import inside, read_json, shortened, staged, sync_folder
@@ -264,12 +265,19 @@ def few(names: set[str] | list[str], what: str) -> str:
     return f"{len(names)} {what}s {first}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def write_folder(path: str | Path, config_json: dict, shards: Mapping[str, Mapping[str, Array]], floats: str = "F32") -> None:
+def write_folder(
+    path: str | Path,
+    config_json: dict,
+    shards: Mapping[str, Mapping[str, Array]],
+    floats: str = "F32",
+    others: Mapping[str, bytes | None] | None = None,
+) -> None:
     """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array.
 
     Real numbers are stored as ``floats`` ("F32", or "BF16" rounded to nearest even), except the routing bias, which is always
-    float32. A single shard is written as model.safetensors; several get an index, which lists all of them. Other files of the
-    folder are left alone.
+    float32. A single shard is written as model.safetensors; several get an index, which lists all of them. ``others`` are small
+    files that belong to the same checkpoint, file name → content, or None to remove it. Further files of the folder are left
+    alone, but for an old list of checksums.
 
     All files are written completely under other names first. Only then do they replace the old ones: config.json goes first and
     comes back last, so a kill at any moment leaves the old checkpoint, the new one, or a folder that no reader opens; never a
@@ -301,17 +309,22 @@ def write_folder(path: str | Path, config_json: dict, shards: Mapping[str, Mappi
             with files.create(folder / INDEX_NAME) as file:
                 index = {"metadata": {"total_size": total}, "weight_map": weight_map}
                 file.write(_json(index))
+        others = dict(others or {})
+        for name, content in others.items():
+            if content is not None:
+                with files.create(inside(folder, name, str(folder))) as file:
+                    file.write(content)
         with files.create(folder / CONFIG_NAME) as file:
             file.write(_json(config_json))
-        _retire(folder, keep=set(shards))
+        _retire(folder, keep=set(shards), gone={name for name, content in others.items() if content is None})
         files.publish()
 
 
-def _retire(folder: Path, keep: set[str]) -> None:
+def _retire(folder: Path, keep: set[str], gone: set[str]) -> None:
     """Make the folder's old checkpoint unreadable, then remove the files of it that the new one does not replace."""
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     sync_folder(folder)
-    stale = {SINGLE_NAME}
+    stale = {SINGLE_NAME, CHECKSUMS_NAME, *gone}
     if (folder / INDEX_NAME).exists():
         try:
             weight_map = read_json(folder / INDEX_NAME, INDEX_LIMIT)["weight_map"]

@@ -5,17 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from minids.checkpoint.files import inside, staged
+from minids.errors import MinidsError
 
 POINTER = "latest"
 
 
 def latest_checkpoint(run: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run's folder, or None where there is none."""
+    """The newest whole checkpoint of a run's folder, or None where nothing is said about one."""
     run = Path(run)
     try:
         name = (run / POINTER).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise MinidsError(
+            f"{run / POINTER}: cannot be read ({why}); it names the newest checkpoint, such as step-000400"
+        ) from None
     return inside(run, name, str(run / POINTER))
 
 

@@ -11,9 +11,11 @@ from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import config_to_json, read_config
 from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder, write_folder
-from minids.checkpoint.latest import resolved
+from minids.checkpoint.latest import POINTER, resolved
 from minids.checkpoint.names import assemble, check_copies, check_names, shards
+from minids.errors import refuse
 from minids.model import DeepSeekV3
+from minids.training.tokenizer import FILES as TOKENIZER_FILES
 from minids.training.tokenizer import Tokenizer
 
 
@@ -47,8 +49,13 @@ def load(
 
 
 def save(model: DeepSeekV3, folder: str | Path) -> None:
-    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open."""
-    if model.tokenizer is not None:
-        model.tokenizer.save(folder)
+    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open.
+
+    It may replace another model's folder, but not a run's, whose other files would speak of other weights.
+    """
+    for name in ("run.json", POINTER, "training_state.json"):
+        if (Path(folder) / name).exists():
+            raise refuse("folder", str(folder), f"belongs to a training run (it has {name}); choose another one")
+    tokenizer = dict.fromkeys(TOKENIZER_FILES) if model.tokenizer is None else model.tokenizer.files()
     arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    write_folder(folder, config_to_json(model.config), shards(model.config, arrays))
+    write_folder(folder, config_to_json(model.config), shards(model.config, arrays), others=tokenizer)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import read_config
 from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder
@@ -100,8 +101,9 @@ class _HeadOnDisk:
 
 
 def load_streamed(folder: str | Path, extend: float | None = None, trained_length: int = 0) -> StreamedDeepSeekV3:
-    """The model in ``folder``, without reading its weights. MTP modules are left out. ``extend`` as for ``load``."""
+    """The model in ``folder``, without holding its weights. MTP modules are left out. ``extend`` as for ``load``."""
     path = resolved(folder)
+    verify_checksums(path)
     source = CheckpointFolder(path)
     config, _ = check_names(read_config(path), source, mtp=False)
     model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 def value_of(option: str, arguments: list[str]) -> str | None:
     """The value of ``--option VALUE`` or ``--option=VALUE``, None where it is not there."""
+    value = None  # the last one counts, as it does for every option
     for i, argument in enumerate(arguments):
         if argument == option and i + 1 < len(arguments):
-            return arguments[i + 1]
+            value = arguments[i + 1]
         if argument.startswith(option + "="):
-            return argument.split("=", 1)[1]
-    return None
+            value = argument.split("=", 1)[1]
+    return value
 
 
 def given_options(arguments: list[str]) -> set[str]:

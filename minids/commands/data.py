@@ -29,6 +29,8 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse("name", options.name, "which one? minids data list shows them")
         print(fetch(options.name))
         return
+    if options.name:
+        raise refuse("name", options.name, "list shows everything; fetch NAME fetches one of them")
     print(describe(load_corpus(["builtin"])))
     for dataset in datasets():
         print(dataset)

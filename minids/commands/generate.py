@@ -29,7 +29,8 @@ class Options:
     cache: Literal["latent", "full", "none"] | None = None
     """What is kept of the tokens read: the latent (default for MLA), all keys and values, or nothing."""
     speculative: bool = False
-    """Have the MTP modules guess tokens that the model then checks in one pass: the same text, in fewer passes."""
+    """Have the MTP modules guess tokens that the model then checks in one pass: in fewer passes the same text at temperature 0,
+    and another draw from the same distribution above it."""
     draft_tokens: int = 0
     """Tokens guessed per pass with --speculative; 0 for as many as there are MTP modules."""
     confidence: float = 0.0
@@ -152,6 +153,9 @@ def _compare(steps, temperature: float) -> None:
             written += running
             speeds[speculative].append((len(written) - 1) / (time.perf_counter() - began))
             texts[speculative] = [token.id for token in written if token is not None]
+    if any(0 in rates for rates in speeds.values()):
+        print("one token or none was written: no speeds to compare")
+        return
     ratio = median(a / b for a, b in zip(speeds[True], speeds[False], strict=True))
     print(f"tokens/s: {median(speeds[True]):,.0f} with guesses, {median(speeds[False]):,.0f} without: {ratio:.2f} times")
     if temperature == 0:

@@ -21,7 +21,8 @@ class Options:
     text: str = ""
     """Text to show, token by token."""
     data: tuple[str, ...] = ()
-    """Or text to measure: builtin, shakespeare, or files and folders, each one domain. What was kept for validation is read."""
+    """Or text to measure: builtin, shakespeare, or files and folders, each one domain. What was kept for validation is read:
+    the share that the model's own run kept, else a tenth."""
     layer: int = -1
     """Block whose experts are shown; -1 is the last one with experts."""
     html: str = ""
@@ -48,6 +49,8 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("tokens", options.tokens, "must be at least 1")
     for field in ("html", "png"):
         path = getattr(options, field)
+        if path and Path(path).is_dir():
+            raise refuse(field, path, "is a folder; name a file in it")
         if path and not Path(path).absolute().parent.is_dir():
             raise refuse(field, path, "its folder is not there; make it first")
     model = (load_streamed if options.stream else load)(options.checkpoint)
@@ -92,12 +95,19 @@ def _measure(model, options: Options) -> None:
     """Held-out text of several domains: who is loaded with what, and what a limit on nodes saves."""
     from minids.analysis.routing import domain_counts, relative_load, specialisation_test
     from minids.analysis.traffic import of_model
+    from minids.checkpoint.extension import run_setting
+    from minids.checkpoint.latest import resolved
     from minids.training.batches import TokenStream
     from minids.training.corpus import load_corpus
     from minids.training.routing_trace import trace
 
     length = min(256, model.config.max_position_embeddings)
-    _, held_out = load_corpus(list(options.data)).split(0.1)
+    if options.tokens < length:
+        raise refuse("tokens", options.tokens, f"one sequence has {length} tokens; give at least as many")
+    corpus = load_corpus(list(options.data))
+    if corpus.skipped:
+        print(corpus.passed_over())
+    _, held_out = corpus.split(run_setting(resolved(options.checkpoint), "validation_share", 0.1))
     rows, labels = [], []
     for index, domain in enumerate(held_out.domains):
         ids = TokenStream.encode(held_out.of(domain), model.tokenizer).tokens[: options.tokens + 1].astype(np.int32)
@@ -128,7 +138,8 @@ def _measure(model, options: Options) -> None:
         c = model.config
         print(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
         print("  limit   nodes used   dispatch + combine, bytes   loss, nats per token")
-        for at in of_model(model, tokens[:32], targets[:32]):
+        some = np.linspace(0, len(tokens) - 1, min(32, len(tokens))).astype(int)  # of all domains
+        for at in of_model(model, tokens[some], targets[some]):
             t = at.traffic
             print(f"  {at.limit:<8}{t.nodes:<13.2f}{t.dispatch_bytes:.0f} + {t.combine_bytes:.0f}{'':<16}{at.loss:.4f}")
 

@@ -38,6 +38,8 @@ def run(options: Options, given: set[str]) -> None:
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
         value = getattr(options.model, name.removeprefix("model."))
         raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
+    if {"resume", "no_resume"} <= given:
+        raise refuse("resume", options.resume, "is said twice, --resume and --no-resume; leave one out")
     if options.resume:
         trainer = Trainer.resume(out, _asked(options, given))
         print(f"Resuming {out} after step {trainer.step} of {trainer.train.steps}")
@@ -46,8 +48,11 @@ def run(options: Options, given: set[str]) -> None:
         print(f"Training {options.preset} on {', '.join(options.data)}: {trainer.model.parameters.values.size:,} parameters,")
         print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
     checkpoint = trainer.run()
-    picture = draw(Path(out))
-    print(f"Checkpoint (a Hugging Face folder): {checkpoint}\nLoss picture: {picture}")
+    if checkpoint is None:
+        return
+    print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
+    if (picture := draw(Path(out))) is not None:
+        print(f"Loss picture: {picture}")
     print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
 
 

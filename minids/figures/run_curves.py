@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, column, only
 from minids.figures.slide import LEFT, Slide
 from minids.figures.style import WIDTH, colour, encoded, style, write_bytes
@@ -20,6 +21,8 @@ def _rows(run: str | Path = "runs/tiny", samples: bool = True) -> Rows:
     """``run``: a run's folder; ``samples``: let the trained model go on writing held-out documents."""
     run = Path(run)
     rows = rows_of(read_metrics(run / "metrics.jsonl"))
+    if not only(rows, group="loss"):
+        raise refuse("run", str(run), "has not logged a loss yet; let it train for some steps")
     if samples:
         from minids.figures.trained import Trained
 
@@ -44,8 +47,10 @@ def rows_of(lines: Sequence[dict]) -> Rows:
     return rows
 
 
-def draw(run: Path) -> Path:
-    """Draw the run in the folder ``run`` into ``run/loss.png``, without samples; returns the picture's path."""
+def draw(run: Path) -> Path | None:
+    """Draw the run in the folder ``run`` into ``run/loss.png``, without samples; its path, or None before the first loss."""
+    if not any("main_loss" in line for line in read_metrics(run / "metrics.jsonl")):
+        return None
     figure = training_run(run=run, samples=False)
     with style():
         return write_bytes(run / "loss.png", encoded(figure, "png"))

@@ -134,6 +134,7 @@ class Slide:
         """Words ``gap`` typographic points to the right of a point of a plot, beyond its edge where need be."""
         size, gap = size * self.scale, gap * self.scale
         place = dict(xytext=(gap, 0), textcoords="offset points", annotation_clip=False)
+        more.setdefault("parse_math", False)
         return ax.annotate(words, (x, y), va=va, fontsize=size, **place, **more)
 
     def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, gap: float = 0.5) -> float:
@@ -153,6 +154,7 @@ def width_of(words: str, size: float, bold: bool = False) -> float:
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
+    words = words.replace("$", r"\$")  # a dollar is a dollar
     return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72 / WIDTH * 16 if words.strip() else 0.0
 
 

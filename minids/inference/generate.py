@@ -163,6 +163,8 @@ def prompt_ids(model: DeepSeekV3, prompt: Prompt) -> list[int]:
         ids = array.reshape(-1).tolist()
     if not ids:
         if model.config.bos_token_id is None:
+            if isinstance(prompt, str) and prompt:
+                raise refuse("prompt", prompt[:80], "none of its characters is in the model's vocabulary")
             raise MinidsError("prompt: empty, and this model has no token that starts a document; give at least one token")
         ids = [model.config.bos_token_id]
     model.check_tokens(np.array([ids]))

@@ -35,11 +35,11 @@ class Sampling:
         logits = logits.astype(np.float64)
         if self.temperature == 0:
             return np.eye(logits.shape[-1])[logits.argmax(axis=-1)]
-        logits = logits / self.temperature
+        logits = (logits - logits.max(axis=-1, keepdims=True)) / self.temperature  # the largest is 0, however cold it is
         if 0 < self.top_k < logits.shape[-1]:
             smallest = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
             logits = np.where(logits < smallest, -np.inf, logits)
-        p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        p = np.exp(logits)
         p /= p.sum(axis=-1, keepdims=True)
         if self.top_p < 1:
             order = np.argsort(-p, axis=-1, kind="stable")

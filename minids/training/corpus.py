@@ -64,6 +64,12 @@ class Corpus:
         """The documents of one domain."""
         return tuple(document for document in self.documents if document.domain == domain)
 
+    def passed_over(self) -> str:
+        """A line about the files that were passed over."""
+        shown = "; ".join(f"{name} {why}" for name, why in self.skipped[:3])
+        files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped)} files"
+        return f"Passed over {files}: {shown}{'; …' if len(self.skipped) > 3 else ''}"
+
     @cached_property
     def sha256(self) -> str:
         """Hash over every document in order; a resumed run compares it, so that it never goes on with other text."""
@@ -159,8 +165,7 @@ def describe(corpus: Corpus) -> str:
         start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
         lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
     if corpus.skipped:
-        shown = "; ".join(f"{name} ({why})" for name, why in corpus.skipped[:3])
-        lines.append(f"passed over {len(corpus.skipped)}: {shown}{' …' if len(corpus.skipped) > 3 else ''}")
+        lines.append(corpus.passed_over())
     return "\n".join(lines)
 
 

@@ -34,7 +34,8 @@ class MetricsFile:
         """``length``: bytes to keep; lines after the last checkpoint are written again by a resumed run."""
         self.path = path
         if path.exists():
-            os.truncate(path, min(length, path.stat().st_size))
+            kept = path.read_bytes()[:length]
+            os.truncate(path, kept.rfind(b"\n") + 1)  # a power cut may have left half a line of those that counted
         self._file = path.open("ab")
 
     def write(self, line: dict) -> None:
@@ -45,9 +46,12 @@ class MetricsFile:
         except OSError as error:  # half a line may be there; a resumed run cuts it off
             raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
 
-    @property
-    def length(self) -> int:
-        """Bytes written so far."""
+    def sync(self) -> int:
+        """See that all lines are on the disk; their bytes."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
         return self._file.tell()
 
     def close(self) -> None:
@@ -55,6 +59,14 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics file."""
-    with Path(path).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """The lines of a metrics file; the last one only when it is whole."""
+    lines = []
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise MinidsError(f"{path}: line {number} is not JSON ({error}); it is not what this program wrote") from None
+    return lines

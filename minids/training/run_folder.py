@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from minids.checkpoint.checksums import write_checksums
+from minids.checkpoint.checksums import verify_checksums, write_checksums
 from minids.checkpoint.files import make_writable, read_json, staged, sync_folder
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
@@ -93,6 +93,37 @@ class RunFolder:
 
     def description(self) -> dict:
         return read_json(self.path / "run.json", _LARGEST_JSON)
+
+    def newest(self, say: Callable[[str], None] = print) -> Path | None:
+        """The newest whole checkpoint, or None where none was ever written.
+
+        ``latest`` names it. Where that is missing or names what is not there (a kill between two renames, a folder that
+        somebody removed), it is the last of those that are there: a run never begins again while it has a checkpoint.
+        """
+        named = latest_checkpoint(self.path)
+        if named and named.is_dir():
+            return named
+        there = self._checkpoints()
+        for checkpoint in reversed(there):
+            try:
+                verify_checksums(checkpoint)
+            except MinidsError:
+                continue
+            what = f"names {named.name}, which is not there" if named else "is missing"
+            say(f"{self.path / 'latest'} {what}: going on from {checkpoint.name}, the newest whole checkpoint")
+            point_to(checkpoint)
+            return checkpoint
+        if there or named:
+            names = ", ".join(checkpoint.name for checkpoint in there) or f"{named.name} is not there"
+            raise MinidsError(f"{self.path}: holds no whole checkpoint ({names}); start another run in another folder")
+        return None
+
+    def before(self, checkpoint: Path) -> Path | None:
+        """The checkpoint that was written before another one, if it is there still."""
+        return max((other for other in self._checkpoints() if other < checkpoint), default=None)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(path for path in self.path.glob("step-*") if path.is_dir())
 
     def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let ``write`` fill a new folder, and make it the run's newest checkpoint once it is whole."""

@@ -14,7 +14,6 @@ UTF-8 character still has its bytes. DeepSeek-V3's own tokenizer is the same kin
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,10 +21,12 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from minids.checkpoint.files import staged
 from minids.errors import MinidsError, refuse
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 BYTE_VOCAB_SIZE = 258
+FILES = ("tokenizer.json", "tokenizer_config.json")
 """256 bytes and the two specials."""
 
 
@@ -115,10 +116,8 @@ class Tokenizer:
         known = (ids >= 0) & (ids < self.vocab_size)
         return int(self.byte_counts[ids[known]].sum(dtype=np.int64))
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.json`` and ``tokenizer_config.json``, each whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def files(self) -> dict[str, bytes]:
+        """What ``tokenizer.json`` and ``tokenizer_config.json`` hold, by file name."""
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos_token,
@@ -127,8 +126,18 @@ class Tokenizer:
             "add_eos_token": False,
             "clean_up_tokenization_spaces": False,  # or decode() would drop spaces before punctuation
         }
-        _write(folder / "tokenizer.json", self.backend.to_str(pretty=True))
-        _write(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+        texts = self.backend.to_str(pretty=True), json.dumps(config, indent=2, ensure_ascii=False)
+        return {name: text.encode() for name, text in zip(FILES, texts, strict=True)}
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, both whole or none."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with staged() as staging:
+            for name, content in self.files().items():
+                with staging.create(folder / name) as file:
+                    file.write(content)
+            staging.publish()
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -247,13 +256,3 @@ def _content(token: str | dict | None) -> str | None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

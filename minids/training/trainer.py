@@ -57,13 +57,17 @@ class Trainer:
         rng: np.random.Generator,
         say: Say = print,
     ):
-        self.tokenizer, self.model, self.train, self.say = tokenizer, model, train, say
+        self.tokenizer, self.model, self.train, self._say = tokenizer, model, train, say
         model.tokenizer = tokenizer
         training, held_out = corpus.split(train.validation_share)
         self.stream = TokenStream.encode(training.documents, tokenizer)
         self.held_out = {
             domain: TokenStream.encode(sorted(held_out.of(domain), key=_by_content), tokenizer) for domain in held_out.domains
         }
+        for domain, stream in self.held_out.items():
+            if len(stream.tokens) < 2:
+                why = f"its held-out text has {len(stream.tokens)} tokens, and two are the least; give more text of it"
+                raise refuse("data", domain, why)
         self.prompts = {domain: held_out_prompt(held_out, domain) for domain in held_out.domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -91,8 +95,15 @@ class Trainer:
                 train.context_length,
                 f"must not be above max_position_embeddings = {model_config.max_position_embeddings}",
             )
+        if train.context_length <= model_config.num_nextn_predict_layers:
+            modules = model_config.num_nextn_predict_layers
+            raise refuse(
+                "context_length", train.context_length, f"{modules} MTP modules look that far ahead; give at least one more"
+            )
         RunFolder.refuse_taken(out)
         corpus = load_corpus(data)
+        if corpus.skipped:
+            say(corpus.passed_over())
         trainer = cls._fresh(corpus, model_config, train, say)
         trainer.folder = folder = RunFolder.create(out)
         folder.write_description(
@@ -151,10 +162,7 @@ class Trainer:
             if isinstance(error, MinidsError):
                 raise
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
-        if workers := asked.pop("workers", 0):
-            if workers != train.workers:
-                say(other_threads(train.workers, workers))
-            train = train.replace(workers=workers)
+        workers = asked.pop("workers", 0)
         for name, value in asked.items():
             if name not in known or known[name] != value:
                 raise refuse(
@@ -170,12 +178,22 @@ class Trainer:
                 "the text is not what this run began with (other files, or another Python for the built-in corpus); "
                 "give it back its text, or start another run",
             )
-        checkpoint = latest_checkpoint(folder.path)
+        checkpoint = folder.newest(say)
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
-            trainer = cls._fresh(corpus, model_config, train, say)
+            trainer = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
+            cls._say_threads(train.workers, trainer.train.workers, say)
             trainer.folder, trainer.metrics = folder, MetricsFile(folder.metrics)
             return trainer
-        model = load(checkpoint)
+        try:
+            model = load(checkpoint)
+        except MinidsError as error:
+            if (before := folder.before(checkpoint)) is None:
+                raise
+            raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
+        if workers:
+            then = train.workers
+            train = train.replace(workers=useful_workers(model, train.batch_size, workers))
+            cls._say_threads(then, train.workers, say)
         state = RunFolder.read_state(checkpoint)
         rng = np.random.default_rng(train.seed)
         trainer = cls(corpus, model.tokenizer, model, train, rng, say)
@@ -187,8 +205,21 @@ class Trainer:
         trainer.metrics = MetricsFile(folder.metrics, state["metrics_bytes"])
         return trainer
 
-    def run(self) -> Path:
-        """Train to the end (or to Ctrl-C), and return the newest checkpoint's folder."""
+    @staticmethod
+    def _say_threads(then: int, now: int, say: Say) -> None:
+        if now != then:
+            say(other_threads(then, now))
+
+    def say(self, line: str) -> None:
+        """Tell the user; where nobody listens any more (``| head``), end the run as Ctrl-C does, and say so on stderr."""
+        try:
+            self._say(line)
+        except BrokenPipeError:
+            self._say = lambda line: print(line, file=sys.stderr)
+            self._ask_to_stop()
+
+    def run(self) -> Path | None:
+        """Train to the end, or to Ctrl-C; the newest checkpoint's folder, or None if it was stopped before the first."""
         try:
             with np.errstate(all="ignore"):  # what is not finite is found by _check_sane and _validate, and said in words
                 return self._run()
@@ -203,6 +234,7 @@ class Trainer:
         if self.step == 0:
             self._validate()
             self.show_samples("before training")
+        saved = True  # nothing has been done that is not on the disk
         with _Interrupt(self._ask_to_stop), self._progress() as bar, self.workers:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()
@@ -212,16 +244,19 @@ class Trainer:
                 self.seconds += took
                 self.step += 1
                 self._report(bar, losses, norm, now, took)
-                last = self.step == train.steps
+                last, saved = self.step == train.steps, False
                 if last or self.step % train.eval_every == 0:
                     self._validate()
                 if train.sample_every and self.step % train.sample_every == 0 and not last:
                     self.show_samples(f"after {self.step} steps")
                 if last or self.step % train.save_every == 0 or self._stop:
-                    checkpoint = self.save()
+                    self.save()
+                    saved = True
         if self._stop and self.step < train.steps:
+            if not saved:
+                self.save()
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
-            return checkpoint
+            return latest_checkpoint(self.folder.path)
         self.show_samples("after training")
         return latest_checkpoint(self.folder.path)
 
@@ -250,6 +285,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint."""
+        metrics_bytes = self.metrics.sync()  # before the checkpoint that counts on them
 
         def write(folder: Path) -> None:
             save(self.model, folder)
@@ -259,7 +295,7 @@ class Trainer:
                 {
                     "step": self.step,
                     "seconds": self.seconds,
-                    "metrics_bytes": self.metrics.length,
+                    "metrics_bytes": metrics_bytes,
                     "data": self.batches.state(),
                 },
             )
@@ -270,9 +306,11 @@ class Trainer:
         """A few lines of text in each domain, continued from the beginning of a held-out document."""
         self.say(f"\n--- samples {when}")
         for i, (domain, prompt) in enumerate(self.prompts.items()):
-            start = self.tokenizer.encode(prompt)
+            start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
+            if not start:  # a text without a character of the vocabulary
+                continue
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
-            new = generate(self.model, [*self.tokenizer.beginning, *start], length, temperature=0.7, top_p=0.95, seed=rng)
+            new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
             text = printable(self.tokenizer.decode(new))
             self.say(f"[{domain}] {prompt}⟩{text}\n")
 

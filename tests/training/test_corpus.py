@@ -261,7 +261,7 @@ def test_the_table_shows_each_domain_and_what_was_passed_over(folder):
     table = describe(load_corpus([str(folder)])).splitlines()
     assert table[0].split() == ["domain", "documents", "bytes", "begins", "with"]
     assert table[1].split() == ["notes.d", "3", "22", "first", "é"]
-    assert table[2].startswith("passed over 3: ") and "photo.raw (is binary" in table[2]
+    assert table[2].startswith("Passed over 3 files: ") and "photo.raw is binary" in table[2]
     long = describe(corpus_of(a=[b"word\n" * 100])).splitlines()[1]
     assert long.endswith(("word " * 12)[:60]) or long.endswith(("word " * 12).strip())
 

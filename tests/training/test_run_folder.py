@@ -1,5 +1,7 @@
 """A run's folder always has one whole checkpoint, and refuses what it cannot take."""
 
+import shutil
+
 import pytest
 
 from minids.checkpoint.latest import latest_checkpoint
@@ -94,3 +96,35 @@ def test_a_pointer_that_leaves_the_folder_is_refused(tmp_path):
 def test_resuming_where_there_is_no_run_is_refused(tmp_path):
     with pytest.raises(MinidsError, match="no run to resume"):
         RunFolder.open(tmp_path)
+
+
+def test_a_lost_pointer_is_found_again(tmp_path):
+    """A kill between the checkpoint's rename and the pointer's, or somebody who removed a damaged checkpoint."""
+    run, said = RunFolder.create(tmp_path / "run"), []
+    assert run.newest(said.append) is None
+    for step in (3, 6):
+        run.write_checkpoint(step, write(str(step)))
+    (run.path / "latest").unlink()
+    assert run.newest(said.append).name == "step-000006" == latest_checkpoint(run.path).name
+    shutil.rmtree(run.path / "step-000006")
+    assert run.newest(said.append).name == "step-000003" == latest_checkpoint(run.path).name
+    assert "latest is missing" in said[0] and "names step-000006, which is not there" in said[1] and len(said) == 2
+
+
+def test_a_lost_pointer_is_not_set_to_a_damaged_checkpoint(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    for step in (3, 6):
+        run.write_checkpoint(step, write(str(step)))
+    (run.path / "latest").unlink()
+    (run.path / "step-000006" / "weights").write_text("9")
+    assert run.newest(print).name == "step-000003"
+    (run.path / "latest").unlink()
+    (run.path / "step-000003" / "weights").write_text("9")
+    with pytest.raises(MinidsError, match=r"no whole checkpoint .step-000003, step-000006"):
+        run.newest(print)
+
+
+def test_a_pointer_that_cannot_be_read_is_no_missing_one(tmp_path):
+    (tmp_path / "latest").write_bytes(b"\xff\xfe")
+    with pytest.raises(MinidsError, match="latest: cannot be read"):
+        latest_checkpoint(tmp_path)

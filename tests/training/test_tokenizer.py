@@ -119,7 +119,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minids.training.tokenizer.os.fsync", killed)
+    monkeypatch.setattr("minids.checkpoint.files.os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         train_bpe(TEXTS, 300).save(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == before

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,3 +324,97 @@ def test_characters_without_begin_and_end_tokens_train_sample_and_resume(tmp_pat
     assert any("after 6 steps" in line for line in said)
     again = Trainer.resume(tmp_path / "run", say=quiet)
     assert again.tokenizer.encode("fish").tolist() == trainer.tokenizer.encode("fish").tolist()
+
+
+# What ends a run, and what was lost of its folder.
+
+
+def test_a_run_whose_pointer_is_lost_goes_on_from_its_newest_checkpoint(tmp_path, text):
+    start(tmp_path / "whole", text).run()
+    trainer = start(tmp_path / "run", text)
+    stop_after(trainer, 9)
+    trainer.run()
+    (tmp_path / "run" / "latest").unlink()
+    said = []
+    again = Trainer.resume(tmp_path / "run", say=said.append)
+    assert again.step == 9 and "latest is missing: going on from step-000009" in said[0]
+    again.run()
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+
+
+def test_behind_a_damaged_checkpoint_the_one_before_is_named_and_serves(tmp_path, text):
+    start(tmp_path / "whole", text).run()
+    trainer = start(tmp_path / "run", text)
+    stop_after(trainer, 9)
+    trainer.run()
+    damaged = tmp_path / "run" / "step-000009"
+    (damaged / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(MinidsError, match=r"To go on from step-000008, remove .*step-000009"):
+        Trainer.resume(tmp_path / "run", say=quiet)
+    shutil.rmtree(damaged)
+    Trainer.resume(tmp_path / "run", say=quiet).run()
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("heard", [0, 1, 3])
+def test_when_nobody_listens_any_more_the_run_ends_as_by_ctrl_c(tmp_path, text, heard, capsys):
+    """minids train … | head"""
+    start(tmp_path / "whole", text).run()
+    told = []
+
+    def say(line):
+        if len(told) == heard:
+            raise BrokenPipeError
+        told.append(line)
+
+    trainer = start(tmp_path / "run", text, say=say)
+    trainer.run()
+    assert trainer.step < RUN.steps and f"Stopped after step {trainer.step}. To go on" in capsys.readouterr().err
+    if trainer.step:
+        assert latest_checkpoint(tmp_path / "run").name == f"step-{trainer.step:06d}"
+    Trainer.resume(tmp_path / "run", say=quiet).run()
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+
+
+def test_stopped_before_the_first_step_it_says_so_and_can_go_on(tmp_path, text):
+    trainer = start(tmp_path / "run", text, say=(said := []).append)
+    trainer._stop = True
+    assert trainer.run() is None and "Stopped after step 0. To go on" in said[-1]
+    Trainer.resume(tmp_path / "run", say=quiet).run()
+
+
+def test_more_threads_than_sequences_are_not_taken_on_resuming_either(tmp_path, text):
+    trainer = start(tmp_path / "run", text)
+    stop_after(trainer, 3)
+    trainer.run()
+    again = Trainer.resume(tmp_path / "run", {"workers": 9}, say=quiet)
+    assert again.train.workers == RUN.batch_size
+    again.run()
+
+
+def test_threads_are_not_taken_where_they_would_change_the_loss(tmp_path, text):
+    model = MODEL.replace(seq_aux=False, aux_loss_alpha=0.01)
+    trainer = start(tmp_path / "run", text, model)
+    stop_after(trainer, 3)
+    trainer.run()
+    again = Trainer.resume(tmp_path / "run", {"workers": 2}, say=(said := []).append)
+    assert again.train.workers == 1 and not any("thread" in line for line in said)
+    again.metrics.close()
+    again.folder.unlock()
+
+
+def test_what_cannot_be_trained_takes_no_folder(tmp_path, text):
+    with pytest.raises(MinidsError, match="context_length = 1: 1 MTP modules look that far ahead"):
+        start(tmp_path / "run", text, run=RUN.replace(context_length=1))
+    (tmp_path / "ab.txt").write_text("ab")
+    with pytest.raises(MinidsError, match="its held-out text has 0 tokens"):
+        start(tmp_path / "run", [str(tmp_path / "ab.txt")], run=RUN.replace(tokenizer="chars"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_are_passed_over_are_told_of(tmp_path, text):
+    (Path(text[0]) / "old.txt").write_bytes("über".encode("latin-1"))
+    trainer = start(tmp_path / "run", text, say=(said := []).append)
+    assert said == ["Passed over 1 file: old.txt is not UTF-8 text (byte 0)"]
+    trainer.metrics.close()
+    trainer.folder.unlock()
