@@ -98,7 +98,7 @@ notebook.shapes(letters, table=model.embed_tokens.weight.value, x=x)
 #
 # $$ x \leftarrow x + \mathrm{MLA}(\mathrm{RMSNorm}(x)), \qquad x \leftarrow x + \mathrm{experts}(\mathrm{RMSNorm}(x)) . $$
 #
-# Tokens talk to each other in the first half and only there; in the second each is worked on alone. What a half finds out is *added*.
+# (In V3's first three blocks one ordinary network stands in the place of the experts.) Tokens talk to each other in the first half and only there; in the second each is worked on alone. What a half finds out is *added*.
 # The norm gives every token length $\sqrt d$ before it is looked at ($\mathrm{rms} = 1$). Here is the first half of block 1, the first with
 # experts, after block 0 has done its work:
 
@@ -135,8 +135,8 @@ x = x + attended
 # %% [markdown]
 # **What to notice.** To write the next token a model needs keys and values of all earlier ones. MLA has to remember only $c^{KV}$ and $k^R$:
 # here 20 numbers instead of 140, in V3 576 instead of 40,960. This is the first of V3's ideas (it came with V2).
-# [Notebook 4](notebooks/04_mha_to_mla.ipynb) leads there, [notebook 5](notebooks/05_mla_inside.ipynb) shows why the 40,960 are never
-# made at all, and [notebook 3](notebooks/03_positions.ipynb) explains the rotation.
+# [Notebook 4](notebooks/04_mha_to_mla.ipynb) leads there, [notebook 5](notebooks/05_mla_inside.ipynb) shows why the 40,960 need not even
+# be made when the model writes, and [notebook 3](notebooks/03_positions.ipynb) explains the rotation.
 #
 # ### A few experts of many
 #

@@ -269,7 +269,7 @@ notebook.caught(
 # ## Exercise 2: RMSNorm that saves less
 #
 # DeepSeek-V3 does not keep the outputs of its norms for the backward pass; it computes them again when they are needed
-# ([section 3.2.3](https://arxiv.org/abs/2412.19437)). Write RMSNorm so that it saves its two inputs alone, and nothing that it
+# ([section 3.2.3](https://arxiv.org/abs/2412.19437)). Write RMSNorm so that it saves its two inputs, `(x, gain)`, and nothing that it
 # computed. The input is kept by somebody anyway, so this is free memory for a little arithmetic.
 
 
@@ -295,6 +295,17 @@ def thrifty_backward(dy, saved):
 tokens = rng.standard_normal((2, 3, d))
 check.ok(check.against(rmsnorm.forward, thrifty_forward, tokens, gain))
 check.ok(check.gradient(thrifty_forward, thrifty_backward, {"x": tokens, "gain": gain}))
+
+
+def both_inputs(x, gain):
+    return x, gain
+
+
+def what_is_saved(x, gain):
+    return thrifty_forward(x, gain)[1]
+
+
+check.ok(check.against(both_inputs, what_is_saved, tokens, gain))
 
 # %% [markdown]
 # The mistake that nearly everybody makes first is to forget that $r$ moves. Its gradient has the right shape, is never zero, and trains
@@ -547,9 +558,9 @@ for name, (count, recomputed) in kept.items():
 print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not be kept")
 
 # %% [markdown]
-# Half of it. (Attention's probabilities are in neither column: kernels such as FlashAttention never write them down. The report also
+# Half of it. (Attention's probabilities are not in the list: kernels such as FlashAttention never write them down. The report also
 # recomputes SwiGLU's output, which is why only its two inputs are listed.)
 #
 # ## Where to go from here
 #
-# - [minids/ops](minids/ops/__init__.py): eighteen more of these modules, each with its derivation in the docstring.
+# - [minids/ops](minids/ops/__init__.py): ten more of these modules, each with its derivation in the docstring, and what trains and rounds.

@@ -372,7 +372,8 @@ check.ok(
 )
 
 # %% [markdown]
-# Two wrong versions that circulate. Both agree with the right one at position 0, so a test with a short prompt passes:
+# Two wrong versions that circulate. Both agree with the right one at position 0, and only there. But under both, vectors keep their lengths and scores depend on the distance alone, so tests of
+# these two properties pass:
 
 
 # %%

@@ -268,6 +268,8 @@ configs = {}  # by number of heads
 for preset in ("deepseek-v3", "moonlight-16b-a3b"):
     config = minids.ModelConfig.preset(preset)
     configs[config.num_attention_heads] = config
+# Other latents, so that no shortcut between the sizes is right.
+configs[32] = configs[128].replace(num_attention_heads=32, kv_lora_rank=384, qk_rope_head_dim=32)
 
 
 def right_cached(kind, n_h, d_h, n_g, d_c, d_r):

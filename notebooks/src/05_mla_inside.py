@@ -480,7 +480,7 @@ def all_at_once(h):
 check.ok(check.against(all_at_once, my_decoder, h))
 
 # %% [markdown]
-# A cache makes mistakes of its own kind. A decoder that turns every new key by the angle of position 0 is right for the first token, and for
+# A cache makes mistakes of its own kind. A decoder that turns every new key and query by the angle of position 0 is right for the first token, and for
 # the first token only:
 
 
@@ -603,7 +603,7 @@ notebook.explore(draw_border, context=[1024, 4096, 32768, 131072], latent=(160, 
 #
 # ## And the clock
 #
-# Operations are not seconds. Here is the same comparison *measured*, on a model of 18.5 million parameters that writes one token, one thread:
+# Operations are not seconds. Here is the same comparison *measured*, on a model of 18.5 million parameters that writes one token, one thread (the absorbed step is also compiled there):
 #
 # ![Measured: milliseconds per token by context, for expanded, absorbed and full cache.](figures/05_absorption.png)
 #

@@ -540,8 +540,8 @@ check.ok(check.gradient(router_forward, router_backward, held))
 # "frozen" means in the tests of this package; without it a token close to a border would be reported as a wrong gradient. And the choice
 # is the one *with* the bias: experts that would not have been chosen by score get a gradient like the others.
 #
-# The tempting mistake is to differentiate the numerator alone, as if $S$ were a constant. Shape and zeros are as they should be; even
-# some signs are not:
+# The tempting mistake is to differentiate the numerator alone, as if $S$ were a constant. Shape and zeros are right; the numbers are
+# not, and some have the wrong sign:
 
 
 # %%

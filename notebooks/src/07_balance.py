@@ -140,8 +140,8 @@ def right_turn(bias, chosen, speed):
     return bias_update.updated(bias, counts, speed)
 
 
-# Expert 3 is idle, experts 4 and 5 have exactly the mean.
-few = np.array([[0, 4], [0, 5], [1, 0], [2, 0], [4, 5], [0, 1]])
+# Expert 5 is idle; experts 1, 3 and 4 have exactly the mean.
+few = np.array([[0, 4], [0, 3], [1, 0], [2, 0], [4, 3], [0, 1]])
 start = np.linspace(-0.05, 0.05, 6).astype(np.float32)
 check.ok(check.against(right_turn, turn, start, few, 0.01, tolerance=1e-5))
 
@@ -437,7 +437,7 @@ right.set_title("On the way, mean of three seeds")
 right.legend(loc="upper right", fontsize=8.5, ncols=2)
 notebook.show(
     figure,
-    "Left: loss against MaxVio of ten arms with spreads. Right: MaxVio over training of five of them.",
+    "Left: loss against MaxVio of eleven arms with spreads. Right: MaxVio over training of five of them.",
 )
 
 # %% [markdown]

@@ -31,7 +31,7 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 # %% [markdown]
 # ## 1. The indices, drawn
 #
-# Take the eight tokens of a sentence. The main model (depth 0) has read $t_1 \dots t_i$ and predicts $t_{i+1}$. The module of depth $k$ works at the *same position* $i$, but it is also
+# Take the first seven tokens of a sentence. The main model (depth 0) has read $t_1 \dots t_i$ and predicts $t_{i+1}$. The module of depth $k$ works at the *same position* $i$, but it is also
 # shown the embedding of $t_{i+k}$, and predicts $t_{i+k+1}$:
 #
 # | depth | at position $i$ it has seen | embedding that enters | it predicts | positions |
@@ -43,7 +43,7 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 # In the drawing each box is one position of one depth: on top the word that enters, below it the word it has to predict. Position 2 is in colour.
 
 # %% tags=["picture"]
-words = ["the", "cat", "sat", "on", "the", "mat", "and", "slept"]
+words = ["the", "cat", "sat", "on", "the", "mat", "and"]
 length = 6  # T: positions of the batch; the last of them predicts the word behind it
 
 
@@ -376,7 +376,7 @@ notebook.show(
 # **What to notice.** Both start at guessing, and while there is something to learn the module is ahead, by more than a quarter: three blocks have read what two have read for the main model. In the end both know the little story
 # by heart, and the difference is gone.
 #
-# Do not read this as "predicting further is easier". It is not: without being *shown* $t_{i+1}$, nobody could do it. It means that for a shallow model a deeper one is nearly free to have around, which is the idea behind drafting with it.
+# Do not read this as "predicting further is easier". It is not: without being *shown* $t_{i+1}$, nobody could do it. It means that in a shallow model one more block counts for much. In a deep one it is a small addition, and cheap, which is the idea behind drafting with it.
 #
 # ## Exercises
 #
@@ -452,6 +452,7 @@ inputs = {
     "embedding": rng.normal(size=(2, 3, 4)), "state": rng.normal(size=(2, 3, 4)),
     "enorm": rng.uniform(0.5, 1.5, 4), "hnorm": rng.uniform(0.5, 1.5, 4), "eh_proj": rng.normal(size=(4, 8)),
 }  # fmt: skip
+check.ok(check.against(mtp_combine.forward, combine, *inputs.values()))
 check.ok(check.gradient(combine, combine_backward, inputs))
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10. FP8: multiplying with eight bits
 #
-# DeepSeek-V3 is the first model of its size whose matrix products were trained in 8-bit numbers, with a loss within 0.25 % of 16-bit training. An 8-bit float has *three* bits of mantissa: it cannot tell 17 from 16. **How can a network learn with numbers
+# DeepSeek-V3 is the first model of its size whose matrix products were trained in 8-bit numbers; in its authors' tests, with 16 and 230 billion parameters, the loss stayed within 0.25 % of 16-bit training. An 8-bit float has *three* bits of mantissa: it cannot tell 17 from 16. **How can a network learn with numbers
 # that coarse?**
 
 # %% [markdown]
@@ -417,7 +417,8 @@ def by_the_package(x, width):
     return quantise.rounded(x, (1, width))
 
 
-cases = [(activations, 128), (activations, 32), (np.zeros((2, 8), np.float32), 4)]
+tiny = activations * np.float32(1e-6)  # every tile is below the least maximum
+cases = [(activations, 128), (activations, 32), (tiny, 32), (np.zeros((2, 8), np.float32), 4)]
 check.ok(check.against(by_the_package, in_tiles, cases))
 
 # %% [markdown]

@@ -89,7 +89,7 @@ print(
 # One setting differs on purpose. V3's bias moves by $\gamma = 0.001$ a step, over hundreds of thousands of steps; in 320 steps it could move by 0.32 at most. Here $\gamma = 0.005$.
 #
 # The recipe is V3's, squeezed (section 4.2): learning rate up linearly, constant, down along a cosine to a tenth, and lower still for the last percent; $\lambda$ of the MTP loss falls to a third where the decay begins; $\gamma$ goes to 0 near the end. AdamW has
-# $\beta = (0.9, 0.95)$, decay 0.1 on matrices only, and the gradient is clipped to norm 1.
+# $\beta = (0.9, 0.95)$, decay 0.1 (here on matrices only; the report does not say), and the gradient is clipped to norm 1.
 
 # %% tags=["picture"]
 steps = np.arange(train.steps)
@@ -163,7 +163,7 @@ notebook.show(
 )
 
 # %% [markdown]
-# **What to notice.** Within ten steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three ([notebook 8](notebooks/08_multi_token_prediction.ipynb) explains). The gradient is clipped (dotted line) mostly
+# **What to notice.** Within twenty steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three ([notebook 8](notebooks/08_multi_token_prediction.ipynb) explains). The gradient is clipped (dotted line) mostly
 # in the first fifty steps, where the loss falls by half; the spike is the end of the warm-up, when the learning rate is at its largest for the first time.
 
 # %%
@@ -172,7 +172,7 @@ for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True
     print("after: ", prompt_after, "\n")
 
 # %% [markdown]
-# Half a minute does not make a writer, but it learned to spell, to indent, and what a sum looks like. A loss in nats per *byte* becomes comparable across tokenizers as **bits per byte**, measured on text that was held out:
+# Half a minute does not make a writer: few of these words exist, and no sum is right. But the model knows how long words are and which short ones are frequent, and that numbers and signs follow a question about numbers. A loss in nats per *byte* becomes comparable across tokenizers as **bits per byte**, measured on text that was held out:
 
 # %%
 windows = {}  # of each domain: a few batches of tokens and targets, (8, 96) each
@@ -222,7 +222,7 @@ first, last = history[:10, 3:].mean(), history[-60:, 3:].mean()
 print(f"MaxVio, mean over layers: first 10 steps {first:.2f}, last 60 steps {last:.2f}")
 
 # %% [markdown]
-# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls within the first hundred steps and stays down, with nothing but sixteen numbers a layer. It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
+# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), with nothing but sixteen numbers a layer. It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
 # per batch, of 192 tokens an expert), and the network itself changes fast in so short a run.
 #
 # ## 5. Do experts specialise?

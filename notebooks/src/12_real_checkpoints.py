@@ -161,7 +161,8 @@ notebook.show(
 # %% [markdown]
 # **What to notice.** Between 256 and 448 there are only seven numbers. Relative precision is the same everywhere, one part in 16 to one in 8 from number to number, except at the very left, where E4M3 runs out of exponents (the subnormal numbers).
 #
-# A weight matrix of V3 would not survive eight bits with one common scale: a single large entry would push all others into the coarse end. Hence the blocks. **The stored scale multiplies**, although the checkpoint calls it
+# With one common scale a single entry, if it is a hundred thousand times as large as the rest, pushes all others to the left end, where the format runs out ([notebook 10](notebooks/10_fp8.ipynb)). With
+# a scale for each block it spoils only its own. **The stored scale multiplies**, although the checkpoint calls it
 # `weight_scale_inv`:
 #
 # $$ W_{ij} = \mathrm{E4M3}_{ij} \cdot S_{\lfloor i/128\rfloor,\,\lfloor j/128\rfloor} $$
