@@ -51,6 +51,8 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("against", options.against, "nanoGPT's recipe for a CPU does not compile; say torch")
     if options.what != "decode" and "parts" in given:
         raise refuse("parts", options.parts, f"decode has parts, {options.what} has none")
+    if options.what == "kernels" and "threads" in given:
+        raise refuse("threads", options.threads, "every operation is measured on one core; leave it out")
     bench = importlib.import_module(f"minids.bench.{options.what}")  # each has run() → what JSON knows, and table()
     if options.what == "speculation":
         for name in given & {"sizes", "against"}:

@@ -58,6 +58,5 @@ STUDY = Study(
     shown=("loss", "cache", "attention_parameters", "parameters"),
     common=COMMON,
     findings=findings,
-    seeds=(0, 1),
-    steps=200,
+    seeds=(0, 1, 2, 3, 4),
 )

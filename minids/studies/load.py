@@ -40,7 +40,7 @@ def run(settings: dict, job: Job) -> Outcome:
             waiting.clear()
         job.tell(1)
 
-    train(model_config, train_config, text(job.data), job.seed, on_step)
+    train(model_config, train_config, text(job.data), job.seed, on_step, threads=job.threads)
     last = np.sum(loads[-max(1, len(loads) // 4) :], axis=0)  # over the last quarter
     shares = relative_load(last)
     numbers = {

@@ -51,9 +51,9 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
             differs(loss["weight 0.3"], loss["none"]),
         ),
         Finding(
-            "of the λ tried, V3's 0.3 has the lowest main loss",
-            best == "weight 0.3",
-            ", ".join(f"{name} {loss[name]}" for name in arms if name.startswith("weight")),
+            "the main loss with V3's λ = 0.3 is not above that of the best λ tried",
+            not_above(loss["weight 0.3"], loss[best]),
+            f"{best}: {differs(loss['weight 0.3'], loss[best])}",
         ),
         Finding(
             "the module, shown one token more, is right about the second as often as the main model about the first",
@@ -75,6 +75,5 @@ STUDY = Study(
     shown=("loss", "first_token", "second_token", "second_token_accepted", "third_token"),
     common=COMMON,
     findings=findings,
-    seeds=(0, 1),
-    steps=200,
+    seeds=(0, 1, 2, 3, 4),
 )

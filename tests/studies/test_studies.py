@@ -206,10 +206,12 @@ def test_findings_of_balance_follow_the_numbers():
 
 def test_findings_of_the_others_follow_the_numbers():
     assert holds("attention", "MLA's loss", mla={"loss": 0.4}) and not holds("attention", "MLA's loss", mla={"loss": 0.6})
-    assert holds("mtp", "is not above that without") and not holds("mtp", "is not above", **{"weight 0.3": {"loss": 0.6}})
+    for words in ("is not above that without", "is not above that of the best"):
+        assert holds("mtp", words) and not holds("mtp", words, **{"weight 0.3": {"loss": 0.6}})
     halves = "halves: 1 shared + 5 of 23"
     assert holds("segmentation", "does not replace", **{halves: {"loss_without_shared": 0.9}})
     assert not holds("segmentation", "does not replace")
     assert holds("router", "one node of four is worse", **{"1 of 4 nodes": {"loss": 0.6}})
     assert not holds("router", "one node of four is worse")
+    assert holds("router", "a shared expert is better", **{router.NONE_SHARED: {"loss": 0.6}})
     assert router.STUDY.arms["softmax scores"]["model"]["scoring_func"] == "softmax" and mtp.WEIGHTS == (0.1, 0.3, 1.0)
