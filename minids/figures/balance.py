@@ -137,7 +137,7 @@ expert_load_in_training = Picture(
     "expert_load_in_training",
     "Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's bias.",
     "Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an "
-    "auxiliary loss, over the batch or within sequences, the strip turns pale; so it does with the bias. The animation shows "
+    "auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows "
     "the same as bars.",
     _rows_load,
     _draw_load,

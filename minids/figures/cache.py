@@ -30,7 +30,7 @@ def _rows_per_token(
     config = config or model_preset("deepseek-v3")
     rows: Rows = []
     for kind, elements in kv_cache.by_kind(config).items():
-        heads = {"mha": config.num_attention_heads, "gqa": kv_cache.GQA_GROUPS, "mqa": 1, "mla": 0}[kind]
+        heads = 0 if kind == "mla" else elements // kv_cache.mqa_elements(config)
         total = elements * config.num_hidden_layers
         rows.append(
             {
@@ -108,10 +108,12 @@ def _times(ratio: float) -> str:
 kv_cache_per_token = Picture(
     3,
     "kv_cache_per_token",
-    "Bytes that one token adds to the key-value cache: DeepSeek-V3's sizes with MHA, GQA, MQA and MLA, and published models.",
+    "Bytes that one token adds to the key-value cache: DeepSeek-V3's sizes with MHA, GQA (8 groups), MQA and MLA, and "
+    "published models.",
     "Horizontal bars to one scale, longest first. DeepSeek-V3's sizes with multi-head attention are far ahead, then come "
     "published dense models with grouped-query attention, then the models with multi-head latent attention, DeepSeek-V3 among "
-    "them, at a small fraction of the first bar; multi-query attention is shorter still.",
+    "them, at a small fraction of the first bar; V3's sizes with multi-query attention and the smallest models are shorter "
+    "still.",
     _rows_per_token,
     _draw_per_token,
 )
@@ -176,8 +178,8 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
 cache_against_context = Picture(
     4,
     "cache_against_context",
-    "The cache of one sequence against its length, for four kinds of attention with DeepSeek-V3's sizes, and what memory "
-    "holds.",
+    "The cache of one sequence against its length, for four kinds of attention with DeepSeek-V3's sizes (GQA with 8 groups), "
+    "and what memory holds.",
     "Four rising lines on logarithmic axes, cache in bytes against context in tokens: multi-head attention highest, then "
     "grouped-query attention, then multi-head latent attention, then multi-query attention. Dashed lines mark the memory of "
     "one "

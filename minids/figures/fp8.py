@@ -22,7 +22,7 @@ def _rows_formats(magnitudes: tuple[float, ...] = _MAGNITUDES, lengths: tuple[in
     for name, form in _FORMATS.items():
         values = float8.decode(np.arange(form.last + 1, dtype=form.dtype), form)
         rows += [{"group": "number", "format": name, "value": float(v)} for v in values if v > 0]
-    rows += [{"group": "outliers", **row} for row in fp8_errors.outliers(magnitudes, seed, (128, 512))]
+    rows += [{"group": "outliers", **row} for row in fp8_errors.outliers(magnitudes, seed)]
     rows += [{"group": "sum", **row} for row in fp8_errors.accumulation(lengths, seed, 8) if row["numbers"] == "positive"]
     return rows
 
@@ -82,10 +82,9 @@ fp8_numbers = Picture(
     "fp8_numbers",
     "The numbers of FP8's formats, the error of quantised activations by granularity, and of long sums by accumulator.",
     "Above, three strips of bars on a logarithmic number line: few bars for E5M2, more for E4M3 on a shorter stretch, dense "
-    "ones for E5M6. "
-    "Below left, error against the size of outliers: with one scale per tensor it climbs, with fine tiles it stays. Below "
-    "right, error "
-    "of a sum against its length: it grows in a short accumulator and stays low if partial sums are promoted.",
+    "ones for E5M6. Below left, error against the size of outliers: with one scale per tensor it climbs to all, with fine "
+    "tiles it stays small. Below right, error of a sum against its length: it grows in a short accumulator and stays low if "
+    "partial sums are promoted.",
     _rows_formats,
     _draw_formats,
 )

@@ -1,4 +1,4 @@
-"""Figure 24: gradient flow: which expert, head and latent channel of a trained model would learn from each domain."""
+"""Figure 24: gradient flow: which expert, head and latent channel of a trained model learn from a batch of all domains."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ gradient_flow = Picture(
     "trained model.",
     "Three maps, blocks downwards: across are the attention heads, the channels of the latent and of the rotary key, and the "
     "routed "
-    "experts with the shared expert beside them. Darker cells have larger gradients; below each map stands its mean.",
+    "experts with the shared expert beside them. Stronger cells have larger gradients; below each map stands its mean.",
     _rows,
     _draw,
     source="run",

@@ -88,7 +88,7 @@ where_parameters_sit = Picture(
     "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of which "
     "only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared "
     "experts "
-    "and head, are in use from top to bottom.",
+    "and head, are in use from top to bottom; the embedding's and head's to one half.",
     _rows,
     _draw,
 )

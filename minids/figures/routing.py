@@ -79,8 +79,8 @@ def _draw_token(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"{len(rows)} scores, {len(kept)} of {len(groups)} groups, {len(chosen)} experts, "
         f"gates that add up to {sum(row['gate'] for row in rows):.3g}",
-        f"Block {rows[0]['block']} of the trained model, “{rows[0]['text']}{rows[0]['token']}”; the bias changes "
-        f"{100 * rows[0]['changed_by_bias']:.0f} % of the choices",
+        f"Block {rows[0]['block']} of the trained model, “{rows[0]['text']}{rows[0]['token']}”; for "
+        f"{100 * rows[0]['changed_by_bias']:.0f} % of the tokens the bias changes the choice",
     )
     left, wide = 2.95, 12.5
     places = np.arange(len(rows)) + 0.5 * np.array([row["group"] for row in rows])
@@ -201,7 +201,7 @@ tokens_and_experts = Picture(
     "Which experts each token of a held-out text is sent to in the trained model, and with what gate.",
     "A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a "
     "token has "
-    "experts, darker where the gate is larger. Equal letters have similar columns.",
+    "experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any two.",
     _rows_map,
     _draw_map,
     source="run",

@@ -74,7 +74,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     steps = max(row["step"] for row in rows if "step" in row)
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
     shown = ", ".join(f"{ends[d]:.2f} ({d})" for d in domains[:3])
-    top = slide.title(f"After {steps:,} steps, held-out text costs {shown} bits per byte")
+    top = slide.title(
+        f"After {steps:,} steps, held-out text costs {shown} bits per byte",
+        "Training losses averaged over nine entries of the log; pale: the next token's as they were",
+    )
     texts = only(rows, group="sample")[:3]
     if texts:
         slide.text(LEFT, 2.38, "held-out beginnings in grey, and how the model goes on", 16, "muted")
@@ -157,7 +160,8 @@ training_run = Picture(
     "training_run",
     "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model "
     "writes.",
-    "Left: falling training losses, of the next token and of the multi-token-prediction module. Right: held-out bits per byte "
+    "Left: falling training losses, of the next token (pale as it was, strong averaged over nine entries) and of the "
+    "multi-token-prediction module, averaged. Right: held-out bits per byte "
     "by domain, falling from eight. Below: the trained model continues a held-out beginning in each domain.",
     _rows,
     _draw,

@@ -151,9 +151,8 @@ step_time = Picture(
     23,
     "step_time",
     "Time of one training step by operation, in NumPy and in the compiled kernels, and PyTorch's whole step beside them.",
-    "Horizontal bars divided by operation: NumPy's is longest, with large parts for experts, attention and AdamW; Numba's is "
-    "a fraction "
-    "of it; PyTorch's, undivided, lies between or beside them.",
+    "Horizontal bars, two divided by operation: NumPy's, with large parts for experts, linear maps and attention, and the "
+    "compiled kernels', which is clearly shorter in every part but the products; PyTorch's whole step, undivided, beside them.",
     _rows,
     _draw,
     source="measurement",
