@@ -81,6 +81,8 @@ def tokens(
             raise refuse("speculative", True, "this model has no MTP module to guess with (num_nextn_predict_layers = 0)")
         if kind == "none":
             raise refuse("cache", kind, "speculation takes guesses back out of a cache; say latent or full")
+        if not absorb:
+            raise refuse("absorb", absorb, "guesses are checked with absorbed latents only; leave one of the two out")
         n = len(model.mtp) if draft_tokens is None else draft_tokens
         endless = speculate(model, text, _maker(model, kind), sampling, rng, n, confidence, counts, threads or cores())
     else:

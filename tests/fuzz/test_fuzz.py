@@ -147,6 +147,7 @@ def test_1000_prompts():
         TINY.replace(vocab_size=258, max_position_embeddings=24, bos_token_id=256, eos_token_id=257), dtype=np.float32
     )
     model.tokenizer = byte_tokenizer()
+    generate(model, "x" * 30, 2, cache="latent")  # compiles
     for _ in range(1000):
         points = rng.integers(0, 0x110000, rng.integers(0, 50))
         prompt = (

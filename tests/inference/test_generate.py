@@ -70,6 +70,7 @@ def test_a_text_prompt_goes_through_the_tokenizer():
         ([1], {"cache": "paged"}, "cache = 'paged'"),
         ([1], {"temperature": -0.5}, "temperature"),
         ([1], {"seed": -1}, "seed = -1"),
+        ([1], {"absorb": False, "speculative": True}, "absorb = False: guesses are checked"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(prompt, options, message):

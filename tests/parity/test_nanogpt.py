@@ -53,9 +53,9 @@ def test_the_race_against_it_by_turns(tmp_path, monkeypatch):
     small = ModelConfig.preset("shakespeare").replace(hidden_size=16, num_hidden_layers=2, moe_intermediate_size=8)
     monkeypatch.setattr(ModelConfig, "preset", lambda name: small)
     monkeypatch.setattr(race, "TURN", 3072)  # three steps of ours and four of theirs
-    found = race.run(2, 1, "torch", (str(tmp_path / "words.txt"),))
+    found = race.run(1, 1, "torch", (str(tmp_path / "words.txt"),))
     ours, theirs = found["racers"]["minids"], found["racers"]["nanoGPT"]
-    assert ours["times_as_fast_as"]["nanoGPT"] == pytest.approx(1 / theirs["times_as_fast_as"]["minids"], rel=0.5)
+    assert ours["times_as_fast_as"]["nanoGPT"] == pytest.approx(1 / theirs["times_as_fast_as"]["minids"])
     assert theirs["loss"] < np.log(16) and theirs["parameters"] > 790_000
-    assert found["characters"] == 6144 and found["curve"][-1]["loss"] == ours["loss"]
+    assert found["characters"] == 3072 and found["curve"][-1]["loss"] == ours["loss"]
     assert "times as fast: its race takes" in race.table(found)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -71,6 +70,8 @@ def test_a_hundred_kills_at_any_moment_lose_nothing(tmp_path):
 
 
 def train_until_the_disk_is_full(out, data):
+    import resource  # not on Windows, where this file must load all the same
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -141,6 +142,8 @@ def test_two_processes_cannot_train_into_one_folder(tmp_path):
 
 
 def test_memory_does_not_grow_over_5000_steps(tmp_path):
+    import resource
+
     data, out = write_text(tmp_path), tmp_path / "run"
     run = RUN.replace(steps=5000, save_every=1000, eval_every=1000, log_every=50)
     trainer = start_or_resume(out, data, run)
