@@ -1,4 +1,4 @@
-# Every target makes .venv and installs what is missing first; nothing outside this folder is touched.
+# Every target makes .venv and installs what is missing first; outside this folder only your cache folder is written to.
 # Each recipe line can be copied. On Windows: `py -3 -m venv .venv`, and .venv\Scripts in place of .venv/bin.
 
 PYTHON ?= python3
