@@ -15,6 +15,8 @@ from minids.errors import MinidsError
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes
+_READ = ("config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+"""What is read of a folder beside the weights. Other files may lie there."""
 _ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 
 
@@ -27,20 +29,26 @@ def write_checksums(folder: Path) -> None:
         files.publish()
 
 
-def verify_checksums(folder: Path) -> None:
-    """Refuse a folder whose files are not what its list says, or not in it; a folder without a list passes."""
+class Damaged(MinidsError):
+    """A file of a checkpoint is not what was written."""
+
+
+def verify_checksums(folder: Path, must_be_listed: bool = False) -> None:
+    """Refuse a folder whose files are not what its list says, or not in it; and one without a list if it ``must_be_listed``."""
     if not (folder / NAME).exists():
+        if must_be_listed:
+            raise Damaged(f"{folder}: has no {NAME}")
         return
     listed = read_json(folder / NAME, _LARGEST)
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json") and path.name != NAME and path.name not in listed:
-            raise MinidsError(f"{path}: is not listed in {NAME}, so nobody can tell whether it is what was written; {_ELSE}")
+        if (path.suffix == ".safetensors" or path.name in _READ) and path.name[0] != "." and path.name not in listed:
+            raise Damaged(f"{path}: is not listed in {NAME}, so nobody can tell whether it is what was written; {_ELSE}")
     for name, expected in listed.items():
         path = inside(folder, name, str(folder / NAME))
         if not path.is_file():
-            raise MinidsError(f"{path}: is missing; {NAME} lists it")
+            raise Damaged(f"{path}: is missing; {NAME} lists it")
         if _sha256(path) != expected:
-            raise MinidsError(f"{path}: is not what was written: damaged, or edited by hand; {_ELSE}")
+            raise Damaged(f"{path}: is not what was written: damaged, or edited by hand; {_ELSE}")
 
 
 def _sha256(path: Path) -> str:

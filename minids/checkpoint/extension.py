@@ -39,7 +39,10 @@ def extended(config: ModelConfig, path: Path, factor: float | None, trained_leng
 
 def _of_run(checkpoint: Path) -> int:
     """Tokens of a training sequence, from ``run.json`` beside a checkpoint; 0 where there is none."""
-    return int(run_setting(checkpoint, "context_length", 0))
+    try:
+        return int(run_setting(checkpoint, "context_length", 0))
+    except MinidsError as error:
+        raise MinidsError(f"{error}; say trained_length") from None
 
 
 def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
@@ -48,7 +51,9 @@ def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
     if not description.is_file():
         return otherwise
     try:
-        value = read_json(description, _LARGEST)["train"][name]
-        return type(otherwise)(value)
+        described = read_json(description, _LARGEST)
+        if "train" not in described:  # somebody else's run.json
+            return otherwise
+        return type(otherwise)(described["train"][name])
     except (KeyError, TypeError, ValueError) as error:
         raise MinidsError(f"{description}: is not what this version writes ({error})") from None

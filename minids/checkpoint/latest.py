@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from minids.checkpoint.files import inside, staged
@@ -15,14 +16,16 @@ def latest_checkpoint(run: str | Path) -> Path | None:
     run = Path(run)
     try:
         name = (run / POINTER).read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # then the path is no folder at all
+            return None
         raise MinidsError(
             f"{run / POINTER}: cannot be read ({why}); it names the newest checkpoint, such as step-000400"
         ) from None
-    return inside(run, name, str(run / POINTER))
+    return inside(run, name, str(run / POINTER)) if name else None
 
 
 def point_to(checkpoint: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from minids.checkpoint.checksums import verify_checksums
-from minids.checkpoint.config_json import config_to_json, read_config
+from minids.checkpoint.config_json import CONFIG_NAME, config_to_json, read_config
 from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.latest import POINTER, resolved
@@ -51,11 +51,13 @@ def load(
 def save(model: DeepSeekV3, folder: str | Path) -> None:
     """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open.
 
-    It may replace another model's folder, but not a run's, whose other files would speak of other weights.
+    It may replace another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
     """
     for name in ("run.json", POINTER, "training_state.json"):
-        if (Path(folder) / name).exists():
+        if (Path(folder) / name).is_file():
             raise refuse("folder", str(folder), f"belongs to a training run (it has {name}); choose another one")
-    tokenizer = dict.fromkeys(TOKENIZER_FILES) if model.tokenizer is None else model.tokenizer.files()
+    tokenizer = {} if model.tokenizer is None else model.tokenizer.files()
+    if model.tokenizer is None and (Path(folder) / CONFIG_NAME).is_file():  # another model's tokenizer goes with it
+        tokenizer = dict.fromkeys(TOKENIZER_FILES)
     arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
     write_folder(folder, config_to_json(model.config), shards(model.config, arrays), others=tokenizer)

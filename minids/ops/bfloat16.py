@@ -20,7 +20,7 @@ def encode(values: Array) -> Array:
     """float32 → BF16 as uint16, to nearest, ties to even; beyond the largest finite value infinity, NaN stays NaN."""
     values = np.asarray(values, dtype=np.float32, order="C")
     bits = values.view(np.uint32)
-    rounded = (bits >> 16) & 1
+    rounded = np.asarray((bits >> 16) & 1)  # of a single number NumPy makes a scalar, which nothing can be added to in place
     rounded += 0x7FFF
     rounded += bits  # wraps only for NaN, which the next line but one replaces
     rounded >>= 16

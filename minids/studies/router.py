@@ -35,8 +35,9 @@ def run(settings: dict, job: Job) -> Outcome:
     batches = validation_batches(text(job.data), train_config).values()
     tokens = np.concatenate([tokens for domain in batches for tokens, _ in domain])
     each = [meter(layer.chosen, c.n_routed_experts, c.n_group, c.hidden_size) for layer in trace(model, tokens).layers]
-    numbers["nodes"] = float(np.mean([traffic.nodes for traffic in each]))
-    numbers["all_to_all_bytes"] = float(np.mean([traffic.bytes for traffic in each]))  # per token and layer
+    if c.n_group > 1:  # else there are no nodes to count
+        numbers["nodes"] = float(np.mean([traffic.nodes for traffic in each]))
+        numbers["all_to_all_bytes"] = float(np.mean([traffic.bytes for traffic in each]))  # per token and layer
     return Outcome(numbers, curves)
 
 

@@ -106,7 +106,7 @@ class RunFolder:
         there = self._checkpoints()
         for checkpoint in reversed(there):
             try:
-                verify_checksums(checkpoint)
+                verify_checksums(checkpoint, must_be_listed=True)
             except MinidsError:
                 continue
             what = f"names {named.name}, which is not there" if named else "is missing"
@@ -120,10 +120,14 @@ class RunFolder:
 
     def before(self, checkpoint: Path) -> Path | None:
         """The checkpoint that was written before another one, if it is there still."""
-        return max((other for other in self._checkpoints() if other < checkpoint), default=None)
+        there = self._checkpoints()
+        earlier = there[: there.index(checkpoint)] if checkpoint in there else []
+        return earlier[-1] if earlier else None
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(path for path in self.path.glob("step-*") if path.is_dir())
+        """By their steps, which have more digits than six from a million on."""
+        there = [path for path in self.path.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+        return sorted(there, key=lambda path: int(path.name[5:]))
 
     def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let ``write`` fill a new folder, and make it the run's newest checkpoint once it is whole."""

@@ -25,8 +25,8 @@ from minids.checkpoint.files import staged
 from minids.errors import MinidsError, refuse
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
-BYTE_VOCAB_SIZE = 258
 FILES = ("tokenizer.json", "tokenizer_config.json")
+BYTE_VOCAB_SIZE = 258
 """256 bytes and the two specials."""
 
 

@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from minids.backend import compiling
+from minids.checkpoint.checksums import Damaged
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
@@ -186,7 +187,7 @@ class Trainer:
             return trainer
         try:
             model = load(checkpoint)
-        except MinidsError as error:
+        except Damaged as error:
             if (before := folder.before(checkpoint)) is None:
                 raise
             raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
@@ -215,7 +216,7 @@ class Trainer:
         try:
             self._say(line)
         except BrokenPipeError:
-            self._say = lambda line: print(line, file=sys.stderr)
+            self._say = _on_stderr
             self._ask_to_stop()
 
     def run(self) -> Path | None:
@@ -227,7 +228,7 @@ class Trainer:
             self.metrics.close()
             self.folder.unlock()
 
-    def _run(self) -> Path:
+    def _run(self) -> Path | None:
         train = self.train
         if compiling():
             self.say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
@@ -382,6 +383,12 @@ class Trainer:
     def _ask_to_stop(self) -> None:
         self._stop = True
         self.say("\nStopping after this step …")
+
+
+def _on_stderr(line: str) -> None:
+    """Said where somebody may still listen; if not (``2>&1 | head``), not at all."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def _model_config(fields: dict) -> ModelConfig:

@@ -49,6 +49,6 @@ def test_a_longer_context_that_cannot_be_is_refused(tmp_path):
         load(tmp_path / "step-1", trained_length=8)
     with pytest.raises(MinidsError, match="trained_length = -1"):
         load(tmp_path / "step-1", extend=2, trained_length=-1)
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"train": {}}')
     with pytest.raises(MinidsError, match=r"run\.json: is not what this version writes"):
         load(tmp_path / "step-1", extend=2)

@@ -11,6 +11,7 @@ from small_run import quiet, write_text
 from support import TINY, build
 
 import minids
+from minids.checkpoint.extension import run_setting
 from minids.errors import MinidsError
 from minids.training.tokenizer import byte_tokenizer
 from minids.training.trainer import Trainer
@@ -81,6 +82,27 @@ def test_a_full_disk_leaves_the_old_model_with_its_own_tokenizer(tmp_path, monke
                 assert "No space left" in str(error)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, f"at file {fails_at}"
     assert fails_at >= 3
+
+
+def test_a_tokenizer_that_waits_for_its_model_stays(tmp_path):
+    byte_tokenizer().save(tmp_path)
+    minids.save(build(TINY.replace(vocab_size=258)), tmp_path)
+    assert minids.load(tmp_path).tokenizer is not None
+
+
+def test_files_that_nobody_reads_may_lie_beside_those_that_are_listed(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run / "step-000002", copy)
+    for name in ("special_tokens_map.json", "._config.json", "notes.txt"):
+        (copy / name).write_text("{}")
+    minids.load(copy)
+
+
+def test_a_run_json_of_somebody_else_says_nothing_of_ours(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "other"}')
+    minids.save(build(TINY), tmp_path / "model")
+    assert run_setting(tmp_path / "model", "validation_share", 0.1) == 0.1
+    assert minids.load(tmp_path / "model", extend=2).config.rope_scaling is not None
 
 
 def test_a_file_that_no_checksum_covers_is_refused(run, tmp_path):

@@ -27,3 +27,8 @@ def test_rounds_to_nearest_even_on_all_kinds_of_float32():
 def test_a_nan_whose_payload_lies_in_the_lower_half_stays_nan():
     values = np.array([0x7F800001, 0xFFFFFFFF, 0xFF800001], np.uint32).view(np.float32)
     assert np.isnan(bfloat16.decode(bfloat16.encode(values))).all()
+
+
+def test_a_single_number_stays_one():
+    assert bfloat16.encode(np.float32(1.5)).shape == () and int(bfloat16.encode(np.float32(1.5))) == 0x3FC0
+    assert float(bfloat16.decode(bfloat16.encode(np.float32(1.5)))) == 1.5

@@ -128,3 +128,25 @@ def test_a_pointer_that_cannot_be_read_is_no_missing_one(tmp_path):
     (tmp_path / "latest").write_bytes(b"\xff\xfe")
     with pytest.raises(MinidsError, match="latest: cannot be read"):
         latest_checkpoint(tmp_path)
+
+
+def test_steps_of_seven_digits_come_after_those_of_six(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    for step in (999_999, 1_000_000):
+        run.write_checkpoint(step, write(str(step)))
+    (run.path / "latest").unlink()
+    newest = run.newest(print)
+    assert newest.name == "step-1000000" and run.before(newest).name == "step-999999"
+
+
+def test_what_has_no_list_of_checksums_is_no_whole_checkpoint(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_checkpoint(3, write("3"))
+    (run.path / "latest").write_text("")
+    (run.path / "step-000009").mkdir()  # half copied, half removed
+    assert run.newest(print).name == "step-000003"
+
+
+def test_a_folder_called_latest_is_no_pointer(tmp_path):
+    (tmp_path / "latest").mkdir()
+    assert latest_checkpoint(tmp_path) is None and latest_checkpoint("x" * 300) is None

@@ -376,6 +376,20 @@ def test_when_nobody_listens_any_more_the_run_ends_as_by_ctrl_c(tmp_path, text, 
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
 
+def test_when_stderr_is_closed_too_nothing_is_said_and_nothing_lost(tmp_path, text, monkeypatch):
+    """minids train … 2>&1 | head"""
+
+    def broken(*_):
+        raise BrokenPipeError
+
+    trainer = start(tmp_path / "run", text, say=lambda line: trainer.step == 5 and broken())
+    trainer.train = trainer.train.replace(log_every=1, eval_every=5)
+    monkeypatch.setattr("sys.stderr.write", broken)
+    trainer.run()
+    monkeypatch.undo()
+    assert latest_checkpoint(tmp_path / "run").name == "step-000005"
+
+
 def test_stopped_before_the_first_step_it_says_so_and_can_go_on(tmp_path, text):
     trainer = start(tmp_path / "run", text, say=(said := []).append)
     trainer._stop = True
