@@ -33,9 +33,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """``minids.figures`` without an import of its own, and without its cost for those who draw nothing."""
-    if name == "figures":
+    """``minids.figures`` and the like without an import of their own, and without their cost for those who use none."""
+    if name in ("analysis", "check", "figures", "mistakes", "mistakes_in_fp8", "studies"):
         import importlib
 
-        return importlib.import_module("minids.figures")
+        return importlib.import_module(f"minids.{name}")
     raise AttributeError(f"module 'minids' has no attribute {name!r}")

@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from types import FunctionType, ModuleType
 
@@ -74,11 +74,16 @@ def backend_name() -> str:
     return _active
 
 
+def use_backend(name: str) -> AbstractContextManager[None]:
+    """``with minids.use_backend("numpy"): …`` has "numpy" or "numba" serve all operations in the block, and what served them
+    before afterwards."""
+    return _chosen(_checked(name, "backend"))
+
+
 @contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Have ``name`` serve all operations within the block, and what served them before afterwards."""
+def _chosen(name: str) -> Iterator[None]:
     global _active
-    before, _active = _active, _checked(name, "backend")
+    before, _active = _active, name
     try:
         yield
     finally:

@@ -5,7 +5,7 @@
 
 A mistake is a function that replaces an operation or a method by a wrong one; its docstring says what it does wrong. It takes
 whatever has ``setattr(target, name, value)`` and undoes it later: ``made`` does, and so does pytest's monkeypatch. The wrong
-lines are put into the NumPy operations, so the NumPy backend must be the one that runs.
+lines are put into the NumPy operations, so the NumPy backend must be the one that runs: ``made`` sees to it.
 
 ``MISTAKES`` names for each the test that must fail with it (tests/guards holds it to that), and the weak checks that happen to
 notice it, with the reason. A further mistake is one function and one line of that table.
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minids.backend import use_backend
 from minids.checkpoint import model_folder
 from minids.inference import speculative
 from minids.inference.cache import FullCache, LatentCache
@@ -37,11 +38,12 @@ from minids.training.batches import Batches
 
 @contextmanager
 def made(mistake: Callable) -> Iterator[None]:
-    """Within it the mistake is made; afterwards everything is as it was."""
+    """Within it the mistake is made, by the NumPy backend; afterwards everything is as it was."""
     patch = _Patch()
     try:
         mistake(patch)
-        yield
+        with use_backend("numpy"):
+            yield
     finally:
         patch.undo()
 

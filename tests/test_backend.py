@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import support
 
 import minids
 from minids import backend
@@ -144,3 +146,18 @@ def test_a_change_to_an_operation_is_seen_by_those_who_looked_it_up_before(monke
 
 def test_names_are_those_of_the_documentation():
     assert backend.BACKENDS == ("numpy", "numba")
+
+
+def test_an_unknown_backend_is_refused_where_it_is_named():
+    with pytest.raises(MinidsError, match="backend = 'torch'"):
+        use_backend("torch")
+
+
+def test_a_mistake_is_made_whatever_backend_serves():
+    model, tokens = support.build(), np.arange(8).reshape(1, 8)
+    with use_backend("numba"):
+        right = model.logits(tokens)
+        with minids.mistakes.made(minids.mistakes.softmax_gate):
+            wrong = model.logits(tokens)
+        assert np.array_equal(model.logits(tokens), right)
+    assert np.abs(wrong - right).max() > 1e-3

@@ -917,3 +917,11 @@ def test_an_argument_that_holds_a_cache_may_not_be_added_to():
         return x
 
     says(check.against(lambda x, cache: x, remembers, draw(3), {}), "changes its input [1]['x'] in place")
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), -1.0, float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tolerance):
+    with pytest.raises(MinidsError, match="tolerance = "):
+        check.close(np.ones(3), np.zeros(3), tolerance=tolerance)
+    with pytest.raises(MinidsError, match="tolerance = "):
+        check.against(np.sin, np.cos, np.ones(3), tolerance=tolerance)

@@ -96,5 +96,6 @@ def _tuple(values: Values) -> tuple[float, ...]:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    """Whole numbers with separators, others to nine digits."""
-    return " and ".join(f"{v:,.0f}" if float(v).is_integer() and abs(v) >= 1 else f"{v:.9g}" for v in values)
+    """Whole numbers and those from a million on with separators, others to nine digits."""
+    whole = [(float(v).is_integer() and abs(v) >= 1) or abs(v) >= 1e6 for v in values]
+    return " and ".join(f"{v:,.0f}" if is_whole else f"{v:.9g}" for v, is_whole in zip(values, whole, strict=True))

@@ -84,9 +84,9 @@ def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -
     lines = [
         f"training {name} on {tokens:,.0f} tokens",
         f"  {'work':<12}{cost.flops:>16.4g} FLOP        tokens · (6·N + attention)",
-        f"  {'GPU hours':<12}{cost.gpu_hours:>16,.0f}             work / (peak · utilisation) / 3600",
-        f"  {'dollars':<12}{cost.dollars:>16,.0f}             GPU hours · {price:g}",
-        f"  {'days':<12}{cost.days:>16,.1f}             on {gpus:,} GPUs",
+        f"  {'GPU hours':<12}{_amount(cost.gpu_hours):>16}             work / (peak · utilisation) / 3600",
+        f"  {'dollars':<12}{_amount(cost.dollars):>16}             GPU hours · {price:g}",
+        f"  {'days':<12}{_amount(cost.days, 1):>16}             on {gpus:,} GPU{'s' * (gpus != 1)}",
         "",
         "DeepSeek-V3's own bill (report, Table 1), the final run only, without research and ablations before it",
     ]
@@ -94,6 +94,10 @@ def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -
         lines.append(f"  {phase:<20}{hours:>10,} GPU hours  {hours * PRICE:>10,.0f} $")
     lines.append(f"  {'total':<20}{v3_gpu_hours():>10,} GPU hours  {v3_dollars():>10,.0f} $")
     return "\n".join(lines)
+
+
+def _amount(value: float, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}" if value >= 10 else f"{value:.3g}"
 
 
 def v3_gpu_hours() -> int:

@@ -14,9 +14,9 @@ def format_timeline(timeline: Timeline) -> str:
     form = closed_form(timeline.schedule, timeline.stages, timeline.times)
     shortest = min(slot.end - slot.start for slot in timeline.slots)
     step = max(shortest, timeline.makespan / WIDTH)  # time of one column
+    batches = f"{timeline.microbatches} micro-batch{'es' * (timeline.microbatches != 1)}"
     lines = [
-        f"{timeline.schedule}, {timeline.stages} stages on {form.devices} devices, {timeline.microbatches} micro-batches; "
-        f"one column is {step:.3g} of time",
+        f"{timeline.schedule}, {timeline.stages} stages on {form.devices} devices, {batches}; one column is {step:.3g} of time",
         "",
     ]
     for device in range(len(timeline.idle)):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minids.errors import refuse
 from minids.layers.parameters import Array
 from minids.training.metrics import max_violation
 from minids.training.routing_trace import RoutingTrace
@@ -76,7 +77,8 @@ def specialisation_test(counts: Array, domain: Array, permutations: int = 999, s
 
 def co_activation(chosen: Array, experts: int) -> Array:
     """chosen (…, K) → (E, E): P(j chosen | i chosen), and on the diagonal expert i's share of tokens; 0 where i has none."""
-    chosen = np.asarray(chosen).reshape(-1, chosen.shape[-1])
+    chosen = np.asarray(chosen)
+    chosen = chosen.reshape(-1, chosen.shape[-1])
     uses = np.zeros((len(chosen), experts))
     np.put_along_axis(uses, chosen, 1.0, axis=1)
     together = uses.T @ uses  # (E, E) tokens that chose both
@@ -88,6 +90,8 @@ def co_activation(chosen: Array, experts: int) -> Array:
 
 def nodes_touched(chosen: Array, experts: int, nodes: int) -> Array:
     """chosen (…, K), E experts dealt to nodes in blocks of neighbours → nodes each token is sent to, (…) int."""
+    if nodes < 1 or experts % nodes:
+        raise refuse("nodes", nodes, f"must divide {experts} experts")
     node = np.sort(np.asarray(chosen) // (experts // nodes), axis=-1)
     return 1 + np.sum(node[..., 1:] != node[..., :-1], axis=-1)
 

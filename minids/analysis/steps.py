@@ -179,7 +179,7 @@ def _mla(w: _Walk, T: int) -> None:
         c_q = w.array("c_q", B, T, c.q_lora_rank)
         w.linear("query latent", "6", w.weight("self_attn.q_a_proj.weight"), c_q, N)
         w.norm("norm of the query latent", w.weight("self_attn.q_a_layernorm.weight"), "c_q_norm", B, T, c.q_lora_rank)
-        w.linear("queries, content and position", "7, 8", w.weight("self_attn.q_b_proj.weight"), q, N)
+        w.linear("queries, content and position", "7, 8, 9", w.weight("self_attn.q_b_proj.weight"), q, N)
     both = w.array("c_kv, k_rope", B, T, d_c + d_r)
     w.linear("key-value latent and shared RoPE key", "1, 3", w.weight("self_attn.kv_a_proj_with_mqa.weight"), both, N)
     w.norm("norm of the key-value latent", w.weight("self_attn.kv_a_layernorm.weight"), "c_kv_norm", B, T, d_c)
@@ -193,7 +193,7 @@ def _mla(w: _Walk, T: int) -> None:
         factor=0,
     )
     kv = w.array("k_nope, v", B, T, H, c.qk_nope_head_dim + c.v_head_dim)
-    w.linear("keys and values of all heads", "2, 4, 5, 9", w.weight("self_attn.kv_b_proj.weight"), kv, N)
+    w.linear("keys and values of all heads", "2, 4, 5", w.weight("self_attn.kv_b_proj.weight"), kv, N)
     _attend(w, T, H)
 
 

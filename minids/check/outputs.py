@@ -32,6 +32,7 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     want: the right array. ``MinidsError`` where it holds NaN, which nothing can be compared with.
     hints: names of sizes for the wording, such as {"n_heads": 4}.
     """
+    _check_tolerance(tolerance)
     error, finding, exception, notes = np.inf, None, None, ()
     used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
     try:
@@ -52,6 +53,7 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
     The candidate must be deterministic, leave its inputs alone and not raise; a breach is reported, with the line. Types are as
     in ``close``: a float32 candidate is held to 1e-5 of a float64 reference, with a note. Errors of the reference are raised.
     """
+    _check_tolerance(tolerance)
     sets = inputs[0] if len(inputs) == 1 and _is_list_of_sets(inputs[0]) else [inputs]
     subject = f"{_name(candidate)} against {_name(reference)}"
     checked: dict[str, float] = {}
@@ -77,6 +79,11 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
         listed = ("set " if len(wrong_sets) == 1 else "sets ") + ", ".join(map(str, wrong_sets))
         notes[f"wrong for input {listed} of {len(sets)}; what is said is about set {wrong_sets[0]}."] = None
     return Report(subject, checked, tuple(findings), used, tuple(notes), exception)
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 <= tolerance < np.inf:
+        raise refuse("tolerance", tolerance, "must be a finite number of at least 0")
 
 
 def _compare_calls(reference, candidate, arguments, tolerance, hints):

@@ -115,6 +115,10 @@ def load_streamed(folder: str | Path, extend: float | None = None, trained_lengt
 def load_layer(folder: str | Path, layer: int, dtype=np.float32) -> Block:
     """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, ready for ``forward``.
 
+    ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and
+    gives y (B, T, d); ``rotary`` is in ``minids.layers.positions``, ``read_config`` in ``minids.checkpoint.config_json``.
+    Forward only.
+
     Its experts stay on disk, each converted when a token chooses it: one layer of DeepSeek-V3 has 11.5 billion parameters, and
     2 GB of float32 hold the 187 million of its attention and what eight experts need. Of a model that was not
     downloaded whole, the shards that hold the layer are enough.

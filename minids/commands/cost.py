@@ -19,7 +19,7 @@ class Options:
     tokens: float = 14.8e12
     """Tokens to train on."""
     context: int | None = None
-    """Tokens per sequence, for attention's arithmetic; 4,096, or the model's longest if that is less."""
+    """Tokens per sequence, for attention's arithmetic; 4096, or the model's longest if that is less."""
     peak: float = 989e12
     """FLOP/s of one GPU at best; 989e12 is an H800 in BF16."""
     utilisation: float = 0.3894

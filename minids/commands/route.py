@@ -125,10 +125,11 @@ def _measure(model, options: Options) -> None:
     if len(held_out.domains) > 1:
         print("Busiest experts of each domain, load relative to the mean")
         counts = relative_load(domain_counts(found))  # (D, layers, E)
+        wide = max(14, *(len(name) + 2 for name in held_out.domains))
         for i, layer in enumerate(found.layers):
             for name, load in zip(held_out.domains, counts[:, i], strict=True):
                 best = ", ".join(f"{e} ({load[e]:.2f})" for e in np.argsort(-load)[:4])
-                print(f"  {layer.name:<20}{name:<14}{best}")
+                print(f"  {layer.name:<20}{name:<{wide}}{best}")
         test = specialisation_test(found.counts_by_sequence(), labels)
         print(
             f"\nAn expert tells {test.statistic:.3f} bits of the domain; by chance {test.chance:.3f} "

@@ -28,6 +28,7 @@ class Options:
     """Continue the run in that folder from its newest checkpoint, with its own settings."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     model: ModelConfig = field(default_factory=lambda: model_preset("tiny"))
+    """The model; defaults are those of the preset."""
 
 
 def run(options: Options, given: set[str]) -> None:
@@ -38,6 +39,13 @@ def run(options: Options, given: set[str]) -> None:
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
         value = getattr(options.model, name.removeprefix("model."))
         raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
+    for name, owner, value in (
+        ("bpe_vocab_size", "tokenizer", "bpe"),
+        ("muon_momentum", "optimizer", "muon"),
+        ("muon_rounds", "optimizer", "muon"),
+    ):
+        if name in given and getattr(options.train, owner) != value and not options.resume:
+            raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
     if {"resume", "no_resume"} <= given:
         raise refuse("resume", options.resume, "is said twice, --resume and --no-resume; leave one out")
     if options.resume:

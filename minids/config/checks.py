@@ -9,11 +9,16 @@ import typing
 from dataclasses import fields
 from typing import Literal
 
+import numpy as np
+
 from minids.errors import refuse
 
 
 def whole(config, name: str, at_least: int, at_most: float = math.inf, prefix: str = "") -> None:
     value = getattr(config, name)
+    if isinstance(value, np.integer):  # from an array: as good as any
+        value = int(value)
+        object.__setattr__(config, name, value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(prefix + name, value, f"must be a whole number of at least {at_least}")
     if value < at_least:

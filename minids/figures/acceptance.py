@@ -11,7 +11,7 @@ from minids.bench.timing import alternate, median, ratio
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, only
 from minids.figures.run_curves import domain_colours
-from minids.figures.slide import Slide
+from minids.figures.slide import Slide, fitted
 from minids.figures.style import colour, ink_on
 from minids.figures.trained import Trained
 from minids.inference.generate import generate
@@ -107,7 +107,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         )
     deep = len({row["depth"] for row in guesses}) > 1
     ax.set(xlim=(0, 100), ylim=(0.4, len(guesses) + 0.6), xlabel="guesses that stand, %")
-    ax.set_yticks(places, [row["domain"] + (f", {row['depth']}" if deep else "") for row in guesses])
+    ax.set_yticks(places, [fitted(row["domain"], 18, 2.0) + (f", {row['depth']}" if deep else "") for row in guesses])
     ax.tick_params(axis="y", length=0, labelsize=18 * slide.scale)
     for label, row in zip(ax.get_yticklabels(), guesses, strict=True):
         label.set_color(shades[row["domain"]])

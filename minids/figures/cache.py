@@ -9,7 +9,7 @@ from minids.analysis import kv_cache
 from minids.analysis.models import DENSE_MODELS, FAMILY
 from minids.config import ModelConfig
 from minids.figures.picture import Picture, Rows, only
-from minids.figures.slide import Slide
+from minids.figures.slide import Slide, fitted
 from minids.figures.style import colour
 from minids.figures.words import byte_count, token_count
 from minids.presets import model_preset
@@ -67,7 +67,7 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     kinds = only(rows, group="the same model with each attention")
     size = {row["attention"]: row["bytes_per_token"] for row in kinds}
     top = slide.title(
-        f"MLA caches {_times(size['mha'] / size['mla'])} less than full attention with the same heads",
+        f"MLA caches {_less(size['mha'] / size['mla'])} than full attention with the same heads",
         "Key-value cache of one token, all layers, BF16",
     )
     shown = [*kinds, *only(rows, group="models")]
@@ -85,7 +85,7 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     fills = [colour("latent" if r["attention"] == "mla" else "other1" if r in kinds else "other3") for r in shown]
     ax.barh(places, values, height=0.66, color=fills)
     ax.set(xlim=(0, max(values)), ylim=(0.4, len(shown) + 0.6), xticks=[])
-    ax.set_yticks(list(places), names)
+    ax.set_yticks(list(places), [fitted(name, 18, 4.4) for name in names])
     ax.tick_params(axis="y", length=0)
     for side in ("bottom", "left"):
         ax.spines[side].set_visible(False)
@@ -97,8 +97,13 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
         ("the same sizes, other attention" if own == OWN else f"sizes of {own}, other attention", "other1"),
         ("other models", "other3"),
     ]
-    for i, entry in enumerate(entries):
+    kinds_shown = {"latent" if r["attention"] == "mla" else "other1" if r in kinds else "other3" for r in shown}
+    for i, entry in enumerate(entry for entry in entries if entry[1] in kinds_shown):
         slide.legend(9.4, 3.0 - 0.5 * i, [entry])
+
+
+def _less(ratio: float) -> str:
+    return f"{_times(ratio)} less" if ratio > 1 else f"{_times(1 / ratio)} as much, not less"
 
 
 def _times(ratio: float) -> str:

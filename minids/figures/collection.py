@@ -23,7 +23,7 @@ def pictures() -> list[Picture]:
 
 def found(asked: Sequence[str]) -> list[Picture]:
     """Those asked for by name or number; all of them if nothing is. Refuses what is not there."""
-    every = pictures()
+    every, asked = pictures(), [str(name) for name in asked]
     by_name = {p.name: p for p in every} | {str(p.number): p for p in every}
     for name in asked:
         if name.lstrip("0") not in by_name:

@@ -16,7 +16,8 @@ def _rows(config: ModelConfig | None = None) -> Rows:
     """``config``: a model with MLA and a query latent, V3 by default. One row per tensor and per matrix of a layer."""
     c = config or model_preset("deepseek-v3")
     if c.attention != "mla" or c.q_lora_rank is None:
-        raise refuse("config", c.attention, "the picture has both latents; give a configuration with MLA and a q_lora_rank")
+        name, value = ("attention", c.attention) if c.attention != "mla" else ("q_lora_rank", None)
+        raise refuse(name, value, "the picture has both latents; give a configuration with MLA and a q_lora_rank")
     heads = c.num_attention_heads
     tensors = [
         ("h", "input of the layer", 1, c.hidden_size, "hidden", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minids.config import Yarn
+from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, only
 from minids.figures.slide import Slide, powers_of_ten
 from minids.figures.style import colour, tint
@@ -13,8 +14,15 @@ from minids.ops import rope, yarn
 _POSITIONS = 12
 
 
-def _rows(rope_dim: int = 64, base: float = 10000.0, scaling: Yarn | None = None, shown: tuple[int, ...] = (2, 6, 10)) -> Rows:
-    """``rope_dim``, ``base``, ``scaling``: V3's by default; ``shown``: the pairs whose rotation is drawn."""
+def _rows(rope_dim: int = 64, base: float = 10000.0, scaling: Yarn | None = None, shown: tuple[int, ...] = ()) -> Rows:
+    """``rope_dim``, ``base``, ``scaling``: V3's by default; ``shown``: the three pairs whose rotation is drawn, by default a
+    fast, a middling and a slow one."""
+    count = rope_dim // 2
+    if rope_dim < 6 or rope_dim % 2:
+        raise refuse("rope_dim", rope_dim, "must be even and at least 6: it is turned in pairs, and three of them are drawn")
+    shown = shown or (count // 16, 3 * count // 16 if count >= 16 else 1, max(5 * count // 16, 2))
+    if not all(0 <= pair < count for pair in shown):
+        raise refuse("shown", shown, f"there are pairs 0 to {count - 1}")
     s = scaling or Yarn()
     original = s.original_max_position_embeddings
     plain = yarn.plain_frequencies(rope_dim, base)

@@ -10,7 +10,7 @@ from minids.backend import op
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, distinct, only
 from minids.figures.run_curves import domain_colours
-from minids.figures.slide import Slide
+from minids.figures.slide import Slide, fitted
 from minids.figures.style import colour, diverging, ink_on, sequential, tint
 from minids.figures.trained import Trained
 from minids.ops import router
@@ -147,6 +147,8 @@ def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46,
     trained = Trained.open(run)
     block = _moe_blocks(trained)[-1] if block is None else block
     tokens = trained.window(domain or trained.held_out.domains[-1], length + 32)
+    if block not in _moe_blocks(trained):
+        raise refuse("block", block, f"blocks with experts are {', '.join(map(str, _moe_blocks(trained)))}")
     routing = _routings(trained, tokens)[block]
     letters = trained.letters(tokens[0])
     return [
@@ -228,9 +230,9 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
     best = max(rows, key=lambda row: row["times_even"])
     same = [row for row in rows if (row["block"], row["expert"]) == (best["block"], best["expert"])]
     least = min(same, key=lambda row: row["times_even"])
+    beside = f" and {least['times_even']:.1f} times of {fitted(least['domain'], 25, 4, bold=True)}" if len(domains) > 1 else ""
     top = slide.title(
-        f"One expert takes {best['times_even']:.1f} times its even share of {best['domain']} and "
-        f"{least['times_even']:.1f} times of {least['domain']}",
+        f"One expert takes {best['times_even']:.1f} times its even share of {fitted(best['domain'], 25, 4, bold=True)}{beside}",
         f"Expert {best['expert']} of block {best['block']}, trained model; full red: three times an even share or more, full "
         f"blue: a third or less",
     )
@@ -243,7 +245,7 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
         ax.imshow(
             np.log2(np.maximum(grid, 1 / 8)), cmap=diverging(), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
         )
-        ax.set_yticks(range(len(domains)), domains)
+        ax.set_yticks(range(len(domains)), [fitted(d, 17, 2.3) for d in domains])
         for label, d in zip(ax.get_yticklabels(), domains, strict=True):
             label.set_color(shades[d])
         ax.set_xticks(range(grid.shape[1]) if i + 1 == len(blocks) else [])
@@ -257,7 +259,7 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
 experts_by_domain = Picture(
     13,
     "experts_by_domain",
-    "Load of every expert in every block of the trained model, for prose, code and arithmetic, against an even share.",
+    "Load of every expert in every block of the trained model, domain by domain, against an even share.",
     "One strip per block, experts across, domains downwards; red cells take more than an even share of a domain, blue cells "
     "less. Most "
     "experts are red in one domain and blue in another.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.figures.picture import Picture, Rows, column, only
-from minids.figures.slide import LEFT, Slide
+from minids.figures.slide import LEFT, Slide, fitted, width_of
 from minids.figures.style import WIDTH, colour, encoded, style, write_bytes
 from minids.training.metrics import read_metrics
 
@@ -73,10 +73,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     shades = domain_colours(domains)
     steps = max(row["step"] for row in rows if "step" in row)
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
-    shown = ", ".join(f"{ends[d]:.2f} ({d})" for d in domains[:3])
+    shown = ", ".join(f"{ends[d]:.2f} ({fitted(d, 25, 4, bold=True)})" for d in domains[:3])
     top = slide.title(
         f"After {steps:,} steps, held-out text costs {shown} bits per byte",
-        "Training losses averaged over nine entries of the log; pale: the next token's as they were",
+        "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
     texts = only(rows, group="sample")[:3]
     if texts:
@@ -96,13 +96,23 @@ def _draw(slide: Slide, rows: Rows) -> None:
             markersize=7 * slide.scale,
             clip_on=False,
         )
-        slide.label(ax, steps, y, f"{domain} {ends[domain]:.2f}", 17, 10, color=shades[domain], fontweight="bold")
+        ending = f" {ends[domain]:.2f}"
+        name = fitted(domain, 17, 2.75 - width_of("0.00 ", 17, bold=True), bold=True)
+        slide.label(ax, steps, y, name + ending, 17, 10, color=shades[domain], fontweight="bold")
+    _whole_steps(ax)
     for i, row in enumerate(texts):
         _sample(slide, row, 0.55 + 5.1 * i, shades)
 
 
+def _whole_steps(ax) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
 def _losses(slide: Slide, losses: Rows, low: float, high: float) -> None:
     ax = slide.plot(1.55, low, 4.8, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
+    _whole_steps(ax)
     depths = sorted({row["depth"] for row in losses})
     raw = only(losses, depth=0)
     ax.plot(column(raw, "step"), column(raw, "nats"), color=colour("faint"), linewidth=1.8 * slide.scale)
@@ -160,7 +170,7 @@ training_run = Picture(
     "training_run",
     "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model "
     "writes.",
-    "Left: falling training losses, of the next token (pale as it was, strong averaged over nine entries) and of the "
+    "Left: falling training losses, of the next token (pale as it was, strong averaged over up to nine entries) and of the "
     "multi-token-prediction module, averaged. Right: held-out bits per byte "
     "by domain, falling from eight. Below: the trained model continues a held-out beginning in each domain.",
     _rows,

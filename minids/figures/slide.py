@@ -23,12 +23,15 @@ class Slide:
     def __init__(self, ax=None, scale: float = 1.0):
         from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-        if ax is None:
+        given = ax is not None
+        if not given:
             figure = Figure(figsize=(WIDTH, HEIGHT))
             ax = figure.add_axes((0, 0, 1, 1))
         self.ax, self.figure, self.scale = ax, ax.figure, scale
         ax.set(xlim=(0, 16), ylim=(0, 9))
         ax.axis("off")
+        if given:  # the figure is somebody else's, and may have another theme's colour
+            self.rectangle(0, 0, 16, 9, colour("background"), zorder=-10)
 
     def title(self, finding: str, subtitle: str = "") -> float:
         """The finding, over one or two lines, and a quieter line below; returns the y under which there is room."""
@@ -156,6 +159,15 @@ def width_of(words: str, size: float, bold: bool = False) -> float:
     font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
     words = words.replace("$", r"\$")  # a dollar is a dollar
     return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72 / WIDTH * 16 if words.strip() else 0.0
+
+
+def fitted(words: str, size: float, room: float, bold: bool = False) -> str:
+    """Words, cut with an ellipsis where they are wider than ``room`` units."""
+    if width_of(words, size, bold) <= room:
+        return words
+    while words and width_of(words + "…", size, bold) > room:
+        words = words[:-1]
+    return words.rstrip() + "…"
 
 
 def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[str]:

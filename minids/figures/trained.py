@@ -51,6 +51,8 @@ class Trained:
 
     def window(self, domain: str, length: int, windows: int = 1) -> np.ndarray:
         """The first tokens of a domain's held-out text behind the beginning of a document, (windows, length)."""
+        if domain not in self.held_out.domains:
+            raise refuse("domain", domain, f"this run was trained on {', '.join(self.held_out.domains)}")
         tokens = TokenStream.encode(self.held_out.of(domain), self.tokenizer).tokens
         start = len(tokens) // 3  # what stands in a document tells more of its kind than its title
         return np.resize(tokens[start : start + windows * length], (windows, length)).astype(np.int32)

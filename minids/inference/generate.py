@@ -25,7 +25,12 @@ Prompt = str | Sequence[int] | Array
 
 
 def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 0.0, **options) -> Array:
-    """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int. Options as for ``tokens``."""
+    """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int.
+
+    Options as for ``minids.inference.generate.tokens``. A text is continued as it stands and on to the last token asked for;
+    the command ``minids generate`` puts the model's begin token before it and stops at its end token: that is
+    ``[config.bos_token_id, *model.tokenizer.encode(text)]`` with ``stop=[config.eos_token_id]``.
+    """
     return np.fromiter(stream(model, prompt, max_new_tokens, temperature, **options), dtype=np.int64)
 
 
@@ -63,10 +68,12 @@ def tokens(
     those where it was measured one thread was the faster (``minids bench speculation``).
     ``log_probabilities``: say how likely each token was. ``absorb=False``: expand the cached latents at every step.
     """
-    if max_new_tokens < 0:
-        raise refuse("max_new_tokens", max_new_tokens, "must be at least 0")
+    _check_count(max_new_tokens)
     if not 0 <= confidence < 1:
         raise refuse("confidence", confidence, "must be at least 0 and below 1")
+    if not speculative and (draft_tokens is not None or confidence):
+        name, given = ("confidence", confidence) if draft_tokens is None else ("draft_tokens", draft_tokens)
+        raise refuse(name, given, "concerns guesses; say speculative=True too")
     if draft_tokens is not None and draft_tokens < 1:
         raise refuse("draft_tokens", draft_tokens, "must be at least 1")
     if threads < 0:
@@ -87,7 +94,7 @@ def tokens(
         endless = speculate(model, text, _maker(model, kind), sampling, rng, n, confidence, counts, threads or cores())
     else:
         endless = _one_by_one(model, text, sampling, rng, kind, absorb)
-    return _until(endless, max_new_tokens, set(stop), log_probabilities)
+    return _until(endless, max_new_tokens, _stopping(stop), log_probabilities)
 
 
 def generate_batch(
@@ -106,8 +113,9 @@ def generate_batch(
     Prompt i gets what ``generate`` gives it alone with ``seed`` + i: sequences share the reading of weights and nothing else.
     One that has ended, or has to read again because it is past the context, holds up no other.
     """
-    if max_new_tokens < 0:
-        raise refuse("max_new_tokens", max_new_tokens, "must be at least 0")
+    _check_count(max_new_tokens)
+    if isinstance(prompts, str):
+        raise refuse("prompts", prompts[:40], "is one text; give a list of them")
     sampling, limit = Sampling(temperature, top_k, top_p), model.config.max_position_embeddings
     kind = cache or ("latent" if model.config.attention == "mla" else "full")
     _check_kind(model, kind)
@@ -120,7 +128,7 @@ def generate_batch(
     new: list[list[int]] = [[] for _ in texts]
     held = (LatentCache if kind == "latent" else FullCache)(model.config, len(texts), model.dtype)
     fresh = [list(text) for text in texts]  # of each, what has not been read yet; nothing once it has ended
-    stop = set(stop)
+    stop = _stopping(stop)
     for _ in range(max_new_tokens):
         for i, text in enumerate(texts):
             if fresh[i] and len(text) > limit:
@@ -138,6 +146,17 @@ def generate_batch(
             texts[i].append(token)
             fresh[i] = [] if token in stop else [token]
     return [np.array(ids, np.int64) for ids in new]
+
+
+def _check_count(max_new_tokens: int) -> None:
+    if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
+        raise refuse("max_new_tokens", max_new_tokens, "must be a whole number of at least 0")
+
+
+def _stopping(stop: Sequence[int]) -> set[int]:
+    if isinstance(stop, str) or not np.iterable(stop) or not all(isinstance(token, int | np.integer) for token in stop):
+        raise refuse("stop", stop, "must be a list of token ids")
+    return set(stop)
 
 
 def log_probabilities(model: DeepSeekV3, text: Prompt) -> Array:
@@ -160,6 +179,8 @@ def prompt_ids(model: DeepSeekV3, prompt: Prompt) -> list[int]:
             array = np.asarray(prompt)
         except ValueError:  # lists of different lengths
             array = np.array(None)
+        if array.ndim > 1 and len(array) != 1:
+            raise refuse("prompt", f"of shape {array.shape}", "is several sequences; minids.generate_batch continues those")
         if array.size and array.dtype.kind not in "iu":
             raise MinidsError(f"prompt = {repr(prompt)[:80]}: must be text, or token ids as whole numbers")
         ids = array.reshape(-1).tolist()

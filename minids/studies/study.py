@@ -82,4 +82,5 @@ class Summary(NamedTuple):
     values: tuple[float, ...]
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g} ± {self.spread:.2g}" if len(self.values) > 1 else f"{self.mean:.4g}"
+        mean = f"{self.mean:,.0f}" if abs(self.mean) >= 1e4 else f"{self.mean:.4g}"
+        return f"{mean} ± {self.spread:.2g}" if len(set(self.values)) > 1 else mean

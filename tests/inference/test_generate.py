@@ -5,7 +5,7 @@ import pytest
 from support import TINY, build
 
 from minids.errors import MinidsError
-from minids.inference.generate import generate, stream
+from minids.inference.generate import generate, generate_batch, stream
 from minids.training.tokenizer import byte_tokenizer
 
 MODEL = build(TINY)
@@ -70,6 +70,12 @@ def test_a_text_prompt_goes_through_the_tokenizer():
         ([1], {"cache": "paged"}, "cache = 'paged'"),
         ([1], {"temperature": -0.5}, "temperature"),
         ([1], {"seed": -1}, "seed = -1"),
+        ([[1, 2], [3, 4]], {}, "is several sequences; minids.generate_batch continues those"),
+        ([1], {"max_new_tokens": 2.5}, "max_new_tokens = 2.5: must be a whole number"),
+        ([1], {"stop": "e"}, "stop = 'e': must be a list of token ids"),
+        ([1], {"stop": 3}, "stop = 3: must be a list"),
+        ([1], {"draft_tokens": 2}, "draft_tokens = 2: concerns guesses"),
+        ([1], {"confidence": 0.5}, "confidence = 0.5: concerns guesses"),
         ([1], {"absorb": False, "speculative": True}, "absorb = False: guesses are checked"),
     ],
 )
@@ -81,3 +87,8 @@ def test_what_cannot_be_done_is_said_in_a_line(prompt, options, message):
 def test_attention_without_a_latent_has_no_latent_cache():
     with pytest.raises(MinidsError, match="no latent to cache"):
         generate(build(TINY.replace(attention="mha")), [1], 1, cache="latent")
+
+
+def test_one_text_is_no_batch():
+    with pytest.raises(MinidsError, match="prompts = 'def ': is one text"):
+        generate_batch(MODEL, "def ", 1)
