@@ -925,3 +925,22 @@ def test_a_tolerance_that_is_none_is_refused(tolerance):
         check.close(np.ones(3), np.zeros(3), tolerance=tolerance)
     with pytest.raises(MinidsError, match="tolerance = "):
         check.against(np.sin, np.cos, np.ones(3), tolerance=tolerance)
+
+
+def test_a_list_is_an_array_where_one_is_expected():
+    x = np.arange(6.0).reshape(2, 3)
+    assert check.against(np.exp, lambda x: [[float(np.exp(v)) for v in row] for row in x], x)
+    assert not check.against(np.exp, lambda x: [[0.0] * 3] * 2, x)
+    assert check.gradient(
+        lambda x: x * x, lambda dy, saved: [list(2 * d * v) for d, v in zip(dy, saved[0], strict=True)], {"x": x}
+    )
+
+
+def test_a_forgotten_saved_is_named():
+    report = check.against(np.exp, lambda x: (np.exp(x), x), np.ones(3))
+    assert not report and "returns a tuple of 2 where one array is expected" in str(report) and "[0] forgotten" in str(report)
+
+
+def test_one_number_is_compared_as_a_number_and_shown_whole():
+    assert check.close(384, 384.0) and check.close(384.0, 384)
+    assert "yours 187107392, expected 187107328" in str(check.close(187107392, 187107328))

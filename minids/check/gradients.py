@@ -150,7 +150,8 @@ class _Trial:
         before = copied(given)
         dy = copied(self.dy)
         result = call("backward", self.backward, dy, saved)
-        returned = list(result) if isinstance(result, (tuple, list)) else [result]
+        alone = isinstance(result, list) and len(self.floats) == 1 and len(result) != 1  # nested lists: one array
+        returned = list(result) if isinstance(result, (tuple, list)) and not alone else [result]
         if fresh:
             if changed(self.dy, dy) is not None:
                 self._found("backward", "changes dy in place.", "+=, *= or out= on dy? Its owner still needs it.")

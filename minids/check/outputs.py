@@ -100,11 +100,16 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     theirs = copied((positional, keywords))
     again = call(_name(candidate), candidate, *theirs[0], **theirs[1])
 
+    if not isinstance(want, (tuple, list, dict)):  # one array is expected: a list, of lists perhaps, is one too
+        got, again = (call(_name(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
     if is_plain_tuple(want) and len(want) == 2 and type(want[1]).__name__ == "Saved":
         want = want[0]
         got, again = ((x[0] if is_plain_tuple(x) and len(x) == 2 else x) for x in (got, again))
     right, mine, second = list(leaves(want)), list(leaves(got)), list(leaves(again))
     if len(right) != len(mine):
+        if is_plain_tuple(got) and not isinstance(want, (tuple, list, dict)):
+            text = f"returns a tuple of {len(got)} where one array is expected."
+            raise Broken(Finding(_name(candidate), text, "a forward returns (result, saved): was its [0] forgotten?"))
         expected = ", ".join(path for path, _ in right)
         raise Broken(Finding(_name(candidate), f"returns {len(mine)} where {len(right)} arrays are expected: {expected}."))
     arrays = {f"input {key}": value for key, value in [*enumerate(positional), *keywords.items()]}
@@ -122,6 +127,8 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
 
 def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[float, Finding | None, float, tuple[str, ...]]:
     """Worst error, finding, the tolerance that was used, notes."""
+    if is_whole(got) != is_whole(want) and got.ndim == want.ndim == 0:  # one number: 384 is 384.0
+        got, want = got.astype(np.float64), want.astype(np.float64)
     if is_whole(got) and is_whole(want):
         error, finding = _compare_whole(name, got, want, hints)
         return error, finding, 0.0, ()

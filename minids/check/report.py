@@ -155,10 +155,11 @@ def judge(case: Case, expected: str) -> tuple[float, Finding | None]:
     mine, right = float(case.got[index]) + 0.0, float(case.want[index]) + 0.0  # + 0.0 turns −0 into 0
     ratio = f" ({mine / right:.3g}×)" if right and np.isfinite(mine / right) else ""
     place, probed = at(index) and f" at {at(index)}", "" if case.known.all() else " probed"
+    digits = 6 if case.tolerance else 15  # whole numbers are shown whole
     text = (
         f"relative error {worst:.2g} (allowed {case.tolerance:.0e}); "
         f"{wrong.sum()} of {case.known.sum()}{probed} entries are wrong; "
-        f"worst{place}: yours {mine:.6g}, {expected} {right:.6g}{ratio}."
+        f"worst{place}: yours {mine:.{digits}g}, {expected} {right:.{digits}g}{ratio}."
     )
     return worst, Finding(case.name, text, _cause(case))
 

@@ -263,7 +263,11 @@ def right_block(x):
 
 
 some = rng.standard_normal((B, T, 32))
+block.ffn_norm.gain.value[...] = rng.uniform(
+    0.5, 1.5, 32
+)  # fresh gains are all 1: no norm could be told from another
 check.ok(check.against(right_block, my_block, some))
+block.ffn_norm.gain.value[...] = 1
 
 
 # %% [markdown]
@@ -415,9 +419,9 @@ def cache_bytes(config):
 
 
 # %% tags=["check"]
-for preset in ("deepseek-v3", "deepseek-v2", "kimi-k2"):
-    c = ModelConfig.preset(preset)
-    check.ok(check.close(cache_bytes(c), kv_cache.bytes_per_token(c), name=preset))
+presets = {name: ModelConfig.preset(name) for name in ("deepseek-v3", "deepseek-v2", "kimi-k2")}
+for name, c in (presets | {"ours": config}).items():
+    check.ok(check.close(cache_bytes(c), kv_cache.bytes_per_token(c), name=name))
 
 # %% [markdown]
 # ## Last stop: learning

@@ -292,7 +292,7 @@ def thrifty_backward(dy, saved):
 
 
 # %% tags=["check"]
-tokens = rng.standard_normal((2, 3, d))
+tokens = rng.standard_normal((2, 3, gain.size))
 check.ok(check.against(rmsnorm.forward, thrifty_forward, tokens, gain))
 check.ok(check.gradient(thrifty_forward, thrifty_backward, {"x": tokens, "gain": gain}))
 
@@ -395,9 +395,9 @@ def lookup_backward(dx, saved):
 
 
 # %% tags=["check"]
-# Token 3 stands in three places, token 1 in two, token 2 in none.
+# Token 3 stands in three places, token 1 in two, tokens 2 and 4 in none.
 ids = np.array([[3, 1, 3], [0, 3, 1]])
-table = rng.standard_normal((4, 2))
+table = rng.standard_normal((5, 2))
 check.ok(check.gradient(embedding.forward, lookup_backward, {"tokens": ids, "weight": table}))
 
 

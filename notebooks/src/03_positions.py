@@ -143,7 +143,7 @@ def turn(x, cos, sin):
 
 
 # %% tags=["check"]
-x = rng.standard_normal((2, T, 3, d_r))
+x = rng.standard_normal((2, len(cos), 3, 2 * cos.shape[1]))
 check.ok(check.against(rope.forward, turn, x, cos, sin))
 
 # %% [markdown]
@@ -216,8 +216,8 @@ def to_half_split(weight):
 
 # %% tags=["check"]
 d = 10
-w_q, w_k = rng.standard_normal((2, d_r, d))
-hidden = rng.standard_normal((1, T, d))
+w_q, w_k = rng.standard_normal((2, 2 * cos.shape[1], d))
+hidden = rng.standard_normal((1, len(cos), d))
 
 
 def rotary_scores(w_q, w_k, interleave):
@@ -229,12 +229,19 @@ def rotary_scores(w_q, w_k, interleave):
     return q @ k.T
 
 
-ported = [to_half_split(w) for w in (w_q, w_k)]
-right = rotary_scores(w_q, w_k, interleave=True)
-if all(isinstance(w, np.ndarray) for w in ported):
-    check.ok(check.close(rotary_scores(*ported, interleave=False), right, name="scores"))
-else:
-    print("✗ to_half_split returns no array yet")
+def right_scores(w_q, w_k):
+    return rotary_scores(w_q, w_k, interleave=True)
+
+
+def ported_scores(w_q, w_k):
+    ported = [np.asarray(to_half_split(w)) for w in (w_q, w_k)]
+    if any(w.shape != w_q.shape for w in ported):
+        raise ValueError(f"to_half_split returns shape {ported[0].shape}, expected {w_q.shape}")
+    return rotary_scores(*ported, interleave=False)
+
+
+right = right_scores(w_q, w_k)
+check.ok(check.against(right_scores, ported_scores, w_q, w_k))
 
 # %% [markdown]
 # And what if one forgets to port? Position 0 is right, because nothing is turned there, and the check says so:
@@ -269,7 +276,7 @@ print("\nscores with the wrong sign:", f"{np.mean(np.sign(unported) != np.sign(r
 # r_i = \text{clip}\Big(\frac{i - \text{low}}{\text{high} - \text{low}},\, 0,\, 1\Big), \qquad
 # \text{low} = \big\lfloor D(32) \big\rfloor,\;\; \text{high} = \big\lceil D(1) \big\rceil , $$
 #
-# where $D(n) = \dfrac{d_r \ln\big(L_0 / (2\pi n)\big)}{2 \ln 10000}$ is the index of the pair that turns $n$ times within $L_0 = 4096$ tokens.
+# where $D(n) = \dfrac{d_r \ln\big(L_0 / (2\pi n)\big)}{2 \ln b}$, with the base $b$ (10,000 in V3), is the index of the pair that turns $n$ times within $L_0 = 4096$ tokens.
 
 # %%
 v3 = minids.ModelConfig.preset("deepseek-v3")

@@ -131,7 +131,24 @@ def right_grouped(q, k, v):
     return attention.forward(q, k, v, q.shape[-1] ** -0.5)[0]
 
 
-check.ok(check.against(right_grouped, grouped, q, k[:, :, :2], v[:, :, :2], hints={"n_heads": H}))
+def with_equal_heads(q, k, v):
+    """Yours, with an attention that knows no groups."""
+    whole = attention.forward
+
+    def equally_many(q, k, v, *more, **others):
+        if not q.shape[2] == k.shape[2] == v.shape[2]:
+            raise ValueError("attention.forward was given fewer keys or values than query heads")
+        return whole(q, k, v, *more, **others)
+
+    attention.forward = equally_many
+    try:
+        return grouped(q, k, v)
+    finally:
+        attention.forward = whole
+
+
+few_heads = [(q, k[:, :, :groups], v[:, :, :groups]) for groups in (2, 1)]
+check.ok(check.against(right_grouped, with_equal_heads, few_heads, hints={"n_heads": H}))
 
 # %% [markdown]
 # The other one gives the right shape, and the right answer for one group and for as many groups as heads. Only in between is it wrong, at
@@ -269,7 +286,13 @@ for preset in ("deepseek-v3", "moonlight-16b-a3b"):
     config = minids.ModelConfig.preset(preset)
     configs[config.num_attention_heads] = config
 # Other latents, so that no shortcut between the sizes is right.
-configs[32] = configs[128].replace(num_attention_heads=32, kv_lora_rank=384, qk_rope_head_dim=32)
+configs[32] = configs[128].replace(
+    num_attention_heads=32,
+    kv_lora_rank=384,
+    qk_rope_head_dim=32,
+    v_head_dim=96,
+    qk_nope_head_dim=96,
+)
 
 
 def right_cached(kind, n_h, d_h, n_g, d_c, d_r):
@@ -293,7 +316,7 @@ def without_values(kind, n_h, d_h, n_g, d_c, d_r):
 
 
 def rotary_key_per_head(kind, n_h, d_h, n_g, d_c, d_r):
-    return d_c + n_h * d_r if kind == "mla" else cached(kind, n_h, d_h, n_g, d_c, d_r)
+    return d_c + n_h * d_r if kind == "mla" else right_cached(kind, n_h, d_h, n_g, d_c, d_r)
 
 
 for wrong in (without_values, rotary_key_per_head):

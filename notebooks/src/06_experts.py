@@ -83,7 +83,7 @@ for n in range(N):
 #
 # ## Exercise 1: gates
 #
-# Write equations 13, 15 and 16 for a matrix of logits.
+# Write equations 13, 15 and 16 for a matrix of logits. The chosen experts come in the order of $s_i + b_i$, largest first.
 
 
 # %% tags=["solution"]
@@ -101,7 +101,7 @@ def right_gates(logits, bias, top_k):
     return router.forward(logits, bias, top_k)[0].gates
 
 
-check.ok(check.against(right_gates, gates_of, logits, bias, K))
+check.ok(check.against(right_gates, gates_of, [(logits, bias, 3), (logits, bias, K)]))
 
 # %% [markdown]
 # The mistake to make here is to carry the biased score into the gate. As long as all biases are zero, as in the first step of training
@@ -422,7 +422,7 @@ def merged(w_gate, w_up, w_down):
 
 
 # %% tags=["check"]
-N_s = 2
+N_s = 3
 shared = w_gate[:N_s], w_up[:N_s], w_down[:N_s]
 
 
@@ -513,7 +513,7 @@ RHO = 2.5
 
 def router_forward(logits, *, chosen):
     """logits (N, E), chosen (N, K) → gates (N, K), saved."""
-    routing, _ = router.forward(logits, None, K, scale=RHO, chosen=chosen)
+    routing, _ = router.forward(logits, None, chosen.shape[1], scale=RHO, chosen=chosen)
     return routing.gates, (routing.scores, routing.chosen)
 
 
@@ -532,7 +532,7 @@ def router_backward(d_gates, saved):
 
 
 # %% tags=["check"]
-held = {"logits": logits, "chosen": pushed.chosen}
+held = {"logits": logits, "chosen": router.forward(logits, bias, 3)[0].chosen}
 check.ok(check.gradient(router_forward, router_backward, held))
 
 # %% [markdown]

@@ -352,7 +352,7 @@ notebook.show(
 #
 # ### 1. The learning rate
 #
-# Write `rate(step, steps, peak)` with V3's shape: linear warm-up over 20 steps, $\text{peak}\cdot(\text{step}+1)/20$; then constant until a share $10/14.8$ of the run; then a cosine from the peak to a tenth of it until $14.3/14.8$; a tenth until $14.633/14.8$; then $7.3/220$ of the peak.
+# Write `rate(step, steps, peak)` with V3's shape: linear warm-up over 20 steps, $\text{peak}\cdot(\text{step}+1)/20$; then constant until a share $\text{step}/\text{steps} = 10/14.8$ of the run; then a cosine from the peak to a tenth of it until $14.3/14.8$; a tenth until $14.633/14.8$; then $7.3/220$ of the peak.
 
 
 # %% tags=["solution"]
@@ -377,6 +377,7 @@ def by_the_package(step, steps, peak):
 
 
 some_steps = [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
+some_steps += [(s, 400, 6e-3) for s in (10, 300, 350, 390, 398)]
 check.ok(check.against(by_the_package, rate, some_steps))
 
 # %% [markdown]
@@ -411,7 +412,8 @@ def stacked(theta, g, m, v, t, lr):
 
 rng = np.random.default_rng(7)
 arrays = [rng.normal(size=50) for _ in range(3)] + [rng.uniform(0, 1, 50)]
-cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3)]
+weak = [arrays[0], 1e-8 * arrays[1], 1e-8 * arrays[2], 1e-16 * arrays[3]]  # so weak that ε counts
+cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3), (*weak, 1, 1e-2), (*weak, 30, 1e-2)]
 check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
 
 # %% [markdown]
@@ -433,7 +435,11 @@ def from_counts(chosen, experts):
     return max_violation(np.bincount(chosen.reshape(-1), minlength=experts))
 
 
-cases = [(rng.integers(0, 12, (40, 4)), 16), (np.zeros((5, 1), int), 8)]
+cases = [
+    (rng.integers(0, 12, (40, 4)), 16),
+    (np.zeros((5, 1), int), 8),
+    (rng.integers(0, 15, (400, 4)), 16),
+]
 check.ok(check.against(from_counts, max_vio, cases))
 
 # %% [markdown]

@@ -519,14 +519,14 @@ check.ok(check.against(from_the_list, mla_parameters, [(c,) for c in configs]))
 # %% [markdown]
 # ### 2. Run 1F1B yourself
 #
-# Write `one_f_one_b(stages, microbatches, f, b)`: the total time of the schedule. Device $s$ first runs $\min(PP - 1 - s, M)$ forwards, then
+# Write `one_f_one_b(stages, microbatches, f, b)`: the total time of the schedule, and the most micro-batches that device 0 holds at a time (their forwards done, their backwards not). Device $s$ first runs $\min(PP - 1 - s, M)$ forwards, then
 # alternates one forward and one backward, then finishes the backwards. A forward may start when the stage before has finished the same micro-batch; a
 # backward when the stage behind has (and its own forward is done).
 
 
 # %% tags=["solution"]
 def one_f_one_b(stages, microbatches, f, b):
-    """Time from the first forward to the last backward."""
+    """Time from the first forward to the last backward; most micro-batches that device 0 holds."""
     programmes = []
     for s in range(stages):
         ahead = min(stages - 1 - s, microbatches)
@@ -535,7 +535,7 @@ def one_f_one_b(stages, microbatches, f, b):
             order += [("F", m + ahead)] if m + ahead < microbatches else []
             order.append(("B", m))
         programmes.append(order)
-    end, clock = {}, [0.0] * stages
+    end, clock, held, most = {}, [0.0] * stages, 0, 0
     while any(programmes):
         for s, order in enumerate(programmes):
             while order:
@@ -549,18 +549,22 @@ def one_f_one_b(stages, microbatches, f, b):
                 start = max([clock[s], *(end[need] for need in needs)])
                 clock[s] = start + (f if kind == "F" else b)
                 end[kind, s, m] = clock[s]
+                if s == 0:
+                    held += 1 if kind == "F" else -1
+                    most = max(most, held)
                 order.pop(0)
-    return max(clock)
+    return max(clock), most
 
 
 # %% tags=["check"]
 def simulated(stages, microbatches, f, b):
     """The package's simulator."""
     times = pipeline.Times(f, b, b / 2, f + b)
-    return pipeline.simulate("1F1B", stages, microbatches, times).makespan
+    run = pipeline.simulate("1F1B", stages, microbatches, times)
+    return run.makespan, run.peak_activations[0]
 
 
-cases = [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (3, 2, 1.5, 2.5)]
+cases = [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (5, 2, 1.5, 2.5)]
 check.ok(check.against(simulated, one_f_one_b, cases))
 
 # %% [markdown]
@@ -581,7 +585,7 @@ def break_even(c):
 
 
 # %% tags=["check"]
-cases = [(v3,), (v3.replace(kv_lora_rank=256),)]
+cases = [(v3,), (v3.replace(kv_lora_rank=256),), (v3.replace(v_head_dim=96),)]
 check.ok(check.against(flops.absorption_pays_until, break_even, cases))
 
 # %% [markdown]
@@ -593,7 +597,7 @@ check.ok(check.against(flops.absorption_pays_until, break_even, cases))
 # %%
 def forgetful(c):
     """Counts a rotary key for every head."""
-    return mla_parameters(c) + c.hidden_size * c.qk_rope_head_dim * (c.num_attention_heads - 1)
+    return from_the_list(c) + c.hidden_size * c.qk_rope_head_dim * (c.num_attention_heads - 1)
 
 
 notebook.caught(check.against(from_the_list, forgetful, [(c,) for c in configs]))

@@ -1039,12 +1039,17 @@ notebook.show(
 # %%
 def judged(test, mistake):
     """A report on a test: does it accept the right code and notice the mistake?"""
+    when = "on the right code"
     try:
         accepts = test()
+        when = f"with {mistake.__name__} made"
         with made(mistake):
             notices = not test()
     except Exception as error:
-        finding = check.Finding(test.__name__, f"raised {type(error).__name__}: {error}")
+        hint = "return False rather than raise." if isinstance(error, AssertionError) else ""
+        finding = check.Finding(
+            test.__name__, f"raised {type(error).__name__} {when}: {error}", hint
+        )
         return check.Report(test.__name__, {test.__name__: 1.0}, (finding,), 0.0)
     findings = []
     if not isinstance(accepts, (bool, np.bool_)):
@@ -1085,7 +1090,7 @@ check.ok(judged(gates_do_not_know_the_bias, mistakes.gates_from_biased_scores))
 # %% [markdown]
 # ### 2. No peeking
 #
-# Write a test that the MTP module at depth 1 does not see the token it has to predict. `build()` makes a model and `text()` tokens; `model.mtp_logits(tokens)[0]` is
+# Write a test that the MTP module at depth 1 does not see the token it has to predict. `build()` makes a model and `text()[0]` tokens; `model.mtp_logits(tokens)[0]` is
 # (B, T − 1, V), and entry $i$ predicts token $i + 2$ (positions from 0).
 
 
