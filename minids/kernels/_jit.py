@@ -11,6 +11,10 @@ Kernels are serial and release the GIL. A second thread pool beside the BLAS's c
 threads of both wait actively, each for the core that the other one holds (an RMSNorm over 768 × 128 between two products on
 two cores: 12 µs serial, 80 µs to 12 ms with ``prange``, depending on the threading layer).
 
+A kernel that another one calls is put into it (``forceinline``). Else the process that compiles both calls the one it has
+compiled by itself, and a process that loads them from the cache the copy that was optimised together with its caller: other
+last digits, so that a run begun in the first process after an installation was not to the bit the run resumed later.
+
 Compiled code is kept in a folder of its own whose name is a hash of this package's sources and of Numba's version. Numba
 looks at the file that defines a kernel and not at the files of the functions it calls, so that without the hash an edit
 there would leave stale code in use.
@@ -37,7 +41,7 @@ _kernels: list[Callable] = []
 
 def kernel(function: Callable) -> Callable:
     """Compile ``function`` when it is first called, one version per set of argument types."""
-    compiled = numba.njit(function, fastmath=FLOAT_RULES, nogil=True, error_model="numpy")
+    compiled = numba.njit(function, fastmath=FLOAT_RULES, nogil=True, error_model="numpy", forceinline=True)
     if CACHE_FOLDER is not None and hasattr(compiled, "enable_caching"):  # a plain function under NUMBA_DISABLE_JIT
         chosen_by_user = numba_config.CACHE_DIR
         numba_config.CACHE_DIR = str(CACHE_FOLDER)  # read once, by enable_caching

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import minids.kernels
 from minids.kernels import _jit, _memory
 
@@ -96,3 +98,38 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
 
 def test_glibc_agrees_and_no_other_library_is_asked():
     assert _memory.keep_freed_pages() is (platform.libc_ver()[0] == "glibc")
+
+
+TRAIN_AND_WRITE = """
+import hashlib
+import numpy as np
+import minids
+from minids.config import TrainConfig
+from minids.training.optimizer import optimizer
+from minids.training.workers import Workers
+config = minids.ModelConfig.preset("tiny", num_hidden_layers=2)
+model = minids.DeepSeekV3(config, seed=0)
+tokens = np.random.default_rng(0).integers(0, 256, (4, 65))
+workers, stepper = Workers(model, 1), optimizer(model.parameters, TrainConfig())
+found = hashlib.sha256()
+with workers:
+    for _ in range(2):
+        workers.zero_grads()
+        losses = workers.forward_backward(tokens[:, :-1], tokens[:, 1:], 1.0, 0.3)
+        stepper.step(1e-2, workers)
+        found.update(repr((losses.total, losses.main, losses.mtp)).encode() + model.parameters.values.tobytes())
+for speculative in (False, True):
+    for token in minids.inference.generate.tokens(model, [1, 2, 3], 8, log_probabilities=True, speculative=speculative):
+        found.update(repr((token.id, token.log_probability)).encode())
+print(found.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_has_the_bits_of_those_that_load(tmp_path):
+    surroundings = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "MINIDS_BACKEND": "numba"}
+    command = [sys.executable, "-c", TRAIN_AND_WRITE]
+    found = [subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=600) for _ in range(2)]
+    assert all(done.returncode == 0 for done in found), found[0].stderr
+    assert next(tmp_path.rglob("*.nbi"), None), "nothing was compiled into this folder"
+    assert found[0].stdout == found[1].stdout
