@@ -118,7 +118,7 @@ class DeepSeekV3:
     def mtp_logits(self, tokens: Array) -> list[Array]:
         """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
         tokens = self.check_tokens(tokens)
-        self._check_length(tokens, self.mtp)
+        self.check_length(tokens.shape[1], len(self.mtp))
         hidden = self._hidden(tokens, None)[0]
         out = []
         for depth, module in enumerate(self.mtp, start=1):
@@ -225,7 +225,7 @@ class DeepSeekV3:
         """The losses of a batch, and all that the backward pass needs. Arguments as for ``losses``."""
         tokens, targets = self.check_tokens(tokens), self._checked_targets(tokens, targets)
         modules = self.mtp if mtp else []
-        self._check_length(tokens, modules)
+        self.check_length(tokens.shape[1], len(modules))
         if mtp_loss_weight is None:
             mtp_loss_weight = self.config.mtp_loss_weight
         chosen = self._checked_choices(chosen, tokens, modules)
@@ -263,11 +263,10 @@ class DeepSeekV3:
         return np.shape(tokens)[0], np.shape(tokens)[1] - depth
 
     @staticmethod
-    def _check_length(tokens: Array, modules: list[MTPModule]) -> None:
-        if tokens.shape[1] <= len(modules):
-            raise refuse(
-                "context_length", tokens.shape[1], f"{len(modules)} MTP modules look that far ahead; give at least one more"
-            )
+    def check_length(length: int, modules: int) -> None:
+        """Refuse sequences too short for so many MTP modules."""
+        if length <= modules:
+            raise refuse("context_length", length, f"{modules} MTP modules look that far ahead; give at least one more")
 
     def check_tokens(self, tokens: Array) -> Array:
         """Tokens as an array; refused unless they are integers of shape (B, T), each inside the vocabulary."""

@@ -96,11 +96,7 @@ class Trainer:
                 train.context_length,
                 f"must not be above max_position_embeddings = {model_config.max_position_embeddings}",
             )
-        if train.context_length <= model_config.num_nextn_predict_layers:
-            modules = model_config.num_nextn_predict_layers
-            raise refuse(
-                "context_length", train.context_length, f"{modules} MTP modules look that far ahead; give at least one more"
-            )
+        DeepSeekV3.check_length(train.context_length, model_config.num_nextn_predict_layers)
         RunFolder.refuse_taken(out)
         corpus = load_corpus(data)
         if corpus.skipped:
