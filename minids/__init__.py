@@ -1,5 +1,6 @@
 """minids: DeepSeek-V3 written out by hand, forward and backward, in plain NumPy."""
 
+import importlib
 import os
 
 from minids import processor
@@ -33,9 +34,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """``minids.figures`` and the like without an import of their own, and without their cost for those who use none."""
-    if name in ("analysis", "check", "figures", "mistakes", "mistakes_in_fp8", "studies"):
-        import importlib
-
+    """``minids.check`` and ``minids.lab`` without an import of their own, and without their cost for those who use none."""
+    if name in ("check", "lab"):
         return importlib.import_module(f"minids.{name}")
     raise AttributeError(f"module 'minids' has no attribute {name!r}")

@@ -22,8 +22,8 @@ import tyro
 
 import minids
 from minids.commands.arguments import given_options
+from minids.config.presets import PRESETS
 from minids.errors import MinidsError
-from minids.presets import PRESETS
 
 COMMANDS: dict[str, ModuleType] = {
     name: importlib.import_module(f"minids.commands.{name}")

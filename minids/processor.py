@@ -14,6 +14,7 @@ without these instructions would end the process, so it is set only
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -34,6 +35,11 @@ class Processor(NamedTuple):
     def has_avx512(self) -> bool:
         """Whether everything is there that OpenBLAS's AVX-512 kernels use."""
         return self.flags >= _NEEDED
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor(cpuinfo: str | None = None) -> Processor:

@@ -51,7 +51,7 @@ LONGEST = 600
 
 YOUR_CODE = "...  # your code here"
 STATIC = "MINIDS_STATIC"
-"""Set while building: sliders are left out, because a page without a kernel cannot move them (see minids/notebook.py)."""
+"""Set while building: sliders are left out, because a page without a kernel cannot move them (see minids/lab/notebook.py)."""
 
 NOT_KEPT = "Run this cell to see the times of your machine: they differ from run to run, so none are kept here.\n"
 

@@ -157,7 +157,7 @@ def test_a_mistake_is_made_whatever_backend_serves():
     model, tokens = support.build(), np.arange(8).reshape(1, 8)
     with use_backend("numba"):
         right = model.logits(tokens)
-        with minids.mistakes.made(minids.mistakes.softmax_gate):
+        with minids.lab.mistakes.made(minids.lab.mistakes.softmax_gate):
             wrong = model.logits(tokens)
         assert np.array_equal(model.logits(tokens), right)
     assert np.abs(wrong - right).max() > 1e-3

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import minids
-from minids.analysis import parameters
 from minids.config import ModelConfig, TrainConfig
-from minids.equations import EQUATIONS, mentioned, references, table
-from minids.presets import PRESETS, TRAINABLE
+from minids.config.presets import PRESETS, TRAINABLE
+from minids.lab.analysis import parameters
+from minids.lab.equations import EQUATIONS, mentioned, references, table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_equation_table_is_the_generated_one():
     shown = re.search(r"<!-- equations: python -m minids\.equations -->\n(.*?)\n<!-- /equations -->", README, re.DOTALL)
-    assert shown and shown[1] == table(), "run `python -m minids.equations` and paste what it prints"
+    assert shown and shown[1] == table(), "run `python -m minids.lab.equations` and paste what it prints"
 
 
 def test_every_numbered_equation_of_the_report_is_somewhere():

@@ -10,8 +10,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from minids.checkpoint.files import inside, read_json, staged
 from minids.errors import MinidsError
+from minids.files import inside, read_json, staged
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes

@@ -17,11 +17,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from minids.checkpoint.files import inside, read_json, shortened
 from minids.checkpoint.rope_json import rope_from_json, rope_to_json
 from minids.checkpoint.values import LIMIT, printable, real, scalar
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
+from minids.files import inside, read_json, shortened
 
 CONFIG_NAME = "config.json"
 CONFIG_LIMIT = 1 << 20  # bytes; real ones have two thousand

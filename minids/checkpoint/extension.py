@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minids.checkpoint.files import read_json
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
+from minids.files import read_json
 
 _LARGEST = 16 << 20  # bytes of a run's description
 MOST = 1024

@@ -26,9 +26,9 @@ import numpy as np
 from minids.checkpoint.checksums import NAME as CHECKSUMS_NAME
 from minids.checkpoint.config_json import CONFIG_NAME, fp8_block_size, read_config_json
 from minids.checkpoint.dtypes import FLOATS, FP8, dequantise, scale_shape
-from minids.checkpoint.files import inside, read_json, shortened, staged, sync_folder
 from minids.checkpoint.tensor_file import TensorFile, write_tensors
 from minids.errors import MinidsError, refuse
+from minids.files import inside, read_json, shortened, staged, sync_folder
 
 Array = np.ndarray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from minids.checkpoint.files import inside, staged
 from minids.errors import MinidsError
+from minids.files import inside, staged
 
 POINTER = "latest"
 

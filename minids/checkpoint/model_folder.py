@@ -13,10 +13,10 @@ from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.latest import POINTER, resolved
 from minids.checkpoint.names import assemble, check_copies, check_names, shards
+from minids.checkpoint.tokenizer import FILES as TOKENIZER_FILES
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
 from minids.model import DeepSeekV3
-from minids.training.tokenizer import FILES as TOKENIZER_FILES
-from minids.training.tokenizer import Tokenizer
 
 
 def load(

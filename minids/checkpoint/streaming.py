@@ -16,12 +16,12 @@ from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.names import ExpertStack, assemble, check_layer, check_names, is_stack
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig
 from minids.layers.block import Block
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.layers.positions import rotary
 from minids.model import DeepSeekV3
-from minids.training.tokenizer import Tokenizer
 
 ROWS = 4096  # of the output head that are converted at once
 

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from minids.checkpoint.dtypes import FLOATS, STORED, decode
-from minids.checkpoint.files import file_size, parse_json, shortened, staged
 from minids.errors import MinidsError
+from minids.files import file_size, parse_json, shortened, staged
 from minids.ops import bfloat16
 
 Array = np.ndarray

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minids.checkpoint.files import shortened
 from minids.errors import refuse
+from minids.files import shortened
 
 LIMIT = 1 << 31
 """No size in a configuration is beyond this; a larger one is damage or malice."""

@@ -53,7 +53,7 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("parts", options.parts, f"decode has parts, {options.what} has none")
     if options.what == "kernels" and "threads" in given:
         raise refuse("threads", options.threads, "every operation is measured on one core; leave it out")
-    bench = importlib.import_module(f"minids.bench.{options.what}")  # each has run() → what JSON knows, and table()
+    bench = importlib.import_module(f"minids.lab.bench.{options.what}")  # each has run() → what JSON knows, and table()
     if options.what == "speculation":
         for name in given & {"sizes", "against"}:
             raise refuse(name, getattr(options, name), "does not concern bench speculation; it measures a run of your own")

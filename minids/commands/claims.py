@@ -20,8 +20,8 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import json
 
-    from minids.analysis.claim import format_claims
-    from minids.analysis.claims import CLAIMS, claim_named
+    from minids.lab.analysis.claim import format_claims
+    from minids.lab.analysis.claims import CLAIMS, claim_named
 
     chosen = [claim_named(name) for name in options.names] or list(CLAIMS)
     if not options.json:

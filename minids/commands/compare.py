@@ -18,8 +18,8 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import json
 
-    from minids.analysis.models import comparison, format_comparison
     from minids.errors import refuse
+    from minids.lab.analysis.models import comparison, format_comparison
 
     if options.context < 1:
         raise refuse("context", options.context, "must be at least 1 token")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.presets import model_preset
 
 MOST_MEMORY = 2**30  # GiB, an exbibyte: more than there is
 
@@ -39,21 +39,21 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import json
 
-    from minids.analysis.flops import usual_context
+    from minids.lab.analysis.flops import usual_context
 
     o = options
     for name in sorted(given & ({"peak", "utilisation", "gpus", "price"} if o.laptop else {"memory"})):
         because = "concerns rented GPUs, not --laptop" if o.laptop else "concerns --laptop; say it too"
         raise refuse(name, getattr(o, name), because)
-    config = model_preset(o.preset)
+    config = ModelConfig.preset(o.preset)
     context = usual_context(config) if o.context is None else o.context
     if not o.laptop:
-        from minids.analysis.cost import format_cost, training_cost
+        from minids.lab.analysis.cost import format_cost, training_cost
 
         found = training_cost(config, o.tokens, o.peak, o.utilisation, o.gpus, o.price, context)
         print(json.dumps(found._asdict(), indent=2) if o.json else format_cost(found, o.preset, o.tokens, o.gpus, o.price))
         return
-    from minids.analysis.laptop import format_laptop, installed_memory, measure_flops_per_second, training_time, what_fits
+    from minids.lab.analysis.laptop import format_laptop, installed_memory, measure_flops_per_second, training_time, what_fits
 
     if not 0 <= o.memory <= MOST_MEMORY:
         raise refuse("memory", o.memory, f"must be from 0, for this machine's own, to {MOST_MEMORY:,} GiB")

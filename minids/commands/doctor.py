@@ -17,7 +17,7 @@ def run(options: Options, given: set[str]) -> None:
     import json
     from dataclasses import asdict
 
-    from minids.bench.doctor import advice, examined, table
+    from minids.lab.bench.doctor import advice, examined, table
 
     facts = examined()
     print(json.dumps(asdict(facts) | {"advice": advice(facts)}, indent=2) if options.json else table(facts))

@@ -28,10 +28,10 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.figures.collection import found, write_all
-    from minids.figures.sources import Sources
-    from minids.figures.style import THEMES
-    from minids.figures.thumbnail import listing
+    from minids.lab.figures.collection import found, write_all
+    from minids.lab.figures.sources import Sources
+    from minids.lab.figures.style import THEMES
+    from minids.lab.figures.thumbnail import listing
 
     asked = found(options.names)
     out = Path(options.out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minids.config import ModelConfig
 from minids.errors import MinidsError
-from minids.presets import model_preset
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import json
 
-    from minids.analysis.info import info as account
-    from minids.analysis.info_table import format_info
+    from minids.lab.analysis.info import info as account
+    from minids.lab.analysis.info_table import format_info
 
     if (options.preset is None) == (options.checkpoint is None):
         raise MinidsError("info: give either --preset NAME or --checkpoint FOLDER")
     if options.preset:
-        config, name = model_preset(options.preset), options.preset
+        config, name = ModelConfig.preset(options.preset), options.preset
     else:
         from minids.checkpoint.config_json import read_config
         from minids.checkpoint.latest import resolved

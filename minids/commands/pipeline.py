@@ -31,8 +31,8 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     import json
 
-    from minids.analysis.pipeline import Times, closed_form, simulate
-    from minids.analysis.pipeline_table import format_timeline
+    from minids.lab.analysis.pipeline import Times, closed_form, simulate
+    from minids.lab.analysis.pipeline_table import format_timeline
 
     times = Times(options.forward, options.backward, options.weight, options.overlapped)
     timeline = simulate(options.schedule, options.stages, options.microbatches, times)

@@ -66,8 +66,8 @@ def run(options: Options, given: set[str]) -> None:
 
 def _show(model, options: Options) -> None:
     """One text, token by token."""
-    from minids.figures import routed_text
-    from minids.figures.style import write_bytes
+    from minids.lab.figures import routed_text
+    from minids.lab.figures.style import write_bytes
     from minids.training.routing_trace import trace
 
     config, tokenizer = model.config, model.tokenizer
@@ -93,10 +93,10 @@ def _show(model, options: Options) -> None:
 
 def _measure(model, options: Options) -> None:
     """Held-out text of several domains: who is loaded with what, and what a limit on nodes saves."""
-    from minids.analysis.routing import domain_counts, relative_load, specialisation_test
-    from minids.analysis.traffic import of_model
     from minids.checkpoint.extension import run_setting
     from minids.checkpoint.latest import resolved
+    from minids.lab.analysis.routing import domain_counts, relative_load, specialisation_test
+    from minids.lab.analysis.traffic import of_model
     from minids.training.batches import TokenStream
     from minids.training.corpus import load_corpus
     from minids.training.routing_trace import trace
@@ -146,7 +146,7 @@ def _measure(model, options: Options) -> None:
 
 
 def _print_layers(found) -> None:
-    from minids.analysis.routing import dropped, statistics
+    from minids.lab.analysis.routing import dropped, statistics
 
     print(
         "layer               MaxVio  entropy of load  nodes per token" + ("  bits of domain" if len(found.domains) > 1 else "")

@@ -38,9 +38,9 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.studies.registry import STUDIES, study
-    from minids.studies.store import results
-    from minids.studies.table import table
+    from minids.lab.studies.registry import STUDIES, study
+    from minids.lab.studies.store import results
+    from minids.lab.studies.table import table
 
     if not options.name:
         for name in STUDIES:
@@ -63,8 +63,8 @@ def run(options: Options, given: set[str]) -> None:
     part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
-    from minids.studies.runner import run_study
-    from minids.studies.store import kept, write_results
+    from minids.lab.studies.runner import run_study
+    from minids.lab.studies.store import kept, write_results
 
     out = options.out or f"runs/studies/{options.name}"
     found = run_study(

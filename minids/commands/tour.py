@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minids.presets import TRAINABLE, model_preset
+from minids.config import ModelConfig
+from minids.config.presets import TRAINABLE
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ TEXT = "DeepSeek-V3 adopts Multi-head Latent Attention and DeepSeekMoE; a token 
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.analysis.tour import tour as walk
+    from minids.lab.analysis.tour import tour as walk
 
-    config = model_preset(options.preset)
+    config = ModelConfig.preset(options.preset)
     if options.preset not in TRAINABLE:
         print(walk(config, options.preset))
         return
-    from minids.analysis.tour_values import step_values
+    from minids.checkpoint.tokenizer import byte_tokenizer
+    from minids.lab.analysis.tour_values import step_values
     from minids.model import DeepSeekV3
-    from minids.training.tokenizer import byte_tokenizer
 
     model = DeepSeekV3(config)
     ids = np.resize(byte_tokenizer().encode(TEXT), (2, 65)) % config.vocab_size  # a smaller vocabulary reads some other text

@@ -10,8 +10,8 @@ import tyro
 
 from minids.commands.arguments import value_of
 from minids.config import ModelConfig, TrainConfig
+from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
-from minids.presets import PRESETS, TRAINABLE, model_preset, train_preset
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Options:
     resume: bool = False
     """Continue the run in that folder from its newest checkpoint, with its own settings."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    model: ModelConfig = field(default_factory=lambda: model_preset("tiny"))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig.preset("tiny"))
     """The model; defaults are those of the preset."""
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.figures.run_curves import draw
+    from minids.lab.figures.run_curves import draw
     from minids.training.trainer import Trainer
 
     out = options.out or f"runs/{options.preset}"
@@ -70,7 +70,7 @@ def defaults(arguments: list[str]) -> Options:
     if name in PRESETS and name not in TRAINABLE:
         raise refuse("preset", name, f"is too large to train here; choose one of {', '.join(TRAINABLE)}")
     data = ("shakespeare",) if name == "shakespeare" else Options.data
-    return Options(preset=name, data=data, train=train_preset(name), model=model_preset(name))
+    return Options(preset=name, data=data, train=TrainConfig.preset(name), model=ModelConfig.preset(name))
 
 
 def _asked(options: Options, given: set[str]) -> dict:

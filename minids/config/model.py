@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minids.config.checks import choices, finite, known, whole
+from minids.config.presets import model_fields
 from minids.errors import refuse
 
 MOST_BLOCKS = 10_000
@@ -270,6 +271,7 @@ class ModelConfig:
     @classmethod
     def preset(cls, name: str, **changes) -> ModelConfig:
         """A named configuration: sizes for a laptop, or those of the published models. No weight is allocated."""
-        from minids.presets import model_preset  # the table imports this class
-
-        return model_preset(name).replace(**changes)
+        named = model_fields(name)
+        if yarn := named.get("rope_scaling"):
+            named["rope_scaling"] = Yarn(**yarn)
+        return cls(**named).replace(**changes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minids.config.checks import choices, finite, known, whole
+from minids.config.presets import train_fields
 from minids.errors import refuse
 
 MOST_TOKENS = 2**28
@@ -133,6 +134,4 @@ class TrainConfig:
     @classmethod
     def preset(cls, name: str, **changes) -> TrainConfig:
         """The run that goes with a model preset of the same name."""
-        from minids.presets import train_preset
-
-        return train_preset(name).replace(**changes)
+        return cls(**train_fields(name)).replace(**changes)

@@ -18,7 +18,7 @@ from minids.inference.sampling import Sampling
 from minids.inference.speculative import Counts, Token, speculate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
-from minids.training.workers import cores
+from minids.processor import cores
 
 CacheKind = Literal["latent", "full", "none"]
 Prompt = str | Sequence[int] | Array

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.ops.cross_entropy import IGNORE
 from minids.training.corpus import AnyDocument
 from minids.training.large_text import LARGE
-from minids.training.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)

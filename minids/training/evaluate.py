@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.model import IGNORE, DeepSeekV3
 from minids.training.batches import TokenStream, validation_windows
 from minids.training.metrics import bits_per_byte
-from minids.training.tokenizer import Tokenizer
 
 
 def validation(

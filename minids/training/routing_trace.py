@@ -2,7 +2,7 @@
 
 Every MoE layer calls ``on_routing`` after each forward pass where that is set; while nobody records it is None, and asking
 that is all it costs. Training with ``trace_every = n`` records every n-th step into ``RUN/routing/step-000100.npz``; ``trace``
-records what a model does with a text. Statistics are in ``minids.analysis.routing``.
+records what a model does with a text. Statistics are in ``minids.lab.analysis.routing``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minids.checkpoint.files import staged
 from minids.errors import MinidsError
+from minids.files import staged
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.ops.router import Routing

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minids.checkpoint.checksums import verify_checksums, write_checksums
-from minids.checkpoint.files import make_writable, read_json, staged, sync_folder
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
+from minids.files import make_writable, read_json, staged, sync_folder
 
 _LARGEST_JSON = 16 << 20  # bytes
 

@@ -26,6 +26,7 @@ from minids.checkpoint.checksums import Damaged
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
+from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
@@ -40,7 +41,6 @@ from minids.training.routing_trace import Recorder, path_of
 from minids.training.run_folder import RunFolder
 from minids.training.schedule import Settings, settings
 from minids.training.surroundings import differences, other_threads, surroundings
-from minids.training.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from minids.training.workers import Workers, useful_workers, weighted
 
 Say = Callable[[str], None]

@@ -11,7 +11,6 @@ order, so that the same number of threads gives the same bits.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,11 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3, Losses
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from minids.processor import cores
 
 
 def useful_workers(model: DeepSeekV3, batch_size: int, wanted: int) -> int:

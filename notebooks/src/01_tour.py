@@ -12,20 +12,21 @@
 # You need matrix products and a rough idea of what attention is. The paper is the [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437),
 # section 2; numbers in brackets are its equations. Code used: [model](minids/model.py), [block](minids/layers/block.py),
 # [mla](minids/layers/mla.py), [moe](minids/layers/moe.py), [mtp](minids/layers/mtp.py), [rmsnorm](minids/ops/rmsnorm.py),
-# [router](minids/ops/router.py), [cross_entropy](minids/ops/cross_entropy.py), [parameters](minids/analysis/parameters.py),
-# [kv_cache](minids/analysis/kv_cache.py), [optimizer](minids/training/optimizer.py), [schedule](minids/training/schedule.py),
-# [tokenizer](minids/training/tokenizer.py).
+# [router](minids/ops/router.py), [cross_entropy](minids/ops/cross_entropy.py), [parameters](minids/lab/analysis/parameters.py),
+# [kv_cache](minids/lab/analysis/kv_cache.py), [optimizer](minids/training/optimizer.py), [schedule](minids/training/schedule.py),
+# [tokenizer](minids/checkpoint/tokenizer.py).
 
 # %%
 import numpy as np
 
 import minids
-from minids import ModelConfig, TrainConfig, check, notebook
-from minids.analysis import kv_cache, parameters
+from minids import ModelConfig, TrainConfig, check
+from minids.checkpoint.tokenizer import byte_tokenizer
+from minids.lab import notebook
+from minids.lab.analysis import kv_cache, parameters
 from minids.ops import cross_entropy, rmsnorm, router
 from minids.training.optimizer import AdamW
 from minids.training.schedule import settings
-from minids.training.tokenizer import byte_tokenizer
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS

@@ -18,7 +18,8 @@
 import numpy as np
 
 import minids
-from minids import check, notebook
+from minids import check
+from minids.lab import notebook
 from minids.ops import attention, cross_entropy, embedding, linear, rmsnorm, swiglu
 
 notebook.set_up()

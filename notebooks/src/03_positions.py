@@ -16,7 +16,8 @@
 import numpy as np
 
 import minids
-from minids import check, notebook
+from minids import check
+from minids.lab import notebook
 from minids.layers.positions import softmax_scale
 from minids.ops import attention, rope, yarn
 

@@ -9,7 +9,7 @@
 # less by compressing (MLA). You will see that MLA *contains* the sharing schemes, and what the choice is worth in gigabytes.
 #
 # Used here: [attention](minids/ops/attention.py), the comparison layer [attention.py](minids/layers/attention.py), and the arithmetic
-# of [kv_cache](minids/analysis/kv_cache.py), [flops](minids/analysis/flops.py) and [models](minids/analysis/models.py). Papers: section 2.1
+# of [kv_cache](minids/lab/analysis/kv_cache.py), [flops](minids/lab/analysis/flops.py) and [models](minids/lab/analysis/models.py). Papers: section 2.1
 # and Table 1 of the [DeepSeek-V2 report](https://arxiv.org/abs/2405.04434), section 2.1.1 of the
 # [V3 report](https://arxiv.org/abs/2412.19437), and Table 1 of ["Insights into DeepSeek-V3"](https://arxiv.org/abs/2505.09343).
 
@@ -17,8 +17,9 @@
 import numpy as np
 
 import minids
-from minids import check, notebook
-from minids.analysis import flops, kv_cache, models
+from minids import check
+from minids.lab import notebook
+from minids.lab.analysis import flops, kv_cache, models
 from minids.ops import attention
 
 notebook.set_up()

@@ -14,19 +14,20 @@
 # 2.1.2 of [V2's](https://arxiv.org/abs/2405.04434). Used here: [the layer](minids/layers/mla.py),
 # [positions](minids/layers/positions.py), [attention](minids/ops/attention.py), [linear](minids/ops/linear.py),
 # [rmsnorm](minids/ops/rmsnorm.py), [rope](minids/ops/rope.py), the two forms of [decode](minids/inference/decode.py) with their
-# [cache](minids/inference/cache.py), the counts of [flops](minids/analysis/flops.py), and
-# for the clock [timing](minids/bench/timing.py).
+# [cache](minids/inference/cache.py), the counts of [flops](minids/lab/analysis/flops.py), and
+# for the clock [timing](minids/lab/bench/timing.py).
 
 # %%
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minids
-from minids import check, notebook
-from minids.analysis import flops
-from minids.bench import timing
+from minids import check
 from minids.inference.cache import LatentCache
 from minids.inference.decode import read
+from minids.lab import notebook
+from minids.lab.analysis import flops
+from minids.lab.bench import timing
 from minids.ops import attention, linear, rmsnorm, rope
 
 notebook.set_up()

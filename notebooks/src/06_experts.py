@@ -21,7 +21,8 @@ from math import comb
 import numpy as np
 
 import minids
-from minids import check, notebook
+from minids import check
+from minids.lab import notebook
 from minids.ops import combine, dispatch, grouped_feed_forward, linear, router, swiglu
 
 notebook.set_up()

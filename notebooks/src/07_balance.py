@@ -9,20 +9,21 @@
 # beside it, ask what evenness does to specialisation, and end on the wires: why a token may go to four nodes and no more.
 #
 # Used here: [router](minids/ops/router.py), [bias_update](minids/ops/bias_update.py), [balance_loss](minids/ops/balance_loss.py), the
-# statistics of [routing](minids/analysis/routing.py) and [metrics](minids/training/metrics.py), the costs of
-# [traffic](minids/analysis/traffic.py) and [network](minids/analysis/network.py), and the kept runs of the
-# [balance study](minids/studies/balance.py), read by [results](minids/studies/store.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
+# statistics of [routing](minids/lab/analysis/routing.py) and [metrics](minids/training/metrics.py), the costs of
+# [traffic](minids/lab/analysis/traffic.py) and [network](minids/lab/analysis/network.py), and the kept runs of the
+# [balance study](minids/lab/studies/balance.py), read by [results](minids/lab/studies/store.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
 # and 4.5 of the [V3 report](https://arxiv.org/abs/2412.19437), and [Wang et al. 2024](https://arxiv.org/abs/2408.15664), where the bias
 # comes from.
 
 # %%
 import numpy as np
 
-from minids import check, notebook
-from minids.analysis import network, traffic
-from minids.analysis.routing import nodes_touched, specialisation
+from minids import check
+from minids.lab import notebook
+from minids.lab.analysis import network, traffic
+from minids.lab.analysis.routing import nodes_touched, specialisation
+from minids.lab.studies.store import results
 from minids.ops import balance_loss, bias_update, router
-from minids.studies.store import results
 from minids.training.metrics import max_violation
 
 notebook.set_up()
@@ -655,6 +656,6 @@ check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
 # %% [markdown]
 # ## Where to go from here
 #
-# - [minids/studies/balance.py](minids/studies/balance.py): `minids study balance` trains all arms again.
-# - [minids/analysis/routing.py](minids/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
+# - [minids/lab/studies/balance.py](minids/lab/studies/balance.py): `minids study balance` trains all arms again.
+# - [minids/lab/analysis/routing.py](minids/lab/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
 # - [Notebook 11](notebooks/11_train_a_tiny_one.ipynb) trains a model and watches its load; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) switches these mistakes on.

@@ -13,16 +13,17 @@
 # model. So this notebook is mostly about indices, drawn.
 #
 # Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py), [`ops/cross_entropy.py`](minids/ops/cross_entropy.py), [`ops/linear.py`](minids/ops/linear.py),
-# [`ops/rmsnorm.py`](minids/ops/rmsnorm.py), [`layers/mtp.py`](minids/layers/mtp.py), [`model.py`](minids/model.py), [`analysis/parameters.py`](minids/analysis/parameters.py),
-# [`analysis/flops.py`](minids/analysis/flops.py).
+# [`ops/rmsnorm.py`](minids/ops/rmsnorm.py), [`layers/mtp.py`](minids/layers/mtp.py), [`model.py`](minids/model.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py),
+# [`analysis/flops.py`](minids/lab/analysis/flops.py).
 
 # %%
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import minids
-from minids import ModelConfig, check, notebook
-from minids.analysis import flops, parameters
+from minids import ModelConfig, check
+from minids.lab import notebook
+from minids.lab.analysis import flops, parameters
 from minids.ops import cross_entropy, linear, mtp_combine, rmsnorm
 
 notebook.set_up()

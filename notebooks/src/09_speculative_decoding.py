@@ -8,15 +8,16 @@
 # Yes, exactly: greedily the text is the same letter by letter, and with random sampling it has the *same distribution*. DeepSeek-V3 reports 85 to 90 % of guesses accepted and 1.8 times the tokens per second ([report](https://arxiv.org/abs/2412.19437), section 5.4.3). The rule is older than V3: Leviathan et al. 2023, Chen et al. 2023.
 #
 # Code used here: [`inference/speculative.py`](minids/inference/speculative.py), [`inference/generate.py`](minids/inference/generate.py), [`inference/sampling.py`](minids/inference/sampling.py), [`layers/mtp.py`](minids/layers/mtp.py), [`model.py`](minids/model.py),
-# [`analysis/flops.py`](minids/analysis/flops.py), [`analysis/parameters.py`](minids/analysis/parameters.py).
+# [`analysis/flops.py`](minids/lab/analysis/flops.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py).
 
 # %%
 import numpy as np
 
 import minids
-from minids import ModelConfig, check, notebook
-from minids.analysis import flops, parameters
+from minids import ModelConfig, check
 from minids.inference.speculative import Counts, Draft, judge
+from minids.lab import notebook
+from minids.lab.analysis import flops, parameters
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS

@@ -18,7 +18,8 @@
 import numpy as np
 
 import minids
-from minids import ModelConfig, check, notebook
+from minids import ModelConfig, check
+from minids.lab import notebook
 from minids.ops import float8, fp8_accumulation, fp8_linear, linear, quantise
 from minids.ops.fp8_accumulation import NEVER_PROMOTED, PROMOTED
 

@@ -9,7 +9,7 @@
 #
 # *On your own text*: put paths of your files or folders into `DATA` below; each becomes a domain. For a longer run with progress, samples and checkpoints that resume, use the command line: `minids train --data my-notes my-code --out runs/mine`.
 #
-# Code used here: [`training/corpus.py`](minids/training/corpus.py), [`training/tokenizer.py`](minids/training/tokenizer.py), [`training/batches.py`](minids/training/batches.py), [`training/schedule.py`](minids/training/schedule.py),
+# Code used here: [`training/corpus.py`](minids/training/corpus.py), [`training/tokenizer.py`](minids/checkpoint/tokenizer.py), [`training/batches.py`](minids/training/batches.py), [`training/schedule.py`](minids/training/schedule.py),
 # [`training/optimizer.py`](minids/training/optimizer.py), [`training/metrics.py`](minids/training/metrics.py), [`model.py`](minids/model.py), [`inference/generate.py`](minids/inference/generate.py), [`ops/adamw.py`](minids/ops/adamw.py).
 # Paper: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections 4.1 and 4.2 (recipe), 2.1.2 (balance), 4.5.3 and Figure 9 (specialisation).
 
@@ -17,14 +17,15 @@
 import numpy as np
 
 import minids
-from minids import ModelConfig, TrainConfig, check, notebook
+from minids import ModelConfig, TrainConfig, check
+from minids.checkpoint.tokenizer import byte_tokenizer
+from minids.lab import notebook
 from minids.ops import adamw
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import load_corpus
 from minids.training.metrics import bits_per_byte, max_violation
 from minids.training.optimizer import AdamW
 from minids.training.schedule import learning_rate, settings
-from minids.training.tokenizer import byte_tokenizer
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS

@@ -10,8 +10,8 @@
 # No file is downloaded: where real weights would be needed, a folder with *exactly* the released names, shapes and number types takes their place. If you have the real shards, the same lines open them.
 #
 # Code used here: [`checkpoint/folder.py`](minids/checkpoint/folder.py), [`checkpoint/dtypes.py`](minids/checkpoint/dtypes.py), [`checkpoint/names.py`](minids/checkpoint/names.py),
-# [`checkpoint/streaming.py`](minids/checkpoint/streaming.py), [`checkpoint/config_json.py`](minids/checkpoint/config_json.py), [`analysis/parameters.py`](minids/analysis/parameters.py),
-# [`analysis/released_weights.py`](minids/analysis/released_weights.py), [`layers/positions.py`](minids/layers/positions.py), [`ops/rope.py`](minids/ops/rope.py),
+# [`checkpoint/streaming.py`](minids/checkpoint/streaming.py), [`checkpoint/config_json.py`](minids/checkpoint/config_json.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py),
+# [`analysis/released_weights.py`](minids/lab/analysis/released_weights.py), [`layers/positions.py`](minids/layers/positions.py), [`ops/rope.py`](minids/ops/rope.py),
 # [`ops/float8.py`](minids/ops/float8.py), [`ops/bfloat16.py`](minids/ops/bfloat16.py).
 # Papers: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections 2.1 and 3.3; the layout of the files is described in the release's `README_WEIGHTS.md`.
 
@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 
 import minids
-from minids import ModelConfig, check, notebook
-from minids.analysis import parameters, released_weights
+from minids import ModelConfig, check
 from minids.checkpoint.config_json import config_to_json
 from minids.checkpoint.dtypes import dequantise
+from minids.lab import notebook
+from minids.lab.analysis import parameters, released_weights
 from minids.layers.positions import rotary
 from minids.ops import bfloat16, rope
 from minids.ops.float8 import E4M3

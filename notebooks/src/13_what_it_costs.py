@@ -17,17 +17,18 @@
 # | cache per token | 70.272 KB | ISCA 2025 paper, Table 1 |
 # | pipeline bubbles | three formulas | V3 report, Table 2 |
 #
-# Code used here: [`analysis/parameters.py`](minids/analysis/parameters.py), [`flops.py`](minids/analysis/flops.py),
-# [`cost.py`](minids/analysis/cost.py), [`kv_cache.py`](minids/analysis/kv_cache.py),
-# [`models.py`](minids/analysis/models.py), [`pipeline.py`](minids/analysis/pipeline.py),
-# [`network.py`](minids/analysis/network.py), [`laptop.py`](minids/analysis/laptop.py).
+# Code used here: [`analysis/parameters.py`](minids/lab/analysis/parameters.py), [`flops.py`](minids/lab/analysis/flops.py),
+# [`cost.py`](minids/lab/analysis/cost.py), [`kv_cache.py`](minids/lab/analysis/kv_cache.py),
+# [`models.py`](minids/lab/analysis/models.py), [`pipeline.py`](minids/lab/analysis/pipeline.py),
+# [`network.py`](minids/lab/analysis/network.py), [`laptop.py`](minids/lab/analysis/laptop.py).
 
 # %%
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from minids import ModelConfig, check, notebook
-from minids.analysis import cost, flops, kv_cache, laptop, models, network, parameters, pipeline
+from minids import ModelConfig, check
+from minids.lab import notebook
+from minids.lab.analysis import cost, flops, kv_cache, laptop, models, network, parameters, pipeline
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
@@ -308,7 +309,7 @@ for model in (models.QWEN_72B, models.LLAMA_405B):  # two bytes an element
 #
 # - the *cache* is nobody else's, and
 # - in a mixture of experts, more tokens also touch *more experts*: with $B$ tokens choosing 8 of 256 evenly, an average of
-#   $256\,(1 - (1 - 8/256)^B)$ experts must be read ([`flops.distinct_experts`](minids/analysis/flops.py)).
+#   $256\,(1 - (1 - 8/256)^B)$ experts must be read ([`flops.distinct_experts`](minids/lab/analysis/flops.py)).
 
 # %%
 batches = 2 ** np.arange(0, 13)
@@ -374,7 +375,7 @@ for name, (bandwidth, printed) in networks.items():
 # - **DualPipe** (V3 section 3.2.1) feeds micro-batches from *both ends*, and runs a forward and a backward together (F&B) so that
 #   each hides the other's communication. It stores every weight twice.
 #
-# [`analysis/pipeline.py`](minids/analysis/pipeline.py) runs these schedules instruction by instruction. First a small one, to see the shapes:
+# [`analysis/pipeline.py`](minids/lab/analysis/pipeline.py) runs these schedules instruction by instruction. First a small one, to see the shapes:
 
 # %% tags=["picture"]
 SHADES = {"F": SKY, "B": ORANGE, "I": YELLOW, "W": GREEN}
@@ -605,7 +606,7 @@ notebook.caught(check.against(from_the_list, forgetful, [(c,) for c in configs])
 # %% [markdown]
 # ## Where to read on
 #
-# - Every printed number of the papers that is arithmetic, recomputed in one list: [`analysis/claims.py`](minids/analysis/claims.py), or
+# - Every printed number of the papers that is arithmetic, recomputed in one list: [`analysis/claims.py`](minids/lab/analysis/claims.py), or
 #   `minids info --preset deepseek-v3` on the command line, each with its formula and source.
 # - V3 report: sections 2.1 (architecture), 3.2 (DualPipe), 3.4 (deployment), 4.2 (sizes), Table 1 (cost), Table 2 (pipelines).
 # - ISCA 2025 paper: sections 2.2 (FLOPs), 2.3 (speed limits).

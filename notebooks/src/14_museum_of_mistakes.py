@@ -9,15 +9,15 @@
 # *wrong forward pass*. For each you will see what it does wrong, its symptom drawn, the cheap check that does **not** notice, and the one
 # that does.
 #
-# The mistakes live in [`minids/mistakes.py`](minids/mistakes.py) and [`minids/mistakes_in_fp8.py`](minids/mistakes_in_fp8.py): each is a few wrong lines that replace right ones. `with made(mistake):`
-# puts one in and takes it out again. The test suite ([`tests/guards`](tests/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
+# The mistakes live in [`minids/lab/mistakes/__init__.py`](minids/lab/mistakes/__init__.py) and [`minids/lab/mistakes/fp8.py`](minids/lab/mistakes/fp8.py): each is a few wrong lines that replace right ones. `with made(mistake):`
+# puts one in and takes it out again. The test suite ([`tests/guards`](tests/lab/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
 # test fails; that is how a test suite is itself tested.
 #
-# Code used here: [`mistakes.py`](minids/mistakes.py), [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
+# Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
 # [`inference/cache.py`](minids/inference/cache.py), [`inference/decode.py`](minids/inference/decode.py),
 # [`inference/speculative.py`](minids/inference/speculative.py),
 # [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),
-# [`analysis/kv_cache.py`](minids/analysis/kv_cache.py). Paper:
+# [`analysis/kv_cache.py`](minids/lab/analysis/kv_cache.py). Paper:
 # [DeepSeek-V3 technical report](https://arxiv.org/abs/2412.19437).
 
 # %%
@@ -27,13 +27,15 @@ import numpy as np
 from IPython.display import Markdown
 
 import minids
-from minids import ModelConfig, Yarn, check, mistakes, mistakes_in_fp8, notebook, pico
-from minids.analysis import kv_cache
+from minids import ModelConfig, Yarn, check, pico
 from minids.inference.cache import LatentCache
 from minids.inference.decode import read
 from minids.inference.speculative import Draft, judge
-from minids.mistakes import IN_GENERATION, MISTAKES, made
-from minids.mistakes_in_fp8 import IN_FP8
+from minids.lab import mistakes, notebook
+from minids.lab.analysis import kv_cache
+from minids.lab.mistakes import IN_GENERATION, MISTAKES, made
+from minids.lab.mistakes import fp8 as mistakes_in_fp8
+from minids.lab.mistakes.fp8 import IN_FP8
 from minids.ops import (
     balance_loss,
     bias_update,
@@ -829,7 +831,7 @@ notebook.show(
 #
 # ## 8. Room seven: eight bits
 #
-# [`mistakes_in_fp8.py`](minids/mistakes_in_fp8.py), V3 section 3.3; the right way is [notebook 10](notebooks/10_fp8.ipynb). FP8 is a paradise for mistakes, because *everything* is a few percent off anyway: who would notice a few percent more? First the usual test. Train the stamp for 25 steps with each of the
+# [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), V3 section 3.3; the right way is [notebook 10](notebooks/10_fp8.ipynb). FP8 is a paradise for mistakes, because *everything* is a few percent off anyway: who would notice a few percent more? First the usual test. Train the stamp for 25 steps with each of the
 # eleven mistakes in:
 
 # %%

@@ -394,7 +394,7 @@ def test_a_kill_at_any_moment_leaves_the_old_checkpoint_the_new_one_or_none(tmp_
 
             for owner, name in calls:
                 patch.setattr(owner, name, counted(getattr(owner, name)))
-            patch.setattr("minids.checkpoint.files.Staged.discard", lambda self: None)  # a kill cleans nothing up
+            patch.setattr("minids.files.Staged.discard", lambda self: None)  # a kill cleans nothing up
             try:
                 write_folder(path, {}, filled(new))
                 break

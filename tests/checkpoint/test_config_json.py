@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from minids.checkpoint.config_json import config_from_json, config_to_json, fp8_block_size, hugging_face_type, read_config
 from minids.config import ModelConfig, Yarn
+from minids.config.presets import PRESETS
 from minids.errors import MinidsError
-from minids.presets import PRESETS
 
 YARN = dict(factor=40, original_max_position_embeddings=4096, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0)
 

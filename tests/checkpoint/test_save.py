@@ -12,8 +12,8 @@ from support import TINY, build
 
 import minids
 from minids.checkpoint.extension import run_setting
+from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
-from minids.training.tokenizer import byte_tokenizer
 from minids.training.trainer import Trainer
 
 
@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_the_old_model_with_its_own_tokenizer(tmp_path, monke
                 raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("minids.checkpoint.files.os.fsync", fsync)
+            patch.setattr("minids.files.os.fsync", fsync)
             try:
                 minids.save(new, tmp_path)
                 break

@@ -16,8 +16,8 @@ from support import TINY, V2_ROUTER, build
 import minids
 from minids.checkpoint.config_json import config_to_json
 from minids.checkpoint.names import expected_shapes
+from minids.config import ModelConfig
 from minids.errors import MinidsError
-from minids.presets import model_preset
 
 CONFIGS = {
     "V3": TINY,
@@ -89,7 +89,7 @@ GENERATE = "minids.generate(minids.load_streamed(sys.argv[1]), [1, 2, 3], int(sy
 
 def test_peak_memory_of_a_streamed_model(tmp_path):
     """A model of 600 MB in BF16, 1.2 GB in float32, generates within a quarter of that."""
-    config = model_preset("deepseek-v2-lite").replace(
+    config = ModelConfig.preset("deepseek-v2-lite").replace(
         vocab_size=16000, hidden_size=1024, num_hidden_layers=5, intermediate_size=4096, bos_token_id=0, eos_token_id=1
     )
     stored = hollow_folder(tmp_path, config)
@@ -102,7 +102,7 @@ def test_peak_memory_of_a_streamed_model(tmp_path):
 @pytest.mark.parametrize("preset", ["deepseek-v2-lite", "moonlight-16b-a3b"])
 def test_sixteen_billion_parameters_within_two_gigabytes(preset, tmp_path):
     """31 GB in BF16, 63 GB in float32."""
-    stored = hollow_folder(tmp_path, model_preset(preset))
+    stored = hollow_folder(tmp_path, ModelConfig.preset(preset))
     assert stored > 31e9
     assert os.stat(tmp_path / "model.safetensors").st_blocks * 512 < 10e6, "this file system cannot hold a file with holes"
     peak = peak_memory(GENERATE, str(tmp_path), "2")
@@ -112,7 +112,7 @@ def test_sixteen_billion_parameters_within_two_gigabytes(preset, tmp_path):
 @pytest.mark.slow
 def test_one_layer_of_deepseek_v3(tmp_path):
     """Layer 3 of 671 billion parameters: 11.5 billion of them, of which 187 million are attention."""
-    hollow_folder(tmp_path, model_preset("deepseek-v3"))
+    hollow_folder(tmp_path, ModelConfig.preset("deepseek-v3"))
     code = (
         "import numpy as np\n"
         "block = minids.load_layer(sys.argv[1], 3)\n"

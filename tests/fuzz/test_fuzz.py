@@ -14,13 +14,13 @@ from support import TINY, build
 import minids
 from minids.checkpoint.config_json import config_from_json, config_to_json
 from minids.checkpoint.tensor_file import TensorFile
+from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer
 from minids.cli import COMMANDS, main
 from minids.config import ModelConfig, TrainConfig
 from minids.errors import MinidsError
 from minids.inference.generate import generate, prompt_ids
 from minids.training.batches import Batches, TokenStream
 from minids.training.corpus import load_corpus
-from minids.training.tokenizer import Tokenizer, byte_tokenizer
 from minids.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support import TINY, build
 
+from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
 from minids.inference.generate import generate, generate_batch, stream
-from minids.training.tokenizer import byte_tokenizer
 
 MODEL = build(TINY)
 

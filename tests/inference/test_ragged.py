@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import TINY, build
 
-from minids.analysis.kv_cache import bytes_of, cache_bytes, full_elements
 from minids.backend import use_backend
 from minids.inference.cache import FullCache, LatentCache
 from minids.inference.decode import read_ragged
 from minids.inference.generate import generate, generate_batch
+from minids.lab.analysis.kv_cache import bytes_of, cache_bytes, full_elements
 
 MODEL = build(TINY)
 TEXTS = [np.random.default_rng(i).integers(0, 19, n) for i, n in enumerate((17, 5, 23))]

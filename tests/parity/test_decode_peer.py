@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support import TINY, build
 
-from minids.bench import decode
 from minids.inference.generate import generate
+from minids.lab.bench import decode
 
 pytestmark = pytest.mark.parity
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from minids.bench import nanogpt, race
-from minids.bench.nanogpt import NanoGPT
 from minids.config import ModelConfig
+from minids.lab.bench import nanogpt, race
+from minids.lab.bench.nanogpt import NanoGPT
+from minids.lab.studies.training import text
 from minids.model import IGNORE
-from minids.studies.training import text
 from minids.training.batches import validation_windows
 
 pytestmark = pytest.mark.parity

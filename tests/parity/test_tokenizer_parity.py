@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from minids.training.tokenizer import BOS, EOS, byte_tokenizer, train_bpe
+from minids.checkpoint.tokenizer import BOS, EOS, byte_tokenizer, train_bpe
 
 pytestmark = pytest.mark.parity
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import Document
-from minids.training.tokenizer import byte_tokenizer
 
 
 def numbered(*lengths: int) -> TokenStream:

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
+from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
 from minids.training import batches, corpus, large_text
 from minids.training.batches import TokenStream
 from minids.training.corpus import load_corpus
-from minids.training.tokenizer import byte_tokenizer
 
 TEXT = ("größe und 語\n\n" + "one, two, three\n" * 40 + "x" * 900) * 300
 
@@ -75,7 +75,7 @@ def test_a_gigabyte_is_never_held(tmp_path):
             file.write(block)
     code = (
         "import resource, sys; from minids.training.corpus import load_corpus; from minids.training.batches import *;"
-        "from minids.training.tokenizer import byte_tokenizer; import numpy as np;"
+        "from minids.checkpoint.tokenizer import byte_tokenizer; import numpy as np;"
         f"corpus = load_corpus([{str(path)!r}]); assert sum(d.size for d in corpus.documents) > 1 << 30;"
         "train, held = corpus.split(0.1); stream = TokenStream.encode(train.documents, byte_tokenizer());"
         "batch = Batches(stream, 4, 64, np.random.default_rng(0)).next()[0]; assert batch.shape == (4, 64);"

@@ -1,0 +1,258 @@
+"""Text to token ids and back: one token per byte, byte-pair encoding learned from the training text, or its characters.
+
+All are byte-level BPE models of the ``tokenizers`` library (the byte tokenizer is one without a merge), so what ``save``
+writes is the ``tokenizer.json`` that ``transformers`` opens, and ``Tokenizer.load`` opens the published ones:
+
+    ids 0 … 255     the bytes: id = value
+    256, 257        <|begin_of_text|>, <|end_of_text|>
+    258 …           what training merged
+
+Every token stands for some bytes of text, so bits per byte can be compared across tokenizers, and text that ends inside a
+UTF-8 character still has its bytes. DeepSeek-V3's own tokenizer is the same kind with 128K tokens (report, section 4.1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from minids.errors import MinidsError, refuse
+from minids.files import staged
+
+BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
+FILES = ("tokenizer.json", "tokenizer_config.json")
+BYTE_VOCAB_SIZE = 258
+"""256 bytes and the two specials."""
+
+
+def _byte_characters() -> list[str]:
+    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2).
+
+    Printable Latin-1 stands for itself; the other 68 bytes take the characters from U+0100 on, in order.
+    """
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    stand_ins = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
+
+
+CHARACTER_OF_BYTE = _byte_characters()
+BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+
+
+class Tokenizer:
+    """A byte-level tokenizer and its begin and end tokens (None where it has none)."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, bos_token: str | None = None, eos_token: str | None = None):
+        backend.no_truncation()  # a published tokenizer.json may carry both switched on
+        backend.no_padding()
+        backend.encode_special_tokens = True  # special tokens written out in a text are text
+        self.backend = backend
+        self.bos_token, self.eos_token = bos_token, eos_token
+        self.bos_id, self.eos_id = self._id_of("bos_token", bos_token), self._id_of("eos_token", eos_token)
+        self._pieces = _pieces(backend)
+        self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
+        """(V,) bytes of text per id; 0 for special tokens."""
+        # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
+        self._id_of_byte: np.ndarray | None = None
+        if int(self.byte_counts.max(initial=0)) == 1:
+            self._id_of_byte = np.full(256, -1, dtype=np.int32)
+            for number, piece in enumerate(self._pieces):
+                if piece:
+                    self._id_of_byte[piece[0]] = number
+
+    def _id_of(self, field: str, token: str | None) -> int | None:
+        if token is None:
+            return None
+        if (found := self.backend.token_to_id(token)) is None:
+            raise refuse(field, token, "the vocabulary has no such token")
+        return found
+
+    @property
+    def beginning(self) -> list[int]:
+        """What a document begins with: the begin token, where there is one."""
+        return [] if self.bos_id is None else [self.bos_id]
+
+    @property
+    def vocab_size(self) -> int:
+        """V: one more than the largest id."""
+        return len(self._pieces)
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids of a text, int32, without begin or end token; a special token's name inside the text stays text.
+
+        Bytes that are not UTF-8 pass the byte tokenizer unchanged; BPE sees U+FFFD in their place. Half a surrogate pair
+        in a ``str`` is no character and becomes a question mark.
+        """
+        data = text.encode("utf-8", errors="replace") if isinstance(text, str) else bytes(text)
+        if self._id_of_byte is not None:
+            ids = self._id_of_byte[np.frombuffer(data, dtype=np.uint8)]
+            return ids[ids >= 0]
+        ids = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False).ids
+        return np.array(ids, dtype=np.int32)
+
+    def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """The bytes that ids stand for. Special tokens, padding (-100) and ids without a token stand for none."""
+        pieces = self._pieces
+        return b"".join(pieces[i] for i in np.ravel(ids).tolist() if 0 <= i < len(pieces))
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token; none for a special token."""
+        if not 0 <= token_id < self.vocab_size:
+            raise refuse("token_id", token_id, f"must lie between 0 and {self.vocab_size - 1}")
+        return self._pieces[token_id]
+
+    def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Bytes of text in ids of any shape; targets of -100 count none. bits per byte = Σ loss / (ln 2 · bytes)."""
+        ids = np.asarray(ids)
+        known = (ids >= 0) & (ids < self.vocab_size)
+        return int(self.byte_counts[ids[known]].sum(dtype=np.int64))
+
+    def files(self) -> dict[str, bytes]:
+        """What ``tokenizer.json`` and ``tokenizer_config.json`` hold, by file name."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+            "add_bos_token": False,  # transformers then gives the ids that encode() gives
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": False,  # or decode() would drop spaces before punctuation
+        }
+        texts = self.backend.to_str(pretty=True), json.dumps(config, indent=2, ensure_ascii=False)
+        return {name: text.encode() for name, text in zip(FILES, texts, strict=True)}
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, both whole or none."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with staged() as staging:
+            for name, content in self.files().items():
+                with staging.create(folder / name) as file:
+                    file.write(content)
+            staging.publish()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer of a checkpoint's folder, ours or a published byte-level one.
+
+        Begin and end token are those of ``tokenizer_config.json``, as strings or as ``{"content": …}``; without that
+        file, ours where the vocabulary has them.
+        """
+        path = Path(folder) / "tokenizer.json"
+        try:
+            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise refuse("tokenizer", str(folder), "has no tokenizer.json") from None
+        except Exception as error:  # the library raises a bare Exception for what it cannot parse
+            raise refuse("tokenizer", str(path), f"cannot be read: {_first_line(error)}") from None
+        config_path = path.with_name("tokenizer_config.json")
+        try:
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            bos, eos = (_content(config.get(field)) for field in ("bos_token", "eos_token"))
+        except FileNotFoundError:
+            bos, eos = (token if backend.token_to_id(token) is not None else None for token in (BOS, EOS))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise refuse("tokenizer", str(config_path), f"cannot be read: {_first_line(error)}") from None
+        return cls(backend, bos, eos)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token per byte, and the two specials: V = 258."""
+    return _byte_level([])
+
+
+def train_bpe(texts: Iterable[str | bytes], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE (Sennrich et al. 2016) with at most ``vocab_size`` tokens, learned from ``texts``.
+
+    Same texts, same tokenizer. A small text may run out of pairs to merge; the vocabulary is then smaller. Digits are never
+    merged, as in the tokenizer of DeepSeek LLM (Bi et al. 2024, section 2.1): a small model can then learn sums.
+    """
+    if vocab_size < BYTE_VOCAB_SIZE:
+        raise refuse("bpe_vocab_size", vocab_size, f"must be at least {BYTE_VOCAB_SIZE}: 256 bytes and two special tokens")
+    learner = tokenizers.Tokenizer(models.BPE())
+    learner.pre_tokenizer = _words()
+    learner.train_from_iterator(
+        (text if isinstance(text, str) else text.decode("utf-8", errors="replace") for text in texts),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size - 2,  # the specials are added below, behind the bytes
+            initial_alphabet=CHARACTER_OF_BYTE,
+            show_progress=False,
+        ),
+    )
+    return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
+
+
+def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
+    """One token per character that occurs in ``texts``, in the order of their code points, and no special token.
+
+    Tiny Shakespeare gives the 65 that others train on. A character that did not occur has no token: encoding leaves it out.
+    """
+    alphabet: set[str] = set()
+    for text in texts:
+        alphabet.update(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
+    written = ["".join(CHARACTER_OF_BYTE[byte] for byte in c.encode("utf-8", errors="replace")) for c in sorted(alphabet)]
+    vocab = {token: number for number, token in enumerate(dict.fromkeys(written))}
+    # ignore_merges: what is cut out as one piece is looked up whole, so that a character of several bytes needs no merges.
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    every_one = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [every_one, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend)
+
+
+def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
+    """The tokenizer with these merges, numbered as in the table at the top: training leaves the ids in another order."""
+    tokens = [*CHARACTER_OF_BYTE, BOS, EOS, *(left + right for left, right in merges)]
+    vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = _words()
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([BOS, EOS])
+    return Tokenizer(backend, BOS, EOS)
+
+
+def _words() -> pre_tokenizers.PreTokenizer:
+    """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+def _pieces(backend: tokenizers.Tokenizer) -> list[bytes]:
+    """The bytes of every id, read from the vocabulary; none for special tokens and for gaps in the numbering."""
+    added = backend.get_added_tokens_decoder()
+    vocab = backend.get_vocab(with_added_tokens=True)
+    pieces = [b""] * (max(vocab.values(), default=-1) + 1)
+    for token, number in vocab.items():
+        if number in added:
+            pieces[number] = b"" if added[number].special else token.encode("utf-8")
+            continue
+        try:
+            pieces[number] = bytes(BYTE_OF_CHARACTER[character] for character in token)
+        except KeyError as error:
+            raise MinidsError(
+                f"tokenizer: token {token!r} holds {error.args[0]!r}, which stands for no byte; only byte-level tokenizers work"
+            ) from None
+    return pieces
+
+
+def _content(token: str | dict | None) -> str | None:
+    """A token as ``tokenizer_config.json`` writes it: its name, or a description with the name inside."""
+    content = token.get("content") if isinstance(token, dict) else token
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"{token!r} is not the name of a token")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

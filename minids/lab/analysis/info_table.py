@@ -1,0 +1,79 @@
+"""The table of ``minids info``: every leaf of ``info`` on a line, with the way to its formula and source."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from minids.lab.analysis.info import Leaf
+
+WIDTH = 98
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+class Row(NamedTuple):
+    """One leaf and where it stands."""
+
+    section: str
+    label: str
+    leaf: Leaf
+
+
+def rows(data: dict) -> Iterator[Row]:
+    """All leaves of what ``info`` returned, in order."""
+    for section, entries in data.items():
+        if isinstance(entries, dict):
+            for label, leaf in entries.items():
+                yield Row(section, label, leaf)
+
+
+def show(leaf: Leaf) -> str:
+    """A leaf's number as printed: whole from a million on and where it is whole, six digits otherwise."""
+    value = leaf["value"]
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1e6 else f"{value:,.6g}"
+
+
+def short(leaf: Leaf) -> str:
+    """The same from a million on, with four digits and a prefix: "671.0 G"."""
+    for size, prefix in PREFIXES:
+        if abs(leaf["value"]) >= size:
+            return f"{leaf['value'] / size:#.4g} {prefix}"
+    return ""
+
+
+def format_info(data: dict, explain: bool = True) -> str:
+    """The data of ``info`` as a table of at most 98 columns.
+
+    Behind every line stands a number; under it, at the end, the formula, and a letter that leads to the source. ``explain``
+    False leaves both out.
+    """
+    lines = [f"{data['name']}   context {data['context']:,} tokens, batch {data['batch']:,}"]
+    notes: dict[tuple[str, str], int] = {}
+    section = None
+    for row in rows(data):
+        if row.section != section:
+            section = row.section
+            lines += ["", f"── {section} ".ljust(WIDTH, "─")]
+        note = notes.setdefault((row.leaf["formula"], row.leaf["source"]), len(notes) + 1)
+        mark = f"[{note}]" if explain else ""
+        line = f"  {row.label:<37.37} {show(row.leaf):>23} {short(row.leaf):>9} {row.leaf['unit']:<18}{mark:>5}"
+        lines.append(line.rstrip())
+    return "\n".join(lines + _explanation(notes) if explain else lines)
+
+
+def _explanation(notes: dict[tuple[str, str], int]) -> list[str]:
+    """Formulas by number, each with the letter of its source, then the sources by letter."""
+    sources = list(dict.fromkeys(source for _, source in notes))
+    letters = {source: chr(ord("a") + i) for i, source in enumerate(sources)}
+    lines = ["", "── formulas ".ljust(WIDTH, "─")]
+    for (formula, source), note in notes.items():
+        lines += _wrapped(f"{f'[{note}]':>6} ", f"{formula}  ({letters[source]})")
+    lines += ["", "── sources ".ljust(WIDTH, "─")]
+    for source in sources:
+        lines += _wrapped(f"{f'({letters[source]})':>6} ", source)
+    return lines
+
+
+def _wrapped(mark: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))

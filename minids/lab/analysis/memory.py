@@ -1,0 +1,107 @@
+"""Memory to train a model and to serve it, in bytes, and what each byte is for.
+
+Training keeps, per parameter, the weight, its gradient and AdamW's two moments, and per token what the backward pass needs
+again:
+
+    activations = Σ_steps layers · saved elements · bytes         every saved array by name: ``minids.lab.analysis.steps``
+
+Two ways of keeping activations. "stored": whatever the backward passes of the NumPy backend use, attention probabilities
+included (the compiled backend keeps less). "recompute": norms, MLA's up-projections, attention probabilities and the SwiGLU
+product are made again in the backward pass (DeepSeek-V3 report, section 3.2.3); of a norm only its input is then kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minids.config import ModelConfig
+from minids.errors import refuse
+from minids.lab.analysis import kv_cache, released_weights
+from minids.lab.analysis.parameters import mtp_total, total
+from minids.lab.analysis.steps import walk
+
+
+class Recipe(NamedTuple):
+    """Bytes per parameter and per saved activation."""
+
+    name: str
+    weight: float
+    gradient: float
+    moments: float  # both together
+    activation: float
+    keeps: str  # "stored" or "recompute"
+    source: str
+
+
+FP32 = Recipe(
+    "float32, all stored",
+    4,
+    4,
+    8,
+    4,
+    "stored",
+    "this package: float32 throughout, activations as the NumPy backend keeps them",
+)
+V3 = Recipe(
+    "V3's recipe",
+    4 + 1,
+    4,
+    4,
+    2,
+    "recompute",
+    "DeepSeek-V3 report, sections 3.2.3 and 3.3: float32 master weights and gradients, BF16 moments, an FP8 copy to compute "
+    "with, activations counted at BF16 although some are kept in FP8",
+)
+RECIPES = {"fp32": FP32, "v3": V3}
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes of one training step on one machine, without any sharding."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def activation_elements(config: ModelConfig, batch: int, time: int, keeps: str = "stored") -> int:
+    """Elements kept from forward to backward, MTP modules included."""
+    skipped = {"stored": "recomputed", "recompute": "stored"}
+    if keeps not in skipped:
+        raise refuse("keeps", keeps, "must be stored or recompute")
+    steps = walk(config, batch, time)
+    return sum(step.layers * s.array.size for step in steps for s in step.saved if s.when != skipped[keeps])
+
+
+def training_memory(config: ModelConfig, batch: int, time: int, recipe: Recipe = FP32) -> TrainingMemory:
+    """Bytes to train ``config`` on one batch of (batch, time) tokens; MTP modules are trained too and count."""
+    parameters = total(config) + mtp_total(config)
+    return TrainingMemory(
+        round(parameters * recipe.weight),
+        round(parameters * recipe.gradient),
+        round(parameters * recipe.moments),
+        round(activation_elements(config, batch, time, recipe.keeps) * recipe.activation),
+    )
+
+
+class ServingMemory(NamedTuple):
+    """Bytes to generate with the main model."""
+
+    weights: int
+    cache: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def serving_memory(
+    config: ModelConfig, context: int, batch: int, weight_bytes: float = 1, cache_form: str = "bf16"
+) -> ServingMemory:
+    """Weights of the main model at one width (1: FP8, 2: BF16, 4: float32) and the cache of ``batch`` sequences."""
+    cache = round(kv_cache.cache_bytes(config, context, batch, cache_form))
+    return ServingMemory(released_weights.bytes_in(config, weight_bytes), cache)

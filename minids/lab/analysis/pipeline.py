@@ -1,0 +1,223 @@
+"""Pipeline schedules, simulated: who works when, how long devices idle, how many activations they hold.
+
+Every device runs its programme (``pipeline_orders``) in order and starts each instruction as soon as its inputs exist. Messages
+take no time. What comes out is compared with DeepSeek-V3's Table 2:
+
+    method      bubble                          parameters   activations   devices
+    1F1B        (PP − 1)(F + B)                 1×           PP            PP
+    ZB1P        (PP − 1)(F + B − 2W)            1×           PP            PP
+    DualPipe    (PP/2 − 1)(F&B + B − 3W)        2×           PP + 1        PP
+    DualPipeV   (PP/2 − 1)(F&B + B − 3W)        2×           PP + 1        PP/2      (DualPipe repository, README)
+
+F, B, W are the times of a forward, a full backward and the weight part of a backward chunk, F&B that of an overlapped pair;
+B − W is the input part, I. With PP = 16 and F = W = 1, B = 2, F&B = 3 the bubbles are 45, 15 and 14.
+
+Where simulation and closed form agree (found by simulating, and tested):
+
+- 1F1B always. ZB1P with at least PP micro-batches if W ≤ F and W ≤ I; a longer W does not fit into the gaps, the bubble is then
+  (PP − 1)·max(F, I), and the formula promises less, in the end a negative bubble.
+- DualPipe and DualPipeV if W ≤ F = I, as in a model whose three products cost the same. If W ≤ I < F, every step waits for a
+  forward where the formula has an input gradient: (PP/2 − 1)(F&B + F − 2W). If W ≤ F < I, it is min((PP/2 − 1)(I − F), F) less
+  than the formula, because the innermost devices use the wait for their first gradient for a forward; with that pair overlapped
+  like all others the formula would be exact. If W is longer than F or I, the formula is an estimate.
+- The bubble is the idle time of the device that idles most. If F&B < F + B, DualPipe's outer devices idle less than that: they
+  overlap fewer pairs and so work longer.
+- A device holds a micro-batch's activations from the start of F to the end of B, or of W where B is split. Every method
+  reaches the table's value, 1F1B on its first device only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import NamedTuple
+
+from minids.errors import refuse
+from minids.lab.analysis.pipeline_orders import Action, Instruction, check, devices, orders
+
+
+class Times(NamedTuple):
+    """Duration of each kind of chunk, in any one unit; by default the ratio of FLOPs of three equal matrix products."""
+
+    forward: float = 1.0  # F
+    backward: float = 2.0  # B = I + W
+    weight: float = 1.0  # W
+    overlapped: float = 3.0  # F&B
+
+    @property
+    def input(self) -> float:
+        """I: backward for the input alone."""
+        return self.backward - self.weight
+
+    def of(self, instruction: Instruction) -> float:
+        if len(instruction) == 2:
+            return self.overlapped
+        return {"F": self.forward, "B": self.backward, "I": self.input, "W": self.weight}[instruction[0].kind]
+
+
+USUAL = Times()
+
+
+class Slot(NamedTuple):
+    """One action on the timeline. The two of an overlapped pair have the same start and end."""
+
+    device: int
+    start: float
+    end: float
+    kind: str  # F, B, I or W
+    microbatch: int
+    direction: int
+    stage: int
+    overlapped: bool
+
+
+class Timeline(NamedTuple):
+    """What a simulation found."""
+
+    schedule: str
+    stages: int
+    microbatches: int
+    times: Times
+    slots: list[Slot]  # by device, then by start
+    makespan: float
+    idle: list[float]  # per device, of the makespan
+    peak_activations: list[int]  # per device, in micro-batches of one stage
+
+    @property
+    def bubble(self) -> float:
+        """Idle time of the device that idles most."""
+        return max(self.idle)
+
+    @property
+    def bubble_share(self) -> float:
+        """Bubble as a share of the makespan."""
+        return self.bubble / self.makespan
+
+
+class ClosedForm(NamedTuple):
+    """One row of V3's Table 2."""
+
+    bubble: float
+    parameters: int  # copies of the model
+    activations: int  # micro-batches of one stage, at most
+    devices: int
+
+
+def closed_form(schedule: str, stages: int, times: Times = USUAL) -> ClosedForm:
+    """DeepSeek-V3 report, Table 2, and the DualPipe repository's README for DualPipeV."""
+    f, b, w, fb = times
+    if schedule == "1F1B":
+        return ClosedForm((stages - 1) * (f + b), 1, stages, stages)
+    if schedule == "ZB1P":
+        return ClosedForm((stages - 1) * (f + b - 2 * w), 1, stages, stages)
+    check(schedule, stages, microbatches=2 * stages)
+    return ClosedForm((stages / 2 - 1) * (fb + b - 3 * w), 2, stages + 1, devices(schedule, stages))
+
+
+def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL) -> Timeline:
+    """Run a schedule. Raises ``MinidsError`` for numbers it does not exist for, or times that contradict each other."""
+    _check_times(times)
+    programmes = orders(schedule, stages, microbatches)
+    clock = [0.0] * len(programmes)
+    position = [0] * len(programmes)
+    finished: dict[tuple, float] = {}  # (F | I, stage, micro-batch) → time its output exists
+    slots: list[list[Slot]] = [[] for _ in programmes]
+    moved = True
+    while moved:
+        moved = False
+        for device, programme in enumerate(programmes):
+            while position[device] < len(programme):
+                instruction = programme[position[device]]
+                staged = [(a, _stage(stages, device, a.direction)) for a in instruction]
+                needs = [need for a, stage in staged for need in _needs(stages, a, stage, _identity(schedule, a))]
+                if any(need not in finished for need in needs):
+                    break  # another device has to go first
+                start = max([clock[device], *(finished[need] for need in needs)])
+                clock[device] = end = start + times.of(instruction)
+                for a, stage in staged:
+                    slot = Slot(device, start, end, a.kind, a.microbatch, a.direction, stage, len(instruction) == 2)
+                    slots[device].append(slot)
+                    if a.kind != "W":
+                        finished["F" if a.kind == "F" else "I", stage, _identity(schedule, a)] = end
+                position[device] += 1
+                moved = True
+    if any(done < len(programme) for done, programme in zip(position, programmes, strict=True)):
+        raise AssertionError(f"{schedule} with {stages} stages and {microbatches} micro-batches waits for itself")
+    makespan = max(clock)
+    idle = [makespan - _busy(mine) for mine in slots]
+    peaks = [_peak_activations(mine) for mine in slots]
+    timeline = Timeline(schedule, stages, microbatches, times, [s for mine in slots for s in mine], makespan, idle, peaks)
+    verify(timeline)
+    return timeline
+
+
+def verify(timeline: Timeline) -> None:
+    """Assert what any valid timeline must satisfy, from its slots alone.
+
+    No device does two things at once unless overlapped; every stage sees every micro-batch once in F and once in B (or I, then
+    W); a forward starts after the stage before has ended, a backward after the stage behind.
+    """
+    seen: dict[tuple, Slot] = {}
+    by_device: dict[int, list[Slot]] = defaultdict(list)
+    for slot in timeline.slots:
+        by_device[slot.device].append(slot)
+        batch = slot.microbatch if timeline.schedule != "DualPipe" else (slot.direction, slot.microbatch)
+        for kind in ("I", "W") if slot.kind == "B" else (slot.kind,):
+            assert (kind, slot.stage, batch) not in seen, f"{kind} of micro-batch {batch} runs twice on stage {slot.stage}"
+            seen[kind, slot.stage, batch] = slot
+    assert len(seen) == 3 * timeline.stages * timeline.microbatches, "some chunk is missing"
+    for (kind, stage, batch), slot in seen.items():
+        inputs = {"F": [("F", stage - 1)], "I": [("F", stage), ("I", stage + 1)], "W": [("I", stage)]}[kind]
+        for before, where in inputs:
+            if not 0 <= where < timeline.stages or slot is seen[before, where, batch]:
+                continue
+            assert seen[before, where, batch].end <= slot.start, f"{slot} starts before its input exists"
+    for mine in by_device.values():
+        spans = sorted({(s.start, s.end) for s in mine})
+        assert all(a[1] <= b[0] for a, b in pairwise(spans)), "a device does two things at once"
+
+
+def _stage(stages: int, device: int, direction: int) -> int:
+    """The stage a device runs: its own, or the mirrored one that the other direction (or the way back) has there."""
+    return stages - 1 - device if direction == 1 else device
+
+
+def _identity(schedule: str, action: Action):
+    """Which micro-batch it is: in DualPipe each direction counts its own, elsewhere there is one count."""
+    return (action.direction, action.microbatch) if schedule == "DualPipe" else action.microbatch
+
+
+def _needs(stages: int, action: Action, stage: int, batch) -> list[tuple]:
+    """Outputs that must exist before an action starts."""
+    if action.kind == "F":
+        return [("F", stage - 1, batch)] if stage > 0 else []
+    if action.kind == "W":
+        return [("I", stage, batch)]
+    behind = [("I", stage + 1, batch)] if stage + 1 < stages else []
+    return [("F", stage, batch), *behind]
+
+
+def _busy(slots: list[Slot]) -> float:
+    """Time at work; an overlapped pair counts once."""
+    return sum(end - start for start, end in {(s.start, s.end) for s in slots})
+
+
+def _peak_activations(slots: list[Slot]) -> int:
+    """Most micro-batches held at once: from the start of F to the end of B, or of W where B is split."""
+    changes = [(s.start, 1) for s in slots if s.kind == "F"] + [(s.end, -1) for s in slots if s.kind in "BW"]
+    held = peak = 0
+    for _, change in sorted(changes):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _check_times(times: Times) -> None:
+    f, b, w, fb = times
+    for name, value in (("forward", f), ("weight", w)):
+        if not value > 0:
+            raise refuse(name, value, "must take some time")
+    if not w < b:
+        raise refuse("weight", w, f"is a part of the backward chunk, so it must be below backward = {b}")
+    if not max(f, b) <= fb <= f + b:
+        raise refuse("overlapped", fb, f"F and B as one take at least the longer ({max(f, b)}) and at most both ({f + b})")

@@ -1,0 +1,115 @@
+"""A whole training step, clipping and AdamW included: NumPy, Numba and, if asked, PyTorch, by turns in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from threadpoolctl import threadpool_limits
+
+from minids.backend import use_backend
+from minids.config import TrainConfig
+from minids.lab.analysis import flops
+from minids.lab.bench import peers
+from minids.lab.bench.machine import sgemm
+from minids.lab.bench.memory import peak_megabytes
+from minids.lab.bench.sizes import SIZES, Size
+from minids.lab.bench.timing import alternate, median, ratio
+from minids.model import DeepSeekV3
+from minids.processor import cores
+from minids.training.optimizer import AdamW
+from minids.training.workers import Workers, useful_workers
+
+TRAIN = TrainConfig(learning_rate=1e-3)
+BACKENDS = ("numpy", "numba")
+SGEMM = "sgemm"  # the yardstick takes its turn like everyone
+
+Step = Callable[[], float]
+
+
+def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) -> dict:
+    """Measure training steps of all ``sizes`` → what ``table`` prints, as JSON knows it."""
+    threads = threads or cores()
+    if against:
+        peers.require_torch()
+    measured = {name: _measured(name, rounds, threads, against) for name in sizes}
+    return {"threads": threads, "sizes": measured}
+
+
+def _measured(name: str, rounds: int, threads: int, against: str | None) -> dict:
+    size = SIZES[name]
+    work = size.tokens * flops.training(size.config, size.length)
+    product, product_work = sgemm(threads)
+    with ExitStack() as stack:
+        steps = contenders(size, threads, against, stack)
+        losses = {who: step() for who, step in steps.items()}  # the first step compiles; all start from the same weights
+        seconds = alternate({**steps, SGEMM: product}, rounds)
+    rows = {}
+    for who, loss in losses.items():
+        middle = median(seconds[who])
+        rows[who] = {
+            "milliseconds": 1e3 * middle,
+            "tokens_per_second": size.tokens / middle,
+            "share_of_sgemm": ratio(seconds, who, SGEMM) * work / product_work,
+            "first_loss": loss,
+            "times_as_fast_as": {other: ratio(seconds, who, other) for other in losses if other != who},
+            "peak_megabytes": peak_megabytes(name, who, threads),
+        }
+    return {
+        "tokens_per_step": size.tokens,
+        "flops_per_step": work,
+        "sgemm_flops_per_second": product_work / median(seconds[SGEMM]),
+        "contenders": rows,
+    }
+
+
+def contenders(size: Size, threads: int, against: str | None, stack: ExitStack) -> dict[str, Step]:
+    """Everyone's training step, from the same initial weights. What has to be closed goes on ``stack``."""
+    return {name: contender(size, threads, name, stack) for name in (*BACKENDS, *peers.PEERS.get(against, ()))}
+
+
+def contender(size: Size, threads: int, name: str, stack: ExitStack) -> Step:
+    """The training step of one of ours or one of the peers."""
+    if name in BACKENDS:
+        return our_step(size, threads, name, stack)
+    return peers.torch_step(DeepSeekV3(size.config, 0), size, TRAIN, threads, name == peers.COMPILED)
+
+
+def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
+    """A call that makes one training step with ``backend`` and returns its loss before the step."""
+    model = DeepSeekV3(size.config, 0)
+    optimizer = AdamW(model.parameters, TRAIN)
+    stack.enter_context(threadpool_limits(threads, user_api="blas"))  # for one worker; several hold it to one themselves
+    workers = stack.enter_context(Workers(model, useful_workers(model, size.batch, threads)))
+    tokens, targets = size.sequences()
+
+    def step() -> float:
+        with use_backend(backend):
+            workers.zero_grads()
+            losses = workers.forward_backward(tokens, targets, 1.0, 0.0)
+            optimizer.step(TRAIN.learning_rate, workers)
+        return losses.total
+
+    return step
+
+
+def table(found: dict) -> str:
+    """What ``run`` found, for a terminal."""
+    lines = [f"Training steps on {found['threads']} threads, clipping and AdamW included; medians of calls that took turns."]
+    for name, size in found["sizes"].items():
+        rows = size["contenders"]
+        others = [other for other in (*peers.PEERS["torch-compiled"], "numpy") if other in rows]
+        peak = size["sgemm_flops_per_second"] / 1e9
+        work = f"{size['tokens_per_step']} tokens, {size['flops_per_step'] / 1e9:.2f} GFLOP a step"
+        lines += ["", f"{name}: {work}; sgemm {peak:.0f} GFLOP/s"]
+        lines.append(
+            f"  {'':<15}{'ms':>9}{'tokens/s':>11}{'of sgemm':>10}{'peak MB':>9}   times as fast as {', '.join(others)}"
+        )
+        for who, row in rows.items():
+            times = ", ".join(f"{row['times_as_fast_as'].get(other, 1):.2f}" for other in others)
+            memory = row["peak_megabytes"]
+            lines.append(
+                f"  {who:<15}{row['milliseconds']:>9.1f}{row['tokens_per_second']:>11,.0f}{row['share_of_sgemm']:>10.0%}"
+                f"{'-' if memory is None else round(memory):>9}   {times}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Pictures for talks, drawn from numbers this package computed: one function each, one style, light and dark.
+
+    minids.lab.figures.kv_cache_per_token(models={"mine": config}, theme="dark").savefig("cache.svg")
+
+Every name of ``PICTURES`` is such a function: its own arguments choose the numbers, ``ax`` draws into a picture of your own,
+and the matplotlib Figure is returned. ``minids figures`` writes them all; ``thumbnails()`` shows them in a notebook.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "architecture": "overview",
+    "mla": "latent_attention",
+    "kv_cache_per_token": "cache",
+    "cache_against_context": "cache",
+    "absorption": "absorbed",
+    "rope_and_yarn": "rope",
+    "attention_split": "attention_scores",
+    "rank_of_keys_and_values": "attention_scores",
+    "one_token_routed": "routing",
+    "tokens_and_experts": "routing",
+    "expert_load_in_training": "balance",
+    "balance_dilemma": "balance",
+    "experts_by_domain": "routing",
+    "nodes_and_traffic": "nodes",
+    "mtp_chain": "mtp",
+    "guesses_accepted": "acceptance",
+    "fp8_numbers": "fp8",
+    "fp8_training": "fp8",
+    "where_parameters_sit": "parameters",
+    "training_cost": "cost",
+    "pipeline_schedules": "pipelines",
+    "training_run": "run_curves",
+    "step_time": "training_step",
+    "gradient_flow": "gradients",
+}
+"""Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
+
+PICTURES = tuple(_HOMES)
+
+__all__ = ["PICTURES", "thumbnails", *_HOMES]
+
+
+def thumbnails(*names: str, out: str = "figures"):
+    """All pictures, or those of these names or numbers, with caption and small image: what a notebook shows of the set.
+
+    ``out``: the folder that ``minids figures`` wrote to.
+    """
+    from minids.lab.figures.collection import found
+    from minids.lab.figures.thumbnail import Thumbnails
+
+    return Thumbnails(found(names), out)
+
+
+def __getattr__(name: str):
+    """Import a picture's module when it is asked for: ``import minids`` stays quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"minids.lab.figures.{_HOMES[name]}"), name)
+    raise AttributeError(f"minids.lab.figures has no {name!r}; it has {', '.join(PICTURES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PICTURES])

@@ -1,0 +1,137 @@
+"""Figure 16: how often the MTP module's guess is what the model itself would have written, and what that is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from minids.errors import refuse
+from minids.inference.generate import generate
+from minids.inference.speculative import Counts
+from minids.lab.bench.timing import alternate, median, ratio
+from minids.lab.figures.picture import Picture, Rows, only
+from minids.lab.figures.run_curves import domain_colours
+from minids.lab.figures.slide import Slide, fitted
+from minids.lab.figures.style import colour, ink_on
+from minids.lab.figures.trained import Trained
+
+
+def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8, new_tokens: int = 96, rounds: int = 7) -> Rows:
+    """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read.
+
+    At position i the module is shown the true t_{i+1} and guesses t_{i+2}; the guess is accepted where the main model, having
+    read up to t_{i+1}, puts the same token first. A chain of guesses counts as long as all before were accepted. Then
+    ``new_tokens`` tokens are written behind each of four beginnings with and without guesses, by turns, ``rounds`` times.
+    """
+    trained = Trained.open(run)
+    model = trained.model
+    if not model.mtp:
+        raise refuse("run", str(run), "its model has no MTP module, which this picture is about")
+    rows: Rows = []
+    for domain in trained.held_out.domains:
+        tokens = trained.window(domain, length, windows)
+        own = model.logits(tokens).argmax(-1)  # (B, T): what the model itself puts at i + 1
+        good = np.ones((windows, length - len(model.mtp)), bool)
+        right = float(np.mean(own[:, :-1] == tokens[:, 1:]))
+        passes = 1.0
+        for depth, logits in enumerate(model.mtp_logits(tokens), start=1):
+            guess = logits.argmax(-1)[:, : good.shape[1]]
+            good &= guess == own[:, depth : depth + good.shape[1]]
+            passes += float(good.mean())
+            rows.append(
+                {
+                    "group": "guess",
+                    "domain": domain,
+                    "depth": depth,
+                    "accepted": float(good.mean()),
+                    "tokens_per_pass": passes,
+                    "main_model_right": right,
+                    "positions": int(good.size),
+                }
+            )
+        rows.append({"group": "speed", "domain": domain, **_speed(trained, tokens[:4, :64], new_tokens, rounds)})
+    return rows
+
+
+def _speed(trained: Trained, beginnings: np.ndarray, new_tokens: int, rounds: int) -> dict:
+    """Tokens per second with and without guesses, greedy, behind ``beginnings`` (P, T), one thread."""
+    model, counts = trained.model, Counts()
+
+    def write(speculative: bool) -> list[list[int]]:
+        told = {"counts": counts} if speculative else {}
+        return [generate(model, text, new_tokens, speculative=speculative, **told).tolist() for text in beginnings]
+
+    with threadpool_limits(1, user_api="blas"):
+        same = write(True) == write(False)
+        seconds = alternate({"guesses": lambda: write(True), "plain": lambda: write(False)}, rounds)
+    written = new_tokens * len(beginnings)
+    return {
+        "tokens_per_second": written / median(seconds["guesses"]),
+        "plain_tokens_per_second": written / median(seconds["plain"]),
+        "times_as_fast": ratio(seconds, "guesses", "plain"),
+        "tokens_per_pass_written": counts.tokens_per_pass,
+        "same_text": same,
+    }
+
+
+def _draw(slide: Slide, rows: Rows) -> None:
+    guesses, speeds = only(rows, group="guess"), {row["domain"]: row for row in only(rows, group="speed")}
+    last = {row["domain"]: row for row in guesses}  # the deepest of each
+    mean = float(np.mean([speeds[domain]["tokens_per_pass_written"] for domain in last]))
+    first = [row["accepted"] for row in guesses if row["depth"] == 1]
+    faster = [speeds[domain]["times_as_fast"] for domain in last]
+    top = slide.title(
+        f"{100 * min(first):.0f} to {100 * max(first):.0f} % of the MTP module's guesses stand; the model writes {mean:.2f} "
+        f"tokens a pass, {min(faster):.2f} to {max(faster):.2f} times as fast",
+        f"Guesses at {guesses[0]['positions']:,} held-out positions a domain; tokens and speed on text that the trained model "
+        "writes, greedy, one thread",
+    )
+    shades = domain_colours(list(last))
+    low, high = 1.2, top - 0.9
+    ax = slide.plot(2.9, low, 7.4, high - low, grid="x")
+    places = list(range(len(guesses), 0, -1))
+    for place, row in zip(places, guesses, strict=True):
+        ax.barh(place, 100 * row["accepted"], height=0.56, color=colour("mtp"))
+        ax.plot([100 * row["main_model_right"]] * 2, [place - 0.4, place + 0.4], color=colour("ink"), linewidth=3 * slide.scale)
+        ax.annotate(
+            f"{100 * row['accepted']:.0f} %",
+            (0, place),
+            xytext=(14 * slide.scale, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=19 * slide.scale,
+            color=ink_on(colour("mtp")),
+            fontweight="bold",
+        )
+    deep = len({row["depth"] for row in guesses}) > 1
+    ax.set(xlim=(0, 100), ylim=(0.4, len(guesses) + 0.6), xlabel="guesses that stand, %")
+    ax.set_yticks(places, [fitted(row["domain"], 18, 2.0) + (f", {row['depth']}" if deep else "") for row in guesses])
+    ax.tick_params(axis="y", length=0, labelsize=18 * slide.scale)
+    for label, row in zip(ax.get_yticklabels(), guesses, strict=True):
+        label.set_color(shades[row["domain"]])
+    slide.text(2.9, top - 0.45, "line: how often the model itself is right", 16, "muted")
+    for x, words in ((11.9, "tokens\na pass"), (14.4, "times\nas fast")):
+        slide.text(x, top - 0.45, words, 18, ha="center", weight="bold")
+    slide.text(13.15, low - 0.42, "on text that it writes", 16, "muted", ha="center")
+    for place, row in zip(places, guesses, strict=True):
+        y = low + (high - low) * (place - 0.4) / (len(guesses) + 0.2)
+        if row is last[row["domain"]]:
+            written = speeds[row["domain"]]["tokens_per_pass_written"]
+            slide.text(11.9, y, f"{written:.2f}", 24, "mtp", ha="center", weight="bold")
+            slide.text(14.4, y, f"{speeds[row['domain']]['times_as_fast']:.2f}", 24, ha="center", weight="bold")
+
+
+guesses_accepted = Picture(
+    16,
+    "guesses_accepted",
+    "Share of the MTP module's guesses that agree with the model's own choice on held-out text, and on text that the model "
+    "writes the tokens per pass and the measured speed-up.",
+    "One horizontal bar per domain, the percentage of guesses accepted on held-out text, with a mark for how often the model "
+    "itself is right; numbers beside it, on text that the model writes, give the tokens per forward pass, between one and two, "
+    "and how many times as fast it is written, which is less.",
+    _rows,
+    _draw,
+    source="run, measured",
+)

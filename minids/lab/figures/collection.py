@@ -1,0 +1,109 @@
+"""The whole set: finding pictures by name or number, and writing them with caption, alternative text and data."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import minids.lab.figures
+from minids.errors import refuse
+from minids.files import make_writable
+from minids.lab.figures.picture import Picture, Rows, as_csv
+from minids.lab.figures.style import THEMES, encoded, style, write_bytes
+
+FORMATS = ("svg", "png", "pdf")
+
+
+def pictures() -> list[Picture]:
+    """All of them, in order."""
+    return sorted(
+        (getattr(minids.lab.figures, name) for name in minids.lab.figures.PICTURES), key=lambda picture: picture.number
+    )
+
+
+def found(asked: Sequence[str]) -> list[Picture]:
+    """Those asked for by name or number; all of them if nothing is. Refuses what is not there."""
+    every, asked = pictures(), [str(name) for name in asked]
+    by_name = {p.name: p for p in every} | {str(p.number): p for p in every}
+    for name in asked:
+        if name.lstrip("0") not in by_name:
+            close = difflib.get_close_matches(name, by_name, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise refuse(
+                "name", name, f"no such figure; {hint}minids figures --list shows them, numbers 1 to {every[-1].number}"
+            )
+    wanted = {by_name[name.lstrip("0")].name for name in asked}
+    return [p for p in every if not asked or p.name in wanted]
+
+
+def write(
+    picture: Picture,
+    rows: Rows,
+    out: Path,
+    themes: Sequence[str] = THEMES,
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
+    """Write one picture in every theme and format into a folder, and beside it its words (.txt) and numbers (.csv)."""
+    for name in formats:
+        if name not in FORMATS:
+            raise refuse("formats", name, f"must be among {', '.join(FORMATS)}")
+    words = f"{picture.caption}\n\nAlternative text: {picture.alternative}\n"
+    written = [
+        write_bytes(out / f"{picture.stem}.csv", as_csv(rows).encode()),
+        write_bytes(out / f"{picture.stem}.txt", words.encode()),
+    ]
+    for theme in themes:
+        name = picture.stem + ("" if theme == THEMES[0] else f".{theme}")
+        figure = picture.drawn(rows, theme=theme)
+        with style(theme):
+            for form in formats:
+                data = encoded(figure, form, picture.caption, picture.alternative)
+                written.append(write_bytes(out / f"{name}.{form}", data))
+        if picture.animate and "png" in formats:
+            written.append(write_bytes(out / f"{name}.gif", picture.animate(rows, theme)))
+    return written
+
+
+def write_all(
+    asked: Sequence[Picture],
+    rows_of: Callable[[Picture], Rows],
+    out: Path,
+    themes: Sequence[str] = THEMES,
+    formats: Sequence[str] = FORMATS,
+    say: Callable[[str], None] = print,
+    missing: Callable[[Picture], str] = lambda picture: "",
+) -> list[Path]:
+    """Write several, telling which one is being drawn and how long the last one took."""
+    make_writable(out)  # before they are drawn: some are minutes of measuring
+    written = []
+    for i, picture in enumerate(asked, start=1):
+        began = time.perf_counter()
+        if why := missing(picture):
+            say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} left out: {why}")
+            continue
+        say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
+        written += write(picture, rows_of(picture), out, themes, formats)
+        size = sum(path.stat().st_size for path in written[-(len(themes) * len(formats)) :])
+        say(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
+    if len(asked) == len(minids.lab.figures.PICTURES):
+        written.append(write_bytes(out / "README.md", gallery([p for p in asked if not missing(p)]).encode()))
+    return written
+
+
+def gallery(shown: Sequence[Picture]) -> str:
+    """A page of all pictures with their captions, for a browser or a repository's page."""
+    lines = [
+        "# Figures",
+        "",
+        "Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its",
+        "alternative text in the `.txt`. Dark theme and PDF: `minids figures --theme both`. In a notebook:",
+        "`minids.lab.figures.thumbnails()`.",
+        "",
+    ]
+    for p in shown:
+        lines += [f"## {p.number}. {p.name}", "", f"![{p.alternative}]({p.stem}.png)", "", p.caption, ""]
+        moving = f" · [animation]({p.stem}.gif)" if p.animate else ""
+        lines += [f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv)" + moving, ""]
+    return "\n".join(lines)

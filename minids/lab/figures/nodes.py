@@ -1,0 +1,113 @@
+"""Figure 14: how many nodes the tokens of a trained model touch, and what they send there, against the limit M."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from minids.errors import refuse
+from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.traffic import limited_to, meter
+from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.slide import Slide
+from minids.lab.figures.style import colour
+from minids.lab.figures.trained import Trained
+from minids.ops import router
+from minids.training.routing_trace import trace
+
+
+def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, seed: int = 0) -> Rows:
+    """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read by the same
+    weights once for each limit M, one group of experts a node. Beside it the nodes that even, independent scores give."""
+    trained = Trained.open(run)
+    model, c = trained.model, trained.model.config
+    if not model.moe_layers or c.n_group < 2:
+        raise refuse("run", str(run), "its experts are not in groups, which are the nodes of this picture")
+    ids = np.concatenate([trained.window(domain, length + 1, windows) for domain in trained.held_out.domains])
+    tokens, targets = ids[:, :-1], ids[:, 1:]
+    experts, nodes, k = c.n_routed_experts, c.n_group, c.num_experts_per_tok
+    scores = np.random.default_rng(seed).random((8192, experts))
+    rows: Rows = []
+    for limit in range(-(-k * nodes // experts), nodes + 1):
+        limited = limited_to(model, limit)
+        chosen = np.concatenate([layer.chosen.reshape(-1, k) for layer in trace(limited, tokens).layers])  # (layers · N, K)
+        touched, traffic = nodes_touched(chosen, experts, nodes), meter(chosen, experts, nodes, c.hidden_size)
+        by_chance = nodes_touched(router.choose(scores, k, nodes, limit, c.topk_method), experts, nodes)
+        loss = float(limited.losses(tokens, targets, mtp=False).main)
+        rows += [
+            {
+                "M": limit,
+                "nodes": n,
+                "share_of_tokens": float(np.mean(touched == n)),
+                "mean_nodes": traffic.nodes,
+                "mean_nodes_by_chance": float(by_chance.mean()),
+                "bytes_per_token_and_layer": traffic.bytes,
+                "loss": loss,
+                "own_limit": c.topk_group,
+                "experts": experts,
+                "chosen": k,
+                "groups": nodes,
+                "tokens": int(tokens.size),
+            }
+            for n in range(1, min(k, nodes) + 1)
+        ]
+    return rows
+
+
+def _draw(slide: Slide, rows: Rows) -> None:
+    limits, first = distinct(rows, "M"), rows[0]
+    each = {m: only(rows, M=m)[0] for m in limits}
+    own, free = first["own_limit"], limits[-1]
+    saved = 1 - each[own]["bytes_per_token_and_layer"] / each[free]["bytes_per_token_and_layer"]
+    top = slide.title(
+        f"With M = {own} a token sends to {each[own]['mean_nodes']:.1f} of {first['groups']} nodes, without a limit to "
+        f"{each[free]['mean_nodes']:.1f}: {100 * saved:.0f} % less traffic",
+        f"Trained model, {first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens; area of a dot: "
+        "share of the tokens",
+    )
+    ax = slide.plot(1.6, 1.15, 7.3, top - 1.5, grid="y", xlabel="limit M: nodes a token may use", ylabel="nodes it uses")
+    for row in rows:
+        if row["share_of_tokens"] > 0.002:
+            side = 74 * np.sqrt(row["share_of_tokens"]) * slide.scale
+            shade = colour("routed" if row["M"] == own else "other3")
+            ax.plot([row["M"]], [row["nodes"]], "o", color=shade, markersize=side, markeredgewidth=0, clip_on=False)
+    for column, line in (("mean_nodes", "-"), ("mean_nodes_by_chance", (0, (2, 1.5)))):
+        ax.plot(limits, [each[m][column] for m in limits], color=colour("ink"), linewidth=2.5 * slide.scale, linestyle=line)
+    highest = max(row["nodes"] for row in rows)
+    ax.set(xlim=(limits[0] - 0.6, free + 0.6), ylim=(0.4, highest + 0.6), xticks=limits, yticks=range(1, highest + 1))
+    for y, line, words in ((top - 0.45, "-", "mean"), (top - 0.95, (0, (2, 1.5)), "by chance")):
+        slide.ax.plot([1.85, 2.5], [y, y], color=colour("ink"), linewidth=2.5 * slide.scale, linestyle=line)
+        slide.text(2.65, y, words, 16)
+    _columns(slide, each, own, top)
+
+
+def _columns(slide: Slide, each: dict[int, dict], own: int, top: float) -> None:
+    """Of each limit: bytes as a bar and a number, and the loss of the same weights under it."""
+    for x, lines in ((12.8, ("bytes per token and", "layer, there and back")), (15.4, ("held-out loss,", "same weights"))):
+        for i, line in enumerate(lines):
+            slide.text(x, top - 0.42 - 0.4 * i, line, 16, "muted", ha="right")
+    most = max(row["bytes_per_token_and_layer"] for row in each.values())
+    step = min(1.1, (top - 2.4) / len(each))
+    for i, (m, row) in enumerate(each.items()):
+        y, heavy = top - 1.75 - i * step, "bold" if m == own else "normal"
+        slide.text(9.4, y, f"M = {m}", 17, weight=heavy)
+        slide.rectangle(
+            10.55, y - 0.2, 1.15 * row["bytes_per_token_and_layer"] / most, 0.4, colour("routed" if m == own else "other3")
+        )
+        slide.text(12.8, y, f"{row['bytes_per_token_and_layer']:,.0f}", 17, ha="right", weight=heavy)
+        slide.text(15.4, y, f"{row['loss']:.3f}", 17, ha="right", weight=heavy)
+
+
+nodes_and_traffic = Picture(
+    14,
+    "nodes_and_traffic",
+    "Nodes that the experts of a trained model's tokens sit on, and the bytes sent there and back, for every node limit M.",
+    "Dots show how many nodes tokens use for each limit M, larger where more tokens do; a line through their means rises along "
+    "the limit at first and then flattens, near a dotted line of what even random scores would give. A table beside it has the "
+    "bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near the one "
+    "the model was trained with.",
+    _rows,
+    _draw,
+    source="run",
+)

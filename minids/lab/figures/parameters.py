@@ -1,0 +1,93 @@
+"""Figure 19: where the parameters sit, and which of them work on one token."""
+
+from __future__ import annotations
+
+from minids.config import ModelConfig
+from minids.lab.analysis.parameters import activated, parts, total
+from minids.lab.figures.picture import Picture, Rows, column
+from minids.lab.figures.slide import Slide
+from minids.lab.figures.style import colour, tint
+from minids.lab.figures.words import parameter_count, percent
+
+_GROUPS = {
+    "routed experts": ("routed experts", "routed"),
+    "shared experts": ("shared experts", "shared"),
+    "dense FFN": ("dense networks", "hidden"),
+    "embedding": ("embedding, head", "other1"),
+    "head": ("embedding, head", "other1"),
+    "router": ("router, norms", "ink"),
+    "routing bias": ("router, norms", "ink"),
+    "block norms": ("router, norms", "ink"),
+    "final norm": ("router, norms", "ink"),
+}
+_ATTENTION = ("attention", "latent")  # every other part of the main model
+
+
+def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
+    """``config``: the model, V3 by default; ``name``: what it is called. The MTP modules are not counted."""
+    config = config or ModelConfig.preset("deepseek-v3")
+    sums: dict[str, list] = {}
+    for part in parts(config):
+        if part.name.startswith("MTP"):
+            continue
+        group, kind = _GROUPS.get(part.name, _ATTENTION)
+        entry = sums.setdefault(group, [kind, 0, 0])
+        entry[1] += part.total
+        entry[2] += 0 if part.name == "embedding" else part.activated  # a token reads one row of it
+    rows = [{"model": name, "part": group, "kind": k, "parameters": n, "active": a} for group, (k, n, a) in sums.items()]
+    rows.sort(key=lambda row: -row["parameters"])
+    assert sum(column(rows, "parameters")) == total(config) and sum(column(rows, "active")) == activated(config)
+    return rows
+
+
+def _draw(slide: Slide, rows: Rows) -> None:
+    whole, active = sum(column(rows, "parameters")), sum(column(rows, "active"))
+    top = slide.title(
+        f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {parameter_count(active)} work on a token: "
+        f"{percent(active / whole, 1)}",
+        "All to scale; strong colour: at work on one token (the embedding is a look-up and not counted)",
+    )
+    # A rectangle whose area is all parameters: columns for parts, the active share at the bottom of each.
+    x, y, wide, side = 0.6, 0.45, 10.2, top - 0.75
+    at = x
+    for row in rows:
+        w = wide * row["parameters"] / whole
+        shade = colour(row["kind"])
+        slide.rectangle(at, y, w, side, tint(shade, 0.3))
+        slide.rectangle(at, y, w, side * row["active"] / row["parameters"], shade)
+        at += w
+    routed = rows[0]
+    w = wide * routed["parameters"] / whole
+    slide.text(x + w / 2, y + 0.62 * side, routed["part"], 24, ha="center", weight="bold")
+    slide.text(x + w / 2, y + 0.50 * side, parameter_count(routed["parameters"]), 24, ha="center")
+    share = routed["active"] / routed["parameters"]
+    slide.text(
+        x + w / 2, y + share * side + 0.32, f"{percent(share, 1)} of them, {parameter_count(routed['active'])}", 18, ha="center"
+    )
+    _list(slide, rows, x + wide + 0.35, top)
+
+
+def _list(slide: Slide, rows: Rows, x: float, top: float) -> None:
+    """Part, parameters, of which active."""
+    slide.text(13.95, top - 0.35, "in all", 16, "muted", ha="right")
+    slide.text(15.5, top - 0.35, "active", 16, "muted", ha="right")
+    step = (top - 1.2) / len(rows)
+    for i, row in enumerate(rows):
+        y = top - 0.85 - step * i
+        slide.rectangle(x, y - 0.17, 0.34, 0.34, colour(row["kind"]))
+        slide.text(x + 0.5, y, row["part"], 17)
+        slide.text(13.95, y - 0.42, parameter_count(row["parameters"]), 17, "muted", ha="right")
+        slide.text(15.5, y - 0.42, parameter_count(row["active"]), 17, ha="right", weight="bold")
+
+
+where_parameters_sit = Picture(
+    19,
+    "where_parameters_sit",
+    "DeepSeek-V3's parameters by part as areas to scale, and in strong colour those at work on one token.",
+    "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of which "
+    "only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared "
+    "experts "
+    "and head, are in use from top to bottom; the embedding's and head's to one half.",
+    _rows,
+    _draw,
+)

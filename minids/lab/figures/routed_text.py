@@ -1,0 +1,188 @@
+"""A text with every token in the colour of its expert: for the terminal, as a web page, as a picture.
+
+The expert of a token is the routed one with the largest gate. Experts of one group (node) have one hue, so that a token's node
+is seen at a glance and its expert at a second.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.errors import refuse
+from minids.lab.analysis.routing import relative_load
+from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
+from minids.training.routing_trace import LayerTrace, RoutingTrace
+
+
+class Piece(NamedTuple):
+    """One token as it is shown."""
+
+    text: str
+    newline: bool  # whether the line ends behind it
+
+
+def pieces(tokens: Sequence[int], tokenizer) -> list[Piece]:
+    """Every token by itself. What cannot be printed alone (a control character, part of a longer character) is a dot."""
+    out = []
+    for token in tokens:
+        special = int(token) in (tokenizer.bos_id, tokenizer.eos_id)
+        text = "" if special else tokenizer.decode([int(token)])
+        shown = "".join("⏎" if c == "\n" else c if c.isprintable() and c != "�" else "·" for c in text)
+        out.append(Piece(shown or "▸", "\n" in text))
+    return out
+
+
+def palette(experts: int, groups: int) -> list[str]:
+    """A colour for each expert: a hue for its group, lighter and darker within the group."""
+    each = experts // groups
+    found = []
+    for expert in range(experts):
+        group, place = divmod(expert, each)
+        hue = (0.58 + group / groups + 0.5 / groups * (place / each - 0.5)) % 1.0
+        light = 0.30 + 0.52 * (place / (each - 1) if each > 1 else 0.5)
+        found.append("#" + "".join(f"{round(255 * c):02X}" for c in colorsys.hls_to_rgb(hue, light, 0.62)))
+    return found
+
+
+def leading(layer: LayerTrace, sequence: int = 0) -> np.ndarray:
+    """The expert with the largest gate, (T,) int."""
+    best = layer.gates[sequence].argmax(axis=-1)[:, None]
+    return np.take_along_axis(layer.chosen[sequence], best, axis=-1)[:, 0]
+
+
+def layer_of(trace: RoutingTrace, block: int) -> LayerTrace:
+    """The MoE layer of block ``block``; −1 is the last one."""
+    by_block = {int(layer.name.split(".")[2]): layer for layer in trace.layers}
+    if block == -1:
+        return trace.layers[-1]
+    if block not in by_block:
+        raise refuse("layer", block, f"is no block with experts; there are {', '.join(map(str, by_block))}")
+    return by_block[block]
+
+
+def in_terminal(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, coloured: bool) -> str:
+    """The first sequence for a terminal of 24-bit colours; without them, tokens stand behind their expert's number."""
+    experts = leading(layer)
+    colours = palette(trace.experts, trace.groups)
+    out = []
+    for i, (piece, expert) in enumerate(zip(shown, experts, strict=True)):
+        if coloured:
+            out.append(f"\x1b[48;2;{_rgb(colours[expert])};38;2;{_rgb(ink_on(colours[expert]))}m{piece.text}\x1b[0m")
+        else:
+            out.append(f"[{expert}]{piece.text}" if i == 0 or experts[i - 1] != expert or shown[i - 1].newline else piece.text)
+        out.append("\n" if piece.newline else "")
+    return "".join(out).rstrip("\n")
+
+
+def legend(trace: RoutingTrace, layer: LayerTrace, coloured: bool) -> str:
+    """Every expert with its load relative to the mean, a line for each group."""
+    colours = palette(trace.experts, trace.groups)
+    load = relative_load(np.bincount(layer.chosen.reshape(-1), minlength=trace.experts))
+    each = trace.experts // trace.groups
+    lines = []
+    for group in range(trace.groups):
+        cells = []
+        for expert in range(group * each, (group + 1) * each):
+            number = f" {expert:>3} "
+            if coloured:
+                number = f"\x1b[48;2;{_rgb(colours[expert])};38;2;{_rgb(ink_on(colours[expert]))}m{number}\x1b[0m"
+            cells.append(f"{number} {load[expert]:4.2f}")
+        lines += [f"node {group}  " + "  ".join(cells[i : i + 8]) for i in range(0, each, 8)]
+    return "\n".join(lines)
+
+
+def as_html(trace: RoutingTrace, shown: Sequence[Piece], title: str) -> str:
+    """A page that needs nothing else: buttons choose the layer, pointing at a token shows all its experts and gates."""
+    colours = palette(trace.experts, trace.groups)
+    experts = [leading(layer) for layer in trace.layers]
+    names = [".".join(layer.name.split(".")[1:3]) for layer in trace.layers]  # layers.3
+    rules = "".join(f"#l{i}:checked~pre span{{background:var(--b{i});color:var(--c{i})}}" for i in range(len(names)))
+    buttons = "".join(
+        f'<input type="radio" name="layer" id="l{i}"{checked}><label for="l{i}">{name}</label>\n'
+        for i, (name, checked) in enumerate(zip(names, [""] * (len(names) - 1) + [" checked"], strict=True))
+    )
+    spans = []
+    for t, piece in enumerate(shown):
+        fills = [colours[layer[t]] for layer in experts]
+        variables = ";".join(f"--b{i}:{fill};--c{i}:{ink_on(fill)}" for i, fill in enumerate(fills))
+        told = "\n".join(
+            f"{name}: "
+            + ", ".join(
+                f"{e} ({g:.2f})" for e, g in sorted(zip(at.chosen[0, t], at.gates[0, t], strict=True), key=lambda p: -p[1])
+            )
+            for name, at in zip(names, trace.layers, strict=True)
+        )
+        spans.append(
+            f'<span style="{variables}" title="{html.escape(told)}">{html.escape(piece.text)}</span>'
+            + ("\n" if piece.newline else "")
+        )
+    swatches = "".join(
+        f'<span class="key" style="background:{fill};color:{ink_on(fill)}">{expert}</span>'
+        + ("<br>" if (expert + 1) % (trace.experts // trace.groups) == 0 else "")
+        for expert, fill in enumerate(colours)
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<style>
+body{{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1a1a}}
+pre{{font:16px/1.7 monospace;white-space:pre-wrap;overflow-wrap:anywhere}}
+label{{margin-right:1rem}} .key{{display:inline-block;width:2.6rem;text-align:center;font:14px monospace}}
+{rules}
+</style></head><body>
+<h1>{html.escape(title)}</h1>
+<p>Each token in the colour of the expert with the largest gate. Rows of the key are groups (nodes).</p>
+<p>{swatches}</p>
+{buttons}<pre>{"".join(spans)}</pre>
+</body></html>
+"""
+
+
+def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title: str, columns: int = 96) -> bytes:
+    """A slide-wide picture, as high as the text needs."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    from matplotlib.patches import Rectangle
+
+    colours, experts = palette(trace.experts, trace.groups), leading(layer)
+    cells, row, at = [], 0, 0  # (row, first column, text, expert)
+    for piece, expert in zip(shown, experts, strict=True):
+        if at and at + len(piece.text) > columns:
+            row, at = row + 1, 0
+        cells.append((row, at, piece.text, int(expert)))
+        at += len(piece.text)
+        if piece.newline:
+            row, at = row + 1, 0
+    rows = max(cell[0] for cell in cells) + 1
+    each = trace.experts // trace.groups
+    width, line, size = 12.8, 0.23, 9.6  # inches, inches, points: 96 letters of DejaVu Sans Mono fill the width
+    height = 1.6 + line * rows + 0.3 * trace.groups * -(-each // 32)
+    with style():
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        ax = figure.add_axes((0.02, 0, 0.96, 1))
+        ax.set(xlim=(0, columns), ylim=(height / line, 0))
+        ax.axis("off")
+        ax.text(0, 1.6, title, fontsize=SMALLEST, fontweight="bold", color=colour("ink"))
+        ax.text(0, 3.2, f"{layer.name}: the routed expert with the largest gate; rows of the key are nodes", fontsize=12)
+        boxes = [Rectangle((at, 4 + row), len(text), 1) for row, at, text, _ in cells]
+        ax.add_collection(PatchCollection(boxes, facecolors=[colours[cell[3]] for cell in cells], edgecolors="none"))
+        for row, at, text, expert in cells:
+            for i, letter in enumerate(text):
+                ax.text(
+                    at + i + 0.5, 4.5 + row, letter, ha="center", va="center", fontsize=size,
+                    family="DejaVu Sans Mono", color=ink_on(colours[expert]), parse_math=False,
+                )  # fmt: skip
+        for expert, fill in enumerate(colours):
+            group, place = divmod(expert, each)
+            top = 5 + rows + (group * -(-each // 32) + place // 32) * 1.25
+            ax.add_patch(Rectangle((3 * (place % 32), top), 2.9, 1.1, facecolor=fill))
+            ax.text(3 * (place % 32) + 1.45, top + 0.55, str(expert), ha="center", va="center", fontsize=10, color=ink_on(fill))
+        return encoded(figure, "png")
+
+
+def _rgb(fill: str) -> str:
+    return ";".join(str(int(fill[i : i + 2], 16)) for i in (1, 3, 5))

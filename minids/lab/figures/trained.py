@@ -1,0 +1,89 @@
+"""A trained run, opened for pictures: its model, its held-out text, and what the model does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minids.checkpoint.latest import latest_checkpoint
+from minids.checkpoint.model_folder import load
+from minids.errors import refuse
+from minids.inference.generate import generate
+from minids.lab.figures.picture import Rows
+from minids.layers.block import Block
+from minids.layers.positions import Rotary
+from minids.model import DeepSeekV3
+from minids.ops.router import Routing
+from minids.training.batches import TokenStream
+from minids.training.corpus import Corpus, load_corpus
+from minids.training.run_folder import RunFolder
+from minids.training.trainer import held_out_prompt, printable
+
+
+class Passing(NamedTuple):
+    """One block while tokens pass through it."""
+
+    index: int
+    block: Block
+    normed: np.ndarray  # (B, T, d) what its attention reads
+    rotary: Rotary
+    routing: Routing | None  # None in a dense block
+
+
+class Trained:
+    """What a run's folder holds. ``Trained.open`` keeps the last one, which several pictures share."""
+
+    def __init__(self, run: Path):
+        if latest_checkpoint(run) is None:
+            raise refuse("run", str(run), "holds no trained model; train one with minids train --out " + str(run))
+        self.described = RunFolder(run).description()
+        self.model: DeepSeekV3 = load(run)
+        self.tokenizer = self.model.tokenizer
+        self.held_out: Corpus = load_corpus(self.described["data"]).split(self.described["train"]["validation_share"])[1]
+
+    @staticmethod
+    def open(run: str | Path) -> Trained:
+        return _opened(Path(run).resolve())
+
+    def window(self, domain: str, length: int, windows: int = 1) -> np.ndarray:
+        """The first tokens of a domain's held-out text behind the beginning of a document, (windows, length)."""
+        if domain not in self.held_out.domains:
+            raise refuse("domain", domain, f"this run was trained on {', '.join(self.held_out.domains)}")
+        tokens = TokenStream.encode(self.held_out.of(domain), self.tokenizer).tokens
+        start = len(tokens) // 3  # what stands in a document tells more of its kind than its title
+        return np.resize(tokens[start : start + windows * length], (windows, length)).astype(np.int32)
+
+    def through(self, tokens: np.ndarray) -> Iterator[Passing]:
+        """tokens (B, T) block by block: what enters the attention of each, and what its router chose."""
+        model = self.model
+        x, _ = model.embed_tokens.forward(tokens)
+        rotary = model.rotary(tokens.shape[1])
+        for index, block in enumerate(model.blocks):
+            normed, _ = block.input_norm.forward(x)
+            x, saved = block.forward(x, rotary)
+            yield Passing(index, block, normed, rotary, getattr(saved.ffn, "routing", None))
+
+    def letters(self, tokens: np.ndarray) -> list[str]:
+        """Each token as a short piece of text, blanks and line ends made visible."""
+        return [self.tokenizer.decode([int(t)]).replace(" ", "␣").replace("\n", "↵") or "·" for t in tokens]
+
+    def samples(self, length: int = 110) -> Rows:
+        """One continuation of a held-out beginning per domain."""
+        rows: Rows = []
+        for i, domain in enumerate(self.held_out.domains):
+            prompt = held_out_prompt(self.held_out, domain)
+            start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
+            rng = np.random.default_rng([self.described["train"]["seed"], i])
+            new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
+            text = printable(self.tokenizer.decode(new))
+            rows.append({"group": "sample", "domain": domain, "prompt": prompt, "text": text})
+        return rows
+
+
+@lru_cache(maxsize=1)
+def _opened(run: Path) -> Trained:
+    return Trained(run)

@@ -1,0 +1,149 @@
+"""What the notebooks share: pictures in one style, shapes in words, sliders where there are any, mistakes that must be caught.
+
+    notebook.set_up()                                       style of pictures and numbers, the NumPy backend
+    figure, axes = notebook.picture(1, 2)                   an empty picture
+    notebook.show(figure, "what is to be seen")             into the page, small enough to commit
+    notebook.shapes(letters, q=q, k=k)                      every array with its shape, in numbers and in letters
+    notebook.caught(check.gradient(forward, wrong, …))      a wrong solution, which the check has to notice
+    notebook.explore(draw, position=(0, 100))               sliders under a picture, in a live session
+
+Nothing here computes anything about DeepSeek-V3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from minids.backend import use_backend
+from minids.check import Report
+from minids.lab.figures.style import style
+
+Array = np.ndarray
+
+_DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine screen
+_SHOWN = 90
+_COLOURS = 160
+_COLUMNS = 100  # of text that a page shows in one line
+_STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of lines, in order; told apart with any common colour blindness (Okabe & Ito 2008)."""
+
+_held = contextlib.ExitStack()  # what set_up switched on stays on until the kernel ends
+_dots = _DOTS  # of this page
+
+
+def set_up(dots: int = _DOTS) -> None:
+    """Pictures in the house style at the size of a page, short numbers, and plain NumPy for every operation.
+
+    ``dots`` per inch of picture: a page with many pictures takes fewer, so that it stays light.
+    """
+    global _dots
+    _dots = dots
+    _held.close()
+    _held.enter_context(style())
+    _held.enter_context(use_backend("numpy"))
+    import matplotlib as mpl
+
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.grid": True,
+            "axes.titlelocation": "left",
+            "axes.linewidth": 0.9,
+            "grid.linewidth": 0.8,
+            "font.size": 10.5,
+            "axes.titlesize": 12,
+            "axes.titlepad": 8,
+            "axes.labelsize": 10.5,
+            "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5,
+            "legend.fontsize": 9.5,
+            "axes.axisbelow": True,
+            "lines.linewidth": 1.8,
+            "lines.markersize": 5,
+        }
+    )
+    np.set_printoptions(precision=4, suppress=True, linewidth=110, threshold=200, edgeitems=3)
+
+
+def picture(rows: int = 1, columns: int = 1, width: float = 9.0, height: float = 3.6, **keywords):
+    """An empty figure and its axes, sizes in inches; ``keywords`` as for ``Figure.subplots``."""
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state, nothing shown twice
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **keywords)
+
+
+def show(figure, alt: str) -> None:
+    """Put a figure into the page. ``alt`` says what is to be seen, for those who do not see it.
+
+    As a PNG of few colours, which drawings do not miss and which is a third of the size.
+    """
+    from IPython.display import Image, display
+    from PIL import Image as Pixels
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_dots, facecolor="white")
+    pixels = Pixels.open(drawn).convert("RGB")
+    small = io.BytesIO()
+    pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
+    display(Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt))
+
+
+def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:
+    """Print name, shape and rms of every array; ``letters`` names the sizes: {"B": 2, "T": 6, "d_h+d_r": 12}.
+
+    The first letter that has a size names it, so sizes are best chosen all different.
+    """
+    names: dict[int, str] = {}
+    for letter, size in (letters or {}).items():
+        if size > 1:  # a 1 is no size of anything
+            names.setdefault(size, letter)
+    width = max(map(len, arrays), default=0)
+    numbers = {name: str(np.shape(array)) for name, array in arrays.items()}
+    shape_width = max(map(len, numbers.values()), default=0)
+    words = {name: f"({', '.join(names.get(n, str(n)) for n in np.shape(array))})" for name, array in arrays.items()}
+    word_width = max(map(len, words.values()), default=0)
+    for name, array in arrays.items():
+        values = np.asarray(array)
+        line = f"{name:<{width}}  {numbers[name]:<{shape_width}}"
+        if letters:
+            line += f"  {words[name]:<{word_width}}"
+        rms = (
+            f"  rms {np.sqrt(np.mean(np.square(values, dtype=np.float64))):.3g}"
+            if values.dtype.kind == "f"
+            else "  whole numbers"
+        )
+        print(line + rms)
+
+
+def caught(report: Report) -> None:
+    """Print what a check says about a wrong solution; raise if it did not notice."""
+    if report:
+        raise AssertionError(f"this mistake was not noticed: {report}")
+    for line in str(report).split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()))
+        print(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def explore(draw: Callable, **controls) -> None:
+    """Call ``draw`` anew whenever a slider moves; ``controls`` as for ``ipywidgets.interact``, (least, most, step) or a list.
+
+    Does nothing where there are no sliders: on a built page, outside a notebook, without ipywidgets. So a static picture
+    always comes first.
+    """
+    live = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+    if os.environ.get(_STATIC) or not live or importlib.util.find_spec("ipywidgets") is None:
+        return
+    from ipywidgets import interact
+
+    interact(draw, **controls)

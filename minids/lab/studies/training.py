@@ -1,0 +1,199 @@
+"""The training loop that the studies share: the parts of ``minids train`` without a folder, samples or checkpoints.
+
+Runs of different arms with the same seed see the same batches in the same order: the text has a generator of its own, apart
+from that of the initial weights, whose number differs from arm to arm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from typing import Literal, Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
+from minids.config import ModelConfig, TrainConfig
+from minids.errors import MinidsError, refuse
+from minids.lab.analysis.routing import PermutationTest, specialisation_test
+from minids.layers.parameters import Array, Parameters
+from minids.model import DeepSeekV3, Losses
+from minids.training.batches import Batches, TokenStream, validation_windows
+from minids.training.corpus import load_corpus
+from minids.training.optimizer import AdamW
+from minids.training.routing_trace import Recorder
+from minids.training.schedule import settings
+from minids.training.workers import Workers, useful_workers
+
+
+class Diverged(MinidsError):
+    """A run whose loss is no longer a number: a result, not a mistake."""
+
+
+class Optimizer(Protocol):
+    def step(self, learning_rate: float, workers: Workers) -> float: ...
+
+
+class Supply(Protocol):
+    """Batches without end: tokens and the tokens that follow them, (B, T) each."""
+
+    def next(self) -> tuple[Array, Array]: ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus ready to train on."""
+
+    tokenizer: Tokenizer
+    training: TokenStream
+    held_out: dict[str, TokenStream]
+    """Domain → text kept for validation."""
+
+
+@cache
+def text(
+    data: tuple[str, ...] = ("builtin",), validation_share: float = 0.1, tokens: Literal["bytes", "chars"] = "bytes"
+) -> Text:
+    """The corpus that ``data`` names, by bytes or by the characters of its training part, read once per process."""
+    training, held_out = load_corpus(list(data)).split(validation_share)
+    tokenizer = byte_tokenizer() if tokens == "bytes" else character_tokenizer(d.text for d in training.documents)
+    domains = {
+        domain: TokenStream.encode(sorted(held_out.of(domain), key=lambda d: sha256(d.text).digest()), tokenizer)
+        for domain in held_out.domains  # in an order without a system: only some of the text is read
+    }
+    return Text(tokenizer, TokenStream.encode(training.documents, tokenizer), domains)
+
+
+@dataclass
+class Curves:
+    """Up to ``points`` values of each name along a run of ``steps`` steps, each the mean since the point before."""
+
+    steps: int
+    points: int = 40
+    values: dict[str, list[float]] = field(default_factory=lambda: {"step": []})
+    _waiting: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, step: int, **numbers: float) -> None:
+        """The numbers of step ``step``, counted from 1."""
+        self._waiting.append(numbers)
+        if step == self.steps or step * self.points // self.steps > (step - 1) * self.points // self.steps:
+            self.values["step"].append(step)
+            for name in numbers:
+                self.values.setdefault(name, []).append(float(np.mean([line[name] for line in self._waiting])))
+            self._waiting.clear()
+
+
+def train(
+    config: ModelConfig,
+    run: TrainConfig,
+    text: Text,
+    seed: int,
+    on_step: Callable[[int, Losses, DeepSeekV3], None] | None = None,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> DeepSeekV3:
+    """Train a new model from scratch; ``on_step(step, losses, model)`` is called after each step, counted from 1.
+
+    The vocabulary is the tokenizer's. The same arguments give the same bits. Raises ``Diverged``.
+    """
+    for step, losses, model in training(config, run, text, seed, optimizer, threads):
+        if on_step:
+            on_step(step, losses, model)
+    return model
+
+
+def training(
+    config: ModelConfig,
+    run: TrainConfig,
+    text: Text,
+    seed: int,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
+    """``train`` step by step, as they are asked for: the step, counted from 1, its losses and the model after it."""
+    tokenizer = text.tokenizer
+    config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
+    model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
+    batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
+    yield from training_further(model, run, batches, optimizer, threads)
+
+
+def training_further(
+    model: DeepSeekV3,
+    run: TrainConfig,
+    batches: Supply,
+    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
+    threads: int = 1,
+) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
+    """The steps of ``run`` on a model as it stands, on any batches, with a schedule and an optimizer of their own."""
+    stepper = optimizer(model.parameters, run)
+    with threadpool_limits(1, user_api="blas"), Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
+        for step in range(run.steps):
+            now = settings(step, model.config, run)
+            model.parameters.zero_grads()
+            losses = workers.forward_backward(*batches.next(), 1.0, now.mtp_loss_weight)
+            norm = stepper.step(now.learning_rate, workers)
+            if not (math.isfinite(losses.total) and math.isfinite(norm)):
+                raise Diverged(f"step {step + 1}: loss = {losses.total}, gradient norm = {norm}")
+            model.update_biases(losses.counts, now.bias_update_speed)
+            yield step + 1, losses, model
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The same number of tokens of each domain."""
+
+    loss: dict[str, float]
+    """Domain → nats per token."""
+    routed: dict[str, Array]
+    """Domain → tokens that each expert got from each sequence, (S, MoE layers, E), MTP modules left out."""
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats per token, every domain counting the same."""
+        return float(np.mean(list(self.loss.values())))
+
+    @property
+    def domain_counts(self) -> Array:
+        """(D, MoE layers, E) tokens that each expert got from each domain."""
+        return np.array([counts.sum(axis=0) for counts in self.routed.values()])
+
+    @property
+    def counts(self) -> Array:
+        """(MoE layers, E) over all domains."""
+        return self.domain_counts.sum(axis=0)
+
+    def specialisation_test(self) -> PermutationTest:
+        """Whether the domains use different experts."""
+        labels = np.repeat(np.arange(len(self.routed)), [len(counts) for counts in self.routed.values()])
+        return specialisation_test(np.concatenate(list(self.routed.values())), labels)
+
+
+def validate(model: DeepSeekV3, text: Text, run: TrainConfig) -> Validation:
+    """Loss and expert load on held-out text, ``run.eval_tokens`` per domain at most. The model and its biases stay."""
+    loss, routed = {}, {}
+    for domain, batches in validation_batches(text, run).items():
+        nats, size = 0.0, 0
+        with threadpool_limits(1, user_api="blas"), Recorder([model]) as recorder:
+            for tokens, targets in batches:
+                nats += model.losses(tokens, targets, mtp=False).main * targets.size
+                size += targets.size
+        loss[domain] = nats / size
+        routed[domain] = recorder.trace(np.concatenate([tokens for tokens, _ in batches])).counts_by_sequence()
+    return Validation(loss, routed)
+
+
+def validation_batches(text: Text, run: TrainConfig) -> dict[str, list[tuple[Array, Array]]]:
+    """Domain → batches of (tokens, targets), each (≤ B, T), as much of every domain, in whole windows."""
+    shortest = min(len(stream) - 1 for stream in text.held_out.values())
+    most = min(run.eval_tokens, shortest) // run.context_length * run.context_length  # padding would load experts too
+    if not most:
+        raise refuse("context_length", run.context_length, f"a domain has only {shortest} tokens for validation")
+    return {
+        domain: list(validation_windows(stream.tokens, run.batch_size, run.context_length, most))
+        for domain, stream in text.held_out.items()
+    }

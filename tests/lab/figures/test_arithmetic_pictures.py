@@ -1,0 +1,136 @@
+"""Pictures that need no model: their rows are what the accounting says, and what is written on them are the rows."""
+
+import pytest
+from figures.proof import words
+
+from minids import ModelConfig
+from minids.errors import MinidsError
+from minids.lab import figures
+from minids.lab.analysis import cost, flops, kv_cache
+from minids.lab.analysis.parameters import activated, total
+from minids.lab.analysis.pipeline import closed_form
+from minids.lab.figures.picture import only
+from minids.ops import yarn
+
+V3 = ModelConfig.preset("deepseek-v3")
+TINY = ModelConfig.preset("tiny")
+
+
+def test_architecture():
+    rows = figures.architecture.rows()
+    sizes = {row["size"]: row["value"] for row in rows if "size" in row}
+    assert (sizes["dense_blocks"], sizes["moe_blocks"], sizes["parameters"]) == (3, 58, total(V3))
+    chosen = [row["expert"] for row in rows if "expert" in row]
+    assert len(set(chosen)) == 8 and len({expert // 32 for expert in chosen}) <= 4, "the drawn choice obeys the router's limits"
+    assert "58 × MoE block" in words(figures.architecture())
+    assert "4 × MoE block" in words(figures.architecture(config=TINY, name="tiny"))
+
+
+def test_mla():
+    rows = figures.mla.rows()
+    tensors = {row["name"]: row for row in rows if row["what"] == "tensor"}
+    assert sum(row["elements"] for row in tensors.values() if row["cached"]) == 576
+    assert tensors["k_nope"]["elements"] + tensors["v"]["elements"] == kv_cache.mha_elements(V3) == 32768
+    shown = words(figures.mla())
+    assert "cached: 576" in shown and "32,768" in shown and "128 × 64" in shown
+    with pytest.raises(MinidsError, match="q_lora_rank"):
+        figures.mla(config=ModelConfig.preset("deepseek-v2-lite"))
+
+
+def test_cache_per_token():
+    rows = figures.kv_cache_per_token.rows()
+    v3 = next(row for row in rows if row["name"] == "DeepSeek-V3")
+    assert v3["bytes_per_token"] == kv_cache.bytes_per_token(V3) == 70272
+    assert {row["name"]: row["bytes_per_token"] for row in rows}["Llama-3.1-405B"] == 516096
+    figure = figures.kv_cache_per_token()
+    assert "57 times less" in words(figure)
+    bars = sorted(patch.get_width() for patch in figure.axes[0].child_axes[0].patches)
+    assert bars[-1] == kv_cache.mha_elements(V3) * 61 * 2, "bars are to scale"
+    mine = figures.kv_cache_per_token.rows(models={"mine": TINY})
+    assert [row["name"] for row in only(mine, group="models")] == ["mine"]
+    assert "mine" in words(figures.kv_cache_per_token(models={"mine": TINY}))
+    shown = words(figures.kv_cache_per_token(config=TINY, name="tiny"))
+    assert "tiny with MHA" in shown and "DeepSeek-V3 with" not in shown and "sizes of tiny, other attention" in shown
+
+
+def test_cache_against_context():
+    rows = figures.cache_against_context.rows(contexts=(1024, 4096))
+    at = {(row["curve"], row["context"]): row["bytes"] for row in rows if "context" in row}
+    assert at["MLA", 4096] == 4 * at["MLA", 1024] == kv_cache.cache_bytes(V3, 4096)
+    for row in rows:
+        if "memory" in row:
+            each = at[row["curve"], 1024] / 1024
+            assert row["longest_context"] * each <= row["memory_bytes"] < (row["longest_context"] + 1) * each
+
+
+def test_rope_and_yarn():
+    rows = figures.rope_and_yarn.rows()
+    pairs = only(rows, group="frequency")
+    assert [row["ramp"] for row in pairs].count(0) == 11 and [row["ramp"] for row in pairs].count(1) == 9
+    assert pairs[31]["radians_per_token"] / pairs[31]["with_yarn"] == pytest.approx(40)
+    assert [row["with_yarn"] for row in pairs] == yarn.yarn_frequencies(64, 10000.0, 40.0, 4096).tolist()
+    for row in only(rows, group="rotation"):
+        assert row["x"] ** 2 + row["y"] ** 2 == pytest.approx(1)
+    assert "keeps 11 of 32" in words(figures.rope_and_yarn())
+
+
+def test_mtp_chain():
+    rows = figures.mtp_chain.rows()
+    for row in rows:
+        assert row["sees_to"] == row["position"] + row["depth"] and row["sees_all_before"]
+        assert row["predicts"] != row["shown"] or row["word"] == "is", "a repeated word is the only exception"
+    assert only(rows, depth=2, position=0)[0]["predicts"] == "all"
+
+
+def test_where_parameters_sit():
+    rows = figures.where_parameters_sit.rows()
+    assert sum(row["parameters"] for row in rows) == total(V3) == 671_026_419_200
+    assert sum(row["active"] for row in rows) == activated(V3)
+    assert "671B" in words(figures.where_parameters_sit()) and "5.5 %" in words(figures.where_parameters_sit())
+
+
+def test_training_cost():
+    rows = figures.training_cost.rows()
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["DeepSeek-V3"]["gflop_per_token"] == pytest.approx(flops.training(V3, 4096) / 1e9)
+    assert by_name["together"]["dollars"] == cost.v3_dollars() == 5.576e6
+    assert "9.9 times less" in words(figures.training_cost())
+    mine = {row["name"]: row for row in figures.training_cost.rows(context=256, models={"mine": TINY})}["mine"]
+    assert mine["gflop_per_token"] == pytest.approx(flops.training(TINY, 256) / 1e9) and mine["parameters"] == total(TINY)
+    assert "at 256 tokens" in words(figures.training_cost(context=256)), "the context that was counted is the one it names"
+
+
+def test_fp8_numbers():
+    rows = figures.fp8_numbers.rows()
+    numbers = {name: [row["value"] for row in only(rows, group="number", format=name)] for name in ("E5M2", "E4M3", "E5M6")}
+    assert {name: (len(values), max(values)) for name, values in numbers.items()} == {
+        "E5M2": (123, 57344),
+        "E4M3": (126, 448),  # 127 codes, the last of which is NaN
+        "E5M6": (1983, 65024),
+    }
+    assert min(numbers["E4M3"]) == 2**-9 and min(numbers["E5M2"]) == 2**-16
+    errors = {(row["granularity"], row["magnitude"]): row["error"] for row in only(rows, group="outliers")}
+    assert errors["1 × 128", 1e6] < errors["128 × 128", 1e6] < errors["per tensor", 1e6]
+    assert errors["per tensor", 1] == pytest.approx(errors["1 × 128", 1], rel=0.1), (
+        "without outliers a scale is as good as many"
+    )
+    longest = only(rows, group="sum", terms=4096)
+    float32, promoted, short = (row["max_relative"] for row in longest)
+    assert float32 < promoted < short
+    shown = words(figures.fp8_numbers.drawn(rows))
+    assert f"{100 * short:.1f} % wrong in 14 bits, {100 * promoted:.2f} % if promoted" in shown
+    assert all(f"max {text}" in shown for text in ("57,344", "448", "65,024"))
+
+
+def test_pipeline_schedules():
+    rows = figures.pipeline_schedules.rows()
+    for schedule in ("1F1B", "ZB1P", "DualPipe"):
+        mine = only(rows, schedule=schedule)
+        assert mine[0]["bubble"] == closed_form(schedule, 8).bubble
+        work = sum(r["end"] - r["start"] for r in mine if not r["overlapped"])
+        assert len({r["device"] for r in mine}) == 8 and work > 0
+    few = figures.pipeline_schedules.rows(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
+    assert {row["schedule"] for row in few} == {"1F1B", "ZB1P"}
+    assert "ZB1P leaves a device idle" in words(
+        figures.pipeline_schedules(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
+    )

@@ -1,0 +1,161 @@
+"""Pictures of a trained model: their rows are what the model does, each is drawn without collisions, the same twice."""
+
+import numpy as np
+import pytest
+from figures.proof import faults, words
+
+import minids
+from minids import MinidsError
+from minids.lab import figures
+from minids.lab.figures.collection import pictures
+from minids.lab.figures.picture import only
+from minids.lab.figures.trained import Trained
+
+FROM_A_RUN = [p for p in pictures() if p.source.startswith("run")]
+WEIGHTS = {"routed": "experts.{m}_proj.weight", "shared": "shared_experts.{m}_proj.weight"}
+QUICK = {"guesses_accepted": {"windows": 2, "new_tokens": 8, "rounds": 1}, "nodes_and_traffic": {"length": 32}}
+
+
+@pytest.fixture(scope="module")
+def rows(run):
+    """Rows of every picture of a run, made once."""
+    return {p.name: p.rows(run=run, **QUICK.get(p.name, {})) for p in FROM_A_RUN}
+
+
+@pytest.mark.parametrize("picture", FROM_A_RUN, ids=lambda p: p.name)
+def test_no_word_is_cut_off_covered_or_too_small(picture, rows):
+    for theme in ("light", "dark"):
+        assert faults(picture.drawn(rows[picture.name], theme=theme)) == []
+
+
+def test_attention_is_the_softmax_of_content_and_position(rows, run):
+    pairs = only(rows["attention_split"], group="pair")
+    for query in {row["query"] for row in pairs}:
+        mine = only(pairs, query=query)
+        weights = np.array([row["weight"] for row in mine])
+        scores = np.array([row["content"] + row["position"] for row in mine])
+        # The weights are those over the whole text; among the tokens shown they are in the softmax's proportion.
+        np.testing.assert_allclose(weights / weights[0], np.exp(scores - scores[0]), rtol=1e-3)
+        assert weights.sum() <= 1 + 1e-6
+    heads = only(rows["attention_split"], group="head")
+    shares = [100 * row["share"] for row in heads]
+    shown = words(figures.attention_split.drawn(rows["attention_split"]))
+    assert f"{min(shares):.0f} to {max(shares):.0f} % of the spread" in shown and "12 heads" in shown
+    assert len(heads) == 3 * 4 and all(0 < row["share"] < 1 for row in heads)
+
+
+def test_keys_and_values_have_the_latents_rank(rows):
+    for block in range(3):
+        mine = only(rows["rank_of_keys_and_values"], block=block)
+        values = [row["singular_value"] for row in mine]
+        assert values[31] > 1e-6 > values[32], "32 directions and rounding"
+        assert mine[-1]["energy_up_to"] == pytest.approx(1)
+        squares = np.array(values) ** 2
+        assert mine[9]["energy_up_to"] == pytest.approx(squares[:10].sum() / squares.sum())
+    shown = words(figures.rank_of_keys_and_values.drawn(rows["rank_of_keys_and_values"]))
+    assert "256 numbers a token" in shown and "rank 32" in shown and "size of the latent: 32" in shown
+
+
+def test_the_router_of_one_token(rows):
+    token = rows["one_token_routed"]
+    chosen = [row for row in token if row["chosen"]]
+    assert len(chosen) == 4 and len({row["group"] for row in chosen}) <= 2 and all(row["group_kept"] for row in chosen)
+    total = sum(row["score"] for row in chosen)
+    for row in chosen:
+        assert row["gate"] == pytest.approx(2.5 * row["score"] / total, rel=1e-5), "from the score without the bias"
+    kept = [row for row in token if row["group_kept"]]
+    worst = min(row["score"] + row["bias"] for row in chosen)
+    assert all(row["score"] + row["bias"] <= worst + 1e-7 for row in kept if not row["chosen"])
+    assert "4 experts, gates that add up to 2.5" in words(figures.one_token_routed.drawn(token))
+
+
+def test_each_token_has_its_experts(rows):
+    for place in {row["place"] for row in rows["tokens_and_experts"]}:
+        mine = only(rows["tokens_and_experts"], place=place)
+        assert len({row["expert"] for row in mine}) == 4
+        assert sum(row["gate"] for row in mine) == pytest.approx(2.5, rel=1e-5)
+    sets = {}
+    for row in rows["tokens_and_experts"]:
+        sets.setdefault((row["token"], row["place"]), set()).add(row["expert"])
+    pairs = [(a, b) for a in sets for b in sets if a[1] < b[1]]
+    shared = {
+        alike: [len(sets[a] & sets[b]) / 4 for a, b in pairs if alike is None or (a[0] == b[0])] for alike in (True, None)
+    }
+    shown = words(figures.tokens_and_experts.drawn(rows["tokens_and_experts"]))
+    assert f"share {100 * np.mean(shared[True]):.0f} %" in shown and f"any two {100 * np.mean(shared[None]):.0f} %" in shown
+
+
+def test_loads_add_up_in_every_domain(rows):
+    for domain in ("prose", "code", "arithmetic"):
+        for block in (1, 2):
+            mine = only(rows["experts_by_domain"], domain=domain, block=block)
+            assert sum(row["load"] for row in mine) == pytest.approx(1) and len(mine) == 16
+            assert all(row["times_even"] == pytest.approx(16 * row["load"]) for row in mine)
+    best = max(rows["experts_by_domain"], key=lambda row: row["times_even"])
+    shown = words(figures.experts_by_domain.drawn(rows["experts_by_domain"]))
+    assert f"{best['times_even']:.1f} times its even share of {best['domain']}" in shown
+
+
+def test_nodes_are_those_of_the_models_choices_under_each_limit(rows, run):
+    found, model, held_out = rows["nodes_and_traffic"], minids.load(run), Trained.open(run)
+    ids = np.concatenate([held_out.window(domain, 33, 2) for domain in held_out.held_out.domains])
+    for limit in range(1, 5):
+        mine = only(found, M=limit)
+        assert sum(row["share_of_tokens"] for row in mine) == pytest.approx(1), "every token uses some number of nodes"
+        assert all(row["share_of_tokens"] == 0 for row in mine if row["nodes"] > limit), "never more than M"
+        assert sum(row["nodes"] * row["share_of_tokens"] for row in mine) == pytest.approx(mine[0]["mean_nodes"])
+        per_node = 32 + 4 + 2 * 32  # bytes: FP8 out with one scale, BF16 back
+        assert mine[0]["bytes_per_token_and_layer"] == pytest.approx(per_node * mine[0]["mean_nodes"])
+    own = only(found, M=2)[0]
+    assert own["loss"] == pytest.approx(model.losses(ids[:, :-1], ids[:, 1:], mtp=False).main), "its own limit changes nothing"
+    by_chance = only(found, M=4)[0]["mean_nodes_by_chance"]
+    assert by_chance == pytest.approx(4 * (1 - 12 * 11 * 10 * 9 / (16 * 15 * 14 * 13)), abs=0.05), "four even draws of sixteen"
+    shown = words(figures.nodes_and_traffic.drawn(found))
+    assert f"to {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
+
+
+def test_guesses_accepted_are_the_models_own_choices(rows, run):
+    model, held_out = minids.load(run), Trained.open(run)
+    for row in only(rows["guesses_accepted"], group="guess"):
+        tokens = held_out.window(row["domain"], 256, 2)
+        own, guess = model.logits(tokens).argmax(-1), model.mtp_logits(tokens)[0].argmax(-1)
+        assert row["accepted"] == pytest.approx(np.mean(guess == own[:, 1:]))
+        assert row["tokens_per_pass"] == pytest.approx(1 + row["accepted"])
+    for row in only(rows["guesses_accepted"], group="speed"):
+        assert row["same_text"] and 1 <= row["tokens_per_pass_written"] <= 2
+        assert row["times_as_fast"] == pytest.approx(row["tokens_per_second"] / row["plain_tokens_per_second"])
+    shown = words(figures.guesses_accepted.drawn(rows["guesses_accepted"]))
+    assert all(f"{row['times_as_fast']:.2f}" in shown for row in only(rows["guesses_accepted"], group="speed"))
+
+
+def test_gradients_are_those_of_the_loss(rows, run):
+    flow = rows["gradient_flow"]
+    assert {kind: len(only(flow, kind=kind, block=2)) for kind in ("head", "latent", "rope", "routed", "shared")} == {
+        "head": 4,
+        "latent": 32,
+        "rope": 16,
+        "routed": 16,
+        "shared": 1,
+    }
+    assert not only(flow, kind="routed", block=0), "the first block is dense"
+    model, held_out = minids.load(run), Trained.open(run)
+    ids = np.concatenate([held_out.window(domain, 257, 2) for domain in held_out.held_out.domains])
+    _, grads = model.loss_and_grads(ids[:, :-1], ids[:, 1:])
+    down = grads["model.layers.1.self_attn.kv_a_proj_with_mqa.weight"]
+    got = [row["norm"] for row in flow if row["block"] == 1 and row["kind"] in ("latent", "rope")]
+    np.testing.assert_allclose(got, np.linalg.norm(down, axis=1), rtol=1e-4)
+    for kind in ("routed", "shared"):
+        (parts,) = [[grads[f"model.layers.2.mlp.{WEIGHTS[kind].format(m=m)}"] for m in ("gate", "up", "down")]]
+        whole = sum(np.sum(part.reshape(16 if kind == "routed" else 1, -1) ** 2, axis=1) for part in parts) ** 0.5
+        np.testing.assert_allclose([row["norm"] for row in only(flow, block=2, kind=kind)], whole, rtol=1e-4)
+    ratio = np.mean([r["norm"] for r in only(flow, kind="shared")]) / np.mean([r["norm"] for r in only(flow, kind="routed")])
+    assert f"gradient is {ratio:.1f} times a routed one's" in words(figures.gradient_flow.drawn(flow))
+
+
+def test_what_the_model_writes_is_the_same_twice(rows, run):
+    assert only(figures.training_run.rows(run=run), group="sample") == only(rows["training_run"], group="sample")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(MinidsError, match="holds no trained model"):
+        figures.attention_split(run=tmp_path)
