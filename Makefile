@@ -5,9 +5,12 @@ PYTHON ?= python3
 RUN    ?= runs/tiny
 BIN    := .venv/bin
 
-.PHONY: train test test-all notebooks lab lint install clean
+.PHONY: help train test test-all notebooks figures lab lint install clean
 
-install: .venv/installed
+help:                            ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' Makefile
+
+install: .venv/installed         ## .venv with everything but PyTorch
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,12 +30,15 @@ test-all: test                   ## and what does: parity with PyTorch and trans
 notebooks: install               ## execute notebooks/src into the notebooks and their exercise versions; ONLY="02 05" for some
 	$(BIN)/python notebooks/build.py $(ONLY)
 
+figures: install                 ## draw the figures into figures/, from the run in RUN
+	$(BIN)/minids figures --run $(RUN) --out figures
+
 lab: install                     ## open the notebooks in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,notebooks]"
 	$(BIN)/python -m jupyter lab notebooks
 
-lint: install
+lint: install                    ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-clean:
+clean:                           ## remove .venv and what was built
 	rm -rf .venv build dist

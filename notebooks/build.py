@@ -11,8 +11,9 @@ linters. From it come
 
 What a source may rely on:
 
-- The first cell is Markdown: `# N. Title`, then one paragraph, the question. The builder adds badges below it, and after it a
-  cell that installs this package where it is missing (Colab).
+- The first cell is Markdown: `# N. Title`, then one paragraph, the question. The builder adds links below it. Where
+  pyproject.toml names the address of the repository (`[tool.minids] repository`), a badge that opens the notebook in Colab comes
+  with them, and a cell that installs this package where it is missing.
 - Links are written from the root of the repository, [rope](minids/ops/rope.py), and made relative here.
 - `# %% tags=["solution"]` marks the answer to an exercise. In the exercise version its functions keep signature, docstring and
   the comments that open their body, which serve as hints; its assignments keep their left side; the rest is `...`.
@@ -67,9 +68,9 @@ class Cell(NamedTuple):
 
 
 def repository() -> str:
-    """Address of the repository, from the one place that has it: pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"].rstrip("/")
+    """Address of the repository on its hosting site, from the one setting that holds it; "" where there is none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return project["tool"]["minids"]["repository"].rstrip("/")
 
 
 def sources(beginnings: list[str] = ()) -> list[Path]:
@@ -101,14 +102,14 @@ def heading(source: Path) -> tuple[int, str, str]:
 def full(source: Path) -> list[Cell]:
     """What is executed: badges and installation in front, solutions in."""
     first, *rest = cells_of(source)
-    return [Cell("markdown", f"{first.text}\n\n{_badges(source, exercises=False)}"), _installation(), *rest]
+    return [Cell("markdown", f"{first.text}\n\n{_links(source, exercises=False)}"), *_installation(), *rest]
 
 
 def exercises(source: Path) -> list[Cell]:
     """The version to work in: every solution is a stub."""
     first, *rest = cells_of(source)
     stubs = [Cell(c.kind, stub(c.text), ("exercise",)) if "solution" in c.tags else c for c in rest]
-    return [Cell("markdown", f"{first.text}\n\n{_badges(source, exercises=True)}"), _installation(), *stubs]
+    return [Cell("markdown", f"{first.text}\n\n{_links(source, exercises=True)}"), *_installation(), *stubs]
 
 
 def rehearsal(source: Path) -> list[Cell]:
@@ -148,28 +149,31 @@ def stub(solution: str) -> str:
     return "\n".join(kept)
 
 
-def _badges(source: Path, exercises: bool) -> str:
+def _links(source: Path, exercises: bool) -> str:
     name = f"{source.stem}.ipynb"
     here = f"notebooks/exercises/{name}" if exercises else f"notebooks/{name}"
     other = f"[with solutions](notebooks/{name})" if exercises else f"[exercise version](notebooks/exercises/{name})"
-    return f"{colab_badge(here)} · {other} · [all notebooks](notebooks/README.md)"
+    return " · ".join([*colab_badge(here), other, "[all notebooks](notebooks/README.md)"])
 
 
-def colab_badge(path: str) -> str:
-    """A badge that opens a notebook of the repository in Colab."""
-    slug = repository().removeprefix("https://github.com/")
-    address = f"https://colab.research.google.com/github/{slug}/blob/main/{path}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+def colab_badge(path: str) -> list[str]:
+    """A badge that opens a notebook of the repository in Colab; none where the repository has no address."""
+    if not (address := repository()):
+        return []
+    link = f"https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/main/{path}"
+    return [f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"]
 
 
-def _installation() -> Cell:
+def _installation() -> list[Cell]:
+    if not (address := repository()):
+        return []
     lines = (
         "import importlib.util",
         "",
         'if importlib.util.find_spec("minids") is None:  # Colab; in a clone, `make lab` has installed it',
-        f'    %pip install --quiet "minids @ git+{repository()}"',
+        f'    %pip install --quiet "minids[notebooks] @ git+{address}"',
     )
-    return Cell("code", "\n".join(lines))
+    return [Cell("code", "\n".join(lines))]
 
 
 # From cells to a notebook file.
@@ -258,8 +262,8 @@ def contents() -> str:
         "# Notebooks",
         "",
         "DeepSeek-V3 step by step, on arrays small enough to print. Read them here, or run them: `make lab` opens JupyterLab",
-        "on this folder, VS Code opens the files as they are, and the badges open them in Colab. The exercise version of a",
-        "notebook has no outputs, and stubs in place of the solutions; its checks tell you what is wrong.",
+        "on this folder, VS Code opens the files as they are. The exercise version of a notebook has no outputs, and stubs in place",
+        "of the solutions; its checks tell you what is wrong.",
         "",
         "| | notebook | the question | |",
         "|---|---|---|---|",
@@ -267,7 +271,7 @@ def contents() -> str:
     for source in sources():
         number, title, question = heading(source)
         name = f"{source.stem}.ipynb"
-        runs = f"[exercises](exercises/{name}) {colab_badge(f'notebooks/{name}')}"
+        runs = " ".join([f"[exercises](exercises/{name})", *colab_badge(f"notebooks/{name}")])
         lines.append(f"| {number} | [{title}]({name}) | {question} | {runs} |")
     lines += [
         "",

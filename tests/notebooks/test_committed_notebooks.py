@@ -53,7 +53,7 @@ def test_exercise_version_differs_in_the_solutions_alone(builder, source):
     for number, (one, other) in enumerate(zip(complete, to_do, strict=True)):
         if "solution" in one.tags:
             assert other == ("code", builder.stub(one.text), ("exercise",)), f"cell {number}"
-        elif number:  # the first has the badges
+        elif number:  # the first has the links
             assert one == other, f"cell {number}"
 
 
@@ -98,11 +98,20 @@ def test_formulas_are_closed(builder, source):
                 assert "\n\n" not in formula, f"an empty line ends a formula: {formula}"
 
 
-def test_first_the_package_is_installed_where_it_is_missing(builder, source):
+ADDRESS = "https://hosting.example/somebody/minids"
+
+
+def test_with_an_address_the_package_is_installed_first_where_it_is_missing(builder, source, monkeypatch):
+    monkeypatch.setattr(builder, "repository", lambda: ADDRESS)
     first, second, *_ = builder.full(source)
-    assert builder.repository() in second.text and "find_spec" in second.text
-    slug = builder.repository().removeprefix("https://github.com/")
-    assert f"colab.research.google.com/github/{slug}/blob/main/notebooks/{source.stem}.ipynb" in first.text
+    assert f"git+{ADDRESS}" in second.text and "find_spec" in second.text
+    assert f"/blob/main/notebooks/{source.stem}.ipynb" in first.text and "Open in Colab" in first.text
+
+
+def test_without_an_address_no_link_leads_to_it(builder, source, monkeypatch):
+    monkeypatch.setattr(builder, "repository", lambda: "")
+    text = "".join(cell.text for cell in [*builder.full(source), *builder.exercises(source)]) + builder.contents()
+    assert "colab.research" not in text and "git+" not in text
 
 
 SOLUTION = '''
