@@ -527,7 +527,7 @@ print(f"slope by four evaluations     {measured:.12f}")
 print(f"relative difference           {abs(measured / predicted - 1):.0e}")
 
 # %% [markdown]
-# Every parameter takes part in that one number. The [tests](tests/test_model_gradient.py) of this package do it array by array, and against
+# Every parameter takes part in that one number. The [tests](tests/model/test_model_gradient.py) of this package do it array by array, and against
 # PyTorch as well.
 #
 # ## A claim of the paper: what recomputation frees

@@ -10,7 +10,7 @@
 # that does.
 #
 # The mistakes live in [`minids/lab/mistakes/__init__.py`](minids/lab/mistakes/__init__.py) and [`minids/lab/mistakes/fp8.py`](minids/lab/mistakes/fp8.py): each is a few wrong lines that replace right ones. `with made(mistake):`
-# puts one in and takes it out again. The test suite ([`tests/guards`](tests/lab/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
+# puts one in and takes it out again. The test suite ([`tests/lab/guards`](tests/lab/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
 # test fails; that is how a test suite is itself tested.
 #
 # Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),

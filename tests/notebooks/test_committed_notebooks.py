@@ -82,6 +82,8 @@ def test_every_module_of_the_package_that_is_imported_is_linked(builder, source)
             if not isinstance(node, ast.ImportFrom) or not node.module.startswith("minids."):
                 continue
             for alias in node.names:
+                if alias.name == "notebook":  # what draws the pages themselves
+                    continue
                 place = "/".join(node.module.split("."))
                 places = (f"{place}/{alias.name}.py", f"{place}.py", f"{place}/")
                 assert any(f"({p}" in prose for p in places), f"{node.module}.{alias.name} has no link"

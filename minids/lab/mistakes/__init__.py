@@ -7,7 +7,7 @@ A mistake is a function that replaces an operation or a method by a wrong one; i
 whatever has ``setattr(target, name, value)`` and undoes it later: ``made`` does, and so does pytest's monkeypatch. The wrong
 lines are put into the NumPy operations, so the NumPy backend must be the one that runs: ``made`` sees to it.
 
-``MISTAKES`` names for each the test that must fail with it (tests/guards holds it to that), and the weak checks that happen to
+``MISTAKES`` names for each the test that must fail with it (tests/lab/guards holds it to that), and the weak checks that happen to
 notice it, with the reason. A further mistake is one function and one line of that table.
 
 Wherever the mistake allows it the wrong version is consistent within itself: its backward is the derivative of its wrong

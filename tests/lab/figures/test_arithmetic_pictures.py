@@ -1,7 +1,7 @@
 """Pictures that need no model: their rows are what the accounting says, and what is written on them are the rows."""
 
 import pytest
-from figures.proof import words
+from lab.figures.proof import words
 
 from minids import ModelConfig
 from minids.errors import MinidsError

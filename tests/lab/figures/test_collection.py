@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from figures.proof import faults, words
+from lab.figures.proof import faults, words
 
 import minids
 from minids.errors import MinidsError

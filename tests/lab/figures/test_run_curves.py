@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from figures.proof import faults, words
+from lab.figures.proof import faults, words
 
 from minids.lab.figures.picture import only
 from minids.lab.figures.run_curves import _smoothed, apart, draw, rows_of, training_run

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from figures.proof import faults, words
+from lab.figures.proof import faults, words
 
 import minids
 from minids import MinidsError

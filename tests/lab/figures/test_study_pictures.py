@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from figures.proof import faults, words
+from lab.figures.proof import faults, words
 
 from minids import MinidsError
 from minids.cli import main
