@@ -38,8 +38,8 @@ CONFIG = SimpleNamespace(  # V3 in miniature, 2.2 million parameters. Its own si
     **dict(num_attention_heads=4, q_lora_rank=64, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32),
     **dict(n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=4, moe_intermediate_size=64, n_group=4, topk_group=2),
     **dict(scoring_func="sigmoid", topk_method="noaux_tc", norm_topk_prob=True, routed_scaling_factor=2.5),
-    **dict(balance="bias", bias_update_speed=0.001, bias_update_rule="sign"),  # the bias of the choice, and beside it
-    **dict(aux_loss_alpha=0.0001, seq_aux=True, aux_loss_counts="selected"),  # a small loss
+    **dict(balance="bias", bias_update_speed=0.01, bias_update_rule="sign"),  # 0.001 in V3, whose runs are longer
+    **dict(aux_loss_alpha=0.0001, seq_aux=True, aux_loss_counts="selected"),
     **dict(num_nextn_predict_layers=1, mtp_loss_weight=0.3, tie_word_embeddings=False, attention_bias=False, rms_norm_eps=1e-6),
     **dict(rope_theta=10000.0, rope_interleave=True, rope_scaling=None, max_position_embeddings=128, initializer_range=0.02),
 )
@@ -171,10 +171,8 @@ def mla(h: Array, w: Weights, p: str, c: Any) -> tuple[Array, tuple]:
     if c.q_lora_rank is None:
         c_q, saved_q, up = h, None, "q_proj"
     else:
-        c_q, saved_q = rmsnorm(
-            linear(h, w, p + "q_a_proj"), w, p + "q_a_layernorm", LATENT_EPS
-        )  # [6] (B, T, d) -> (B, T, d_c')
-        up = "q_b_proj"
+        c_q = linear(h, w, p + "q_a_proj")  # [6] (B, T, d) -> (B, T, d_c')
+        (c_q, saved_q), up = rmsnorm(c_q, w, p + "q_a_layernorm", LATENT_EPS), "q_b_proj"
     q = split_heads(linear(c_q, w, p + up), H)  # [7, 8] (B, T, d_c') -> (B, H, T, d_h+d_r)
     q_nope, q_rope = np.split(q, [d_h], axis=-1)  # (B, H, T, d_h), (B, H, T, d_r)
     q = np.concatenate([q_nope, rope(q_rope, c)], axis=-1)  # [8, 9] (B, H, T, d_h+d_r)
@@ -497,7 +495,7 @@ def adamw(w: Weights, grads: Weights, moments: dict[str, Array], step: int, lr: 
         w[name] -= lr * (update + (decay * w[name] if g.ndim > 1 else 0.0))  # gains and biases do not decay
 
 
-def train(text: bytes, c: Any, seconds: float, batch: int = 16, peak: float = 3e-3) -> Weights:
+def train(text: bytes, c: Any, seconds: float, batch: int = 8, peak: float = 3e-3) -> Weights:
     """Learn nine tenths of a text, a byte a token, until the time is over; the last tenth is for measuring and for a sample."""
     rng, T, data = np.random.default_rng(0), c.max_position_embeddings, np.frombuffer(text, np.uint8).astype(np.int64)
     w, moments, (learn, rest) = init_weights(c, rng), {}, np.split(data, [len(data) * 9 // 10])
