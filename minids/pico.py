@@ -439,10 +439,9 @@ def mtp_logits(tokens: Array, hidden: Array, weights: Weights, config: Any, dept
 
 
 def generate(tokens: Array, weights: Weights, config: Any, new_tokens: int) -> Array:
-    """Append the likeliest token again and again, (B, T) -> (B, T+new_tokens)."""
     for _ in range(new_tokens):
         logits = deepseek_v3(tokens[:, -config.max_position_embeddings :], weights, config)  # (B, T, V)
-        tokens = np.concatenate([tokens, logits[:, -1:].argmax(axis=-1)], axis=1)  # (B, T) -> (B, T+1)
+        tokens = np.concatenate([tokens, logits[:, -1:].argmax(axis=-1)], axis=1)  # (B, T) -> (B, T+1): the likeliest
     return tokens
 
 
@@ -508,6 +507,7 @@ def train(text: bytes, c: Any, seconds: float, batch: int = 8, peak: float = 3e-
         loss = forward(*sequences(rest, np.linspace(0, len(rest) - T - 1, 32).astype(int)), w, c)[0].main
         written = generate(rest[None, : T // 2], w, c, T)[0].astype(np.uint8).tobytes()
         sample = (written[: T // 2] + b"[...]" + written[T // 2 :]).decode(errors="replace")
+        sample = "".join(x if x.isprintable() or x == "\n" else "·" for x in sample)  # no escape sequences for the terminal
         print(f"{when}: {loss:.3f} nats a byte on text it did not learn. It continues a piece of it after [...]:\n{sample}\n")
 
     print(f"{sum(a.size for a in w.values()):,} parameters, {len(learn):,} bytes to learn, {len(rest):,} held out")
@@ -540,6 +540,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"python -m minids.pico TEXT [SECONDS]: {error}", file=sys.stderr)
         return 2
+    sys.stdout.reconfigure(errors="replace")  # a console may not know every character of the text
     train(text, CONFIG, seconds)
     return 0
 
