@@ -3,8 +3,8 @@
     python -m minids.pico some.txt      trains a small one on any text for two minutes; so does python pico.py some.txt,
                                         because this file needs NumPy and nothing else
 
-The order is that of the DeepSeek-V3 report (arXiv 2412.19437), [n] is its equation n, and right below every function stands
-its backward pass:
+The order is that of the DeepSeek-V3 report (arXiv 2412.19437), [n] is its equation n, and right below a function stands its
+backward pass (a loss returns its gradient at once):
 
     y, saved = f(x, w, ...)                 saved: what the backward pass needs again
     dx = f_backward(dy, saved, w, g, ...)   dy is dLoss/dy and so on; the gradients of the weights are added into g
@@ -16,7 +16,7 @@ choices   dict from p to the experts (N, K) chosen there: those found in it are 
 shapes    B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, G groups of them, M kept groups, I hidden
           width of a feed-forward network, V vocabulary, L layers, D MTP modules; d model, d_c KV latent, d_c' query latent,
           d_h content part of a query or key head, d_v value head, d_r RoPE
-left out  FP8, attention other than MLA (both refused where c asks for them), caches, tokenizers, Muon
+left out  FP8 and attention other than MLA (refused where c asks for them), caches, tokenizers, Muon, BF16 moments
 """
 
 import sys
@@ -333,7 +333,7 @@ def main_model(tokens: Array, w: Weights, c: Any, choices: Choices) -> tuple[Arr
         balance += more
         saved_blocks.append(saved)
     h, saved_norm = rmsnorm(x, w, "model.norm", c.rms_norm_eps)
-    return h, balance, (saved_blocks, saved_norm)
+    return h, balance, (saved_blocks, saved_norm)  # backward: the end of loss_and_grads
 
 
 # Multi-token prediction, section 2.2.
@@ -406,7 +406,7 @@ def loss_and_grads(tokens: Array, targets: Array, w: Weights, c: Any, choices: C
     """The losses, and the gradient of their total by every weight: from the deepest MTP module up to the embedding."""
     losses, saved_depths = forward(tokens, targets, w, c, choices)
     g = {name: np.zeros_like(weight) for name, weight in w.items() if not name.endswith("e_score_correction_bias")}
-    D, d_hidden = c.num_nextn_predict_layers, 0.0
+    D, d_hidden = c.num_nextn_predict_layers, np.zeros(1)
     for k in reversed(range(D + 1)):
         saved, hidden, d_logits = saved_depths[k]
         dh = linear_backward(d_logits * (c.mtp_loss_weight / D if k else 1.0), hidden, w, g, head(c))  # [25, 23] (B, T-k, d)
@@ -459,7 +459,7 @@ def init_weights(c: Any, rng: np.random.Generator, dtype: type = np.float32) -> 
         shapes |= {a + ("q_b_proj" if d_q else "q_proj"): (H * (d_h + d_r), d_q or d)}
         shapes |= {a + "kv_a_proj_with_mqa": (d_c + d_r, d), a + "kv_a_layernorm": (d_c,)}
         shapes |= {a + "kv_b_proj": (H * (d_h + d_v), d_c), a + "o_proj": (d, H * d_v)}
-        networks = [(m, (), c.intermediate_size)]  # prefix, stack, width
+        networks: list[tuple[str, tuple, int]] = [(m, (), c.intermediate_size)]  # prefix, stack, width
         if layer >= c.first_k_dense_replace:
             shapes[m + "gate"] = (E, d)
             networks = [(m + "experts.", (E,), I), (m + "shared_experts.", (), c.n_shared_experts * I)]
@@ -468,7 +468,7 @@ def init_weights(c: Any, rng: np.random.Generator, dtype: type = np.float32) -> 
             shapes |= {q + "gate_proj": up, q + "up_proj": up, q + "down_proj": down} if width else {}
         if layer >= L:
             shapes |= {p + "enorm": (d,), p + "hnorm": (d,), p + "shared_head.norm": (d,), p + "eh_proj": (d, 2 * d)}
-    w = {}
+    w: Weights = {}
     for name, shape in shapes.items():
         values = np.ones(shape) if len(shape) == 1 else rng.standard_normal(shape) * c.initializer_range
         w[name + ".weight"] = values.astype(dtype)
@@ -497,7 +497,7 @@ def adamw(w: Weights, grads: Weights, moments: dict[str, Array], step: int, lr: 
 def train(text: bytes, c: Any, seconds: float, batch: int = 8, peak: float = 3e-3) -> Weights:
     """Learn nine tenths of a text, a byte a token, until the time is over; the last tenth is for measuring and for a sample."""
     rng, T, data = np.random.default_rng(0), c.max_position_embeddings, np.frombuffer(text, np.uint8).astype(np.int64)
-    w, moments, (learn, rest) = init_weights(c, rng), {}, np.split(data, [len(data) * 9 // 10])
+    w, moments, (learn, rest) = init_weights(c, rng), Weights(), np.split(data, [len(data) * 9 // 10])
 
     def sequences(part: Array, starts: Array) -> tuple[Array, Array]:
         both = part[starts[:, None] + np.arange(T + 1)]  # (B, T+1)
@@ -540,7 +540,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"python -m minids.pico TEXT [SECONDS]: {error}", file=sys.stderr)
         return 2
-    sys.stdout.reconfigure(errors="replace")  # a console may not know every character of the text
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a console may not know all characters of the text
     train(text, CONFIG, seconds)
     return 0
 

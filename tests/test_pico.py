@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -480,13 +481,18 @@ def test_the_file_alone_trains_and_writes(tmp_path):
     assert "tokens/s" in done.stdout
 
 
-def test_as_a_module_of_the_package(tmp_path, capsys):
-    (tmp_path / "some.txt").write_bytes(TEXT)
+def test_as_a_module_of_the_package_on_a_console_that_knows_ascii_only(tmp_path):
+    (tmp_path / "some.txt").write_bytes("Grüße, \x1b[31m größer. ".encode() * 200)
     done = subprocess.run(
-        [sys.executable, "-m", "minids.pico", tmp_path / "some.txt", "0"], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "minids.pico", tmp_path / "some.txt", "0"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "step    1" in done.stdout and "after: " in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 @pytest.mark.parametrize(
