@@ -1,13 +1,18 @@
-"""The one-page model against numbers worked out by hand and against the properties the papers promise."""
+"""The one-file model against numbers worked out by hand, central differences, and the properties the papers promise."""
 
 import ast
 import inspect
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity.small_models import CONFIGS, weight_shapes
 
 from minids import pico
 from minids.config import ModelConfig, Yarn
@@ -83,7 +88,11 @@ def test_it_stands_alone():
     tree = ast.parse(inspect.getsource(pico))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"__future__", "typing", "numpy"}
+    assert imported == {"numpy", "pathlib", "sys", "time", "types", "typing"}
+
+
+def test_it_stays_short_enough_to_read_in_an_hour():
+    assert len(inspect.getsource(pico).splitlines()) <= 550
 
 
 # Positions.
@@ -188,7 +197,7 @@ def test_mla_equals_its_equations_token_by_token_and_head_by_head(q_lora_rank):
             weight = np.exp([query @ keys[j, i] * (0.1 * np.log(4) + 1) ** 2 / np.sqrt(8) for j in range(t + 1)])
             o.append(sum(weight[j] * values[j, i] for j in range(t + 1)) / weight.sum())
         expected = project(np.concatenate(o), "o_proj")
-        np.testing.assert_allclose(pico.mla(h, w, p, c)[0, t], expected, rtol=1e-10, err_msg=f"token {t}")
+        np.testing.assert_allclose(pico.mla(h, w, p, c)[0][0, t], expected, rtol=1e-10, err_msg=f"token {t}")
 
 
 # The router and the experts.
@@ -210,9 +219,8 @@ def router(scores, bias=None, **config):
     c = SimpleNamespace(**(settings | config))
     logits = np.log(scores / (1 - scores)) if c.scoring_func == "sigmoid" else np.log(scores)
     weights = {"gate.weight": logits[:, None]}  # the token is the number 1
-    if bias is not None:
-        weights["gate.e_score_correction_bias"] = np.asarray(bias)
-    chosen, gates = pico.route(np.ones((1, 1)), weights, "", c)
+    weights["gate.e_score_correction_bias"] = np.zeros(scores.size) if bias is None else np.asarray(bias)
+    _, chosen, gates = pico.route(np.ones((1, 1)), weights, "", c, {})
     return dict(zip(chosen[0].tolist(), gates[0].tolist(), strict=True))
 
 
@@ -245,14 +253,14 @@ def test_v2_lite_takes_the_likeliest_experts_and_ignores_any_bias():
 def test_moe_equals_running_every_expert_on_every_token():
     w, p = random_weights(), "model.layers.1.mlp."
     h = np.random.default_rng(2).normal(size=(2, 4, CONFIG.hidden_size))
-    chosen, gates = pico.route(h.reshape(8, -1), w, p, CONFIG)
-    expected = pico.feed_forward(h, w, p + "shared_experts.").reshape(8, -1)
+    _, chosen, gates = pico.route(h.reshape(8, -1), w, p, CONFIG, {})
+    expected = pico.feed_forward(h, w, p + "shared_experts.")[0].reshape(8, -1)
     for token in range(8):
         for e, g in zip(chosen[token], gates[token], strict=True):
             gate, up, down = (w[f"{p}experts.{name}_proj.weight"][e] for name in ("gate", "up", "down"))
             a, b = gate @ h.reshape(8, -1)[token], up @ h.reshape(8, -1)[token]
             expected[token] += g * (down @ (a / (1 + np.exp(-a)) * b))
-    np.testing.assert_allclose(pico.moe(h, w, p, CONFIG).reshape(8, -1), expected, rtol=1e-12)
+    np.testing.assert_allclose(pico.moe(h, w, p, CONFIG, {})[0].reshape(8, -1), expected, rtol=1e-12)
 
 
 # The model.
@@ -320,8 +328,8 @@ def test_an_mtp_module_equals_its_equations():
         return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 0.1) * w[f"{p}{name}.weight"]
 
     x = np.concatenate([norm(E[TOKENS[:, 1:]], "enorm"), norm(hidden[:, :8], "hnorm")], axis=-1) @ w[p + "eh_proj.weight"].T
-    x = x + pico.mla(norm(x, "input_layernorm"), w, p + "self_attn.", c)
-    x = x + pico.moe(norm(x, "post_attention_layernorm"), w, p + "mlp.", c)
+    x = x + pico.mla(norm(x, "input_layernorm"), w, p + "self_attn.", c)[0]
+    x = x + pico.moe(norm(x, "post_attention_layernorm"), w, p + "mlp.", c, {})[0]
     expected = norm(x, "shared_head.norm") @ E.T
     np.testing.assert_allclose(pico.mtp_logits(TOKENS, hidden, w, c, 1), expected, rtol=1e-10)
 
@@ -377,3 +385,131 @@ def test_generate_appends_the_likeliest_token():
     np.testing.assert_array_equal(longer[:, : TOKENS.shape[1]], TOKENS)
     likeliest = pico.deepseek_v3(longer, weights, CONFIG).argmax(axis=-1)
     np.testing.assert_array_equal(longer[:, -3:], likeliest[:, -4:-1])
+
+
+# The backward pass, by central differences; the other proof is its equality with the package's.
+
+STILL = CONFIG.replace(aux_loss_alpha=0.5, mtp_loss_weight=0.7)
+TARGETS = np.roll(TOKENS, -1, axis=1)
+TARGETS[0, 2] = TARGETS[1, -1] = pico.IGNORE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"q_lora_rank": None, "tie_word_embeddings": True, "rope_interleave": False},
+        {"scoring_func": "softmax", "topk_method": "greedy", "n_group": 1, "topk_group": 1, "balance": "aux_loss"},
+    ],
+    ids=["V3", "no query latent, tied, half-split", "greedy softmax router"],
+)
+def test_gradients_equal_central_differences(changes):
+    """Of every weight, along one random direction and at its largest entry, with the choice of experts held still."""
+    c, rng, h = STILL.replace(**changes), np.random.default_rng(4), 5e-4
+    w = {
+        name: rng.uniform(0.8, 1.2, shape[:1]) if len(shape) == 1 else rng.normal(0, 0.4, shape)
+        for name, shape in weight_shapes(c).items()
+    }
+    losses, g = pico.loss_and_grads(TOKENS, TARGETS, w, c)
+    assert losses.balance > 1e-3 and len(losses.mtp) == 2
+    for name, gradient in g.items():
+        largest = np.zeros(gradient.size)
+        largest[np.abs(gradient).argmax()] = 1.0
+        for direction in (rng.standard_normal(gradient.shape), largest.reshape(gradient.shape)):
+            direction = direction / np.linalg.norm(direction)
+
+            def loss(times, name=name, direction=direction):
+                moved = w | {name: w[name] + times * h * direction}
+                return pico.forward(TOKENS, TARGETS, moved, c, losses.choices)[0].total
+
+            slope = (8 * (loss(1) - loss(-1)) - (loss(2) - loss(-2))) / (12 * h)
+            expected = np.sum(gradient * direction)
+            assert abs(slope - expected) <= 1e-7 * np.abs(gradient).max() + 1e-11, name
+
+
+def test_prescribed_choices_are_used_and_the_others_made():
+    w, p = random_weights(), "model.layers.1.mlp."
+    free = pico.forward(TOKENS, TARGETS, w, CONFIG)[0]
+    other = (free.choices[p] + 1) % CONFIG.n_routed_experts
+    held = pico.forward(TOKENS, TARGETS, w, CONFIG, {p: other})[0]
+    np.testing.assert_array_equal(held.choices[p], other)
+    assert set(held.choices) == set(free.choices) == {f"model.layers.{layer}.mlp." for layer in (1, 2, 3)}
+    assert held.total != free.total
+
+
+@pytest.mark.parametrize(("field", "value"), [("attention", "mha"), ("precision", "fp8")])
+def test_what_it_does_not_know_it_refuses(field, value):
+    with pytest.raises(ValueError, match="pico knows 'mla' and 'fp32' only"):
+        pico.loss_and_grads(TOKENS, TARGETS, random_weights(), CONFIG.replace(**{field: value}))
+
+
+# Training.
+
+
+@pytest.mark.parametrize(
+    "name", ["base", "attention_bias", "no_query_latent", "tied_embeddings", "v2_lite_like", "one_group", "three_mtp"]
+)
+def test_initial_weights_have_the_names_and_shapes_of_the_checkpoint(name):
+    w = pico.init_weights(CONFIGS[name], np.random.default_rng(0))
+    assert {key: array.shape for key, array in w.items()} == weight_shapes(CONFIGS[name])
+    assert all(array.dtype == np.float32 for array in w.values())
+    assert w["model.embed_tokens.weight"].std() == pytest.approx(CONFIGS[name].initializer_range, rel=0.1)
+
+
+def test_its_own_configuration_is_one_of_the_package():
+    assert vars(pico.CONFIG).items() <= vars(ModelConfig(**vars(pico.CONFIG), bos_token_id=None, eos_token_id=None)).items()
+
+
+TEXT = b"".join(b"%d times %d is %d.\n" % (a, b, a * b) for a in range(20) for b in range(20))
+
+
+def run(*arguments, folder):
+    """The file alone, in a folder of its own: it needs nothing but NumPy."""
+    shutil.copy(inspect.getsourcefile(pico), folder / "alone.py")
+    return subprocess.run([sys.executable, "alone.py", *arguments], cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def test_the_file_alone_trains_and_writes(tmp_path):
+    (tmp_path / "some.txt").write_bytes(TEXT)
+    done = run("some.txt", "5", folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    before, after = (line for line in done.stdout.splitlines() if line.startswith(("before: ", "after: ")))
+    assert float(after.split()[1]) < float(before.split()[1]) < 6.0
+    samples = done.stdout.split("[...]:\n")[1:]
+    prompts = [sample.partition("[...]")[0] for sample in samples]
+    assert prompts[0] == prompts[1] and prompts[0].encode() in TEXT
+    assert "tokens/s" in done.stdout
+
+
+def test_as_a_module_of_the_package_on_a_console_that_knows_ascii_only(tmp_path):
+    (tmp_path / "some.txt").write_bytes("Grüße, \x1b[31m größer. ".encode() * 200)
+    done = subprocess.run(
+        [sys.executable, "-m", "minids.pico", tmp_path / "some.txt", "0"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step    1" in done.stdout and "after: " in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give the name of a text file"),
+        (["nowhere.txt"], "No such file"),
+        (["short.txt"], "has 10 bytes; give a text of at least 2,580"),
+        (["."], "directory"),
+        (["some.txt", "soon"], "'soon'"),
+    ],
+    ids=["nothing", "missing", "too short", "a folder", "no number"],
+)
+def test_what_cannot_be_read_gets_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "short.txt").write_bytes(b"ten bytes.")
+    (tmp_path / "some.txt").write_bytes(TEXT)
+    monkeypatch.chdir(tmp_path)
+    assert pico.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and says in err

@@ -21,12 +21,12 @@ def numpy_loss(config, weights, tokens, targets, balance, monkeypatch) -> float:
     routed = []
     route = pico.route
 
-    def listening(u, w, p, c):
-        chosen, gates = route(u, w, p, c)
+    def listening(u, w, p, c, choices):
+        _, chosen, gates = route(u, w, p, c, choices)
         logits = pico.linear(u, w, p + "gate")
         scores = 1 / (1 + np.exp(-logits)) if c.scoring_func == "sigmoid" else pico.softmax(logits)
         routed.append((scores, chosen))
-        return chosen, gates
+        return scores, chosen, gates
 
     (B, T), D = tokens.shape, config.num_nextn_predict_layers
     hidden = pico.hidden_states(tokens, weights, config)

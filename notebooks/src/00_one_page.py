@@ -1,0 +1,323 @@
+# %% [markdown]
+# # 0. All of DeepSeek-V3 in one file
+#
+# DeepSeek-V3 has latent attention, routed experts, a balancing bias and a second look ahead. How much code is that, with the
+# backward pass written out by hand and the training loop included? Fewer than 550 lines of NumPy, and this page walks through
+# them once forward and once backward.
+#
+# %% [markdown]
+# The file is [`minids/pico.py`](minids/pico.py). It imports nothing of this package, and the package checks itself against it. Open it in a
+# second window: this page calls its functions in the order in which they stand there, which is the order of the
+# [V3 report](https://arxiv.org/abs/2412.19437).
+#
+# You need NumPy and the chain rule. What each part is *for* is the matter of the notebooks that follow; here you see that they fit together.
+
+# %%
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+
+from minids import check, notebook, pico
+
+notebook.set_up()
+rng = np.random.default_rng(0)
+lines = inspect.getsource(pico).splitlines()
+print(f"{len(lines)} lines, {sum(line.startswith('def ') for line in lines)} functions")
+
+# %% [markdown]
+# ## A model small enough to print
+#
+# One dense block, one block with experts, one module that looks a token further. All sizes are different, so that a shape says which
+# array it is. A token is a byte.
+
+# %%
+sizes = dict(num_hidden_layers=2, hidden_size=28, intermediate_size=40, moe_intermediate_size=13)
+heads = dict(num_attention_heads=3, qk_nope_head_dim=15, qk_rope_head_dim=8, v_head_dim=6)
+latents = dict(q_lora_rank=20, kv_lora_rank=16)
+experts = dict(n_routed_experts=12, num_experts_per_tok=4, n_group=3, topk_group=2)
+small = dict(initializer_range=0.3, aux_loss_alpha=0.01)
+c = SimpleNamespace(**vars(pico.CONFIG) | sizes | heads | latents | experts | small)
+
+w = pico.init_weights(c, rng, np.float64)
+text = np.frombuffer(b"all on one page of NumPy", np.uint8).reshape(2, 12).astype(int)
+tokens, targets = text[:, :-1], text[:, 1:]
+
+letters = {"B": 2, "T": 11, "N": 22, "d": 28, "H": 3, "V": 256, "E": 12, "K": 4, "I": 13}
+letters |= {"d_c'": 20, "d_c": 16, "d_h+d_r": 23, "d_h+d_v": 21, "d_c+d_r": 24, "d_v": 6, "d_r": 8}
+letters |= {"H·d_v": 18, "T-1": 10, "2d": 56}
+
+print(
+    f"{len(w)} arrays, {sum(a.size for a in w.values()):,} numbers. Those of the block with experts:\n"
+)
+for name, array in w.items():
+    if name.startswith("model.layers.1.mlp."):
+        print(f"{name:<48} {array.shape}")
+
+# %% [markdown]
+# **What to notice.** The weights are a dict, and the names are those of the files that DeepSeek publishes. The experts of a layer are one
+# array with the expert as its first axis. `e_score_correction_bias` is the only array that never gets a gradient.
+#
+# ## Forward: a block's attention
+#
+# Each function returns its result and what its backward pass will need again, `y, saved = f(...)`. For attention that is ten arrays, and
+# they tell its whole story: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights of the softmax,
+# $o$ what the heads bring home.
+
+# %%
+p = "model.layers.0."
+x = w["model.embed_tokens.weight"][tokens]
+h, _ = pico.rmsnorm(x, w, p + "input_layernorm", c.rms_norm_eps)
+attended, saved_mla = pico.mla(h, w, p + "self_attn.", c)
+_, c_q, _, c_kv, _, q, k, v, a, o = saved_mla
+notebook.shapes(letters, x=x, h=h, c_q=c_q, c_kv=c_kv, q=q, k=k, v=v, a=a, o=o, attended=attended)
+
+# %% [markdown]
+# **What to notice.** `k` holds 3 heads of 23 numbers for each token and `v` 3 of 6: 87 numbers, all made of the 16 of `c_kv` and 8 of a rotated key that the
+# heads share. A server would keep those 24. In V3 they are 576 instead of 40,960.
+#
+# ## Forward: the experts
+#
+# The second block has a router instead of one network. Scores come from a sigmoid, the bias is added to decide who is chosen, and the
+# gates are made of the scores *without* it.
+
+# %%
+choices = {}
+x1, _, saved_block_0 = pico.block(x, w, 0, c, choices)
+p = "model.layers.1."
+h, _ = pico.rmsnorm(x1, w, p + "input_layernorm", c.rms_norm_eps)
+x_mid = x1 + pico.mla(h, w, p + "self_attn.", c)[0]
+u, _ = pico.rmsnorm(x_mid, w, p + "post_attention_layernorm", c.rms_norm_eps)
+s, chosen, gates = pico.route(pico.rows(u), w, p + "mlp.", c, choices)
+y, balance, _ = pico.moe(u, w, p + "mlp.", c, choices)
+notebook.shapes(letters, u=u, s=s, chosen=chosen, gates=gates, y=y)
+print("\ntoken  experts        gates")
+for n in range(4):
+    print(
+        f"{chr(tokens[0, n])!r:<6} {chosen[n]!s:<14} {np.round(gates[n], 2)}  sum {gates[n].sum():.1f}"
+    )
+
+# %% [markdown]
+# **What to notice.** The gates of every token add up to 2.5, `routed_scaling_factor`. With three groups of four experts and two groups allowed, no token reaches experts of
+# all three.
+#
+# ## Forward: two predictions, one number
+#
+# `pico.forward` does all of it: both blocks, the head, the MTP module that is shown the token ahead, the same head again. Three losses
+# come out, and their weighted sum is what training makes smaller.
+
+# %%
+losses, saved_depths = pico.forward(tokens, targets, w, c)
+(saved_main, hidden, d_logits), (saved_mtp, hidden_1, d_logits_1) = saved_depths
+notebook.shapes(letters, hidden=hidden, d_logits=d_logits, hidden_1=hidden_1, d_logits_1=d_logits_1)
+print(f"\nnext token       {losses.main:.6f}   (guessing: ln 256 = {np.log(256):.6f})")
+print(f"token after it   {losses.mtp[0]:.6f}   times {c.mtp_loss_weight}")
+print(f"balance          {losses.balance:.6f}")
+print(f"total            {losses.total:.6f}")
+
+# %% [markdown]
+# **What to notice.** A loss is the end of the chain, so `cross_entropy` returns its gradient at once: what was predicted minus what came. That is
+# `d_logits`, and there the way back begins. (The loss is far above guessing because these weights are large, so that everything on this page is well visible.)
+#
+# ## Exercise 1: the matrix product
+#
+# Most of a backward pass is this one. For $y = x W^\top$ with $x$ (B, T, in) and $W$ (out, in), what are $dx$ and $dW$, given $dy$ (B, T, out)?
+
+
+# %% tags=["solution"]
+def my_linear_backward(dy, x, W):
+    """dy (B, T, out), x (B, T, in), W (out, in) → dx (B, T, in), dW (out, in)."""
+    # Look at which letter is summed: every token adds to dW, so B and T are.
+    # dy.reshape(-1, dy.shape[-1]) makes one axis of B and T.
+    dW = dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+    return dy @ W, dW
+
+
+# %% tags=["check"]
+def linear_reference(dy, x, W):
+    gradient = {"W.weight": np.zeros_like(W)}
+    dx = pico.linear_backward(dy, x, {"W.weight": W}, gradient, "W")
+    return dx, gradient["W.weight"]
+
+
+W = w["lm_head.weight"]
+check.ok(check.against(linear_reference, my_linear_backward, d_logits, hidden, W))
+
+# %% [markdown]
+# ## Backward: the same list upwards
+#
+# A gradient goes the way of the data in the other direction, and *adds up* wherever the data was used twice. The gradients of the
+# weights are collected in a dict `g`. This is `pico.loss_and_grads`, one line at a time:
+
+# %%
+g = {name: np.zeros_like(W) for name, W in w.items() if not name.endswith("correction_bias")}
+
+# The MTP module, which comes last and so goes first.
+dh_1 = pico.linear_backward(c.mtp_loss_weight * d_logits_1, hidden_1, w, g, "lm_head")
+d_hidden = pico.mtp_module_backward(dh_1, tokens, saved_mtp, w, g, 1, c)
+
+# The head of the main model, once more the same matrix. The module read all positions but the last.
+dh = pico.linear_backward(d_logits, hidden, w, g, "lm_head")
+dh[:, :-1] += d_hidden
+
+# The final norm, the blocks, the embedding.
+saved_blocks, saved_norm = saved_main
+dx_2 = pico.rmsnorm_backward(dh, saved_norm, w, g, "model.norm")
+dx_1 = pico.block_backward(dx_2, saved_blocks[1], w, g, 1, c)
+dx_0 = pico.block_backward(dx_1, saved_blocks[0], w, g, 0, c)
+pico.embedding_backward(dx_0, tokens, g)
+
+notebook.shapes(letters, dh_1=dh_1, d_hidden=d_hidden, dh=dh, dx_2=dx_2, dx_1=dx_1, dx_0=dx_0)
+_, at_once = pico.loss_and_grads(tokens, targets, w, c)
+same = all(np.array_equal(g[name], at_once[name]) for name in at_once)
+print(f"\n{len(g)} gradients, equal to those of loss_and_grads: {same}")
+
+# %% [markdown]
+# **What to notice.** The matrix `lm_head` was used twice, so two lines add into `g["lm_head.weight"]`. The embedding was used twice too, by the main model and by the MTP module.
+#
+# ## Exercise 2: where three heads share one key
+#
+# Inside attention is the place that most people get wrong. The rotated part of the key is one vector for all heads. In the forward pass
+# it is copied; so in the backward pass ... Given $dk$ (B, H, T, d_h + d_r), split off what goes to the content part of each head and what goes to the shared key.
+
+
+# %% tags=["solution"]
+def split_key_gradient(dk, d_h):
+    """dk (B, H, T, d_h + d_r) → dk_nope (B, H, T, d_h), dk_rope (B, T, d_r), still rotated."""
+    # The last axis is cut at d_h. The heads are axis 1.
+    return dk[..., :d_h], dk[..., d_h:].sum(axis=1)
+
+
+# %% tags=["check"]
+def key_reference(dk, d_h):
+    content, position = np.split(dk, [d_h], axis=-1)
+    return content, np.einsum("bhtr->btr", position)
+
+
+dk = rng.standard_normal(k.shape)
+check.ok(check.against(key_reference, split_key_gradient, dk, c.qk_nope_head_dim))
+
+# %% [markdown]
+# With the mean instead of the sum the shapes are right, the loss falls, and the key learns at a third of its speed. In V3, with 128 heads, at
+# 1/128. The check knows that mistake:
+
+
+# %%
+def with_the_mean(dk, d_h):
+    return dk[..., :d_h], dk[..., d_h:].mean(axis=1)
+
+
+notebook.caught(check.against(key_reference, with_the_mean, dk, c.qk_nope_head_dim))
+
+# %% [markdown]
+# ## Is it right? Measure
+#
+# A gradient is a slope: move one weight a little, and see how far the loss moves. Only the choice of experts must be held still, because it jumps
+# and has no slope. `forward` takes the choices that it once returned.
+
+# %%
+name, entry = (
+    "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+    (19, 3),
+)  # a row of the shared key
+print(f"{name}[{entry[0]}, {entry[1]}]\n")
+print(f"by hand              {g[name][entry]:+.12f}")
+for step in (1e-2, 1e-3, 1e-4):
+    total = []
+    for sign in (1, -1):
+        moved = w[name].copy()
+        moved[entry] += sign * step
+        total.append(pico.forward(tokens, targets, w | {name: moved}, c, losses.choices)[0].total)
+    slope = (total[0] - total[1]) / (2 * step)
+    print(f"measured, h = {step:<6} {slope:+.12f}   difference {abs(slope - g[name][entry]):.0e}")
+
+# %% [markdown]
+# **What to notice.** With a step ten times smaller the difference is a hundred times smaller: that is the curvature of the loss, and the
+# gradient is exact. The tests do this for every weight, and compare all gradients with those of the package, written apart.
+#
+# ## Exercise 3: one matrix in two places
+#
+# Small models often use one matrix for both embedding and head, `tie_word_embeddings`. You have the gradients of a model that keeps the two apart,
+# and in it both matrices happen to be equal. What is the gradient of the one matrix that replaces them?
+
+
+# %% tags=["solution"]
+def tied_gradient(g):
+    """Gradients by name, of the untied model → gradient (V, d) of the tied matrix."""
+    return g["model.embed_tokens.weight"] + g["lm_head.weight"]
+
+
+# %% tags=["check"]
+shared = w["model.embed_tokens.weight"]
+_, apart = pico.loss_and_grads(tokens, targets, w | {"lm_head.weight": shared}, c)
+one = {name: W for name, W in w.items() if name != "lm_head.weight"}
+_, together = pico.loss_and_grads(
+    tokens, targets, one, SimpleNamespace(**vars(c) | {"tie_word_embeddings": True})
+)
+check.ok(check.close(tied_gradient(apart), together["model.embed_tokens.weight"], name="tied"))
+
+# %% [markdown]
+# ## It learns
+#
+# A hundred steps of AdamW, and what could be a better text for this file than the file itself? `update_biases` belongs to no gradient: after each step it looks at who was
+# chosen, and makes the overworked experts a little less likely.
+
+# %%
+source = np.frombuffer(inspect.getsource(pico).encode(), np.uint8).astype(int)
+tiny = dict(hidden_size=64, num_hidden_layers=3, intermediate_size=128, moe_intermediate_size=32)
+c2 = SimpleNamespace(**vars(pico.CONFIG) | tiny)
+w2, moments, T = pico.init_weights(c2, np.random.default_rng(1)), {}, 96
+curve, busiest = [], []
+for step in range(1, 121):
+    starts = rng.integers(0, len(source) - T - 1, 8)
+    batch = source[starts[:, None] + np.arange(T + 1)]
+    losses, grads = pico.loss_and_grads(batch[:, :-1], batch[:, 1:], w2, c2)
+    pico.adamw(w2, grads, moments, step, lr=4e-3 * min(step / 10, 1))
+    pico.update_biases(w2, losses.choices, c2)
+    curve.append((losses.main, losses.mtp[0]))
+    load = [np.bincount(chosen.ravel(), minlength=16) for chosen in losses.choices.values()]
+    busiest.append([counts.max() / counts.mean() - 1 for counts in load])
+curve, busiest = np.array(curve), np.array(busiest)
+print(f"first step {curve[0, 0]:.1f} nats a byte, last ten {curve[-10:, 0].mean():.1f}")
+
+# %% tags=["picture"]
+figure, (left, right) = notebook.picture(1, 2, height=3.3)
+left.plot(curve[:, 0], label="next byte")
+left.plot(curve[:, 1], label="the byte after it (MTP)")
+left.axhline(np.log(256), color="black", linewidth=0.9, linestyle=":")
+left.text(119, np.log(256) - 0.08, "guessing", ha="right", va="top")
+left.set(xlabel="step", ylabel="nats per byte", ylim=(0, 5.9))
+left.set_title("The losses")
+left.legend(loc="lower left")
+for layer, values in enumerate(busiest.T[:2], start=1):
+    right.plot(values, label=f"block {layer}")
+right.plot(busiest[:, 2], label="MTP module")
+right.set(xlabel="step", ylabel="MaxVio", ylim=(0, 3.1))
+right.set_title("Busiest expert, above the mean")
+right.legend(loc="upper right")
+notebook.show(
+    figure,
+    "Left: both losses fall from guessing. Right: the excess load of the busiest expert rises, then falls.",
+)
+
+# %%
+prompt = np.frombuffer(b"def rmsnorm_", np.uint8).astype(int)[None]
+written = pico.generate(prompt, w2, c2, 100)[0]
+print(bytes(written.tolist()).decode(errors="replace"))
+
+# %% [markdown]
+# **What to notice.** Both losses fall together. That of the MTP module is the lower one: it has been shown the byte between, and has one block more. At first
+# a few experts take everything that four may take, 3 above the mean; then the biases spread the tokens. And the text is not Python yet: that takes the two minutes of
+#
+# ```
+# python -m minids.pico some.txt
+# ```
+#
+# with a text of your own.
+#
+# ## Where to go from here
+#
+# - [minids/pico.py](minids/pico.py), from top to bottom.
+# - [Notebook 1](notebooks/01_tour.ipynb) looks at the forward pass with pictures, [notebook 2](notebooks/02_backpropagation.ipynb) derives backward passes and measures them.
+# - [Notebook 4](notebooks/04_mha_to_mla.ipynb) is about the latents, [6](notebooks/06_experts.ipynb) about experts, [7](notebooks/07_balance.ipynb) about the bias,
+#   [8](notebooks/08_multi_token_prediction.ipynb) about the token after next.
