@@ -115,11 +115,6 @@ def v3_days(gpu_hours: float = V3_GPU_HOURS["pre-training"]) -> float:
     return gpu_hours / V3_GPUS / 24
 
 
-def achieved_flops_per_second(config: ModelConfig, tokens: float = V3_TOKENS, gpu_hours: float = 2_664_000) -> float:
-    """FLOP/s per GPU that a bill implies: V3's pre-training comes out at 386.5 TFLOP/s (printed in ISCA Table 4: 385)."""
-    return tokens * flops.training(config, 4096) / (gpu_hours * 3600)
-
-
 def v2_saving() -> float:
     """Share of GPU hours V2 saves against DeepSeek 67B per token: 1 − 172.8/300.6 = 42.5 % (V2 report, section 3.2.3)."""
     return 1 - V2_HOURS_PER_TRILLION / DEEPSEEK_67B_HOURS_PER_TRILLION

@@ -249,17 +249,17 @@ def _intensity(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
 
 def _training_memory(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
     rows = {}
-    for recipe in memory.RECIPES.values():
-        used = memory.training_memory(c, batch, context, recipe)
+    for storage in (memory.FP32, memory.V3):
+        used = memory.training_memory(c, batch, context, storage)
         formulas = {
-            "weights": f"{recipe.weight:g} bytes · parameters with MTP",
-            "gradients": f"{recipe.gradient:g} bytes · parameters with MTP",
-            "moments": f"{recipe.moments:g} bytes · parameters with MTP (AdamW)",
-            "activations": f"{recipe.activation:g} bytes · Σ saved elements, {recipe.keeps} (the tour lists them)",
+            "weights": f"{storage.weight:g} bytes · parameters with MTP",
+            "gradients": f"{storage.gradient:g} bytes · parameters with MTP",
+            "moments": f"{storage.moments:g} bytes · parameters with MTP (AdamW)",
+            "activations": f"{storage.activation:g} bytes · Σ saved elements, {storage.keeps} (the tour lists them)",
             "total": "sum of the four, on one machine",
         }
         for part, formula in formulas.items():
-            rows[f"{recipe.name}: {part}"] = _leaf(getattr(used, part), "bytes", formula, recipe.source)
+            rows[f"{storage.name}: {part}"] = _leaf(getattr(used, part), "bytes", formula, storage.source)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How evenly experts are loaded, what they specialise on, and who works with whom: statistics of choices.
+"""How evenly experts are loaded, what they specialise on, and how many nodes a token reaches: statistics of choices.
 
 Loads are counts of tokens; r_i = load_i / mean load is 1 for every expert when the load is even. MaxVio = max_i r_i − 1
 (``minids.training.metrics.max_violation``). Everything here takes plain arrays, or a ``RoutingTrace``.
@@ -73,19 +73,6 @@ def specialisation_test(counts: Array, domain: Array, permutations: int = 999, s
     shuffled = np.array([statistic(member[:, rng.permutation(len(domain))]) for _ in range(permutations)])
     reached = int(np.sum(shuffled >= found - 1e-12))  # shufflings that change nothing are as large, but for rounding
     return PermutationTest(found, float(shuffled.mean()), (1 + reached) / (1 + permutations))
-
-
-def co_activation(chosen: Array, experts: int) -> Array:
-    """chosen (…, K) → (E, E): P(j chosen | i chosen), and on the diagonal expert i's share of tokens; 0 where i has none."""
-    chosen = np.asarray(chosen)
-    chosen = chosen.reshape(-1, chosen.shape[-1])
-    uses = np.zeros((len(chosen), experts))
-    np.put_along_axis(uses, chosen, 1.0, axis=1)
-    together = uses.T @ uses  # (E, E) tokens that chose both
-    alone = np.diag(together).copy()
-    shares = together / np.maximum(alone[:, None], 1.0)
-    np.fill_diagonal(shares, alone / len(chosen))
-    return shares
 
 
 def nodes_touched(chosen: Array, experts: int, nodes: int) -> Array:

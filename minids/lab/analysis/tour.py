@@ -15,7 +15,10 @@ import numpy as np
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.lab.analysis.steps import Array, walk
+from minids.lab.analysis.flops import usual_context
+from minids.lab.analysis.parameters import Tensor
+from minids.lab.analysis.steps import walk
+from minids.words import si
 
 Values = Mapping[str, np.ndarray] | Callable[[str], np.ndarray | None]
 
@@ -30,13 +33,13 @@ class TourStep(NamedTuple):
     layers: int  # how many layers repeat it; all sizes are for one of them
     title: str
     equation: str
-    weights: tuple[Array, ...]
-    output: Array
+    weights: tuple[Tensor, ...]
+    output: Tensor
     output_bytes: int
     flops: int
-    saved: tuple[Array, ...]  # kept for the backward pass (forward), given back (backward)
+    saved: tuple[Tensor, ...]  # kept for the backward pass (forward), given back (backward)
     saved_bytes: int
-    cached: tuple[Array, ...]  # what generation keeps
+    cached: tuple[Tensor, ...]  # what generation keeps
     cached_bytes: int
 
 
@@ -45,30 +48,20 @@ def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None, byt
     time = _context(config, batch, time)
     forward = walk(config, batch, time)
     steps = []
+
+    def size(tensors) -> int:
+        return sum(t.size for t in tensors) * bytes_per_element
+
     for phase, order in (("forward", forward), ("backward", forward[::-1])):
         back = phase == "backward"
         for step in order:
-            saved = tuple(s.array for s in step.saved if s.when != "recomputed")
-            output = Array(f"d {step.output.name}", step.output.shape) if back else step.output
-            steps.append(
-                TourStep(
-                    len(steps) + 1,
-                    phase,
-                    step.stage,
-                    step.layer,
-                    step.layers,
-                    step.title,
-                    step.backward if back else step.equation,
-                    step.weights,
-                    output,
-                    output.size * bytes_per_element,
-                    step.flops * (step.backward_factor if back else 1),
-                    saved,
-                    sum(a.size for a in saved) * bytes_per_element,
-                    () if back else step.cached,
-                    0 if back else sum(a.size for a in step.cached) * bytes_per_element,
-                )
-            )
+            saved = tuple(kept.tensor for kept in step.kept if kept.when != "recomputed")
+            output = step.output._replace(name=f"d {step.output.name}") if back else step.output
+            flops, cached = step.flops * (step.backward_factor if back else 1), () if back else step.cached
+            words = step.title, step.backward if back else step.equation
+            where = len(steps) + 1, phase, step.stage, step.layer, step.layers
+            sizes = output, size([output]), flops, saved, size(saved), cached, size(cached)
+            steps.append(TourStep(*where, *words, step.weights, *sizes))
     return steps
 
 
@@ -102,7 +95,7 @@ def tour(
 
 def _context(config: ModelConfig, batch: int, time: int | None) -> int:
     if time is None:
-        time = min(4096, config.max_position_embeddings)
+        time = usual_context(config)
     for field, value in (("batch", batch), ("time", time)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise refuse(field, value, "must be a whole number of at least 1")
@@ -120,7 +113,7 @@ def _heading(step: TourStep) -> str:
 
 def _lines(step: TourStep, look_up) -> list[str]:
     """A head line with FLOPs; the equation; then one line per tensor: sign, name, shape, size, and rms where it is known."""
-    cost = f"{_metric(step.flops)}FLOP" if step.flops else "–"
+    cost = si(step.flops, "FLOP") if step.flops else "–"
     if step.phase == "forward":
         equation = f"eq. {step.equation}" if step.equation[:1].isdigit() else step.equation
         lines = [f"{step.number:>4}  {step.title:<38.38} {equation:<38.38} {cost:>14}"]
@@ -135,13 +128,13 @@ def _lines(step: TourStep, look_up) -> list[str]:
     for sign, array in rows:
         of_gradient = sign == "g"  # a weight's line in the backward pass tells of its gradient
         shape = "(" + ", ".join(map(str, array.shape)) + ")"
-        line = f"      {sign} {array.name:<53} {shape:<20} {_metric(array.size * each):>6}B"
+        line = f"      {sign} {array.name:<53} {shape:<20} {si(array.size * each, 'B'):>7}"
         rms = _rms(array, "d " + array.name if of_gradient else array.name, look_up)
         lines.append(line if rms is None else f"{line} {rms:>8}")
     return lines
 
 
-def _rms(array: Array, name: str, look_up) -> str | None:
+def _rms(array: Tensor, name: str, look_up) -> str | None:
     """Root-mean-square of the real array called ``name``, None where there is none."""
     value = look_up(name.replace("experts.*.", "experts."))
     if value is None:
@@ -161,18 +154,9 @@ def _totals(steps: list[TourStep]) -> list[str]:
     main = [s for s in steps if s.phase == "forward" and not s.stage.startswith("MTP")]
     cached = sum(s.layers * s.cached_bytes for s in main)
     return [
-        f"forward {_metric(forward)}FLOP, backward {_metric(backward)}FLOP; saved between them {_metric(saved)}B",
-        f"cache of the main model for this batch: {_metric(cached)}B",
+        f"forward {si(forward, 'FLOP')}, backward {si(backward, 'FLOP')}; saved between them {si(saved, 'B')}",
+        f"cache of the main model for this batch: {si(cached, 'B')}",
         "w weight   → result   s saved for backward   c cached to generate",
         "← gradient arriving   g weight given its gradient   f saved array given back",
         "last column, where the model is at hand: root-mean-square of the real array",
     ]
-
-
-def _metric(value: float) -> str:
-    """A count with three digits and a metric prefix, ready for its unit: "96.2 M"."""
-    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
-    prefix = next(prefixes)
-    while value >= 999.5 and prefix != "E":
-        value, prefix = value / 1000, next(prefixes)
-    return f"{value:.3g} {prefix}"
