@@ -20,6 +20,7 @@ import numpy as np
 
 from minids.lab.analysis.network import INFINIBAND, NVLINK
 from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.same_weights import same_weights
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.ops.router import choose
@@ -82,26 +83,24 @@ class LimitedTraffic(NamedTuple):
 def against_limit(scores: Array, top_k: int, nodes: int, hidden_size: int) -> list[LimitedTraffic]:
     """Biased scores (N, E) → traffic for every M from 1 to ``nodes`` that leaves room for K experts."""
     experts = scores.shape[-1]
-    limits = [m for m in range(1, nodes + 1) if m * (experts // nodes) >= top_k]
-    return [LimitedTraffic(m, meter(choose(scores, top_k, nodes, m), experts, nodes, hidden_size), None) for m in limits]
+    chosen = {m: choose(scores, top_k, nodes, m) for m in _limits(experts, nodes, top_k)}
+    return [LimitedTraffic(m, meter(c, experts, nodes, hidden_size), None) for m, c in chosen.items()]
+
+
+def _limits(experts: int, nodes: int, top_k: int) -> list[int]:
+    """Every M that leaves room for K experts."""
+    return [m for m in range(1, nodes + 1) if m * (experts // nodes) >= top_k]
 
 
 def limited_to(model: DeepSeekV3, nodes: int) -> DeepSeekV3:
     """The same weights and biases under another limit M = ``topk_group``. Raises ``MinidsError`` where K experts do not fit."""
-    other = model.sharing_weights()
-    other.config = model.config.replace(topk_group=nodes)
-    for layer in other.moe_layers:
-        layer.config = other.config
-    return other
+    return same_weights(model, model.config.replace(topk_group=nodes))
 
 
 def of_model(model: DeepSeekV3, tokens: Array, targets: Array) -> list[LimitedTraffic]:
     """A trained model on tokens and targets (B, T), under every M that leaves room for K experts: what it saves and costs."""
-    c = model.config
-    found = []
-    for m in range(1, c.n_group + 1):
-        if m * (c.n_routed_experts // c.n_group) < c.num_experts_per_tok:
-            continue
+    c, found = model.config, []
+    for m in _limits(c.n_routed_experts, c.n_group, c.num_experts_per_tok):
         limited = limited_to(model, m)
         layers = trace(limited, tokens).layers
         each = [meter(layer.chosen, c.n_routed_experts, c.n_group, c.hidden_size) for layer in layers]

@@ -26,6 +26,7 @@ from functools import lru_cache
 import numpy as np
 
 from minids.config import ModelConfig, TrainConfig, Yarn
+from minids.lab.analysis.same_weights import same_weights
 from minids.lab.studies.base import BALANCED, MODEL, configs, differs, paired
 from minids.lab.studies.needles import KINDS, SAID, VALUES, WithFacts, found, haystacks, plain
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
@@ -82,11 +83,7 @@ def extended(trained: DeepSeekV3, settings: dict) -> DeepSeekV3:
     """A copy of a model as an arm reads it: the same weights and routing biases."""
     yarn = Yarn(**settings["yarn"]) if "yarn" in settings else None
     config = trained.config.replace(rope_scaling=yarn, max_position_embeddings=LONGEST)
-    model = (Interpolated if "divide" in settings else DeepSeekV3)(config, None, trained.dtype)
-    model.parameters.values[...] = trained.parameters.values
-    for name, bias in trained.parameters.buffers.items():
-        model.parameters.buffers[name][...] = bias
-    return model
+    return same_weights(trained, config, Interpolated if "divide" in settings else DeepSeekV3)
 
 
 def run(settings: dict, job: Job) -> Outcome:

@@ -7,6 +7,7 @@ the loss rises from 1.808 to 2.414 (section 4.5).
 
 from __future__ import annotations
 
+from minids.lab.analysis.same_weights import same_weights
 from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, validate
@@ -32,11 +33,8 @@ _NO_GROUPS = dict(n_group=1, topk_group=1)
 
 def without_shared(model: DeepSeekV3) -> DeepSeekV3:
     """The same weights with the shared expert silent, and one routed expert more for every token."""
-    other = model.sharing_weights()
-    config = model.config.replace(num_experts_per_tok=model.config.num_experts_per_tok + 1)
-    for layer in other.moe_layers:
-        layer.shared, layer.config = None, config
-    return other
+    c = model.config
+    return same_weights(model, c.replace(n_shared_experts=0, num_experts_per_tok=c.num_experts_per_tok + 1))
 
 
 def run(settings: dict, job: Job) -> Outcome:
