@@ -8,7 +8,8 @@ and MLA's latent is as wide as what is left allows: every attention layer has 20
 from __future__ import annotations
 
 from minids.lab.analysis.kv_cache import elements
-from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
+from minids.lab.studies.base import BALANCED, COMMON, configs, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 
 # Weights of a layer with heads of 24 (query, key) and 16 (value): 64 · (24 H + 24 K + 16 K + 16 H) for H heads on K key heads.
@@ -38,16 +39,10 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
             cache["mla"] == min(cache.values()),
             ", ".join(f"{name} {size}" for name, size in cache.items()),
         ),
-        Finding("MLA's loss is not above MHA's", not_above(loss["mla"], loss["mha"]), differs(loss["mla"], loss["mha"])),
+        below("MLA's loss is not above MHA's", loss["mla"], loss["mha"]),
     ]
     for worse, better in (("gqa", "mha"), ("mqa", "gqa")):
-        found.append(
-            Finding(
-                f"{worse.upper()}'s loss is above {better.upper()}'s",
-                not not_above(loss[worse], loss[better]),
-                differs(loss[worse], loss[better]),
-            )
-        )
+        found.append(above(f"{worse.upper()}'s loss is above {better.upper()}'s", loss[worse], loss[better]))
     return found
 
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.lab.analysis.same_weights import same_weights
-from minids.lab.studies.base import BALANCED, MODEL, configs, differs, paired
+from minids.lab.studies.base import BALANCED, MODEL, configs
+from minids.lab.studies.compare import below
 from minids.lab.studies.needles import KINDS, SAID, VALUES, WithFacts, found, haystacks, plain
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import Curves, Text, text, training_further
@@ -195,11 +196,6 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     def needle(arm: str, stage: str = STAGES[0], at: int = LONGEST) -> Summary:
         return arms[arm][name("needle", stage, at)]
 
-    def lower(claim: str, a: Summary, b: Summary) -> Finding:
-        """a < b by more than the spread of the paired differences."""
-        difference = paired(a, b)
-        return Finding(claim, difference.mean < -difference.spread, differs(a, b))
-
     further = STAGES[1]
     here = needle(NONE, at=TRAINED)
     others = [arm for arm in arms if arm != YARN]
@@ -208,21 +204,21 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     end = f"at positions {LONGEST - BUCKET} to {LONGEST}"
     return [
         Finding(f"within the {TRAINED} tokens of training at least 90 % of needles are found", here.mean >= 0.9, str(here)),
-        lower(
+        below(
             f"without an extension, text {end} is predicted worse than at the end of the trained length",
             ppl(NONE, at=TRAINED),
             ppl(NONE),
         ),
-        lower(f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}", needle(NONE), here),
-        lower(f"zero-shot, YaRN predicts text {end} better than no extension", ppl(YARN), ppl(NONE)),
-        lower(f"zero-shot, YaRN predicts it better than interpolation: {end}", ppl(YARN), ppl(INTERPOLATION)),
-        lower(f"zero-shot, no other arm predicts it better than YaRN (the best other: {best})", ppl(YARN), ppl(best)),
-        lower("the ramp helps text, zero-shot (against all frequencies divided)", ppl(YARN), ppl(NO_RAMP)),
-        lower("the ramp helps needles, zero-shot (against all frequencies divided)", needle(NO_RAMP), needle(YARN)),
-        lower("a ramp is better than a step for text, zero-shot", ppl(YARN), ppl(STEP)),
-        lower("mscale helps text, zero-shot", ppl(YARN), ppl(NO_MSCALE)),
-        lower("mscale helps needles, zero-shot", needle(NO_MSCALE), needle(YARN)),
-        lower(
+        below(f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}", needle(NONE), here),
+        below(f"zero-shot, YaRN predicts text {end} better than no extension", ppl(YARN), ppl(NONE)),
+        below(f"zero-shot, YaRN predicts it better than interpolation: {end}", ppl(YARN), ppl(INTERPOLATION)),
+        below(f"zero-shot, no other arm predicts it better than YaRN (the best other: {best})", ppl(YARN), ppl(best)),
+        below("the ramp helps text, zero-shot (against all frequencies divided)", ppl(YARN), ppl(NO_RAMP)),
+        below("the ramp helps needles, zero-shot (against all frequencies divided)", needle(NO_RAMP), needle(YARN)),
+        below("a ramp is better than a step for text, zero-shot", ppl(YARN), ppl(STEP)),
+        below("mscale helps text, zero-shot", ppl(YARN), ppl(NO_MSCALE)),
+        below("mscale helps needles, zero-shot", needle(NO_MSCALE), needle(YARN)),
+        below(
             f"zero-shot, YaRN finds the most needles in {LONGEST} tokens (the best other: {most})", needle(most), needle(YARN)
         ),
         Finding(
@@ -230,15 +226,15 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
             needle(YARN, further).mean >= 0.9,
             str(needle(YARN, further)),
         ),
-        lower("tuned, YaRN predicts text better than no extension", ppl(YARN, further), ppl(NONE, further)),
-        lower("tuned, mscale helps text", ppl(YARN, further), ppl(NO_MSCALE, further)),
-        lower("tuned, the ramp helps text", ppl(YARN, further), ppl(NO_RAMP, further)),
-        lower(
+        below("tuned, YaRN predicts text better than no extension", ppl(YARN, further), ppl(NONE, further)),
+        below("tuned, mscale helps text", ppl(YARN, further), ppl(NO_MSCALE, further)),
+        below("tuned, the ramp helps text", ppl(YARN, further), ppl(NO_RAMP, further)),
+        below(
             f"the price, zero-shot: within {TRAINED} tokens YaRN predicts text worse than the model as trained",
             ppl(NONE, at=TRAINED),
             ppl(YARN, at=TRAINED),
         ),
-        lower("tuned, the price is still to be paid", ppl(NONE, further, TRAINED), ppl(YARN, further, TRAINED)),
+        below("tuned, the price is still to be paid", ppl(NONE, further, TRAINED), ppl(YARN, further, TRAINED)),
     ]
 
 

@@ -19,7 +19,8 @@ from itertools import pairwise
 
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.parameters import activated
-from minids.lab.studies.base import configs, differs
+from minids.lab.studies.base import configs
+from minids.lab.studies.compare import below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import Curves, Text, text, train
 from minids.model import DeepSeekV3
@@ -107,18 +108,8 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     ]
     ladder = [name for name in ARMS if "," not in name]
     for lower, higher in pairwise(ladder):
-        found.append(
-            Finding(
-                f"the step from {lower} to {higher} lowers the loss",
-                loss[higher].mean < loss[lower].mean,
-                differs(loss[higher], loss[lower]),
-            )
-        )
-    found.append(
-        Finding(
-            "Muon's loss is below AdamW's", loss["MoE"].mean < loss["MoE, AdamW"].mean, differs(loss["MoE"], loss["MoE, AdamW"])
-        )
-    )
+        found.append(below(f"the step from {lower} to {higher} lowers the loss", loss[higher], loss[lower]))
+    found.append(below("Muon's loss is below AdamW's", loss["MoE"], loss["MoE, AdamW"]))
     return found
 
 

@@ -8,7 +8,8 @@ the loss rises from 1.808 to 2.414 (section 4.5).
 from __future__ import annotations
 
 from minids.lab.analysis.same_weights import same_weights
-from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
+from minids.lab.studies.base import BALANCED, COMMON, configs, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, validate
 from minids.model import DeepSeekV3
@@ -48,22 +49,17 @@ def run(settings: dict, job: Job) -> Outcome:
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     coarse, shared, halves, _, quarters = ARMS
     loss = {name: arm["loss"] for name, arm in arms.items()}
-    found = []
-    for claim, new, old in (
-        ("isolating a shared expert lowers the loss", shared, coarse),
-        ("halves lower it further", halves, shared),
-        ("quarters lower it further", quarters, halves),
-    ):
-        found.append(Finding(claim, not not_above(loss[old], loss[new]), differs(loss[new], loss[old])))
-    knocked = arms[halves]["loss_without_shared"]
-    found.append(
-        Finding(
+    return [
+        below("isolating a shared expert lowers the loss", loss[shared], loss[coarse]),
+        below("halves lower it further", loss[halves], loss[shared]),
+        below("quarters lower it further", loss[quarters], loss[halves]),
+        above(
             "a routed expert more does not replace the shared one",
-            not not_above(knocked, loss[halves]),
-            f"{halves}: {differs(knocked, loss[halves])}",
-        )
-    )
-    return found
+            arms[halves]["loss_without_shared"],
+            loss[halves],
+            f"{halves}: ",
+        ),
+    ]
 
 
 STUDY = Study(

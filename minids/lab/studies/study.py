@@ -42,7 +42,8 @@ class Finding(NamedTuple):
     """A sentence about the results that the results themselves decide."""
 
     claim: str
-    holds: bool
+    holds: bool | None
+    """None where the seeds do not decide it."""
     numbers: str
     """The numbers behind it, in words."""
 
