@@ -87,6 +87,11 @@ class Decode(NamedTuple):
 DECODE_MODES = ("absorbed", "full cache", "re-expand", "no cache")
 
 
+def decode_modes(config: ModelConfig) -> tuple[str, ...]:
+    """The ways this configuration can decode: a latent that is absorbed or re-expanded has MLA only."""
+    return DECODE_MODES if config.attention == "mla" else ("full cache", "no cache")
+
+
 def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode:
     """FLOPs of one decoding step at ``context`` tokens, the new one included, per sequence.
 
@@ -99,8 +104,9 @@ def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode
     Default: absorbed for MLA, full cache otherwise (MHA, GQA and MQA know only the last two with a cache of their own).
     """
     c = config
-    mla = c.attention == "mla"
-    mode = mode or ("absorbed" if mla else "full cache")
+    mode = mode or decode_modes(c)[0]
+    if mode not in decode_modes(c):
+        raise refuse("mode", mode, f"attention = {c.attention!r} decodes as one of {', '.join(decode_modes(c))}")
     once = 2 * activated(c)
     expanded = once + attention_per_pair(c) * context * c.num_hidden_layers
     latent = context * c.num_hidden_layers * kv_cache.mla_elements(c)
@@ -108,9 +114,6 @@ def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode
         return Decode(mode, context * forward(c, context), 0)
     if mode == "full cache":
         return Decode(mode, expanded, context * c.num_hidden_layers * kv_cache.full_elements(c))
-    if mode not in DECODE_MODES or not mla:
-        known = DECODE_MODES if mla else ("full cache", "no cache")
-        raise refuse("mode", mode, f"attention = {c.attention!r} decodes as one of {', '.join(known)}")
     if mode == "absorbed":
         return Decode(mode, once + absorbed_attention_per_pair(c) * context * c.num_hidden_layers, latent)
     kv_b = c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from minids.lab.analysis.info import Leaf
+from minids.words import si
 
 WIDTH = 98
-PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 class Row(NamedTuple):
@@ -36,10 +36,10 @@ def show(leaf: Leaf) -> str:
 
 def short(leaf: Leaf) -> str:
     """The same from a million on, with four digits and a prefix: "671.0 G"."""
-    for size, prefix in PREFIXES:
-        if abs(leaf["value"]) >= size:
-            return f"{leaf['value'] / size:#.4g} {prefix}"
-    return ""
+    if abs(leaf["value"]) < 1e6:
+        return ""
+    number, prefix = si(leaf["value"], digits=4).split()
+    return f"{float(number):#.4g} {prefix}"
 
 
 def format_info(data: dict, explain: bool = True) -> str:
