@@ -12,7 +12,7 @@ from minids.words import si
 WIDTH = 98
 
 
-class Row(NamedTuple):
+class InfoLine(NamedTuple):
     """One leaf and where it stands."""
 
     section: str
@@ -20,12 +20,12 @@ class Row(NamedTuple):
     leaf: Leaf
 
 
-def rows(data: dict) -> Iterator[Row]:
+def rows(data: dict) -> Iterator[InfoLine]:
     """All leaves of what ``info`` returned, in order."""
     for section, entries in data.items():
         if isinstance(entries, dict):
             for label, leaf in entries.items():
-                yield Row(section, label, leaf)
+                yield InfoLine(section, label, leaf)
 
 
 def show(leaf: Leaf) -> str:
@@ -55,10 +55,10 @@ def format_info(data: dict, explain: bool = True) -> str:
         if row.section != section:
             section = row.section
             lines += ["", f"── {section} ".ljust(WIDTH, "─")]
-        note = notes.setdefault((row.leaf["formula"], row.leaf["source"]), len(notes) + 1)
+        leaf = row.leaf
+        note = notes.setdefault((leaf["formula"], leaf["source"]), len(notes) + 1)
         mark = f"[{note}]" if explain else ""
-        line = f"  {row.label:<37.37} {show(row.leaf):>23} {short(row.leaf):>9} {row.leaf['unit']:<18}{mark:>5}"
-        lines.append(line.rstrip())
+        lines.append(f"  {row.label:<37.37} {show(leaf):>23} {short(leaf):>9} {leaf['unit']:<18}{mark:>5}".rstrip())
     return "\n".join(lines + _explanation(notes) if explain else lines)
 
 

@@ -67,12 +67,9 @@ def activation_elements(config: ModelConfig, batch: int, time: int, keeps: str =
 def training_memory(config: ModelConfig, batch: int, time: int, storage: Storage = FP32) -> TrainingMemory:
     """Bytes to train ``config`` on one batch of (batch, time) tokens; MTP modules are trained too and count."""
     parameters = total(config) + mtp_total(config)
-    return TrainingMemory(
-        round(parameters * storage.weight),
-        round(parameters * storage.gradient),
-        round(parameters * storage.moments),
-        round(activation_elements(config, batch, time, storage.keeps) * storage.activation),
-    )
+    activations = activation_elements(config, batch, time, storage.keeps) * storage.activation
+    each = (parameters * size for size in (storage.weight, storage.gradient, storage.moments))
+    return TrainingMemory(*map(round, each), round(activations))
 
 
 class ServingMemory(NamedTuple):

@@ -28,8 +28,6 @@ Where simulation and closed form agree (found by simulating, and tested):
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
 from typing import NamedTuple
 
 from minids.errors import refuse
@@ -146,35 +144,7 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
     makespan = max(clock)
     idle = [makespan - _busy(mine) for mine in slots]
     peaks = [_peak_activations(mine) for mine in slots]
-    timeline = Timeline(schedule, stages, microbatches, times, [s for mine in slots for s in mine], makespan, idle, peaks)
-    verify(timeline)
-    return timeline
-
-
-def verify(timeline: Timeline) -> None:
-    """Assert what any valid timeline must satisfy, from its slots alone.
-
-    No device does two things at once unless overlapped; every stage sees every micro-batch once in F and once in B (or I, then
-    W); a forward starts after the stage before has ended, a backward after the stage behind.
-    """
-    seen: dict[tuple, Slot] = {}
-    by_device: dict[int, list[Slot]] = defaultdict(list)
-    for slot in timeline.slots:
-        by_device[slot.device].append(slot)
-        batch = slot.microbatch if timeline.schedule != "DualPipe" else (slot.direction, slot.microbatch)
-        for kind in ("I", "W") if slot.kind == "B" else (slot.kind,):
-            assert (kind, slot.stage, batch) not in seen, f"{kind} of micro-batch {batch} runs twice on stage {slot.stage}"
-            seen[kind, slot.stage, batch] = slot
-    assert len(seen) == 3 * timeline.stages * timeline.microbatches, "some chunk is missing"
-    for (kind, stage, batch), slot in seen.items():
-        inputs = {"F": [("F", stage - 1)], "I": [("F", stage), ("I", stage + 1)], "W": [("I", stage)]}[kind]
-        for before, where in inputs:
-            if not 0 <= where < timeline.stages or slot is seen[before, where, batch]:
-                continue
-            assert seen[before, where, batch].end <= slot.start, f"{slot} starts before its input exists"
-    for mine in by_device.values():
-        spans = sorted({(s.start, s.end) for s in mine})
-        assert all(a[1] <= b[0] for a, b in pairwise(spans)), "a device does two things at once"
+    return Timeline(schedule, stages, microbatches, times, [s for mine in slots for s in mine], makespan, idle, peaks)
 
 
 def _stage(stages: int, device: int, direction: int) -> int:

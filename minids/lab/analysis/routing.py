@@ -110,15 +110,8 @@ class LayerStatistics(NamedTuple):
 
 def statistics(trace: RoutingTrace) -> list[LayerStatistics]:
     """The main numbers of each layer."""
-    counts = trace.counts()
-    special = specialisation(domain_counts(trace)) if len(trace.domains) > 1 else [None] * len(counts)
-    return [
-        LayerStatistics(
-            layer.name,
-            float(max_violation(counts[i])),
-            float(load_entropy(counts[i])),
-            float(nodes_touched(layer.chosen, trace.experts, trace.groups).mean()),
-            None if special[i] is None else float(special[i]),
-        )
-        for i, layer in enumerate(trace.layers)
-    ]
+    counts, names = trace.counts(), [layer.name for layer in trace.layers]
+    uneven, entropy = max_violation(counts).tolist(), load_entropy(counts).tolist()  # (layers,) each
+    nodes = [float(nodes_touched(layer.chosen, trace.experts, trace.groups).mean()) for layer in trace.layers]
+    special = specialisation(domain_counts(trace)).tolist() if len(trace.domains) > 1 else [None] * len(counts)
+    return list(map(LayerStatistics, names, uneven, entropy, nodes, special))

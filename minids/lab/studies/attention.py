@@ -33,17 +33,13 @@ def run(settings: dict, job: Job) -> Outcome:
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     loss = {name: arm["loss"] for name, arm in arms.items()}
     cache = {name: round(arm["cache"].mean) for name, arm in arms.items()}
-    found = [
-        Finding(
-            "MLA keeps the fewest numbers per token",
-            cache["mla"] == min(cache.values()),
-            ", ".join(f"{name} {size}" for name, size in cache.items()),
-        ),
+    sizes = ", ".join(f"{name} {size}" for name, size in cache.items())
+    return [
+        Finding("MLA keeps the fewest numbers per token", cache["mla"] == min(cache.values()), sizes),
         below("MLA's loss is not above MHA's", loss["mla"], loss["mha"]),
+        above("GQA's loss is above MHA's", loss["gqa"], loss["mha"]),
+        above("MQA's loss is above GQA's", loss["mqa"], loss["gqa"]),
     ]
-    for worse, better in (("gqa", "mha"), ("mqa", "gqa")):
-        found.append(above(f"{worse.upper()}'s loss is above {better.upper()}'s", loss[worse], loss[better]))
-    return found
 
 
 STUDY = Study(

@@ -170,25 +170,6 @@ def name(what: str, stage: str, at: int, depth: float | None = None) -> str:
     return f"{stage} {what} {at}" if depth is None else f"{stage} {what} {at} at {depth:g}"
 
 
-def rows(results: dict) -> list[dict]:
-    """The results as rows for a picture: of every arm and stage, perplexity by position and needles by length and depth.
-
-    ``results`` as ``minids.lab.studies.store.results("long-context")`` gives them. Each row has ``arm``, ``stage``, ``measure``
-    (ppl or needle), ``tokens`` (the last position of a bucket, or the context's length), ``depth`` (None for ppl, and for the
-    mean over depths), ``mean`` and ``spread``.
-    """
-    wanted = [("ppl", at + BUCKET, None) for at in range(0, LONGEST, BUCKET)]
-    wanted += [("needle", length, depth) for length in LENGTHS for depth in (None, *DEPTHS)]
-    made = []
-    for arm, kept in results["arms"].items():
-        for stage in STAGES:
-            for measured, tokens, depth in wanted:
-                summary = kept["summary"][name(measured, stage, tokens, depth)]
-                row = dict(arm=arm, stage=stage, measure=measured, tokens=tokens, depth=depth)
-                made.append(row | {"mean": summary["mean"], "spread": summary["spread"]})
-    return made
-
-
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     def ppl(arm: str, stage: str = STAGES[0], at: int = LONGEST) -> Summary:
         return arms[arm][name("ppl", stage, at)]
@@ -196,20 +177,20 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     def needle(arm: str, stage: str = STAGES[0], at: int = LONGEST) -> Summary:
         return arms[arm][name("needle", stage, at)]
 
-    further = STAGES[1]
-    here = needle(NONE, at=TRAINED)
+    further, here = STAGES[1], needle(NONE, at=TRAINED)
     others = [arm for arm in arms if arm != YARN]
     best = min(others, key=lambda arm: ppl(arm).mean)
     most = max(others, key=lambda arm: needle(arm).mean)
     end = f"at positions {LONGEST - BUCKET} to {LONGEST}"
+    worse = f"without an extension, text {end} is predicted worse than at the end of the trained length"
+    fewer = f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}"
+    price = f"the price, zero-shot: within {TRAINED} tokens YaRN predicts text worse than the model as trained"
+    finds = f"zero-shot, YaRN finds the most needles in {LONGEST} tokens (the best other: {most})"
+    tuned = f"tuned, YaRN finds at least 90 % of needles in {LONGEST} tokens"
     return [
         Finding(f"within the {TRAINED} tokens of training at least 90 % of needles are found", here.mean >= 0.9, str(here)),
-        below(
-            f"without an extension, text {end} is predicted worse than at the end of the trained length",
-            ppl(NONE, at=TRAINED),
-            ppl(NONE),
-        ),
-        below(f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}", needle(NONE), here),
+        below(worse, ppl(NONE, at=TRAINED), ppl(NONE)),
+        below(fewer, needle(NONE), here),
         below(f"zero-shot, YaRN predicts text {end} better than no extension", ppl(YARN), ppl(NONE)),
         below(f"zero-shot, YaRN predicts it better than interpolation: {end}", ppl(YARN), ppl(INTERPOLATION)),
         below(f"zero-shot, no other arm predicts it better than YaRN (the best other: {best})", ppl(YARN), ppl(best)),
@@ -218,22 +199,12 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
         below("a ramp is better than a step for text, zero-shot", ppl(YARN), ppl(STEP)),
         below("mscale helps text, zero-shot", ppl(YARN), ppl(NO_MSCALE)),
         below("mscale helps needles, zero-shot", needle(NO_MSCALE), needle(YARN)),
-        below(
-            f"zero-shot, YaRN finds the most needles in {LONGEST} tokens (the best other: {most})", needle(most), needle(YARN)
-        ),
-        Finding(
-            f"tuned, YaRN finds at least 90 % of needles in {LONGEST} tokens",
-            needle(YARN, further).mean >= 0.9,
-            str(needle(YARN, further)),
-        ),
+        below(finds, needle(most), needle(YARN)),
+        Finding(tuned, needle(YARN, further).mean >= 0.9, str(needle(YARN, further))),
         below("tuned, YaRN predicts text better than no extension", ppl(YARN, further), ppl(NONE, further)),
         below("tuned, mscale helps text", ppl(YARN, further), ppl(NO_MSCALE, further)),
         below("tuned, the ramp helps text", ppl(YARN, further), ppl(NO_RAMP, further)),
-        below(
-            f"the price, zero-shot: within {TRAINED} tokens YaRN predicts text worse than the model as trained",
-            ppl(NONE, at=TRAINED),
-            ppl(YARN, at=TRAINED),
-        ),
+        below(price, ppl(NONE, at=TRAINED), ppl(YARN, at=TRAINED)),
         below("tuned, the price is still to be paid", ppl(NONE, further, TRAINED), ppl(YARN, further, TRAINED)),
     ]
 
