@@ -90,9 +90,8 @@ def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -
         "",
         "DeepSeek-V3's own bill (report, Table 1), the final run only, without research and ablations before it",
     ]
-    for phase, hours in V3_GPU_HOURS.items():
+    for phase, hours in (V3_GPU_HOURS | {"total": v3_gpu_hours()}).items():
         lines.append(f"  {phase:<20}{hours:>10,} GPU hours  {hours * PRICE:>10,.0f} $")
-    lines.append(f"  {'total':<20}{v3_gpu_hours():>10,} GPU hours  {v3_dollars():>10,.0f} $")
     return "\n".join(lines)
 
 

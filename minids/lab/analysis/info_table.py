@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from minids.lab.analysis.info import Leaf
 from minids.words import si
@@ -12,20 +11,11 @@ from minids.words import si
 WIDTH = 98
 
 
-class InfoLine(NamedTuple):
-    """One leaf and where it stands."""
-
-    section: str
-    label: str
-    leaf: Leaf
-
-
-def rows(data: dict) -> Iterator[InfoLine]:
-    """All leaves of what ``info`` returned, in order."""
+def leaves(data: dict) -> Iterator[tuple[str, str, Leaf]]:
+    """All leaves of what ``info`` returned, in order, each with its section and label."""
     for section, entries in data.items():
         if isinstance(entries, dict):
-            for label, leaf in entries.items():
-                yield InfoLine(section, label, leaf)
+            yield from ((section, label, leaf) for label, leaf in entries.items())
 
 
 def show(leaf: Leaf) -> str:
@@ -50,15 +40,14 @@ def format_info(data: dict, explain: bool = True) -> str:
     """
     lines = [f"{data['name']}   context {data['context']:,} tokens, batch {data['batch']:,}"]
     notes: dict[tuple[str, str], int] = {}
-    section = None
-    for row in rows(data):
-        if row.section != section:
-            section = row.section
+    here = None
+    for section, label, leaf in leaves(data):
+        if section != here:
+            here = section
             lines += ["", f"── {section} ".ljust(WIDTH, "─")]
-        leaf = row.leaf
         note = notes.setdefault((leaf["formula"], leaf["source"]), len(notes) + 1)
         mark = f"[{note}]" if explain else ""
-        lines.append(f"  {row.label:<37.37} {show(leaf):>23} {short(leaf):>9} {leaf['unit']:<18}{mark:>5}".rstrip())
+        lines.append(f"  {label:<37.37} {show(leaf):>23} {short(leaf):>9} {leaf['unit']:<18}{mark:>5}".rstrip())
     return "\n".join(lines + _explanation(notes) if explain else lines)
 
 

@@ -126,7 +126,8 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
         for device, programme in enumerate(programmes):
             while position[device] < len(programme):
                 instruction = programme[position[device]]
-                staged = [(a, _stage(stages, device, a.direction)) for a in instruction]
+                # A device holds its own stage, and for the other direction (or the way back) the mirrored one.
+                staged = [(a, stages - 1 - device if a.direction == 1 else device) for a in instruction]
                 needs = [need for a, stage in staged for need in _needs(stages, a, stage, _identity(schedule, a))]
                 if any(need not in finished for need in needs):
                     break  # another device has to go first
@@ -141,15 +142,10 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
                 moved = True
     if any(done < len(programme) for done, programme in zip(position, programmes, strict=True)):
         raise AssertionError(f"{schedule} with {stages} stages and {microbatches} micro-batches waits for itself")
-    makespan = max(clock)
-    idle = [makespan - _busy(mine) for mine in slots]
-    peaks = [_peak_activations(mine) for mine in slots]
-    return Timeline(schedule, stages, microbatches, times, [s for mine in slots for s in mine], makespan, idle, peaks)
-
-
-def _stage(stages: int, device: int, direction: int) -> int:
-    """The stage a device runs: its own, or the mirrored one that the other direction (or the way back) has there."""
-    return stages - 1 - device if direction == 1 else device
+    makespan, every = max(clock), [s for mine in slots for s in mine]
+    spans = [{(s.start, s.end) for s in mine} for mine in slots]  # an overlapped pair counts once
+    idle = [makespan - sum(end - start for start, end in busy) for busy in spans]
+    return Timeline(schedule, stages, microbatches, times, every, makespan, idle, list(map(_peak_activations, slots)))
 
 
 def _identity(schedule: str, action: Action):
@@ -165,11 +161,6 @@ def _needs(stages: int, action: Action, stage: int, batch) -> list[tuple]:
         return [("I", stage, batch)]
     behind = [("I", stage + 1, batch)] if stage + 1 < stages else []
     return [("F", stage, batch), *behind]
-
-
-def _busy(slots: list[Slot]) -> float:
-    """Time at work; an overlapped pair counts once."""
-    return sum(end - start for start, end in {(s.start, s.end) for s in slots})
 
 
 def _peak_activations(slots: list[Slot]) -> int:
