@@ -28,13 +28,10 @@ class Claim(NamedTuple):
     compute: Callable[[], float | tuple[float, ...]]
     formula: str
     source: str
-    printed: tuple[float, ...] = ()
-    """Numbers in print, in the order of the computed ones; empty where nobody printed any."""
-    digit: float | tuple[float, ...] = 0.0
-    """Worth of the last printed digit, of each or of all; 0 where they are exact."""
+    printed: tuple[float, ...] = ()  # in the order of the computed ones; empty where nobody printed any
+    digit: float | tuple[float, ...] = 0.0  # worth of the last printed digit, of each or of all; 0 where they are exact
     unit: str = ""
-    words: str = ""
-    """What to know about the agreement, or why there is none; may be empty where all is well."""
+    words: str = ""  # on the agreement, or why there is none; may be empty where all is well
 
     def computed(self) -> tuple[float, ...]:
         """The numbers, always as a tuple."""

@@ -76,8 +76,7 @@ class Fit(NamedTuple):
     form: str
     bytes: int
     fits: bool
-    context: int
-    """Tokens of BF16 cache that the rest of the memory holds, at most what the model is meant for."""
+    context: int  # tokens of BF16 cache that the rest of the memory holds, at most what the model is meant for
 
 
 def what_fits(memory: int) -> list[Fit]:

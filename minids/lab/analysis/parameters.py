@@ -43,8 +43,7 @@ class Part(NamedTuple):
 
     name: str
     total: int
-    activated: int
-    """Of these, how many take part in the forward pass of one token."""
+    activated: int  # of these, at work in the forward pass of one token
     formula: str
 
 

@@ -23,8 +23,7 @@ class Census(NamedTuple):
     """Elements of a release by type."""
 
     elements: dict[str, int]
-    scales: int
-    """Of the float32 elements, the block scales."""
+    scales: int  # of the float32 elements, the block scales
 
     @property
     def total(self) -> int:

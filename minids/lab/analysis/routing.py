@@ -47,10 +47,8 @@ class PermutationTest(NamedTuple):
     """Whether a statistic is larger than chance would make it."""
 
     statistic: float
-    chance: float
-    """Its mean when the labels are shuffled: never 0 for a finite sample."""
-    p_value: float
-    """Share of shufflings, the true labelling among them, with a statistic at least as large."""
+    chance: float  # its mean when the labels are shuffled: never 0 for a finite sample
+    p_value: float  # share of shufflings, the true labelling among them, with a statistic at least as large
 
 
 def specialisation_test(counts: Array, domain: Array, permutations: int = 999, seed: int = 0) -> PermutationTest:

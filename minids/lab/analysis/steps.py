@@ -60,6 +60,10 @@ class _Walk:
         """An activation, named below its layer: ``layers.3.c_kv``."""
         return Tensor(name if self.layer is None else f"layers.{self.layer}.{name}", shape)
 
+    def stored(self, name: str, *shape: int) -> Kept:
+        """An activation that is kept unless it is recomputed."""
+        return Kept(self.array(name, *shape), "stored")
+
     def weight(self, name: str) -> Tensor:
         """A parameter of the present layer, or one outside of all layers; routed experts are stacked over all E of them."""
         full = name if self.layer is None else f"model.layers.{self.layer}.{name}"
@@ -73,13 +77,8 @@ class _Walk:
     def norm(self, title: str, weight: str, name: str, *shape: int, equation: str = "RMSNorm", feeds: bool = True) -> None:
         """Keeps n = x/rms and 1/rms for itself and, if it ``feeds`` a product, y = n·g for that; recomputed, only x."""
         out = self.array(name, *shape)
-        kept = [
-            Kept(self.array(f"{name} / gain", *shape), "stored"),
-            Kept(self.array(f"{name}: 1/rms", *shape[:-1]), "stored"),
-            Kept(self.array(f"{name}: input", *shape), "recomputed"),
-        ]
-        if feeds:
-            kept.append(Kept(out, "stored"))
+        kept = [self.stored(f"{name} / gain", *shape), self.stored(f"{name}: 1/rms", *shape[:-1])]
+        kept += [Kept(self.array(f"{name}: input", *shape), "recomputed")] + [Kept(out, "stored")] * feeds
         back = "dx = (u − n·mean(u·n))/rms, u = dy·g; dg = Σ dy·n"
         self.add(title, equation, out, [self.weight(weight)], kept=kept, backward=back)
 
@@ -168,10 +167,10 @@ def _attend(w: _Walk, T: int, kv_heads: int) -> None:
     c, B, H = w.c, w.B, w.c.num_attention_heads
     o = w.array("o", B, T, H, c.v_head_dim)
     kept = [
-        Kept(w.array("q", B, T, H, c.qk_head_dim), "stored"),
-        Kept(w.array("k", B, T, kv_heads, c.qk_head_dim), "stored"),
-        Kept(w.array("v", B, T, kv_heads, c.v_head_dim), "stored"),
-        Kept(w.array("p", B, H, T, T), "stored"),
+        w.stored("q", B, T, H, c.qk_head_dim),
+        w.stored("k", B, T, kv_heads, c.qk_head_dim),
+        w.stored("v", B, T, kv_heads, c.v_head_dim),
+        w.stored("p", B, H, T, T),
         Kept(w.array("log-sum-exp of scores", B, H, T), "recomputed"),
         o,
     ]
@@ -187,12 +186,8 @@ def _swiglu(w: _Walk, title: str, prefix: str, rows: int, width: int, equation: 
     d = w.c.hidden_size
     matrices = [w.weight(f"{prefix}.{name}_proj.weight") for name in ("gate", "up", "down")]
     tag = f"{prefix.removeprefix('mlp.')} " if "." in prefix else ""
-    kept = [
-        w.array(f"{tag}gate", rows, width),
-        w.array(f"{tag}up", rows, width),
-        Kept(w.array(f"{tag}sigmoid(gate)", rows, width), "stored"),
-        Kept(w.array(f"{tag}silu(gate)·up", rows, width), "stored"),
-    ]
+    kept = [w.array(f"{tag}{part}", rows, width) for part in ("gate", "up")]
+    kept += [w.stored(f"{tag}{part}", rows, width) for part in ("sigmoid(gate)", "silu(gate)·up")]
     if prefix == "mlp.experts":
         kept.insert(0, w.array("dispatched u", rows, d))
         kept.append(w.array("experts out", rows, d))  # the gates' gradient needs what each expert said
@@ -234,8 +229,8 @@ def _mtp(w: _Walk, depth: int, head: Tensor) -> None:
     w.enter(f"MTP module {depth}", layer)
     w.norm("norm of the later token's embedding", "enorm.weight", "e_norm", B, time, d, equation="21", feeds=False)
     w.norm("norm of the hidden state", "hnorm.weight", "h_norm", B, time, d, equation="21", feeds=False)
-    weight, pair = w.weight("eh_proj.weight"), w.array("e_norm ; h_norm", B, time, 2 * d)
-    w.linear("project the pair", "21", weight, w.array("x", B, time, d), B * time, [Kept(pair, "stored")])
+    weight, pair = w.weight("eh_proj.weight"), w.stored("e_norm ; h_norm", B, time, 2 * d)
+    w.linear("project the pair", "21", weight, w.array("x", B, time, d), B * time, [pair])
     _block(w, time)
     w.norm("norm before the shared head", "shared_head.norm.weight", "h", B, time, d)
     _head(w, head, "logits", time, f"24, 25 (token i + {depth + 1})")

@@ -33,18 +33,12 @@ TILE = 128
 class Traffic(NamedTuple):
     """All-to-all of one MoE layer, mean per token."""
 
-    nodes: float
-    """Nodes a token is sent to over InfiniBand; its own, where the token lies already, left out if homes are given."""
-    experts_per_node: float
-    """Experts that a touched node serves a token with."""
-    dispatch_bytes: float
-    """Over InfiniBand, FP8."""
-    combine_bytes: float
-    """Over InfiniBand, BF16."""
-    infiniband_seconds: float
-    """Time of both on InfiniBand, per token and GPU pair of links."""
-    nvlink_seconds: float
-    """Time to hand the token to its experts inside the nodes and to collect their outputs."""
+    nodes: float  # that a token is sent to over InfiniBand; its own, where it lies already, left out if homes are given
+    experts_per_node: float  # that a touched node serves a token with
+    dispatch_bytes: float  # over InfiniBand, FP8
+    combine_bytes: float  # over InfiniBand, BF16
+    infiniband_seconds: float  # of both, per token and GPU pair of links
+    nvlink_seconds: float  # to hand the token to its experts inside the nodes and to collect their outputs
 
     @property
     def bytes(self) -> float:
@@ -60,16 +54,9 @@ def meter(chosen: Array, experts: int, nodes: int, hidden_size: int, home: Array
     if home is not None:
         crossing = touched - np.any(chosen // (experts // nodes) == np.asarray(home)[..., None], axis=-1)
     out, back = hidden_size + 4 * math.ceil(hidden_size / TILE), 2 * hidden_size
-    mean = float(crossing.mean())
-    handed_on = chosen.shape[-1]  # every expert is on a GPU of its own
-    return Traffic(
-        mean,
-        float((handed_on / touched).mean()),
-        mean * out,
-        mean * back,
-        mean * (out + back) / INFINIBAND,
-        handed_on * (out + back) / NVLINK,
-    )
+    mean, handed_on = float(crossing.mean()), chosen.shape[-1]  # every expert is on a GPU of its own
+    each, seconds = float((handed_on / touched).mean()), mean * (out + back) / INFINIBAND
+    return Traffic(mean, each, mean * out, mean * back, seconds, handed_on * (out + back) / NVLINK)
 
 
 class LimitedTraffic(NamedTuple):

@@ -113,16 +113,14 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
 
 def receipt(results: dict) -> list[str]:
     """Every run of the preset, and how the first one's validation loss fell."""
-    if "MoE" not in results["arms"]:
-        return []
-    arm = results["arms"]["MoE"]
+    arm = results["arms"].get("MoE", {"runs": []})
     lines = []
     for run in arm["runs"]:
-        if "failed" not in run:
-            n = run["numbers"]
-            passed = f"{NANOGPT} after {n['characters_to_nanogpt']:,} characters" if "characters_to_nanogpt" in n else ""
-            told = (f"loss {n['loss']:.4f} after {n['characters']:,} characters, {n['seconds']:.0f} s", passed)
-            lines.append(f"MoE, seed {run['seed']}: " + ", ".join(filter(None, told)))
+        if n := run.get("numbers"):
+            told = [f"MoE, seed {run['seed']}: loss {n['loss']:.4f} after {n['characters']:,} characters, {n['seconds']:.0f} s"]
+            if "characters_to_nanogpt" in n:
+                told.append(f"{NANOGPT} after {n['characters_to_nanogpt']:,} characters")
+            lines.append(", ".join(told))
     if lines:
         looks = arm["details"]["validation"]
         points = (f"{step} {loss:.3f}" for step, loss in zip(looks["step"], looks["loss"], strict=True))
