@@ -27,6 +27,8 @@ ISCA_1, ISCA_2, ISCA_DECODE = "ISCA 2025, Table 1", "ISCA 2025, Table 2", "ISCA 
 CODE = "DeepSeek-V3 repository, inference/model.py"
 T_DAY = 272.80e9
 """Tokens a day of V3's pre-training (ISCA 2025, Table 4)."""
+SERVING_DAY = 226.75 * 8 * 24 * cost.PRICE
+"""Dollars a day of DeepSeek's own service: nodes, GPUs of a node, hours."""
 
 
 def claim_named(name: str) -> Claim:
@@ -188,10 +190,10 @@ CLAIMS: tuple[Claim, ...] = (
           "1.8 is the speed, 1.85 to 1.90 the tokens a pass: 3 to 6 % go into drafting. The ISCA paper says p = 0.80 to 0.90"),
     Claim("v3_bill", "V3: GPU hours / dollars", lambda: (cost.v3_gpu_hours(), cost.v3_dollars()),
           "2664K + 119K + 5K; · 2 $", "DeepSeek-V3 report, Table 1", (2_788_000, 5_576_000), unit="H800 hours, dollars"),
-    Claim("days_per_trillion", "V3: days per trillion tokens", lambda: cost.v3_days(cost.V3_HOURS_PER_TRILLION),
+    Claim("days_per_trillion", "V3: days per trillion tokens", lambda: 180_000 / cost.V3_GPUS / 24,
           "180K / (2048 · 24)", "DeepSeek-V3 report, section 1", (3.7,), 0.1, "days"),
     Claim("pretraining_days", "V3: pre-training days by bill / by token rate",
-          lambda: (cost.v3_days(), cost.V3_TOKENS / T_DAY), "2664K / (2048 · 24); 14.8T / 272.8B a day",
+          lambda: (2_664_000 / cost.V3_GPUS / 24, cost.V3_TOKENS / T_DAY), "2664K / (2048 · 24); 14.8T / 272.8B a day",
           "DeepSeek-V3 report, Table 1; ISCA 2025, Table 4", unit="days",
           words="the two papers are consistent with each other"),
     Claim("tokens_per_step", "V3: tokens per step", lambda: (15_360 * 4096, T_DAY / 86_400 * 19.926),
@@ -213,14 +215,14 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("mtp_loss_terms", "MTP loss: terms over divisor, k = 1, T = 4096", lambda: 4095 / 4096,
           "(T − k) / T", "DeepSeek-V3 report, eq. 24",
           words="the sum of eq. 24 has T − k terms and divides by T: 0.02 % less than a mean"),
-    Claim("v2_training_saving", "V2: GPU hours saved against DeepSeek 67B", lambda: 100 * cost.v2_saving(),
+    Claim("v2_training_saving", "V2: GPU hours saved against DeepSeek 67B", lambda: 100 * (1 - 172_800 / 300_600),
           "1 − 172.8K/300.6K", "DeepSeek-V2 report, section 3.2.3", (42.5,), 0.1, "%"),
     Claim("fp8_maxima", "Largest finite E4M3 / E5M6", lambda: (1.75 * 2**8, (2 - 2**-6) * 2**15),  # 1.111 · 2⁸ stands for NaN
           "1.75 · 2⁸; (2 − 2⁻⁶) · 2¹⁵", "DeepSeek-V3 repository, kernel.py; TileKernels, cast_e5m6.py", (448, 65_024)),
     Claim("v32_tokens", "V3.2: tokens of warm-up / sparse stage", lambda: (1000 * 16 * 131_072, 15_000 * 480 * 131_072),
           "1000 · 16 · 131072; 15000 · 480 · 131072", "DeepSeek-V3.2-Exp report", (2.1e9, 943.7e9), 0.1e9, "tokens"),
     Claim("serving_margin", "DeepSeek's service: cost per day / margin",
-          lambda: (cost.serving_day().cost, 100 * cost.serving_day().margin),
+          lambda: (SERVING_DAY, 100 * (562_027 / SERVING_DAY - 1)),
           "226.75 · 8 · 24 · 2 $; 562,027 / cost − 1", "open-infra-index repository, day 6", (87_072, 545), 1, "dollars, %",
           "the income is theoretical, every token at list price"),
 

@@ -27,6 +27,13 @@ def usual_context(config: ModelConfig) -> int:
     return min(4096, config.max_position_embeddings)
 
 
+def check_whole(**fields: int) -> None:
+    """Refuse what is not a whole number of at least 1, by its name."""
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise refuse(field, value, "must be a whole number of at least 1")
+
+
 def attention_per_pair(config: ModelConfig) -> int:
     """FLOPs per query-key pair and layer, keys and values expanded: 2·n_h·(d_qk + d_v) (V3: 81,920)."""
     return 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from minids.config import ModelConfig
-from minids.errors import refuse
 from minids.lab.analysis import flops, kv_cache, memory, parameters, released_weights
 from minids.layers.positions import softmax_scale
 
@@ -39,9 +38,7 @@ def info(config: ModelConfig, name: str, context: int | None = None, batch: int 
     """
     if context is None:
         context = flops.usual_context(config)
-    for field, value in (("context", context), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(field, value, "must be a whole number of at least 1")
+    flops.check_whole(context=context, batch=batch)
     sections = {
         "symbols": _symbols(config, context),
         "parameters": _parameters(config),
@@ -110,7 +107,7 @@ def _parameters(c: ModelConfig) -> Iterator[Line]:
         formula = "the same with K of E experts, shared head and embedding not counted"
         yield "MTP modules, activated", parameters.mtp_activated(c), unit, formula, V3_MTP
     formula = "E4M3 matrices, a float32 scale per 128 × 128 of them, the rest BF16; with MTP and its copies of V·d"
-    yield "size in FP8 as V3 is released", released_weights.bytes_as_released(c), "bytes", formula, WEIGHTS
+    yield "size in FP8 as V3 is released", released_weights.census(c).bytes, "bytes", formula, WEIGHTS
 
 
 def _parts(c: ModelConfig) -> Iterator[Line]:

@@ -11,7 +11,7 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.config.presets import PRESETS
 from minids.errors import refuse
-from minids.lab.analysis import kv_cache, released_weights
+from minids.lab.analysis import kv_cache
 from minids.lab.analysis.cost import V3_TOKENS, training_work
 from minids.lab.analysis.parameters import block_tensors, total
 
@@ -86,7 +86,7 @@ def what_fits(memory: int) -> list[Fit]:
     for preset in PRESETS:
         config = ModelConfig.preset(preset)
         for form, width in FORMATS.items():
-            size = released_weights.bytes_in(config, width)
+            size = total(config) * width
             context = min(int((memory - size) // kv_cache.bytes_per_token(config)), config.max_position_embeddings)
             fits.append(Fit(preset, form, size, size <= memory, max(0, context)))
     return fits

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.lab.analysis import kv_cache, released_weights
+from minids.lab.analysis import kv_cache
 from minids.lab.analysis.parameters import mtp_total, total
 from minids.lab.analysis.steps import walk
 
@@ -84,8 +84,8 @@ class ServingMemory(NamedTuple):
 
 
 def serving_memory(
-    config: ModelConfig, context: int, batch: int, weight_bytes: float = 1, cache_form: str = "bf16"
+    config: ModelConfig, context: int, batch: int, weight_bytes: int = 1, cache_form: str = "bf16"
 ) -> ServingMemory:
     """Weights of the main model at one width (1: FP8, 2: BF16, 4: float32) and the cache of ``batch`` sequences."""
     cache = round(kv_cache.cache_bytes(config, context, batch, cache_form))
-    return ServingMemory(released_weights.bytes_in(config, weight_bytes), cache)
+    return ServingMemory(total(config) * weight_bytes, cache)

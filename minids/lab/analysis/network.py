@@ -17,14 +17,14 @@ NVL72 = 900e9
 """Bytes per second of one GPU inside a GB200 NVL72 (ISCA 2025 paper, section 2.3.2)."""
 
 
-def experts_per_node(nvlink: float = NVLINK, infiniband: float = INFINIBAND) -> float:
+def experts_per_node() -> float:
     """Experts of one node a token can be handed to over NVLink while it arrives once over InfiniBand: 160 / 50 = 3.2."""
-    return nvlink / infiniband
+    return NVLINK / INFINIBAND
 
 
-def experts_at_no_extra_cost(nodes: int = 4, nvlink: float = NVLINK, infiniband: float = INFINIBAND) -> float:
+def experts_at_no_extra_cost(nodes: int = 4) -> float:
     """``nodes`` times that: 4 · 3.2 = 12.8, printed as "up to 13" in V3's report, section 3.2.2. V3 itself uses 8."""
-    return nodes * experts_per_node(nvlink, infiniband)
+    return nodes * experts_per_node()
 
 
 class DecodeLimit(NamedTuple):

@@ -143,15 +143,14 @@ def mtp_copies(config: ModelConfig) -> list[Tensor]:
     return [Tensor(name, shape, "MTP copies", layer) for layer in layers for name in names]
 
 
-def parameter_shapes(config: ModelConfig, mtp: bool = True, copies: bool = False) -> Iterator[tuple[str, Shape]]:
+def parameter_shapes(config: ModelConfig, copies: bool = False) -> Iterator[tuple[str, Shape]]:
     """Every (name, shape) of the model in checkpoint naming, expert by expert, the routing bias included.
 
     Checkpoints repeat the embedding and the head in the MTP modules: ask for that with ``copies``.
     """
     for stacked in (*tensors(config), *(mtp_copies(config) if copies else ())):
-        if mtp or stacked.layer is None or stacked.layer < config.num_hidden_layers:
-            for t in _one_by_one(stacked):
-                yield t.name if t.layer is None else f"model.layers.{t.layer}.{t.name}", t.shape
+        for t in _one_by_one(stacked):
+            yield t.name if t.layer is None else f"model.layers.{t.layer}.{t.name}", t.shape
 
 
 def _one_by_one(tensor: Tensor) -> list[Tensor]:

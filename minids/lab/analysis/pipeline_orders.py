@@ -21,6 +21,7 @@ from collections import deque
 from typing import NamedTuple
 
 from minids.errors import refuse
+from minids.lab.analysis.flops import check_whole
 
 SCHEDULES = ("1F1B", "ZB1P", "DualPipe", "DualPipeV")
 
@@ -46,9 +47,7 @@ def check(schedule: str, stages: int, microbatches: int) -> None:
     """
     if schedule not in SCHEDULES:
         raise refuse("schedule", schedule, f"must be one of {', '.join(SCHEDULES)}")
-    for name, value in (("stages", stages), ("microbatches", microbatches)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(name, value, "must be a whole number of at least 1")
+    check_whole(stages=stages, microbatches=microbatches)
     if not schedule.startswith("DualPipe"):
         return
     if stages % 2:

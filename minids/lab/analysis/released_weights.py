@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from minids.config import ModelConfig
-from minids.lab.analysis.parameters import ROUTER, ROUTING_BIAS, Tensor, mtp_copies, tensors, total
+from minids.lab.analysis.parameters import ROUTER, ROUTING_BIAS, Tensor, mtp_copies, tensors
 
 BLOCK = 128  # rows and columns that share one scale
 
@@ -52,7 +52,8 @@ def dtype(tensor: Tensor) -> str:
 def census(config: ModelConfig) -> Census:
     """Elements by type of a release in V3's format, MTP modules and their copies of embedding and head included.
 
-    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B".
+    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B",
+    in 688,574,839,360 bytes.
     """
     elements, scales = dict.fromkeys(BYTES, 0), 0
     for tensor in (*tensors(config), *mtp_copies(config)):
@@ -62,13 +63,3 @@ def census(config: ModelConfig) -> Census:
             scales += prod(scale_shape(tensor.shape))
     elements["F32"] += scales
     return Census(elements, scales)
-
-
-def bytes_as_released(config: ModelConfig) -> int:
-    """Size on disk in V3's FP8 format (V3: 688,574,839,360 bytes)."""
-    return census(config).bytes
-
-
-def bytes_in(config: ModelConfig, bytes_per_parameter: float) -> int:
-    """Size of the main model at one width for all: 2 for BF16, 1 for FP8 without scales, 0.5 for 4 bits."""
-    return round(total(config) * bytes_per_parameter)

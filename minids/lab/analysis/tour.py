@@ -13,7 +13,7 @@ import numpy as np
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.lab.analysis.flops import usual_context
+from minids.lab.analysis.flops import check_whole, usual_context
 from minids.lab.analysis.parameters import Tensor
 from minids.lab.analysis.steps import walk
 from minids.words import si
@@ -76,11 +76,8 @@ def tour(
 
 
 def _context(config: ModelConfig, batch: int, time: int | None) -> int:
-    if time is None:
-        time = usual_context(config)
-    for field, value in (("batch", batch), ("time", time)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(field, value, "must be a whole number of at least 1")
+    time = usual_context(config) if time is None else time
+    check_whole(batch=batch, time=time)
     return time
 
 

@@ -153,9 +153,9 @@ def test_the_model_has_exactly_these_parameters(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parts_of_every_variant_add_up(variant):
     config = VARIANTS[variant]
-    listed = sum(prod(shape) for _, shape in parameters.parameter_shapes(config, mtp=False))
-    assert listed == parameters.total(config)
-    assert parameters.activated(config, "both") <= listed
+    listed = sum(prod(shape) for _, shape in parameters.parameter_shapes(config))
+    assert listed == parameters.total(config) + parameters.mtp_total(config)
+    assert parameters.activated(config, "both") <= parameters.total(config)
 
 
 def test_a_tied_matrix_counts_once():
