@@ -446,14 +446,15 @@ notebook.show(
 
 # %%
 for finding in study["findings"]:
-    print(f"{'yes' if finding['holds'] else 'no':<4}{finding['claim']}\n      {finding['numbers']}")
+    verdict = {True: "yes", False: "no", None: "undecided"}[finding["holds"]]
+    print(f"{verdict:<11}{finding['claim']}\n{'':<11}{finding['numbers']}")
 
 # %% [markdown]
 # **What to notice.** Without balancing MaxVio ends near its worst; with the bias at 0.14. $\gamma = 0.001$, right for a run of trillions of
-# tokens, is too slow for one of 300 steps: 0.003 is the pace here. What the runs do *not* show is a price of the batch-wise loss: a difference
-# of 0.005 nats between it and the bias drowns in the spread of the seeds. On the scope there is a hint: with the best weight of each, the loss
-# over the batch ends 0.05 ± 0.04 below the one within sequences, which is the report's sign. But the lightest weight tried within sequences is
-# 0.1, and at 0.1 for both the gap is 0.02, within the noise. What stands far above the noise is the last line, specialisation.
+# tokens, is too slow for one of 300 steps: 0.003 is the pace here. "Undecided" means that the 95 % interval of the difference, seed by seed,
+# holds zero. So it is with the price of the batch-wise loss: three seeds leave room for 0.2 nats on either side of 0.005. On the scope there is
+# a hint: with the best weight of each, the loss over the batch ends 0.05 below the one within sequences, which is the report's sign; the
+# interval, from 0.14 below to 0.04 above, does not decide it. What every seed shows is the last line, specialisation.
 #
 # ## What the experts know
 #

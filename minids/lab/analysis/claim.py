@@ -1,7 +1,6 @@
 """A claim of a paper beside the arithmetic: what is printed, what comes out, and how far the two agree.
 
-A claim is a function that computes; ``Registry.claim`` records what it is compared with. The verdict is no opinion but follows
-from the printed number and the worth of its last digit:
+The verdict is no opinion but follows from the printed number and the worth of its last digit:
 
     rounded          the computed number rounds to the printed one; for whole numbers, is the printed one
     cut              the printed number is the computed one with digits cut off
@@ -17,8 +16,6 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-Values = float | tuple[float, ...]
-
 VERDICTS = ("rounded", "cut", "rounded up", "within 0.5 %", "differs")
 """From best to worst; a claim of several numbers gets its worst."""
 
@@ -28,48 +25,29 @@ class Claim(NamedTuple):
 
     name: str
     title: str
-    unit: str
-    printed: tuple[float, ...]
-    """Numbers in print, in the order of the computed ones; empty where nobody printed any."""
-    digit: tuple[float, ...]
-    """Worth of the last digit of each; 0 where they are exact."""
+    compute: Callable[[], float | tuple[float, ...]]
     formula: str
     source: str
-    words: str
-    """What to know about the agreement, or why there is none; may be empty where all is well."""
-    compute: Callable[[], Values]
+    printed: tuple[float, ...] = ()  # in the order of the computed ones; empty where nobody printed any
+    digit: float | tuple[float, ...] = 0.0  # worth of the last printed digit, of each or of all; 0 where they are exact
+    unit: str = ""
+    words: str = ""  # on the agreement, or why there is none; may be empty where all is well
 
     def computed(self) -> tuple[float, ...]:
         """The numbers, always as a tuple."""
-        return _tuple(self.compute())
+        found = self.compute()
+        return found if isinstance(found, tuple) else (found,)
 
     def verdict(self) -> str:
         """How far printed and computed numbers agree, as described above."""
         if not self.printed:
             return "not printed"
-        trios = zip(self.computed(), self.printed, self.digit, strict=True)
-        return max((compare(value, printed, digit) for value, printed, digit in trios), key=VERDICTS.index)
+        digits = self.digit if isinstance(self.digit, tuple) else (self.digit,) * len(self.printed)
+        trios = zip(self.computed(), self.printed, digits, strict=True)
+        return max((agreement(value, printed, digit) for value, printed, digit in trios), key=VERDICTS.index)
 
 
-class Registry:
-    """A list of claims that fills itself."""
-
-    def __init__(self):
-        self.claims: list[Claim] = []
-
-    def claim(self, title, formula, source, printed: Values = (), digit: Values = 0.0, unit="", words=""):
-        """Decorator: put the function below on the list and leave it as it is. One ``digit`` may serve several numbers."""
-
-        def register(function):
-            numbers = _tuple(printed)
-            digits = digit if isinstance(digit, tuple) else (digit,) * len(numbers)
-            self.claims.append(Claim(function.__name__, title, unit, numbers, digits, formula, source, words, function))
-            return function
-
-        return register
-
-
-def compare(value: float, printed: float, digit: float) -> str:
+def agreement(value: float, printed: float, digit: float) -> str:
     """Verdict on one pair; ``digit`` is the worth of the last printed digit."""
     slack = 1e-9 * abs(value)  # of binary fractions such as 1.85
     if abs(value - printed) <= digit / 2 + slack:
@@ -89,10 +67,6 @@ def format_claims(claims: Iterable[Claim], width: int = 98) -> str:
         for text in filter(None, rest):
             lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="      ")
     return "\n".join(lines)
-
-
-def _tuple(values: Values) -> tuple[float, ...]:
-    return values if isinstance(values, tuple) else (values,)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -30,11 +30,6 @@ V3_GPUS = 2048
 V3_GPU_HOURS = {"pre-training": 2_664_000, "context extension": 119_000, "post-training": 5_000}
 """DeepSeek-V3 report, Table 1."""
 
-V3_HOURS_PER_TRILLION = 180_000
-V2_HOURS_PER_TRILLION = 172_800
-DEEPSEEK_67B_HOURS_PER_TRILLION = 300_600
-"""GPU hours per trillion tokens: V3 report, section 1; V2 report, section 3.2.3 (the last two)."""
-
 
 class Cost(NamedTuple):
     """A training run in every unit it is talked about."""
@@ -90,9 +85,8 @@ def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -
         "",
         "DeepSeek-V3's own bill (report, Table 1), the final run only, without research and ablations before it",
     ]
-    for phase, hours in V3_GPU_HOURS.items():
+    for phase, hours in (V3_GPU_HOURS | {"total": v3_gpu_hours()}).items():
         lines.append(f"  {phase:<20}{hours:>10,} GPU hours  {hours * PRICE:>10,.0f} $")
-    lines.append(f"  {'total':<20}{v3_gpu_hours():>10,} GPU hours  {v3_dollars():>10,.0f} $")
     return "\n".join(lines)
 
 
@@ -108,39 +102,3 @@ def v3_gpu_hours() -> int:
 def v3_dollars() -> float:
     """2788K · 2 $ = 5.576M $ (V3 report, Table 1)."""
     return v3_gpu_hours() * PRICE
-
-
-def v3_days(gpu_hours: float = V3_GPU_HOURS["pre-training"]) -> float:
-    """Days on 2048 GPUs: pre-training 2664K / 2048 / 24 = 54.2; one trillion tokens 180K / 2048 / 24 = 3.66, printed 3.7."""
-    return gpu_hours / V3_GPUS / 24
-
-
-def achieved_flops_per_second(config: ModelConfig, tokens: float = V3_TOKENS, gpu_hours: float = 2_664_000) -> float:
-    """FLOP/s per GPU that a bill implies: V3's pre-training comes out at 386.5 TFLOP/s (printed in ISCA Table 4: 385)."""
-    return tokens * flops.training(config, 4096) / (gpu_hours * 3600)
-
-
-def v2_saving() -> float:
-    """Share of GPU hours V2 saves against DeepSeek 67B per token: 1 − 172.8/300.6 = 42.5 % (V2 report, section 3.2.3)."""
-    return 1 - V2_HOURS_PER_TRILLION / DEEPSEEK_67B_HOURS_PER_TRILLION
-
-
-class ServingDay(NamedTuple):
-    """One day of DeepSeek's own service, at list prices for every token."""
-
-    cost: float
-    income: float
-
-    @property
-    def margin(self) -> float:
-        """Profit over cost."""
-        return self.income / self.cost - 1
-
-
-def serving_day(nodes: float = 226.75, gpus_per_node: int = 8, income: float = 562_027.0, price: float = PRICE) -> ServingDay:
-    """226.75 nodes · 8 GPUs · 24 h · 2 $ = 87,072 $ against a theoretical 562,027 $: 545 %.
-
-    DeepSeek's open-infra-index repository, overview of the inference system (day 6). The income is theoretical, as it says: it
-    prices every token at the list price of R1, while part of the service is free or discounted.
-    """
-    return ServingDay(nodes * gpus_per_node * 24 * price, income)

@@ -27,6 +27,13 @@ def usual_context(config: ModelConfig) -> int:
     return min(4096, config.max_position_embeddings)
 
 
+def check_whole(**fields: int) -> None:
+    """Refuse what is not a whole number of at least 1, by its name."""
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise refuse(field, value, "must be a whole number of at least 1")
+
+
 def attention_per_pair(config: ModelConfig) -> int:
     """FLOPs per query-key pair and layer, keys and values expanded: 2·n_h·(d_qk + d_v) (V3: 81,920)."""
     return 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
@@ -62,29 +69,28 @@ def mtp_training(config: ModelConfig, context: int, causal: bool = True) -> floa
 
     Module k works on context − k positions; the sum over them is divided by the context.
     """
-    c = config
-    modules = c.num_nextn_predict_layers
-    if not modules:
-        return 0.0
-    weights = mtp_activated(c) // modules + c.vocab_size * c.hidden_size
-    flops = 0.0
+    modules, flops = config.num_nextn_predict_layers, 0.0
     for k in range(1, modules + 1):
+        weights = mtp_activated(config) // modules + config.vocab_size * config.hidden_size
         positions = max(context - k, 0)
         pairs = positions / 2 if causal else positions
-        flops += positions * (2 * weights + attention_per_pair(c) * pairs)
+        flops += positions * (2 * weights + attention_per_pair(config) * pairs)
     return 3 * flops / context
 
 
 class Decode(NamedTuple):
     """One new token behind ``context`` cached ones: work, and what is read from the cache."""
 
-    mode: str
     flops: float
-    cache_elements: int
-    """Read per sequence over all layers."""
+    cache_elements: int  # read per sequence, over all layers
 
 
 DECODE_MODES = ("absorbed", "full cache", "re-expand", "no cache")
+
+
+def decode_modes(config: ModelConfig) -> tuple[str, ...]:
+    """The ways this configuration can decode: a latent that is absorbed or re-expanded has MLA only."""
+    return DECODE_MODES if config.attention == "mla" else ("full cache", "no cache")
 
 
 def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode:
@@ -99,22 +105,19 @@ def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode
     Default: absorbed for MLA, full cache otherwise (MHA, GQA and MQA know only the last two with a cache of their own).
     """
     c = config
-    mla = c.attention == "mla"
-    mode = mode or ("absorbed" if mla else "full cache")
-    once = 2 * activated(c)
-    expanded = once + attention_per_pair(c) * context * c.num_hidden_layers
-    latent = context * c.num_hidden_layers * kv_cache.mla_elements(c)
+    mode = mode or decode_modes(c)[0]
+    if mode not in decode_modes(c):
+        raise refuse("mode", mode, f"attention = {c.attention!r} decodes as one of {', '.join(decode_modes(c))}")
+    once, keys = 2 * activated(c), context * c.num_hidden_layers
+    expanded, latent = once + attention_per_pair(c) * keys, keys * kv_cache.mla_elements(c)
     if mode == "no cache":
-        return Decode(mode, context * forward(c, context), 0)
+        return Decode(context * forward(c, context), 0)
     if mode == "full cache":
-        return Decode(mode, expanded, context * c.num_hidden_layers * kv_cache.full_elements(c))
-    if mode not in DECODE_MODES or not mla:
-        known = DECODE_MODES if mla else ("full cache", "no cache")
-        raise refuse("mode", mode, f"attention = {c.attention!r} decodes as one of {', '.join(known)}")
+        return Decode(expanded, keys * kv_cache.full_elements(c))
     if mode == "absorbed":
-        return Decode(mode, once + absorbed_attention_per_pair(c) * context * c.num_hidden_layers, latent)
+        return Decode(once + absorbed_attention_per_pair(c) * keys, latent)
     kv_b = c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
-    return Decode(mode, expanded + 2 * kv_b * (context - 1) * c.num_hidden_layers, latent)
+    return Decode(expanded + 2 * kv_b * (context - 1) * c.num_hidden_layers, latent)
 
 
 def absorption_pays_until(config: ModelConfig) -> float:
@@ -156,7 +159,6 @@ def weights_read(config: ModelConfig, tokens: int = 1, mtp: bool = False) -> flo
 class Intensity(NamedTuple):
     """One decoding step of ``batch`` sequences: FLOPs, bytes moved, and their quotient."""
 
-    batch: int
     flops: float
     weight_bytes: float
     cache_bytes: float
@@ -175,11 +177,9 @@ def decode_intensity(
     3.35 TB/s, the bandwidth recalled). One user's dense matrices give 2 FLOPs a weight; a batch shares them; the cache is
     nobody else's.
     """
-    c = config
-    step = decode(c, context, mode)
-    return Intensity(
-        batch, batch * step.flops, weights_read(c, batch) * weight_bits / 8, batch * step.cache_elements * cache_bits / 8
-    )
+    step = decode(config, context, mode)
+    weights, cache = weights_read(config, batch) * weight_bits / 8, batch * step.cache_elements * cache_bits / 8
+    return Intensity(batch * step.flops, weights, cache)
 
 
 def attention_intensity(config: ModelConfig, cache_bits: int = 16) -> float:

@@ -10,26 +10,24 @@ the leaves of the first section:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from minids.config import ModelConfig
-from minids.errors import refuse
 from minids.lab.analysis import flops, kv_cache, memory, parameters, released_weights
 from minids.layers.positions import softmax_scale
 
 Leaf = dict[str, object]
-Number = int | float | str
+Line = tuple[str, int | float, str, str, str]  # label, value, unit, formula, source
 
 V2_TABLE_1 = "DeepSeek-V2 report, Table 1"
 V3_MTP = "DeepSeek-V3 report, section 2.2; tensor names from the repository's README_WEIGHTS"
 V2_PARAMETERS = "DeepSeek-V2 report, appendix C; DeepSeek-V3 report, section 2.1"
 SIX_N = "ISCA 2025 paper (arXiv 2505.09343), Table 2: the convention that gives its 250 GFLOP for V3"
+ISCA_4 = "ISCA 2025 paper (arXiv 2505.09343), Table 4"
+CODE = "DeepSeek-V3 repository, inference/model.py"
+WEIGHTS = "DeepSeek-V3 repository, README_WEIGHTS"
 ARITHMETIC = "arithmetic"
 FORMS = {"fp32": "FP32", "bf16": "BF16", "fp8": "FP8", "6-bit": "6 bits"}
-
-
-def _leaf(value: Number, unit: str, formula: str, source: str) -> Leaf:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return {"value": value, "unit": unit, "formula": formula, "source": source}
 
 
 def info(config: ModelConfig, name: str, context: int | None = None, batch: int = 1) -> dict:
@@ -40,13 +38,8 @@ def info(config: ModelConfig, name: str, context: int | None = None, batch: int 
     """
     if context is None:
         context = flops.usual_context(config)
-    for field, value in (("context", context), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(field, value, "must be a whole number of at least 1")
-    return {
-        "name": name,
-        "context": context,
-        "batch": batch,
+    flops.check_whole(context=context, batch=batch)
+    sections = {
         "symbols": _symbols(config, context),
         "parameters": _parameters(config),
         "parameters by part": _parts(config),
@@ -59,9 +52,18 @@ def info(config: ModelConfig, name: str, context: int | None = None, batch: int 
         "memory to serve": _serving_memory(config, context, batch),
         "position": _position(config),
     }
+    return {"name": name, "context": context, "batch": batch} | {title: _leaves(lines) for title, lines in sections.items()}
 
 
-def _symbols(c: ModelConfig, context: int) -> dict[str, Leaf]:
+def _leaves(lines: Iterable[Line]) -> dict[str, Leaf]:
+    leaves = {}
+    for label, value, unit, formula, source in lines:
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
+        leaves[label] = {"value": value, "unit": unit, "formula": formula, "source": source}
+    return leaves
+
+
+def _symbols(c: ModelConfig, context: int) -> Iterator[Line]:
     """The letters of the formulas and their values, labelled with the configuration's field."""
     dense = min(c.first_k_dense_replace, c.num_hidden_layers)
     table = {
@@ -86,195 +88,123 @@ def _symbols(c: ModelConfig, context: int) -> dict[str, Leaf]:
         "D = num_nextn_predict_layers": c.num_nextn_predict_layers,
         "T = context": context,
     }
-    return {
-        label: _leaf(value, "", "a field of the configuration, or made of such", "config.json of the model")
-        for label, value in table.items()
-        if value is not None
-    }
+    for label, value in table.items():
+        if value is not None:
+            yield label, value, "", "a field of the configuration, or made of such", "config.json of the model"
 
 
-def _parameters(c: ModelConfig) -> dict[str, Leaf]:
+def _parameters(c: ModelConfig) -> Iterator[Line]:
     unit = "parameters"
-    rows = {
-        "total": _leaf(parameters.total(c), unit, "sum of the parts below without MTP", V2_PARAMETERS),
-        "activated, both embeddings": _leaf(
-            parameters.activated(c, "both"), unit, "K of E experts; embedding V·d and head V·d counted", V2_PARAMETERS
-        ),
-        "activated, head only": _leaf(
-            parameters.activated(c, "head"), unit, "the same without the input embedding, a look-up", V2_PARAMETERS
-        ),
-        "activated, neither": _leaf(
-            parameters.activated(c, "neither"), unit, "the same without embedding and head", "Moonlight report, Table 1"
-        ),
-    }
+    yield "total", parameters.total(c), unit, "sum of the parts below without MTP", V2_PARAMETERS
+    formula = "K of E experts; embedding V·d and head V·d counted"
+    yield "activated, both embeddings", parameters.activated(c, "both"), unit, formula, V2_PARAMETERS
+    formula = "the same without the input embedding, a look-up"
+    yield "activated, head only", parameters.activated(c, "head"), unit, formula, V2_PARAMETERS
+    formula, source = "the same without embedding and head", "Moonlight report, Table 1"
+    yield "activated, neither", parameters.activated(c, "neither"), unit, formula, source
     if c.num_nextn_predict_layers:
-        rows["MTP modules, extra"] = _leaf(parameters.mtp_total(c), unit, "D·(block + 2d·d + 3d), not in the total", V3_MTP)
-        rows["MTP modules, activated"] = _leaf(
-            parameters.mtp_activated(c), unit, "the same with K of E experts, shared head and embedding not counted", V3_MTP
-        )
-    rows["size in FP8 as V3 is released"] = _leaf(
-        released_weights.bytes_as_released(c),
-        "bytes",
-        "E4M3 matrices, a float32 scale per 128 × 128 of them, the rest BF16; with MTP and its copies of V·d",
-        "DeepSeek-V3 repository, README_WEIGHTS",
-    )
-    return rows
+        yield "MTP modules, extra", parameters.mtp_total(c), unit, "D·(block + 2d·d + 3d), not in the total", V3_MTP
+        formula = "the same with K of E experts, shared head and embedding not counted"
+        yield "MTP modules, activated", parameters.mtp_activated(c), unit, formula, V3_MTP
+    formula = "E4M3 matrices, a float32 scale per 128 × 128 of them, the rest BF16; with MTP and its copies of V·d"
+    yield "size in FP8 as V3 is released", released_weights.census(c).bytes, "bytes", formula, WEIGHTS
 
 
-def _parts(c: ModelConfig) -> dict[str, Leaf]:
-    rows = {}
+def _parts(c: ModelConfig) -> Iterator[Line]:
     for part in parameters.parts(c):
         source = V3_MTP if part.name.startswith("MTP") else V2_PARAMETERS
-        rows[part.name] = _leaf(part.total, "parameters", part.formula, source)
+        yield part.name, part.total, "parameters", part.formula, source
         if part.activated != part.total:
-            rows[f"{part.name}, activated"] = _leaf(part.activated, "parameters", part.formula, source)
-    return rows
+            yield f"{part.name}, activated", part.activated, "parameters", part.formula, source
 
 
-def _cache_per_layer(c: ModelConfig) -> dict[str, Leaf]:
-    formulas = {
-        "mha": "n_h · (d_nope + d_v)",
-        "gqa": "n_g · (d_nope + d_v)",
-        "mqa": "d_nope + d_v",
-        "mla": "d_c + d_r",
-    }
-    rows = {}
+def _cache_per_layer(c: ModelConfig) -> Iterator[Line]:
+    formulas = {"mha": "n_h · (d_nope + d_v)", "gqa": "n_g · (d_nope + d_v)", "mqa": "d_nope + d_v", "mla": "d_c + d_r"}
     for kind, elements in kv_cache.by_kind(c).items():
-        label = kind.upper()
-        if kind == "gqa":
-            label += f", {elements // kv_cache.mqa_elements(c)} groups"
-        rows[label] = _leaf(elements, "elements", formulas[kind], V2_TABLE_1)
+        groups = f", {elements // kv_cache.mqa_elements(c)} groups" if kind == "gqa" else ""
+        label = kind.upper() + groups
+        yield label, elements, "elements", formulas[kind], V2_TABLE_1
         for form in kv_cache.BITS:
-            rows[f"{label}, {FORMS[form]}"] = _leaf(
-                kv_cache.bytes_of(elements, form), "bytes", "elements · bits / 8", V2_TABLE_1
-            )
-    rows["this configuration"] = _leaf(
-        kv_cache.elements(c),
-        "elements",
-        "d_c + d_r" if c.attention == "mla" else "n_kv · ((d_nope + d_r) + d_v): the RoPE part of each key too",
-        V2_TABLE_1,
-    )
-    if c.attention == "mla":
-        rows["expanded (naive mode)"] = _leaf(
-            kv_cache.full_elements(c),
-            "elements",
-            "n_h · ((d_nope + d_r) + d_v)",
-            "DeepSeek-V3 repository, inference/model.py",
-        )
-        rows["as many as GQA with"] = _leaf(
-            kv_cache.gqa_equivalent_groups(c),
-            "groups",
-            "(d_c + d_r) / (d_nope + d_v)",
-            "DeepSeek-V2 report, section 2.1.4",
-        )
-        rows["FlashMLA's FP8 format"] = _leaf(
-            kv_cache.flashmla_fp8_bytes(c), "bytes", "d_c + 4·ceil(d_c/128) + 2·d_r", "FlashMLA repository, README"
-        )
-    return rows
+            yield f"{label}, {FORMS[form]}", kv_cache.bytes_of(elements, form), "bytes", "elements · bits / 8", V2_TABLE_1
+    mla = c.attention == "mla"
+    formula = formulas["mla"] if mla else "n_kv · ((d_nope + d_r) + d_v): the RoPE part of each key too"
+    yield "this configuration", kv_cache.elements(c), "elements", formula, V2_TABLE_1
+    if mla:
+        yield "expanded (naive mode)", kv_cache.full_elements(c), "elements", "n_h · ((d_nope + d_r) + d_v)", CODE
+        formula, source = "(d_c + d_r) / (d_nope + d_v)", "DeepSeek-V2 report, section 2.1.4"
+        yield "as many as GQA with", kv_cache.gqa_equivalent_groups(c), "groups", formula, source
+        formula, source = "d_c + 4·ceil(d_c/128) + 2·d_r", "FlashMLA repository, README"
+        yield "FlashMLA's FP8 format", kv_cache.flashmla_fp8_bytes(c), "bytes", formula, source
 
 
-def _cache(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
-    rows = {}
-    per_token = c.num_hidden_layers * kv_cache.elements(c)
-    rows["per token"] = _leaf(per_token, "elements", "L · elements of this configuration per layer", V2_TABLE_1)
+def _cache(c: ModelConfig, context: int, batch: int) -> Iterator[Line]:
+    formula = "L · elements of this configuration per layer"
+    yield "per token", c.num_hidden_layers * kv_cache.elements(c), "elements", formula, V2_TABLE_1
     for form in kv_cache.BITS:
         size = kv_cache.bytes_per_token(c, form)
-        rows[f"per token, {FORMS[form]}"] = _leaf(size, "bytes", "elements per token · bits / 8", V2_TABLE_1)
+        yield f"per token, {FORMS[form]}", size, "bytes", "elements per token · bits / 8", V2_TABLE_1
     for form in kv_cache.BITS:
-        size = kv_cache.cache_bytes(c, context, batch, form)
-        rows[f"{batch} × {context} tokens, {FORMS[form]}"] = _leaf(
-            size, "bytes", "batch · T · elements per token · bits / 8", V2_TABLE_1
-        )
-    return rows
+        label, size = f"{batch} × {context} tokens, {FORMS[form]}", kv_cache.cache_bytes(c, context, batch, form)
+        yield label, size, "bytes", "batch · T · elements per token · bits / 8", V2_TABLE_1
 
 
-def _flops(c: ModelConfig, context: int) -> dict[str, Leaf]:
-    attention = "n_h(d_qk + d_v)"
-    rows = {
-        "forward, causal": _leaf(flops.forward(c, context), "FLOP", f"2·N + 2·{attention}·(T/2)·L, N: head only", SIX_N),
-        "of it attention": _leaf(flops.attention_forward(c, context), "FLOP", f"2·{attention}·(T/2)·L", SIX_N),
-        "training, causal": _leaf(flops.training(c, context), "FLOP", f"3 × forward = 6·N + 6·{attention}·(T/2)·L", SIX_N),
-        "training, not causal": _leaf(
-            flops.training(c, context, causal=False),
-            "FLOP",
-            f"6·N + 6·{attention}·T·L",
-            "ISCA 2025 paper (arXiv 2505.09343), Table 4",
-        ),
-    }
+def _flops(c: ModelConfig, context: int) -> Iterator[Line]:
+    half = "n_h(d_qk + d_v)·(T/2)·L"
+    yield "forward, causal", flops.forward(c, context), "FLOP", f"2·N + 2·{half}, N: head only", SIX_N
+    yield "of it attention", flops.attention_forward(c, context), "FLOP", f"2·{half}", SIX_N
+    yield "training, causal", flops.training(c, context), "FLOP", f"3 × forward = 6·N + 6·{half}", SIX_N
+    whole = flops.training(c, context, causal=False)
+    yield "training, not causal", whole, "FLOP", "6·N + 6·n_h(d_qk + d_v)·T·L", ISCA_4
     if c.num_nextn_predict_layers:
-        rows["training, MTP on top"] = _leaf(
-            flops.mtp_training(c, context),
-            "FLOP",
-            "Σ_k (T − k)/T · (6·(N_mtp + V·d) + causal attention of a layer)",
-            "DeepSeek-V3 report, section 2.2",
-        )
-    return rows
+        formula = "Σ_k (T − k)/T · (6·(N_mtp + V·d) + causal attention of a layer)"
+        yield "training, MTP on top", flops.mtp_training(c, context), "FLOP", formula, "DeepSeek-V3 report, section 2.2"
 
 
-def _decode(c: ModelConfig, context: int) -> dict[str, Leaf]:
-    source = "DeepSeek-V2 report, section 2.1.2; DeepSeek-V3 repository, inference/model.py"
+def _decode(c: ModelConfig, context: int) -> Iterator[Line]:
     formulas = {
         "absorbed": "2·N + 2·n_h(2·d_c + d_r)·T·L",
         "full cache": "2·N + 2·n_h(d_qk + d_v)·T·L",
         "re-expand": "full cache + 2·d_c·n_h(d_nope + d_v)·(T − 1)·L",
         "no cache": "T · forward over T tokens",
     }
-    modes = flops.DECODE_MODES if c.attention == "mla" else ("full cache", "no cache")
-    rows = {mode: _leaf(flops.decode(c, context, mode).flops, "FLOP", formulas[mode], source) for mode in modes}
+    for mode in flops.decode_modes(c):
+        source = f"DeepSeek-V2 report, section 2.1.2; {CODE}"
+        yield mode, flops.decode(c, context, mode).flops, "FLOP", formulas[mode], source
     if c.attention == "mla" and flops.absorption_pays_until(c) < float("inf"):
-        rows["absorption pays below"] = _leaf(
-            flops.absorption_pays_until(c),
-            "new tokens at once",
-            "d_c(d_nope + d_v)/(2·d_c − d_nope − d_v)",
-            ARITHMETIC,
-        )
-    return rows
+        formula = "d_c(d_nope + d_v)/(2·d_c − d_nope − d_v)"
+        yield "absorption pays below", flops.absorption_pays_until(c), "new tokens at once", formula, ARITHMETIC
 
 
-def _intensity(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
-    rows = {
-        "attention, BF16 cache": _leaf(
-            flops.attention_intensity(c),
-            "FLOP/byte",
-            "FLOPs per query-key pair / bytes of a cached token and layer",
-            ARITHMETIC,
-        )
-    }
+def _intensity(c: ModelConfig, context: int, batch: int) -> Iterator[Line]:
+    formula = "FLOPs per query-key pair / bytes of a cached token and layer"
+    yield "attention, BF16 cache", flops.attention_intensity(c), "FLOP/byte", formula, ARITHMETIC
+    formula = "batch · FLOPs / (FP8 weights in use, E(1 − (1 − K/E)^batch) experts a layer, + BF16 caches)"
     for size in sorted({1, 8, 64, 512, batch}):
         step = flops.decode_intensity(c, context, size)
-        formula = "batch · FLOPs / (FP8 weights in use, E(1 − (1 − K/E)^batch) experts a layer, + BF16 caches)"
-        rows[f"decoding, batch {size}"] = _leaf(step.flops_per_byte, "FLOP/byte", formula, ARITHMETIC)
-    return rows
+        yield f"decoding, batch {size}", step.flops_per_byte, "FLOP/byte", formula, ARITHMETIC
 
 
-def _training_memory(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
-    rows = {}
-    for recipe in memory.RECIPES.values():
-        used = memory.training_memory(c, batch, context, recipe)
+def _training_memory(c: ModelConfig, context: int, batch: int) -> Iterator[Line]:
+    for storage in (memory.FP32, memory.V3):
+        used = memory.training_memory(c, batch, context, storage)
         formulas = {
-            "weights": f"{recipe.weight:g} bytes · parameters with MTP",
-            "gradients": f"{recipe.gradient:g} bytes · parameters with MTP",
-            "moments": f"{recipe.moments:g} bytes · parameters with MTP (AdamW)",
-            "activations": f"{recipe.activation:g} bytes · Σ saved elements, {recipe.keeps} (the tour lists them)",
+            "weights": f"{storage.weight:g} bytes · parameters with MTP",
+            "gradients": f"{storage.gradient:g} bytes · parameters with MTP",
+            "moments": f"{storage.moments:g} bytes · parameters with MTP (AdamW)",
+            "activations": f"{storage.activation:g} bytes · Σ saved elements, {storage.keeps} (the tour lists them)",
             "total": "sum of the four, on one machine",
         }
         for part, formula in formulas.items():
-            rows[f"{recipe.name}: {part}"] = _leaf(getattr(used, part), "bytes", formula, recipe.source)
-    return rows
+            yield f"{storage.name}: {part}", getattr(used, part), "bytes", formula, storage.source
 
 
-def _serving_memory(c: ModelConfig, context: int, batch: int) -> dict[str, Leaf]:
-    rows = {}
+def _serving_memory(c: ModelConfig, context: int, batch: int) -> Iterator[Line]:
     for label, width in (("FP8", 1), ("BF16", 2), ("FP32", 4)):
         used = memory.serving_memory(c, context, batch, width)
-        rows[f"{label} weights"] = _leaf(used.weights, "bytes", f"total · {width} bytes, scales not counted", ARITHMETIC)
-        rows[f"{label} weights, BF16 cache"] = _leaf(used.total, "bytes", "weights + batch · T · cache per token", ARITHMETIC)
-    return rows
+        yield f"{label} weights", used.weights, "bytes", f"total · {width} bytes, scales not counted", ARITHMETIC
+        yield f"{label} weights, BF16 cache", used.total, "bytes", "weights + batch · T · cache per token", ARITHMETIC
 
 
-def _position(c: ModelConfig) -> dict[str, Leaf]:
-    source = "DeepSeek-V3 repository, inference/model.py"
-    formula = "(d_nope + d_r)^-1/2"
-    if c.rope_scaling is not None:
-        formula += " · (0.1 · mscale_all_dim · ln s + 1)²"
-    return {"softmax scale": _leaf(softmax_scale(c), "", formula, source)}
+def _position(c: ModelConfig) -> Iterator[Line]:
+    yarn = "" if c.rope_scaling is None else " · (0.1 · mscale_all_dim · ln s + 1)²"
+    yield "softmax scale", softmax_scale(c), "", f"(d_nope + d_r)^-1/2{yarn}", CODE

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from minids.lab.analysis.info import Leaf
+from minids.words import si
 
 WIDTH = 98
-PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
-class Row(NamedTuple):
-    """One leaf and where it stands."""
-
-    section: str
-    label: str
-    leaf: Leaf
-
-
-def rows(data: dict) -> Iterator[Row]:
-    """All leaves of what ``info`` returned, in order."""
+def leaves(data: dict) -> Iterator[tuple[str, str, Leaf]]:
+    """All leaves of what ``info`` returned, in order, each with its section and label."""
     for section, entries in data.items():
         if isinstance(entries, dict):
-            for label, leaf in entries.items():
-                yield Row(section, label, leaf)
+            yield from ((section, label, leaf) for label, leaf in entries.items())
 
 
 def show(leaf: Leaf) -> str:
@@ -36,10 +26,10 @@ def show(leaf: Leaf) -> str:
 
 def short(leaf: Leaf) -> str:
     """The same from a million on, with four digits and a prefix: "671.0 G"."""
-    for size, prefix in PREFIXES:
-        if abs(leaf["value"]) >= size:
-            return f"{leaf['value'] / size:#.4g} {prefix}"
-    return ""
+    if abs(leaf["value"]) < 1e6:
+        return ""
+    number, prefix = si(leaf["value"], digits=4).split()
+    return f"{float(number):#.4g} {prefix}"
 
 
 def format_info(data: dict, explain: bool = True) -> str:
@@ -50,15 +40,14 @@ def format_info(data: dict, explain: bool = True) -> str:
     """
     lines = [f"{data['name']}   context {data['context']:,} tokens, batch {data['batch']:,}"]
     notes: dict[tuple[str, str], int] = {}
-    section = None
-    for row in rows(data):
-        if row.section != section:
-            section = row.section
+    here = None
+    for section, label, leaf in leaves(data):
+        if section != here:
+            here = section
             lines += ["", f"── {section} ".ljust(WIDTH, "─")]
-        note = notes.setdefault((row.leaf["formula"], row.leaf["source"]), len(notes) + 1)
+        note = notes.setdefault((leaf["formula"], leaf["source"]), len(notes) + 1)
         mark = f"[{note}]" if explain else ""
-        line = f"  {row.label:<37.37} {show(row.leaf):>23} {short(row.leaf):>9} {row.leaf['unit']:<18}{mark:>5}"
-        lines.append(line.rstrip())
+        lines.append(f"  {label:<37.37} {show(leaf):>23} {short(leaf):>9} {leaf['unit']:<18}{mark:>5}".rstrip())
     return "\n".join(lines + _explanation(notes) if explain else lines)
 
 

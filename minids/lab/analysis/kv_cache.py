@@ -23,24 +23,19 @@ GQA_GROUPS = 8
 """Groups shown for GQA where the configuration names none: what Llama-3.1-405B and Qwen2.5-72B use."""
 
 
-def _head_pair(config: ModelConfig) -> int:
-    """Content key plus value of one head: 2·d_h of V2's Table 1."""
+def mqa_elements(config: ModelConfig) -> int:
+    """Elements per token and layer of one head, its content key and its value: d_nope + d_v (V3's sizes: 256)."""
     return config.qk_nope_head_dim + config.v_head_dim
+
+
+def gqa_elements(config: ModelConfig, groups: int) -> int:
+    """Elements per token and layer with ``groups`` key-value heads: n_g(d_nope + d_v)."""
+    return groups * mqa_elements(config)
 
 
 def mha_elements(config: ModelConfig) -> int:
     """Elements per token and layer if every head cached its own key and value: n_h(d_nope + d_v) (V3's sizes: 32,768)."""
-    return config.num_attention_heads * _head_pair(config)
-
-
-def gqa_elements(config: ModelConfig, groups: int) -> int:
-    """Elements per token and layer with ``groups`` key-value heads: n_g(d_nope + d_v) (V3's sizes: 256 a group)."""
-    return groups * _head_pair(config)
-
-
-def mqa_elements(config: ModelConfig) -> int:
-    """Elements per token and layer with one key-value head: d_nope + d_v (V3's sizes: 256)."""
-    return _head_pair(config)
+    return gqa_elements(config, config.num_attention_heads)
 
 
 def mla_elements(config: ModelConfig) -> int:
@@ -65,12 +60,8 @@ def elements(config: ModelConfig) -> int:
 def by_kind(config: ModelConfig) -> dict[str, int]:
     """V2's Table 1 for this configuration's sizes: elements per token and layer of each mechanism."""
     groups = config.num_key_value_heads if config.attention == "gqa" else min(GQA_GROUPS, config.num_attention_heads)
-    return {
-        "mha": mha_elements(config),
-        "gqa": gqa_elements(config, groups),
-        "mqa": mqa_elements(config),
-        "mla": mla_elements(config),
-    }
+    elements = mha_elements(config), gqa_elements(config, groups), mqa_elements(config), mla_elements(config)
+    return dict(zip(KINDS, elements, strict=True))
 
 
 def bytes_of(elements: int, form: str = "bf16") -> int | float:
@@ -91,7 +82,7 @@ def cache_bytes(config: ModelConfig, context: int, batch: int = 1, form: str = "
 
 def gqa_equivalent_groups(config: ModelConfig) -> float:
     """How many GQA groups cache as much as MLA: (d_c + d_r) / (d_nope + d_v) (V2 report, section 2.1.4: 2.25)."""
-    return mla_elements(config) / _head_pair(config)
+    return mla_elements(config) / mqa_elements(config)
 
 
 def mha_over_mla(config: ModelConfig) -> float:

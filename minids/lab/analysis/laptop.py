@@ -11,7 +11,7 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.config.presets import PRESETS
 from minids.errors import refuse
-from minids.lab.analysis import kv_cache, released_weights
+from minids.lab.analysis import kv_cache
 from minids.lab.analysis.cost import V3_TOKENS, training_work
 from minids.lab.analysis.parameters import block_tensors, total
 
@@ -21,7 +21,7 @@ FORMATS = {"fp32": 4, "bf16": 2, "fp8": 1}
 
 
 class TrainingTime(NamedTuple):
-    """One training run on one machine."""
+    """A whole training on one machine."""
 
     flops: float
     seconds: float
@@ -76,8 +76,7 @@ class Fit(NamedTuple):
     form: str
     bytes: int
     fits: bool
-    context: int
-    """Tokens of BF16 cache that the rest of the memory holds, at most what the model is meant for."""
+    context: int  # tokens of BF16 cache that the rest of the memory holds, at most what the model is meant for
 
 
 def what_fits(memory: int) -> list[Fit]:
@@ -87,16 +86,15 @@ def what_fits(memory: int) -> list[Fit]:
     for preset in PRESETS:
         config = ModelConfig.preset(preset)
         for form, width in FORMATS.items():
-            size = released_weights.bytes_in(config, width)
-            context = int((memory - size) // kv_cache.bytes_per_token(config))
-            fits.append(Fit(preset, form, size, size <= memory, max(0, min(context, config.max_position_embeddings))))
+            size = total(config) * width
+            context = min(int((memory - size) // kv_cache.bytes_per_token(config)), config.max_position_embeddings)
+            fits.append(Fit(preset, form, size, size <= memory, max(0, context)))
     return fits
 
 
 class Pieces(NamedTuple):
     """How many pieces of a model fit, for one that does not fit whole."""
 
-    form: str
     share: float  # of all parameters
     experts: int  # routed experts, of any layer
     dense_blocks: int
@@ -110,22 +108,20 @@ def pieces_that_fit(config: ModelConfig, memory: int, form: str = "fp8") -> Piec
     if form not in FORMATS:
         raise refuse("form", form, f"must be one of {', '.join(FORMATS)}")
     room = memory // FORMATS[form]  # parameters
-    dense = sum(t.size for t in block_tensors(config, moe=False))
-    moe = sum(t.size for t in block_tensors(config, moe=True))
+    dense, moe = (sum(t.size for t in block_tensors(config, moe)) for moe in (False, True))
     expert = 3 * config.hidden_size * config.moe_intermediate_size
-    return Pieces(form, min(1.0, room / total(config)), room // expert, room // dense, room // moe)
+    return Pieces(min(1.0, room / total(config)), room // expert, room // dense, room // moe)
 
 
 def format_laptop(
     memory: int, flops_per_second: float, preset: str = "deepseek-v3", tokens: float = V3_TOKENS, context: int = 4096
 ) -> str:
-    """What this machine could do, as text: how long a training run takes (V3's own by default), what fits whole, what of V3."""
-    v3 = ModelConfig.preset("deepseek-v3")
-    run = training_time(ModelConfig.preset(preset), flops_per_second, tokens, context)
+    """What this machine could do, as text: how long a training takes (V3's own by default), what fits whole, what of V3."""
+    found = training_time(ModelConfig.preset(preset), flops_per_second, tokens, context)
     own = (preset, tokens, context) == ("deepseek-v3", V3_TOKENS, 4096)
     what = "DeepSeek-V3's pre-training" if own else f"training {preset} on {tokens:,.0f} tokens"
     lines = [
-        f"{what} is {run.flops:.3g} FLOP: {duration(run.seconds)} at {flops_per_second / 1e9:,.0f} GFLOP/s",
+        f"{what} is {found.flops:.3g} FLOP: {duration(found.seconds)} at {flops_per_second / 1e9:,.0f} GFLOP/s",
         "",
         f"weights and context that fit into {memory / 2**30:.1f} GiB",
         f"  {'model':<20} {'format':<6} {'GiB':>9}   longest context with a BF16 cache",
@@ -135,10 +131,10 @@ def format_laptop(
         lines.append(f"  {fit.preset:<20} {fit.form:<6} {fit.bytes / 2**30:>9,.3f}   {room}")
     lines += ["", "of DeepSeek-V3 alone would fit"]
     for form in FORMATS:
-        p = pieces_that_fit(v3, memory, form)
+        p = pieces_that_fit(ModelConfig.preset("deepseek-v3"), memory, form)
         kinds = (("expert", p.experts), ("MoE block", p.moe_blocks), ("dense block", p.dense_blocks))
-        counted = (f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in kinds)
-        lines.append(f"  {form:<6} {p.share:>6.2%} of it: {', or '.join(counted)}")
+        counted = ", or ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in kinds)
+        lines.append(f"  {form:<6} {p.share:>6.2%} of it: {counted}")
     return "\n".join(lines)
 
 

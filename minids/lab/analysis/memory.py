@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.lab.analysis import kv_cache, released_weights
+from minids.lab.analysis import kv_cache
 from minids.lab.analysis.parameters import mtp_total, total
 from minids.lab.analysis.steps import walk
 
 
-class Recipe(NamedTuple):
-    """Bytes per parameter and per saved activation."""
+class Storage(NamedTuple):
+    """How training stores numbers: bytes per parameter and per saved activation."""
 
     name: str
     weight: float
@@ -33,26 +33,13 @@ class Recipe(NamedTuple):
     source: str
 
 
-FP32 = Recipe(
-    "float32, all stored",
-    4,
-    4,
-    8,
-    4,
-    "stored",
-    "this package: float32 throughout, activations as the NumPy backend keeps them",
-)
-V3 = Recipe(
-    "V3's recipe",
-    4 + 1,
-    4,
-    4,
-    2,
-    "recompute",
+_NUMPY = "this package: float32 throughout, activations as the NumPy backend keeps them"
+_REPORT = (
     "DeepSeek-V3 report, sections 3.2.3 and 3.3: float32 master weights and gradients, BF16 moments, an FP8 copy to compute "
-    "with, activations counted at BF16 although some are kept in FP8",
+    "with, activations counted at BF16 although some are kept in FP8"
 )
-RECIPES = {"fp32": FP32, "v3": V3}
+FP32 = Storage("float32, all stored", 4, 4, 8, 4, "stored", _NUMPY)
+V3 = Storage("V3's recipe", 4 + 1, 4, 4, 2, "recompute", _REPORT)
 
 
 class TrainingMemory(NamedTuple):
@@ -74,18 +61,15 @@ def activation_elements(config: ModelConfig, batch: int, time: int, keeps: str =
     if keeps not in skipped:
         raise refuse("keeps", keeps, "must be stored or recompute")
     steps = walk(config, batch, time)
-    return sum(step.layers * s.array.size for step in steps for s in step.saved if s.when != skipped[keeps])
+    return sum(step.layers * k.tensor.size for step in steps for k in step.kept if k.when != skipped[keeps])
 
 
-def training_memory(config: ModelConfig, batch: int, time: int, recipe: Recipe = FP32) -> TrainingMemory:
+def training_memory(config: ModelConfig, batch: int, time: int, storage: Storage = FP32) -> TrainingMemory:
     """Bytes to train ``config`` on one batch of (batch, time) tokens; MTP modules are trained too and count."""
     parameters = total(config) + mtp_total(config)
-    return TrainingMemory(
-        round(parameters * recipe.weight),
-        round(parameters * recipe.gradient),
-        round(parameters * recipe.moments),
-        round(activation_elements(config, batch, time, recipe.keeps) * recipe.activation),
-    )
+    activations = activation_elements(config, batch, time, storage.keeps) * storage.activation
+    each = (parameters * size for size in (storage.weight, storage.gradient, storage.moments))
+    return TrainingMemory(*map(round, each), round(activations))
 
 
 class ServingMemory(NamedTuple):
@@ -100,8 +84,8 @@ class ServingMemory(NamedTuple):
 
 
 def serving_memory(
-    config: ModelConfig, context: int, batch: int, weight_bytes: float = 1, cache_form: str = "bf16"
+    config: ModelConfig, context: int, batch: int, weight_bytes: int = 1, cache_form: str = "bf16"
 ) -> ServingMemory:
     """Weights of the main model at one width (1: FP8, 2: BF16, 4: float32) and the cache of ``batch`` sequences."""
     cache = round(kv_cache.cache_bytes(config, context, batch, cache_form))
-    return ServingMemory(released_weights.bytes_in(config, weight_bytes), cache)
+    return ServingMemory(total(config) * weight_bytes, cache)

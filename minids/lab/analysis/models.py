@@ -73,7 +73,7 @@ FAMILY = {
 }
 
 
-class Row(NamedTuple):
+class ModelRow(NamedTuple):
     """One model of the comparison."""
 
     name: str
@@ -85,28 +85,26 @@ class Row(NamedTuple):
     note: str
 
 
-def comparison(context: int = 4096) -> list[Row]:
+def comparison(context: int = 4096) -> list[ModelRow]:
     """All models, dense ones first; the cache bytes are those of the ISCA 2025 paper, Table 1, where it has the model."""
     rows = [
-        Row(m.name, m.total, m.activated, m.cache_elements, 2 * m.cache_elements, m.training_flops(context), m.note)
+        ModelRow(m.name, m.total, m.activated, m.cache_elements, 2 * m.cache_elements, m.training_flops(context), m.note)
         for m in DENSE_MODELS
     ]
     for name, preset in FAMILY.items():
-        config = ModelConfig.preset(preset)
-        elements = config.num_hidden_layers * kv_cache.elements(config)
-        note = f"MLA; {config.num_experts_per_tok} of {config.n_routed_experts} experts, {config.n_shared_experts} shared"
-        rows.append(Row(name, total(config), activated(config), elements, 2 * elements, flops.training(config, context), note))
+        c = ModelConfig.preset(preset)
+        elements, work = c.num_hidden_layers * kv_cache.elements(c), flops.training(c, context)
+        note = f"MLA; {c.num_experts_per_tok} of {c.n_routed_experts} experts, {c.n_shared_experts} shared"
+        rows.append(ModelRow(name, total(c), activated(c), elements, 2 * elements, work, note))
     return rows
 
 
-def format_comparison(rows: list[Row]) -> str:
+def format_comparison(rows: list[ModelRow]) -> str:
     """The rows as a table for the terminal."""
     head = f"{'model':<18} {'total':>10} {'activated':>10} {'cache B/token':>14} {'× V3':>6} {'GFLOP/token':>12}  note"
     base = next(row.cache_bytes for row in rows if row.name == "DeepSeek-V3")
     lines = [head, "-" * len(head)]
-    for row in rows:
-        lines.append(
-            f"{row.name:<18} {row.total / 1e9:>9.3f}B {row.activated / 1e9:>9.3f}B {row.cache_bytes:>14,} "
-            f"{row.cache_bytes / base:>6.3f} {row.training_flops / 1e9:>12.2f}  {row.note}"
-        )
+    for r in rows:
+        sizes = f"{r.total / 1e9:>9.3f}B {r.activated / 1e9:>9.3f}B {r.cache_bytes:>14,} {r.cache_bytes / base:>6.3f}"
+        lines.append(f"{r.name:<18} {sizes} {r.training_flops / 1e9:>12.2f}  {r.note}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the wires allow: experts reached per node, traffic under the node limit, and how fast decoding can ever be.
+"""What the wires allow: experts reached per node, and how fast decoding can ever be.
 
 Training: DeepSeek-V3 report, section 3.2.2. Decoding: ISCA 2025 paper ("Insights into DeepSeek-V3"), section 2.3.2, whose
 simple model has one expert per device and counts only the bytes of the all-to-all: no latency, and computation hidden
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minids.config import ModelConfig
-
 NVLINK = 160e9
 INFINIBAND = 50e9
 """Bytes per second of one H800 as V3's report counts them; the ISCA paper counts 200 and 50 nominal, 160 and 40 effective."""
@@ -19,40 +17,14 @@ NVL72 = 900e9
 """Bytes per second of one GPU inside a GB200 NVL72 (ISCA 2025 paper, section 2.3.2)."""
 
 
-def experts_per_node(nvlink: float = NVLINK, infiniband: float = INFINIBAND) -> float:
+def experts_per_node() -> float:
     """Experts of one node a token can be handed to over NVLink while it arrives once over InfiniBand: 160 / 50 = 3.2."""
-    return nvlink / infiniband
+    return NVLINK / INFINIBAND
 
 
-def experts_at_no_extra_cost(nodes: int = 4, nvlink: float = NVLINK, infiniband: float = INFINIBAND) -> float:
+def experts_at_no_extra_cost(nodes: int = 4) -> float:
     """``nodes`` times that: 4 · 3.2 = 12.8, printed as "up to 13" in V3's report, section 3.2.2. V3 itself uses 8."""
-    return nodes * experts_per_node(nvlink, infiniband)
-
-
-class Traffic(NamedTuple):
-    """Copies of a token that cross InfiniBand in one MoE layer."""
-
-    unlimited: int  # every chosen expert on a node of its own
-    limited: int  # at most M nodes
-
-    @property
-    def saved(self) -> float:
-        return 1 - self.limited / self.unlimited
-
-
-def inter_node_copies(config: ModelConfig) -> Traffic:
-    """Worst case per token and MoE layer: min(K, groups) copies without a node limit, min(K, M) with it.
-
-    One group of experts lives on one node, and NVLink does the rest inside it. V3: 8 copies become 4 (V3 report, section 2.1.2;
-    ISCA 2025 paper, section 4.3: 8t to Mt).
-    """
-    chosen = config.num_experts_per_tok
-    return Traffic(min(chosen, config.n_group), min(chosen, config.topk_group))
-
-
-def dispatch_bytes(config: ModelConfig, copies: int, bytes_per_element: int = 1) -> int:
-    """Bytes one token sends in one MoE layer: copies · d elements, FP8 on the way out (V3 report, section 3.3.3)."""
-    return copies * config.hidden_size * bytes_per_element
+    return nodes * experts_per_node()
 
 
 class DecodeLimit(NamedTuple):
@@ -67,21 +39,12 @@ class DecodeLimit(NamedTuple):
         return 1 / self.tpot
 
 
-def decode_limit(
-    bandwidth: float,
-    layers: int = 61,
-    hidden_size: int = 7000,
-    tokens_per_device: int = 32,
-    destinations: int = 9,
-    dispatch_bytes_per_element: int = 1,
-    combine_bytes_per_element: int = 2,
-) -> DecodeLimit:
+def decode_limit(bandwidth: float, hidden_size: int = 7000) -> DecodeLimit:
     """Time per output token if only the network counted.
 
     exchange = (1 + 2) bytes · 32 tokens · 9 destinations (8 routed, 1 shared) · "7K" hidden / bandwidth; a layer takes two of
     them, one per micro-batch; a token takes 61 layers. With the paper's 7000 for 7168: 120.96 µs and 14.76 ms on InfiniBand,
     6.72 µs and 0.82 ms on NVL72. With 7168: 123.86 µs, 15.11 ms.
     """
-    per_element = dispatch_bytes_per_element + combine_bytes_per_element
-    exchange = per_element * tokens_per_device * destinations * hidden_size / bandwidth
-    return DecodeLimit(exchange, 2 * exchange, 2 * exchange * layers)
+    exchange = (1 + 2) * 32 * 9 * hidden_size / bandwidth
+    return DecodeLimit(exchange, 2 * exchange, 2 * exchange * 61)

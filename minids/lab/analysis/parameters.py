@@ -1,7 +1,7 @@
 """What every parameter is called, what shape it has, and how many there are: in all, and at work on one token.
 
-One list of names and shapes serves everything here. ``parameter_shapes`` walks it tensor by tensor in the naming of the
-released Hugging Face checkpoints (linear layers are ``(out, in)``); ``parts`` sums it up by kind; nothing is allocated.
+Names and shapes are those that the layers declare (``DeepSeekV3.declared``, which allocates nothing): the model that is counted
+is the model that is built. Here each tensor is given the part of the model it is counted under.
 
 Symbols: d model, d_c KV latent, d_c' query latent, d_r RoPE, d_h head, H heads, E experts, K chosen, V vocabulary, L layers.
 Per layer (DeepSeek-V2 report, appendix C; DeepSeek-V3 report, section 2.1):
@@ -15,20 +15,23 @@ Per layer (DeepSeek-V2 report, appendix C; DeepSeek-V3 report, section 2.1):
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from minids.config import ModelConfig
+from minids.model import DeepSeekV3
 
 Shape = tuple[int, ...]
 
 
 class Tensor(NamedTuple):
-    """One tensor: its name (below its layer or in full), its shape, and the part of the model it is counted under."""
+    """One tensor: its name (below its layer, or in full outside of one), its shape, and the part it is counted under."""
 
     name: str
     shape: Shape
-    part: str
+    part: str = ""
+    layer: int | None = None
 
     @property
     def size(self) -> int:
@@ -40,13 +43,11 @@ class Part(NamedTuple):
 
     name: str
     total: int
-    activated: int
-    """Of these, how many take part in the forward pass of one token."""
+    activated: int  # of these, at work in the forward pass of one token
     formula: str
 
 
-ROUTED = "routed experts"
-ROUTING_BIAS = "routing bias"
+ROUTED, ROUTING_BIAS, ROUTER = "routed experts", "routing bias", "router"
 
 _FORMULAS = {
     "embedding": "V·d",
@@ -64,7 +65,7 @@ _FORMULAS = {
     "v_proj": "L·d·H_kv·d_v",
     "o_proj": "L·H·d_v·d",
     "dense FFN": "L_dense·3·d·I",
-    "router": "L_moe·E·d",
+    ROUTER: "L_moe·E·d",
     ROUTING_BIAS: "L_moe·E, a buffer",
     "shared experts": "L_moe·N_s·3·d·I_m",
     ROUTED: "L_moe·E·3·d·I_m; activated: K of E",
@@ -72,159 +73,117 @@ _FORMULAS = {
     "MTP eh_proj": "D·2d·d",
     "MTP norms": "D·3d (enorm, hnorm, shared_head.norm)",
 }
+_PARTS = {
+    "model.embed_tokens": "embedding",
+    "model.norm": "final norm",
+    "lm_head": "head",
+    "input_layernorm": "block norms",
+    "post_attention_layernorm": "block norms",
+    "mlp.experts": ROUTED,
+    "mlp.shared_experts": "shared experts",
+    "mlp.gate.weight": ROUTER,
+    "mlp.gate.e_score_correction_bias": ROUTING_BIAS,
+    "mlp": "dense FFN",
+    "eh_proj": "MTP eh_proj",
+    "enorm": "MTP norms",
+    "hnorm": "MTP norms",
+    "shared_head.norm": "MTP norms",
+}
+"""First words of a name → the part; in attention every projection is a part of its own."""
+
+
+def _part(name: str) -> str:
+    if name.startswith("self_attn."):
+        return name.split(".")[1]
+    return next(part for beginning, part in _PARTS.items() if name.startswith(f"{beginning}.") or name == beginning)
+
+
+@lru_cache(maxsize=64)
+def tensors(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Every tensor, the routed experts of a layer stacked: (E, out, in). MTP modules are the layers after the last."""
+    declared = DeepSeekV3.declared(config)
+    found = []
+    for p in declared:
+        found.append(_tensor(p.name, p.shape))
+        bias = p.name.replace(".weight", ".e_score_correction_bias")
+        if bias in declared.buffers:
+            found.append(_tensor(bias, declared.buffers[bias].shape))
+    return tuple(found)
+
+
+def _tensor(name: str, shape: Shape) -> Tensor:
+    layer = None
+    if name.startswith("model.layers."):
+        number, name = name.removeprefix("model.layers.").split(".", 1)
+        layer = int(number)
+    return Tensor(name, shape, _part(name), layer)
+
+
+def layer_tensors(config: ModelConfig, layer: int | None) -> list[Tensor]:
+    """The tensors of one layer, or those outside of all layers."""
+    return [t for t in tensors(config) if t.layer == layer]
 
 
 def attention_tensors(config: ModelConfig) -> list[Tensor]:
-    """Parameters of one attention layer, names below ``self_attn.``."""
-    c = config
-    d, heads, d_qk, d_v = c.hidden_size, c.num_attention_heads, c.qk_head_dim, c.v_head_dim
-    biased = ["o_proj"]
-    if c.attention == "mla":
-        if c.q_lora_rank is None:
-            rows = [("q_proj", (heads * d_qk, d))]
-        else:
-            rows = [
-                ("q_a_proj", (c.q_lora_rank, d)),
-                ("q_a_layernorm", (c.q_lora_rank,)),
-                ("q_b_proj", (heads * d_qk, c.q_lora_rank)),
-            ]
-            biased.append("q_a_proj")
-        rows += [
-            ("kv_a_proj_with_mqa", (c.kv_lora_rank + c.qk_rope_head_dim, d)),
-            ("kv_a_layernorm", (c.kv_lora_rank,)),
-            ("kv_b_proj", (heads * (c.qk_nope_head_dim + d_v), c.kv_lora_rank)),
-        ]
-        biased.append("kv_a_proj_with_mqa")
-    else:
-        rows = [("q_proj", (heads * d_qk, d)), ("k_proj", (c.kv_heads * d_qk, d)), ("v_proj", (c.kv_heads * d_v, d))]
-        biased += ["q_proj", "k_proj", "v_proj"]
-    rows.append(("o_proj", (d, heads * d_v)))
-    tensors = []
-    for name, shape in rows:
-        tensors.append(Tensor(f"self_attn.{name}.weight", shape, name))
-        if c.attention_bias and name in biased:
-            tensors.append(Tensor(f"self_attn.{name}.bias", shape[:1], name))
-    return tensors
+    """Parameters of one attention layer, names below its block."""
+    return [t for t in layer_tensors(config, 0) if t.name.startswith("self_attn.")]
 
 
-def mlp_tensors(prefix: str, width: int, hidden_size: int, part: str) -> list[Tensor]:
-    """The three matrices of one SwiGLU network: gate and up (width, d), down (d, width)."""
-    return [
-        Tensor(f"{prefix}.gate_proj.weight", (width, hidden_size), part),
-        Tensor(f"{prefix}.up_proj.weight", (width, hidden_size), part),
-        Tensor(f"{prefix}.down_proj.weight", (hidden_size, width), part),
-    ]
+def block_tensors(config: ModelConfig, moe: bool) -> list[Tensor]:
+    """Parameters of the first block with experts, or without, as checkpoints have them: every expert by itself."""
+    layer = next(layer for layer in range(config.num_hidden_layers) if config.is_moe(layer) == moe)
+    return [one for t in layer_tensors(config, layer) for one in _one_by_one(t)]
 
 
-def _feed_forward_tensors(config: ModelConfig, moe: bool, experts: range) -> list[Tensor]:
-    """Parameters of one feed-forward layer with the routed experts of ``experts`` only."""
-    c = config
-    if not moe:
-        return mlp_tensors("mlp", c.intermediate_size, c.hidden_size, "dense FFN")
-    tensors = [Tensor("mlp.gate.weight", (c.n_routed_experts, c.hidden_size), "router")]
-    if c.topk_method == "noaux_tc":
-        tensors.append(Tensor("mlp.gate.e_score_correction_bias", (c.n_routed_experts,), ROUTING_BIAS))
-    for expert in experts:
-        tensors += mlp_tensors(f"mlp.experts.{expert}", c.moe_intermediate_size, c.hidden_size, ROUTED)
-    if c.n_shared_experts:
-        width = c.n_shared_experts * c.moe_intermediate_size
-        tensors += mlp_tensors("mlp.shared_experts", width, c.hidden_size, "shared experts")
-    return tensors
+def mtp_copies(config: ModelConfig) -> list[Tensor]:
+    """The shared matrices that released checkpoints repeat in every MTP module."""
+    shape, first = (config.vocab_size, config.hidden_size), config.num_hidden_layers
+    layers = range(first, first + config.num_nextn_predict_layers)
+    names = "embed_tokens.weight", "shared_head.head.weight"
+    return [Tensor(name, shape, "MTP copies", layer) for layer in layers for name in names]
 
 
-def block_tensors(config: ModelConfig, moe: bool, experts: range | None = None) -> list[Tensor]:
-    """Parameters of one Transformer block, names below ``model.layers.{l}.``; all experts unless told otherwise."""
-    d = config.hidden_size
-    return [
-        Tensor("input_layernorm.weight", (d,), "block norms"),
-        *attention_tensors(config),
-        Tensor("post_attention_layernorm.weight", (d,), "block norms"),
-        *_feed_forward_tensors(config, moe, range(config.n_routed_experts) if experts is None else experts),
-    ]
-
-
-def mtp_tensors(config: ModelConfig, copies: bool = False) -> list[Tensor]:
-    """What an MTP module has besides its block; with ``copies`` also the shared matrices that checkpoints repeat in it."""
-    d, vocab = config.hidden_size, config.vocab_size
-    tensors = [
-        Tensor("enorm.weight", (d,), "MTP norms"),
-        Tensor("hnorm.weight", (d,), "MTP norms"),
-        Tensor("eh_proj.weight", (d, 2 * d), "MTP eh_proj"),
-        Tensor("shared_head.norm.weight", (d,), "MTP norms"),
-    ]
-    if copies:
-        tensors.insert(0, Tensor("embed_tokens.weight", (vocab, d), "MTP copies"))
-        tensors.append(Tensor("shared_head.head.weight", (vocab, d), "MTP copies"))
-    return tensors
-
-
-def parameter_shapes(config: ModelConfig, mtp: bool = True, copies: bool = False) -> Iterator[tuple[str, Shape]]:
+def parameter_shapes(config: ModelConfig, copies: bool = False) -> Iterator[tuple[str, Shape]]:
     """Every (name, shape) of the model in checkpoint naming, expert by expert, the routing bias included.
 
-    MTP modules are the layers after the last (``model.layers.61.*`` in V3). Checkpoints repeat the embedding and the head in
-    them: ask for that with ``copies``.
+    Checkpoints repeat the embedding and the head in the MTP modules: ask for that with ``copies``.
     """
-    d, vocab, layers = config.hidden_size, config.vocab_size, config.num_hidden_layers
-    yield "model.embed_tokens.weight", (vocab, d)
-    for layer in range(layers):
-        for tensor in block_tensors(config, config.is_moe(layer)):
-            yield f"model.layers.{layer}.{tensor.name}", tensor.shape
-    yield "model.norm.weight", (d,)
-    if not config.tie_word_embeddings:
-        yield "lm_head.weight", (vocab, d)
-    if mtp:
-        for layer in range(layers, layers + config.num_nextn_predict_layers):
-            for tensor in [*mtp_tensors(config, copies), *block_tensors(config, config.is_moe(layer))]:
-                yield f"model.layers.{layer}.{tensor.name}", tensor.shape
+    for stacked in (*tensors(config), *(mtp_copies(config) if copies else ())):
+        for t in _one_by_one(stacked):
+            yield t.name if t.layer is None else f"model.layers.{t.layer}.{t.name}", t.shape
 
 
-def _block_sizes(config: ModelConfig, moe: bool) -> dict[str, tuple[int, int]]:
-    """(total, activated) of one block by part, the experts counted by multiplication instead of one by one."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for tensor in block_tensors(config, moe, experts=range(1)):
-        times, active = (config.n_routed_experts, config.num_experts_per_tok) if tensor.part == ROUTED else (1, 1)
-        total, activated = sizes.get(tensor.part, (0, 0))
-        sizes[tensor.part] = total + times * tensor.size, activated + active * tensor.size
-    return sizes
+def _one_by_one(tensor: Tensor) -> list[Tensor]:
+    """Stacked experts one after another; any other tensor as it is."""
+    if tensor.part != ROUTED:
+        return [tensor]
+    name, shape = tensor.name.removeprefix("mlp.experts."), tensor.shape[1:]
+    return [tensor._replace(name=f"mlp.experts.{e}.{name}", shape=shape) for e in range(tensor.shape[0])]
 
 
-def parts(config: ModelConfig) -> list[Part]:
+@lru_cache(maxsize=64)
+def parts(config: ModelConfig) -> tuple[Part, ...]:
     """Parameters of the whole model by part, in the order a batch meets them; parts of size 0 are left out.
 
     The MTP parts come last and are extra: no total of the main model includes them. The embedding is listed as activated in
     full although a token reads one row of it; which of embedding and head count as activated is for ``activated`` to say.
     """
-    c = config
-    vd = c.vocab_size * c.hidden_size
-    dense_layers = min(c.first_k_dense_replace, c.num_hidden_layers)
-    sizes: dict[str, list[int]] = {"embedding": [vd, vd]}
-    for moe, layers in ((False, dense_layers), (True, c.num_hidden_layers - dense_layers)):
-        for part, (total, activated) in _block_sizes(c, moe).items() if layers else ():
-            entry = sizes.setdefault(part, [0, 0])
-            entry[0] += layers * total
-            entry[1] += layers * activated
-    sizes["final norm"] = [c.hidden_size, c.hidden_size]
-    if not c.tie_word_embeddings:
-        sizes["head"] = [vd, vd]
-    modules = c.num_nextn_predict_layers
-    if modules:
-        block = _block_sizes(c, c.is_moe(c.num_hidden_layers)).values()
-        sizes["MTP block"] = [modules * sum(total for total, _ in block), modules * sum(active for _, active in block)]
-        for tensor in mtp_tensors(c):
-            entry = sizes.setdefault(tensor.part, [0, 0])
-            entry[0] += modules * tensor.size
-            entry[1] += modules * tensor.size
-    biased = {t.part for t in attention_tensors(c) if t.name.endswith(".bias")}
-    return [Part(name, *counts, _FORMULAS[name] + (" + its bias" if name in biased else "")) for name, counts in sizes.items()]
-
-
-def _count(config: ModelConfig, mtp: bool, activated: bool) -> int:
-    return sum(p.activated if activated else p.total for p in parts(config) if p.name.startswith("MTP") == mtp)
+    sizes: dict[str, list[int]] = {}
+    for t in tensors(config):
+        part = t.part
+        if t.layer is not None and t.layer >= config.num_hidden_layers:
+            sizes.setdefault("MTP block", [0, 0])
+            part = part if part.startswith("MTP") else "MTP block"
+        counts = sizes.setdefault(part, [0, 0])
+        counts[0] += t.size
+        counts[1] += t.size // config.n_routed_experts * config.num_experts_per_tok if t.part == ROUTED else t.size
+    biased = {t.part for t in attention_tensors(config) if t.name.endswith(".bias")}
+    return tuple(Part(name, *n, _FORMULAS[name] + (" + its bias" if name in biased else "")) for name, n in sizes.items())
 
 
 def total(config: ModelConfig) -> int:
     """Parameters of the main model, embedding, head and routing bias included, MTP modules not (V3: 671,026,419,200)."""
-    return _count(config, mtp=False, activated=False)
+    return sum(p.total for p in parts(config) if not p.name.startswith("MTP"))
 
 
 def activated(config: ModelConfig, count: str = "head") -> int:
@@ -234,17 +193,16 @@ def activated(config: ModelConfig, count: str = "head") -> int:
     (V2-Lite's 2.4B; it is also what a forward pass multiplies by); ``neither`` (Moonlight's 2.24B). A tied matrix counts as
     the head wherever the head does.
     """
-    vd = config.vocab_size * config.hidden_size
-    matrices = 1 if config.tie_word_embeddings else 2
-    inner = _count(config, mtp=False, activated=True) - matrices * vd
-    return inner + {"both": matrices, "head": 1, "neither": 0}[count] * vd
+    inner = sum(p.activated for p in parts(config) if not p.name.startswith("MTP") and p.name not in ("embedding", "head"))
+    matrices = {"both": 1 if config.tie_word_embeddings else 2, "head": 1, "neither": 0}[count]
+    return inner + matrices * config.vocab_size * config.hidden_size
 
 
 def mtp_total(config: ModelConfig) -> int:
     """Parameters only the MTP modules have: blocks, eh_proj and three norms each (V3: 11,610,068,224)."""
-    return _count(config, mtp=True, activated=False)
+    return sum(p.total for p in parts(config) if p.name.startswith("MTP"))
 
 
 def mtp_activated(config: ModelConfig) -> int:
     """Of these, at work on one token; embedding and head not counted, for they are the main model's."""
-    return _count(config, mtp=True, activated=True)
+    return sum(p.activated for p in parts(config) if p.name.startswith("MTP"))

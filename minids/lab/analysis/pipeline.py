@@ -28,8 +28,6 @@ Where simulation and closed form agree (found by simulating, and tested):
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
 from typing import NamedTuple
 
 from minids.errors import refuse
@@ -128,7 +126,8 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
         for device, programme in enumerate(programmes):
             while position[device] < len(programme):
                 instruction = programme[position[device]]
-                staged = [(a, _stage(stages, device, a.direction)) for a in instruction]
+                # A device holds its own stage, and for the other direction (or the way back) the mirrored one.
+                staged = [(a, stages - 1 - device if a.direction == 1 else device) for a in instruction]
                 needs = [need for a, stage in staged for need in _needs(stages, a, stage, _identity(schedule, a))]
                 if any(need not in finished for need in needs):
                     break  # another device has to go first
@@ -143,43 +142,10 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
                 moved = True
     if any(done < len(programme) for done, programme in zip(position, programmes, strict=True)):
         raise AssertionError(f"{schedule} with {stages} stages and {microbatches} micro-batches waits for itself")
-    makespan = max(clock)
-    idle = [makespan - _busy(mine) for mine in slots]
-    peaks = [_peak_activations(mine) for mine in slots]
-    timeline = Timeline(schedule, stages, microbatches, times, [s for mine in slots for s in mine], makespan, idle, peaks)
-    verify(timeline)
-    return timeline
-
-
-def verify(timeline: Timeline) -> None:
-    """Assert what any valid timeline must satisfy, from its slots alone.
-
-    No device does two things at once unless overlapped; every stage sees every micro-batch once in F and once in B (or I, then
-    W); a forward starts after the stage before has ended, a backward after the stage behind.
-    """
-    seen: dict[tuple, Slot] = {}
-    by_device: dict[int, list[Slot]] = defaultdict(list)
-    for slot in timeline.slots:
-        by_device[slot.device].append(slot)
-        batch = slot.microbatch if timeline.schedule != "DualPipe" else (slot.direction, slot.microbatch)
-        for kind in ("I", "W") if slot.kind == "B" else (slot.kind,):
-            assert (kind, slot.stage, batch) not in seen, f"{kind} of micro-batch {batch} runs twice on stage {slot.stage}"
-            seen[kind, slot.stage, batch] = slot
-    assert len(seen) == 3 * timeline.stages * timeline.microbatches, "some chunk is missing"
-    for (kind, stage, batch), slot in seen.items():
-        inputs = {"F": [("F", stage - 1)], "I": [("F", stage), ("I", stage + 1)], "W": [("I", stage)]}[kind]
-        for before, where in inputs:
-            if not 0 <= where < timeline.stages or slot is seen[before, where, batch]:
-                continue
-            assert seen[before, where, batch].end <= slot.start, f"{slot} starts before its input exists"
-    for mine in by_device.values():
-        spans = sorted({(s.start, s.end) for s in mine})
-        assert all(a[1] <= b[0] for a, b in pairwise(spans)), "a device does two things at once"
-
-
-def _stage(stages: int, device: int, direction: int) -> int:
-    """The stage a device runs: its own, or the mirrored one that the other direction (or the way back) has there."""
-    return stages - 1 - device if direction == 1 else device
+    makespan, every = max(clock), [s for mine in slots for s in mine]
+    spans = [{(s.start, s.end) for s in mine} for mine in slots]  # an overlapped pair counts once
+    idle = [makespan - sum(end - start for start, end in busy) for busy in spans]
+    return Timeline(schedule, stages, microbatches, times, every, makespan, idle, list(map(_peak_activations, slots)))
 
 
 def _identity(schedule: str, action: Action):
@@ -195,11 +161,6 @@ def _needs(stages: int, action: Action, stage: int, batch) -> list[tuple]:
         return [("I", stage, batch)]
     behind = [("I", stage + 1, batch)] if stage + 1 < stages else []
     return [("F", stage, batch), *behind]
-
-
-def _busy(slots: list[Slot]) -> float:
-    """Time at work; an overlapped pair counts once."""
-    return sum(end - start for start, end in {(s.start, s.end) for s in slots})
 
 
 def _peak_activations(slots: list[Slot]) -> int:

@@ -21,6 +21,7 @@ from collections import deque
 from typing import NamedTuple
 
 from minids.errors import refuse
+from minids.lab.analysis.flops import check_whole
 
 SCHEDULES = ("1F1B", "ZB1P", "DualPipe", "DualPipeV")
 
@@ -46,9 +47,7 @@ def check(schedule: str, stages: int, microbatches: int) -> None:
     """
     if schedule not in SCHEDULES:
         raise refuse("schedule", schedule, f"must be one of {', '.join(SCHEDULES)}")
-    for name, value in (("stages", stages), ("microbatches", microbatches)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(name, value, "must be a whole number of at least 1")
+    check_whole(stages=stages, microbatches=microbatches)
     if not schedule.startswith("DualPipe"):
         return
     if stages % 2:
@@ -69,41 +68,30 @@ def orders(schedule: str, stages: int, microbatches: int) -> list[list[Instructi
     """The programme of every device. Raises ``MinidsError`` where ``check`` does."""
     check(schedule, stages, microbatches)
     ranks = range(devices(schedule, stages))
-    if schedule == "1F1B":
-        return [_one_f_one_b(stages, microbatches, rank) for rank in ranks]
-    if schedule == "ZB1P":
-        return [_zero_bubble(stages, microbatches, rank) for rank in ranks]
+    if not schedule.startswith("DualPipe"):
+        return [_one_direction(stages, microbatches, rank, split=schedule == "ZB1P") for rank in ranks]
     if schedule == "DualPipeV":
         return [_Dual(rank, stages // 2, microbatches, flipped=False).programme() for rank in ranks]
     half = stages // 2
     return [_Dual(min(r, stages - 1 - r), half, microbatches // 2, flipped=r >= half).programme() for r in ranks]
 
 
-def _one_f_one_b(stages: int, microbatches: int, rank: int) -> list[Instruction]:
-    """PP − 1 − rank forwards to fill the pipeline, then one forward and one backward in turn, then the backwards left."""
-    ahead = min(stages - 1 - rank, microbatches)
-    order = [("F", m) for m in range(ahead)]
-    for m in range(microbatches):
-        if m + ahead < microbatches:
-            order.append(("F", m + ahead))
-        order.append(("B", m))
-    return [(Action(kind, 0, m),) for kind, m in order]
+def _one_direction(stages: int, microbatches: int, rank: int, split: bool) -> list[Instruction]:
+    """PP − 1 − rank forwards to fill the pipeline, then one forward and one backward in turn, then the backwards left: 1F1B.
 
-
-def _zero_bubble(stages: int, microbatches: int, rank: int) -> list[Instruction]:
-    """1F1B with B split (ZB-H1 of Qi et al. 2023): device ``rank`` keeps ``rank`` weight gradients back for its tail.
-
-    Forwards ahead and weights behind add up to PP, so that no device holds more activations than the first one of 1F1B.
+    ``split`` (ZB-H1 of Qi et al. 2023): B becomes I and W, and device ``rank`` keeps ``rank`` weight gradients back for its
+    tail. Forwards ahead and weights behind add up to PP, so that no device holds more activations than the first one of 1F1B.
     """
     ahead = min(stages - 1 - rank, microbatches)
     order = [("F", m) for m in range(ahead)]
     for m in range(microbatches):
         if m + ahead < microbatches:
             order.append(("F", m + ahead))
-        order.append(("I", m))
-        if m >= rank:
+        order.append(("I" if split else "B", m))
+        if split and m >= rank:
             order.append(("W", m - rank))
-    order += [("W", m) for m in range(max(0, microbatches - rank), microbatches)]
+    if split:
+        order += [("W", m) for m in range(max(0, microbatches - rank), microbatches)]
     return [(Action(kind, 0, m),) for kind, m in order]
 
 

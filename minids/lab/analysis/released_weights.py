@@ -8,10 +8,11 @@ That the count of each type comes out at the number the model hub shows is what 
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from minids.config import ModelConfig
-from minids.lab.analysis.parameters import ROUTED, Tensor, block_tensors, mtp_tensors, total
+from minids.lab.analysis.parameters import ROUTER, ROUTING_BIAS, Tensor, mtp_copies, tensors
 
 BLOCK = 128  # rows and columns that share one scale
 
@@ -22,8 +23,7 @@ class Census(NamedTuple):
     """Elements of a release by type."""
 
     elements: dict[str, int]
-    scales: int
-    """Of the float32 elements, the block scales."""
+    scales: int  # of the float32 elements, the block scales
 
     @property
     def total(self) -> int:
@@ -34,17 +34,17 @@ class Census(NamedTuple):
         return sum(BYTES[dtype] * count for dtype, count in self.elements.items())
 
 
-def scale_shape(shape: tuple[int, int]) -> tuple[int, int]:
+def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Scales of an FP8 matrix: ceil(out / 128) × ceil(in / 128). kv_a_proj_with_mqa (576 × 7168) has 5 × 56."""
-    rows, columns = shape
-    return -(-rows // BLOCK), -(-columns // BLOCK)
+    *stacked, rows, columns = shape
+    return *stacked, -(-rows // BLOCK), -(-columns // BLOCK)
 
 
 def dtype(tensor: Tensor) -> str:
     """Type of a tensor in the release, from the part it belongs to."""
-    if tensor.part == "routing bias":
+    if tensor.part == ROUTING_BIAS:
         return "F32"
-    if len(tensor.shape) == 1 or tensor.part in ("embedding", "head", "router", "MTP eh_proj", "MTP copies"):
+    if len(tensor.shape) == 1 or tensor.part in ("embedding", "head", ROUTER, "MTP eh_proj", "MTP copies"):
         return "BF16"
     return "F8_E4M3"
 
@@ -52,40 +52,14 @@ def dtype(tensor: Tensor) -> str:
 def census(config: ModelConfig) -> Census:
     """Elements by type of a release in V3's format, MTP modules and their copies of embedding and head included.
 
-    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B".
+    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B",
+    in 688,574,839,360 bytes.
     """
-    c = config
-    d, vocab = c.hidden_size, c.vocab_size
-    elements = dict.fromkeys(BYTES, 0)
-    scales = 0
-    outside = [Tensor("model.embed_tokens.weight", (vocab, d), "embedding"), Tensor("model.norm.weight", (d,), "final norm")]
-    if not c.tie_word_embeddings:
-        outside.append(Tensor("lm_head.weight", (vocab, d), "head"))
-    layers = range(c.num_hidden_layers + c.num_nextn_predict_layers)
-    moe_layers = sum(1 for layer in layers if c.is_moe(layer))
-    groups = [
-        (1, outside),
-        (len(layers) - moe_layers, block_tensors(c, moe=False)),
-        (moe_layers, block_tensors(c, moe=True, experts=range(1))),
-        (c.num_nextn_predict_layers, mtp_tensors(c, copies=True)),
-    ]
-    for repeats, tensors in groups:
-        for tensor in tensors:
-            times = repeats * (c.n_routed_experts if tensor.part == ROUTED else 1)
-            kind = dtype(tensor)
-            elements[kind] += times * tensor.size
-            if kind == "F8_E4M3":
-                rows, columns = scale_shape(tensor.shape)
-                scales += times * rows * columns
+    elements, scales = dict.fromkeys(BYTES, 0), 0
+    for tensor in (*tensors(config), *mtp_copies(config)):
+        kind = dtype(tensor)
+        elements[kind] += tensor.size
+        if kind == "F8_E4M3":
+            scales += prod(scale_shape(tensor.shape))
     elements["F32"] += scales
     return Census(elements, scales)
-
-
-def bytes_as_released(config: ModelConfig) -> int:
-    """Size on disk in V3's FP8 format (V3: 688,574,839,360 bytes)."""
-    return census(config).bytes
-
-
-def bytes_in(config: ModelConfig, bytes_per_parameter: float) -> int:
-    """Size of the main model at one width for all: 2 for BF16, 1 for FP8 without scales, 0.5 for 4 bits."""
-    return round(total(config) * bytes_per_parameter)

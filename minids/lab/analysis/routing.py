@@ -1,4 +1,4 @@
-"""How evenly experts are loaded, what they specialise on, and who works with whom: statistics of choices.
+"""How evenly experts are loaded, what they specialise on, and how many nodes a token reaches: statistics of choices.
 
 Loads are counts of tokens; r_i = load_i / mean load is 1 for every expert when the load is even. MaxVio = max_i r_i − 1
 (``minids.training.metrics.max_violation``). Everything here takes plain arrays, or a ``RoutingTrace``.
@@ -47,10 +47,8 @@ class PermutationTest(NamedTuple):
     """Whether a statistic is larger than chance would make it."""
 
     statistic: float
-    chance: float
-    """Its mean when the labels are shuffled: never 0 for a finite sample."""
-    p_value: float
-    """Share of shufflings, the true labelling among them, with a statistic at least as large."""
+    chance: float  # its mean when the labels are shuffled: never 0 for a finite sample
+    p_value: float  # share of shufflings, the true labelling among them, with a statistic at least as large
 
 
 def specialisation_test(counts: Array, domain: Array, permutations: int = 999, seed: int = 0) -> PermutationTest:
@@ -73,19 +71,6 @@ def specialisation_test(counts: Array, domain: Array, permutations: int = 999, s
     shuffled = np.array([statistic(member[:, rng.permutation(len(domain))]) for _ in range(permutations)])
     reached = int(np.sum(shuffled >= found - 1e-12))  # shufflings that change nothing are as large, but for rounding
     return PermutationTest(found, float(shuffled.mean()), (1 + reached) / (1 + permutations))
-
-
-def co_activation(chosen: Array, experts: int) -> Array:
-    """chosen (…, K) → (E, E): P(j chosen | i chosen), and on the diagonal expert i's share of tokens; 0 where i has none."""
-    chosen = np.asarray(chosen)
-    chosen = chosen.reshape(-1, chosen.shape[-1])
-    uses = np.zeros((len(chosen), experts))
-    np.put_along_axis(uses, chosen, 1.0, axis=1)
-    together = uses.T @ uses  # (E, E) tokens that chose both
-    alone = np.diag(together).copy()
-    shares = together / np.maximum(alone[:, None], 1.0)
-    np.fill_diagonal(shares, alone / len(chosen))
-    return shares
 
 
 def nodes_touched(chosen: Array, experts: int, nodes: int) -> Array:
@@ -123,15 +108,8 @@ class LayerStatistics(NamedTuple):
 
 def statistics(trace: RoutingTrace) -> list[LayerStatistics]:
     """The main numbers of each layer."""
-    counts = trace.counts()
-    special = specialisation(domain_counts(trace)) if len(trace.domains) > 1 else [None] * len(counts)
-    return [
-        LayerStatistics(
-            layer.name,
-            float(max_violation(counts[i])),
-            float(load_entropy(counts[i])),
-            float(nodes_touched(layer.chosen, trace.experts, trace.groups).mean()),
-            None if special[i] is None else float(special[i]),
-        )
-        for i, layer in enumerate(trace.layers)
-    ]
+    counts, names = trace.counts(), [layer.name for layer in trace.layers]
+    uneven, entropy = max_violation(counts).tolist(), load_entropy(counts).tolist()  # (layers,) each
+    nodes = [float(nodes_touched(layer.chosen, trace.experts, trace.groups).mean()) for layer in trace.layers]
+    special = specialisation(domain_counts(trace)).tolist() if len(trace.domains) > 1 else [None] * len(counts)
+    return list(map(LayerStatistics, names, uneven, entropy, nodes, special))

@@ -1,23 +1,25 @@
 """A tour of the model on paper, or through a real one: every step of one training batch, forward and then backward.
 
-    tour_steps(config)  the steps as data             format_tour(...)  the same as text for the terminal
-
 Nothing is computed, so V3 takes as long as the tiny preset. Where arrays of a real model are at hand, they are checked against
 the shapes on paper and their root-mean-square is printed beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.lab.analysis.steps import Array, walk
+from minids.lab.analysis.flops import check_whole, usual_context
+from minids.lab.analysis.parameters import Tensor
+from minids.lab.analysis.steps import walk
+from minids.words import si
 
-Values = Mapping[str, np.ndarray] | Callable[[str], np.ndarray | None]
+BYTES = 4
+"""An element has, in float32."""
 
 
 class TourStep(NamedTuple):
@@ -30,55 +32,30 @@ class TourStep(NamedTuple):
     layers: int  # how many layers repeat it; all sizes are for one of them
     title: str
     equation: str
-    weights: tuple[Array, ...]
-    output: Array
-    output_bytes: int
+    weights: tuple[Tensor, ...]
+    output: Tensor
     flops: int
-    saved: tuple[Array, ...]  # kept for the backward pass (forward), given back (backward)
-    saved_bytes: int
-    cached: tuple[Array, ...]  # what generation keeps
-    cached_bytes: int
+    saved: tuple[Tensor, ...]  # kept for the backward pass (forward), given back (backward)
+    cached: tuple[Tensor, ...]  # what generation keeps
 
 
-def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None, bytes_per_element: int = 4) -> list[TourStep]:
+def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None) -> list[TourStep]:
     """All steps, forward then backward. ``time`` defaults to 4096 tokens, or fewer where the model takes fewer."""
-    time = _context(config, batch, time)
-    forward = walk(config, batch, time)
+    forward = walk(config, batch, _context(config, batch, time))
     steps = []
-    for phase, order in (("forward", forward), ("backward", forward[::-1])):
-        back = phase == "backward"
-        for step in order:
-            saved = tuple(s.array for s in step.saved if s.when != "recomputed")
-            output = Array(f"d {step.output.name}", step.output.shape) if back else step.output
-            steps.append(
-                TourStep(
-                    len(steps) + 1,
-                    phase,
-                    step.stage,
-                    step.layer,
-                    step.layers,
-                    step.title,
-                    step.backward if back else step.equation,
-                    step.weights,
-                    output,
-                    output.size * bytes_per_element,
-                    step.flops * (step.backward_factor if back else 1),
-                    saved,
-                    sum(a.size for a in saved) * bytes_per_element,
-                    () if back else step.cached,
-                    0 if back else sum(a.size for a in step.cached) * bytes_per_element,
-                )
-            )
+    for s in forward:
+        saved = tuple(kept.tensor for kept in s.kept if kept.when != "recomputed")
+        where = s.stage, s.layer, s.layers, s.title
+        steps.append(TourStep(len(steps) + 1, "forward", *where, s.equation, s.weights, s.output, s.flops, saved, s.cached))
+    for s, there in zip(forward[::-1], steps[::-1], strict=True):
+        gradient, flops = Tensor(f"d {s.output.name}", s.output.shape), s.flops * s.backward_factor
+        back = there._replace(phase="backward", equation=s.backward, output=gradient, flops=flops, cached=())
+        steps.append(back._replace(number=len(steps) + 1))
     return steps
 
 
 def tour(
-    config: ModelConfig,
-    name: str,
-    batch: int = 1,
-    time: int | None = None,
-    bytes_per_element: int = 4,
-    values: Values | None = None,
+    config: ModelConfig, name: str, batch: int = 1, time: int | None = None, values: Mapping[str, np.ndarray] | None = None
 ) -> str:
     """The tour as text, lines of at most 99 characters.
 
@@ -87,25 +64,20 @@ def tour(
     an array of another shape than on paper raises ``MinidsError``.
     """
     time = _context(config, batch, time)
-    steps = tour_steps(config, batch, time, bytes_per_element)
-    look_up = values if callable(values) else (values or {}).get
-    title = f"{name}: {batch} × {time:,} tokens, {bytes_per_element} bytes an element, sizes per layer, matrix FLOPs only"
-    lines = [title]
+    steps = tour_steps(config, batch, time)
+    lines = [f"{name}: {batch} × {time:,} tokens, {BYTES} bytes an element, sizes per layer, matrix FLOPs only"]
     here = None
     for step in steps:
         if (step.phase, step.stage) != here:
             here = step.phase, step.stage
             lines += ["", _heading(step)]
-        lines += _lines(step, look_up)
+        lines += _lines(step, values or {})
     return "\n".join([*lines, "", *_totals(steps)])
 
 
 def _context(config: ModelConfig, batch: int, time: int | None) -> int:
-    if time is None:
-        time = min(4096, config.max_position_embeddings)
-    for field, value in (("batch", batch), ("time", time)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise refuse(field, value, "must be a whole number of at least 1")
+    time = usual_context(config) if time is None else time
+    check_whole(batch=batch, time=time)
     return time
 
 
@@ -118,36 +90,34 @@ def _heading(step: TourStep) -> str:
     return f"── {step.phase} ── {place} ".ljust(98, "─")
 
 
-def _lines(step: TourStep, look_up) -> list[str]:
+def _lines(step: TourStep, values: Mapping[str, np.ndarray]) -> list[str]:
     """A head line with FLOPs; the equation; then one line per tensor: sign, name, shape, size, and rms where it is known."""
-    cost = f"{_metric(step.flops)}FLOP" if step.flops else "–"
-    if step.phase == "forward":
+    cost = si(step.flops, "FLOP") if step.flops else "–"
+    forward = step.phase == "forward"
+    if forward:
         equation = f"eq. {step.equation}" if step.equation[:1].isdigit() else step.equation
         lines = [f"{step.number:>4}  {step.title:<38.38} {equation:<38.38} {cost:>14}"]
     else:
         lines = [f"{step.number:>4}  {'back: ' + step.title:<77.77} {cost:>14}", f"      {step.equation}"]
-    each = step.output_bytes // max(step.output.size, 1)
-    forward = step.phase == "forward"
-    rows = [("w" if forward else "g", a) for a in step.weights]
+    rows = [("w" if forward else "g", t) for t in step.weights]
     rows.append(("→" if forward else "←", step.output))
-    rows += [("s" if forward else "f", a) for a in step.saved]
-    rows += [("c", a) for a in step.cached]
-    for sign, array in rows:
-        of_gradient = sign == "g"  # a weight's line in the backward pass tells of its gradient
-        shape = "(" + ", ".join(map(str, array.shape)) + ")"
-        line = f"      {sign} {array.name:<53} {shape:<20} {_metric(array.size * each):>6}B"
-        rms = _rms(array, "d " + array.name if of_gradient else array.name, look_up)
+    rows += [("s" if forward else "f", t) for t in step.saved]
+    rows += [("c", t) for t in step.cached]
+    for sign, tensor in rows:
+        shape = "(" + ", ".join(map(str, tensor.shape)) + ")"
+        line = f"      {sign} {tensor.name:<53} {shape:<20} {si(tensor.size * BYTES, 'B'):>7}"
+        prefix = "d " if sign == "g" else ""  # a weight's line in the backward pass tells of its gradient
+        rms = _rms(tensor, values.get(prefix + tensor.name.replace("experts.*.", "experts.")))
         lines.append(line if rms is None else f"{line} {rms:>8}")
     return lines
 
 
-def _rms(array: Array, name: str, look_up) -> str | None:
-    """Root-mean-square of the real array called ``name``, None where there is none."""
-    value = look_up(name.replace("experts.*.", "experts."))
+def _rms(tensor: Tensor, value: np.ndarray | None) -> str | None:
+    """Root-mean-square of the real array, None where there is none."""
     if value is None:
         return None
-    if tuple(value.shape) != array.shape:
-        raise refuse(array.name, tuple(value.shape), f"has another shape than on paper: {array.shape}")
+    if tuple(value.shape) != tensor.shape:
+        raise refuse(tensor.name, tuple(value.shape), f"has another shape than on paper: {tensor.shape}")
     if np.issubdtype(value.dtype, np.integer):
         return None  # token ids and expert numbers have no size
     return f"{np.sqrt(np.mean(np.square(value, dtype=np.float64))):.3g}"
@@ -155,24 +125,17 @@ def _rms(array: Array, name: str, look_up) -> str | None:
 
 def _totals(steps: list[TourStep]) -> list[str]:
     """Sums over all layers; saved counts what the forward pass leaves behind at its peak."""
-    forward = sum(s.layers * s.flops for s in steps if s.phase == "forward")
-    backward = sum(s.layers * s.flops for s in steps if s.phase == "backward")
-    saved = sum(s.layers * s.saved_bytes for s in steps if s.phase == "forward")
-    main = [s for s in steps if s.phase == "forward" and not s.stage.startswith("MTP")]
-    cached = sum(s.layers * s.cached_bytes for s in main)
+
+    def size(of: str, some: list[TourStep]) -> str:
+        return si(BYTES * sum(step.layers * tensor.size for step in some for tensor in getattr(step, of)), "B")
+
+    work = {phase: si(sum(s.layers * s.flops for s in steps if s.phase == phase), "FLOP") for phase in ("forward", "backward")}
+    forward = [s for s in steps if s.phase == "forward"]
+    main = [s for s in forward if not s.stage.startswith("MTP")]
     return [
-        f"forward {_metric(forward)}FLOP, backward {_metric(backward)}FLOP; saved between them {_metric(saved)}B",
-        f"cache of the main model for this batch: {_metric(cached)}B",
+        f"forward {work['forward']}, backward {work['backward']}; saved between them {size('saved', forward)}",
+        f"cache of the main model for this batch: {size('cached', main)}",
         "w weight   → result   s saved for backward   c cached to generate",
         "← gradient arriving   g weight given its gradient   f saved array given back",
         "last column, where the model is at hand: root-mean-square of the real array",
     ]
-
-
-def _metric(value: float) -> str:
-    """A count with three digits and a metric prefix, ready for its unit: "96.2 M"."""
-    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
-    prefix = next(prefixes)
-    while value >= 999.5 and prefix != "E":
-        value, prefix = value / 1000, next(prefixes)
-    return f"{value:.3g} {prefix}"

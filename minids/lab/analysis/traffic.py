@@ -20,6 +20,7 @@ import numpy as np
 
 from minids.lab.analysis.network import INFINIBAND, NVLINK
 from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.same_weights import same_weights
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.ops.router import choose
@@ -32,18 +33,12 @@ TILE = 128
 class Traffic(NamedTuple):
     """All-to-all of one MoE layer, mean per token."""
 
-    nodes: float
-    """Nodes a token is sent to over InfiniBand; its own, where the token lies already, left out if homes are given."""
-    experts_per_node: float
-    """Experts that a touched node serves a token with."""
-    dispatch_bytes: float
-    """Over InfiniBand, FP8."""
-    combine_bytes: float
-    """Over InfiniBand, BF16."""
-    infiniband_seconds: float
-    """Time of both on InfiniBand, per token and GPU pair of links."""
-    nvlink_seconds: float
-    """Time to hand the token to its experts inside the nodes and to collect their outputs."""
+    nodes: float  # that a token is sent to over InfiniBand; its own, where it lies already, left out if homes are given
+    experts_per_node: float  # that a touched node serves a token with
+    dispatch_bytes: float  # over InfiniBand, FP8
+    combine_bytes: float  # over InfiniBand, BF16
+    infiniband_seconds: float  # of both, per token and GPU pair of links
+    nvlink_seconds: float  # to hand the token to its experts inside the nodes and to collect their outputs
 
     @property
     def bytes(self) -> float:
@@ -59,16 +54,9 @@ def meter(chosen: Array, experts: int, nodes: int, hidden_size: int, home: Array
     if home is not None:
         crossing = touched - np.any(chosen // (experts // nodes) == np.asarray(home)[..., None], axis=-1)
     out, back = hidden_size + 4 * math.ceil(hidden_size / TILE), 2 * hidden_size
-    mean = float(crossing.mean())
-    handed_on = chosen.shape[-1]  # every expert is on a GPU of its own
-    return Traffic(
-        mean,
-        float((handed_on / touched).mean()),
-        mean * out,
-        mean * back,
-        mean * (out + back) / INFINIBAND,
-        handed_on * (out + back) / NVLINK,
-    )
+    mean, handed_on = float(crossing.mean()), chosen.shape[-1]  # every expert is on a GPU of its own
+    each, seconds = float((handed_on / touched).mean()), mean * (out + back) / INFINIBAND
+    return Traffic(mean, each, mean * out, mean * back, seconds, handed_on * (out + back) / NVLINK)
 
 
 class LimitedTraffic(NamedTuple):
@@ -82,26 +70,24 @@ class LimitedTraffic(NamedTuple):
 def against_limit(scores: Array, top_k: int, nodes: int, hidden_size: int) -> list[LimitedTraffic]:
     """Biased scores (N, E) → traffic for every M from 1 to ``nodes`` that leaves room for K experts."""
     experts = scores.shape[-1]
-    limits = [m for m in range(1, nodes + 1) if m * (experts // nodes) >= top_k]
-    return [LimitedTraffic(m, meter(choose(scores, top_k, nodes, m), experts, nodes, hidden_size), None) for m in limits]
+    chosen = {m: choose(scores, top_k, nodes, m) for m in _limits(experts, nodes, top_k)}
+    return [LimitedTraffic(m, meter(c, experts, nodes, hidden_size), None) for m, c in chosen.items()]
+
+
+def _limits(experts: int, nodes: int, top_k: int) -> list[int]:
+    """Every M that leaves room for K experts."""
+    return [m for m in range(1, nodes + 1) if m * (experts // nodes) >= top_k]
 
 
 def limited_to(model: DeepSeekV3, nodes: int) -> DeepSeekV3:
     """The same weights and biases under another limit M = ``topk_group``. Raises ``MinidsError`` where K experts do not fit."""
-    other = model.sharing_weights()
-    other.config = model.config.replace(topk_group=nodes)
-    for layer in other.moe_layers:
-        layer.config = other.config
-    return other
+    return same_weights(model, model.config.replace(topk_group=nodes))
 
 
 def of_model(model: DeepSeekV3, tokens: Array, targets: Array) -> list[LimitedTraffic]:
     """A trained model on tokens and targets (B, T), under every M that leaves room for K experts: what it saves and costs."""
-    c = model.config
-    found = []
-    for m in range(1, c.n_group + 1):
-        if m * (c.n_routed_experts // c.n_group) < c.num_experts_per_tok:
-            continue
+    c, found = model.config, []
+    for m in _limits(c.n_routed_experts, c.n_group, c.num_experts_per_tok):
         limited = limited_to(model, m)
         layers = trace(limited, tokens).layers
         each = [meter(layer.chosen, c.n_routed_experts, c.n_group, c.hidden_size) for layer in layers]

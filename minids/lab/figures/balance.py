@@ -10,7 +10,7 @@ from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour, diverging, style
 from minids.lab.studies import load, results
-from minids.lab.studies.base import paired
+from minids.lab.studies.compare import paired
 from minids.lab.studies.study import Job, Summary
 
 STRATEGIES = {

@@ -8,7 +8,8 @@ and MLA's latent is as wide as what is left allows: every attention layer has 20
 from __future__ import annotations
 
 from minids.lab.analysis.kv_cache import elements
-from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
+from minids.lab.studies.base import BALANCED, COMMON, configs, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 
 # Weights of a layer with heads of 24 (query, key) and 16 (value): 64 · (24 H + 24 K + 16 K + 16 H) for H heads on K key heads.
@@ -32,23 +33,13 @@ def run(settings: dict, job: Job) -> Outcome:
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     loss = {name: arm["loss"] for name, arm in arms.items()}
     cache = {name: round(arm["cache"].mean) for name, arm in arms.items()}
-    found = [
-        Finding(
-            "MLA keeps the fewest numbers per token",
-            cache["mla"] == min(cache.values()),
-            ", ".join(f"{name} {size}" for name, size in cache.items()),
-        ),
-        Finding("MLA's loss is not above MHA's", not_above(loss["mla"], loss["mha"]), differs(loss["mla"], loss["mha"])),
+    sizes = ", ".join(f"{name} {size}" for name, size in cache.items())
+    return [
+        Finding("MLA keeps the fewest numbers per token", cache["mla"] == min(cache.values()), sizes),
+        below("MLA's loss is not above MHA's", loss["mla"], loss["mha"]),
+        above("GQA's loss is above MHA's", loss["gqa"], loss["mha"]),
+        above("MQA's loss is above GQA's", loss["mqa"], loss["gqa"]),
     ]
-    for worse, better in (("gqa", "mha"), ("mqa", "gqa")):
-        found.append(
-            Finding(
-                f"{worse.upper()}'s loss is above {better.upper()}'s",
-                not not_above(loss[worse], loss[better]),
-                differs(loss[worse], loss[better]),
-            )
-        )
-    return found
 
 
 STUDY = Study(

@@ -11,7 +11,8 @@ the loss over the batch and within sequences, the speed γ of the bias with the 
 from __future__ import annotations
 
 from minids.lab.analysis.routing import load_entropy, relative_load, specialisation
-from minids.lab.studies.base import COMMON, differs, not_above, trained
+from minids.lab.studies.base import COMMON, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 
 BATCH_WISE, SEQUENCE_WISE = (0.01, 0.1, 0.3, 1.0), (0.1, 0.3)
@@ -46,59 +47,36 @@ def run(settings: dict, job: Job) -> Outcome:
 
 
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
-    def lowest(names, number="loss"):
-        return min(names, key=lambda name: arms[name][number].mean)
+    loss, vio, bits = ({name: arm[n] for name, arm in arms.items()} for n in ("loss", "max_vio", "specialisation"))
 
-    def of(name, number):
-        return f"{name}: {arms[name][number]}"
+    def lowest(names, number=loss):
+        return min(names, key=lambda name: number[name].mean)
 
     losses = [name for name in arms if name.startswith(("batch", "sequence"))]
     biases = [name for name in arms if name.startswith("bias") and "+" not in name]
     with_bias = [name for name in arms if name.startswith("bias")]
-    even = [name for name in with_bias if arms[name]["max_vio"].mean <= EVEN] or [lowest(with_bias, "max_vio")]
-    alone = [name for name in even if name in biases] or [lowest(biases, "max_vio")]
+    even = [name for name in with_bias if vio[name].mean <= EVEN] or [lowest(with_bias, vio)]
+    alone = [name for name in even if name in biases] or [lowest(biases, vio)]
     ours, pure, theirs = lowest(even), lowest(alone), lowest(losses)
-    slow, fast = f"bias {SIGN[0]:g}", f"bias {SIGN[-1]:g}"
-    middle = lowest([name for name in biases if "prop" not in name], "max_vio")
+    speeds = f"bias {SIGN[0]:g}", lowest([name for name in biases if "prop" not in name], vio), f"bias {SIGN[-1]:g}"
+    slow, _, fast = (vio[name].mean > EVEN for name in speeds)
     wide, narrow = (lowest([name for name in losses if name.startswith(kind)]) for kind in ("batch", "sequence"))
-    return [
-        Finding(f"a bias keeps global MaxVio at or below {EVEN}", arms[ours]["max_vio"].mean <= EVEN, of(ours, "max_vio")),
-        Finding(
-            "the loss with an even bias is not above the best with an auxiliary loss",
-            not_above(arms[ours]["loss"], arms[theirs]["loss"]),
-            f"{ours} and {theirs}: {differs(arms[ours]['loss'], arms[theirs]['loss'])}",
-        ),
-        Finding(
-            "nor is it with the bias alone",
-            arms[pure]["max_vio"].mean <= EVEN and not_above(arms[pure]["loss"], arms[theirs]["loss"]),
-            f"{pure} and {theirs}: {differs(arms[pure]['loss'], arms[theirs]['loss'])}",
-        ),
-        Finding(
-            "the bias is more even than the auxiliary loss that is best for the loss",
-            arms[pure]["max_vio"].mean < arms[theirs]["max_vio"].mean - arms[theirs]["max_vio"].spread,
-            f"MaxVio {of(pure, 'max_vio')}; {of(theirs, 'max_vio')}",
-        ),
-        Finding(
-            "the domains use different experts (p < 0.01 for every seed)",
-            max(arms[ours]["p_value"].values) < 0.01,
-            f"{ours}: {arms[ours]['specialisation']} bits, largest p {max(arms[ours]['p_value'].values):g}",
-        ),
-        Finding(
-            "V3's speed of the bias, 0.001, is too slow for a run this short, and 0.03 too fast to settle",
-            arms[slow]["max_vio"].mean > EVEN and arms[fast]["max_vio"].mean > EVEN,
-            f"MaxVio {of(slow, 'max_vio')}; {of(middle, 'max_vio')}; {of(fast, 'max_vio')}",
-        ),
-        Finding(
-            "a loss over the batch is not above one within sequences (the best weight of each)",
-            not_above(arms[wide]["loss"], arms[narrow]["loss"]),
-            f"{wide} and {narrow}: {differs(arms[wide]['loss'], arms[narrow]['loss'])}",
-        ),
-        Finding(
-            "with the bias, domains are told apart by their experts better than with the loss within sequences",
-            arms[pure]["specialisation"].mean > arms[narrow]["specialisation"].mean + arms[narrow]["specialisation"].spread,
-            f"bits: {of(pure, 'specialisation')}; {of(narrow, 'specialisation')}",
-        ),
-    ]
+    found = [Finding(f"a bias keeps global MaxVio at or below {EVEN}", vio[ours].mean <= EVEN, f"{ours}: {vio[ours]}")]
+    claim = "the loss with an even bias is not above the best with an auxiliary loss"
+    found.append(below(claim, loss[ours], loss[theirs], f"{ours} and {theirs}: "))
+    same = below("nor is it with the bias alone", loss[pure], loss[theirs], f"{pure} and {theirs}: ")
+    found.append(same if vio[pure].mean <= EVEN else same._replace(holds=False))
+    claim = "the bias is more even than the auxiliary loss that is best for the loss"
+    found.append(below(claim, vio[pure], vio[theirs], f"MaxVio of {pure} and {theirs}: "))
+    claim, largest = "the domains use different experts (p < 0.01 for every seed)", max(arms[ours]["p_value"].values)
+    found.append(Finding(claim, largest < 0.01, f"{ours}: {bits[ours]} bits, largest p {largest:g}"))
+    claim = "V3's speed of the bias, 0.001, is too slow for a run this short, and 0.03 too fast to settle"
+    found.append(Finding(claim, slow and fast, "MaxVio " + "; ".join(f"{name}: {vio[name]}" for name in speeds)))
+    claim = "a loss over the batch is not above one within sequences (the best weight of each)"
+    found.append(below(claim, loss[wide], loss[narrow], f"{wide} and {narrow}: "))
+    claim = "with the bias, domains are told apart by their experts better than with the loss within sequences"
+    found.append(above(claim, bits[pure], bits[narrow], f"bits of {pure} and {narrow}: "))
+    return found
 
 
 STUDY = Study(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from statistics import fmean, stdev
-
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.routing import load_entropy
-from minids.lab.studies.study import Job, Summary
+from minids.lab.studies.study import Job
 from minids.lab.studies.training import Curves, Validation, text, train, validate
 from minids.model import DeepSeekV3
 from minids.training.metrics import max_violation
@@ -74,21 +72,3 @@ def trained(settings: dict, job: Job, common: dict = COMMON) -> tuple[DeepSeekV3
         "parameters": model.parameters.values.size,
     }
     return model, numbers, found, curves.values
-
-
-def differs(a: Summary, b: Summary) -> str:
-    """a − b in words. The seeds are paired (same text in the same order), so their differences are what varies."""
-    difference = paired(a, b)
-    return f"{a.mean:.4f} against {b.mean:.4f}, difference {difference.mean:+.4f} ± {difference.spread:.4f}"
-
-
-def paired(a: Summary, b: Summary) -> Summary:
-    """The differences a − b, seed by seed."""
-    values = tuple(x - y for x, y in zip(a.values, b.values, strict=True))
-    return Summary(fmean(values), stdev(values) if len(values) > 1 else 0.0, values)
-
-
-def not_above(a: Summary, b: Summary) -> bool:
-    """a ≤ b within the spread: the mean paired difference is at most one standard deviation of the differences."""
-    difference = paired(a, b)
-    return difference.mean <= difference.spread

@@ -15,12 +15,11 @@ that number, see ``fp8_errors.accumulation``.
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
 
 from minids.config import ModelConfig
 from minids.lab.studies import fp8_errors, fp8_fixed_weights
 from minids.lab.studies.base import configs
+from minids.lab.studies.compare import decided, difference
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import Curves, text, train, validate
 
@@ -59,48 +58,36 @@ def run(settings: dict, job: Job) -> Outcome:
     return Outcome(numbers, curves.values, details)
 
 
-def differences(arms: dict[str, dict[str, Summary]], arm: str, number: str = "loss") -> list[float]:
-    """Of an arm to float32, relative, seed by seed: the runs of one seed saw the same text from the same weights."""
-    return [a / b - 1 for a, b in zip(arms[arm][number].values, arms[FP32][number].values, strict=True)]
-
-
-def relative_error(arms: dict[str, dict[str, Summary]], arm: str, number: str = "loss") -> float:
-    """Of an arm's mean over the seeds, to float32's."""
-    reference = arms[FP32][number].mean
-    return (arms[arm][number].mean - reference) / reference
-
-
-def size(of: list[float]) -> float:
-    """√(mean of the squares)."""
-    return math.sqrt(statistics.fmean(x * x for x in of))
+def differences(arms: dict[str, dict[str, Summary]], arm: str) -> list[float]:
+    """Of an arm's loss to float32's, relative, seed by seed: the runs of one seed saw the same text from the same weights."""
+    return [a / b - 1 for a, b in zip(arms[arm]["loss"].values, arms[FP32]["loss"].values, strict=True)]
 
 
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     """The first holds FP8 to V3's bound, the second to what rounding alone does: below that, a bound is met by chance."""
     fine, drift = differences(arms, FINE), differences(arms, AGAIN)
-    error = relative_error(arms, FINE)
-    return [
+    error, again = difference(fine), difference(drift)
+    further = difference([abs(a) - abs(b) for a, b in zip(fine, drift, strict=True)])
+    found = [
         Finding(
             "with fine tiles the smoothed loss at the end is within 0.25 % of float32's",
-            abs(error) <= ALLOWED,
-            f"{error:+.3%}, and {relative_error(arms, AGAIN):+.3%} between two runs in float32",
+            error.within(ALLOWED),
+            f"{error.told('+.3%')}; between two runs in float32 {again.told('+.3%')}",
         ),
         Finding(
             "FP8 moves a run no further than another rounding in float32 does",
-            abs(statistics.fmean(fine)) <= size(drift),
-            f"FP8 {_seeds(fine)}; float32 again {_seeds(drift)}",
-        ),
-        Finding(
-            "one scale per matrix is worse than fine tiles, by more than two runs in float32 differ",
-            relative_error(arms, TENSOR) - error > size(drift),
-            f"{relative_error(arms, TENSOR):+.3%} against {error:+.3%}",
-        ),
-        Finding(
-            "sums without promotion are worse than promoted ones, by more than two runs in float32 differ",
-            relative_error(arms, NEVER) - error > size(drift),
-            f"{relative_error(arms, NEVER):+.3%} against {error:+.3%}",
+            decided(-further.sign),
+            f"FP8 {_seeds(fine)}; float32 again {_seeds(drift)}; of their sizes {further.told('+.3%')}",
         ),
     ]
+    for arm, claim in (
+        (TENSOR, "one scale per matrix is worse than fine tiles"),
+        (NEVER, "sums without promotion are worse than promoted ones"),
+    ):
+        worse = difference([a - b for a, b in zip(differences(arms, arm), fine, strict=True)])
+        numbers = f"{difference(differences(arms, arm)).mean:+.3%} against {error.mean:+.3%}, {worse.told('+.3%')}"
+        found.append(Finding(claim, decided(worse.sign), numbers))
+    return found
 
 
 def _seeds(of: list[float]) -> str:

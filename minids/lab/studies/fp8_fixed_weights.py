@@ -15,19 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from minids.config import ModelConfig, TrainConfig
+from minids.lab.analysis.same_weights import same_weights
 from minids.lab.studies.training import Text, validate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.training.batches import Batches
-
-
-def same_weights(model: DeepSeekV3, config: ModelConfig) -> DeepSeekV3:
-    """A model of the same parameters and routing biases that computes as ``config`` says."""
-    twin = DeepSeekV3(config, np.random.default_rng(0), model.dtype)
-    twin.parameters.values[...] = model.parameters.values
-    for name, buffer in model.parameters.buffers.items():
-        twin.parameters.buffers[name][...] = buffer
-    return twin
 
 
 def readings(

@@ -12,6 +12,7 @@ import numpy as np
 from minids.lab.analysis.routing import relative_load
 from minids.lab.studies import balance
 from minids.lab.studies.base import COMMON, configs
+from minids.lab.studies.compare import below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, train
 from minids.training.metrics import max_violation
@@ -56,26 +57,13 @@ def run(settings: dict, job: Job) -> Outcome:
 
 
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
-    def of(name: str, number: str) -> str:
-        return f"{name}: {arms[name][number]}"
-
-    balanced = [name for name in arms if name != NO]
+    idle, vio = ({name: arm[number] for name, arm in arms.items()} for number in ("idle", "max_vio"))
+    some, balanced = f"experts of 16 below {IDLE:g} of an even load: {NO}: {idle[NO]}", [name for name in arms if name != NO]
+    each = "; ".join(f"{name}: {idle[name]}" for name in balanced)
     return [
-        Finding(
-            "without balancing some experts never work",
-            arms[NO]["idle"].mean >= 1,
-            f"experts of 16 below {IDLE:g} of an even load: {of(NO, 'idle')}",
-        ),
-        Finding(
-            "every way of balancing keeps all experts at work",
-            max(arms[name]["idle"].mean for name in balanced) < 1,
-            "; ".join(of(name, "idle") for name in balanced),
-        ),
-        Finding(
-            "V3's bias is as even as a loss over the batch",
-            arms[BIAS]["max_vio"].mean <= arms[BATCH]["max_vio"].mean + arms[BATCH]["max_vio"].spread,
-            f"MaxVio {of(BIAS, 'max_vio')}; {of(BATCH, 'max_vio')}",
-        ),
+        Finding("without balancing some experts never work", idle[NO].mean >= 1, some),
+        Finding("every way of balancing keeps all experts at work", max(idle[name].mean for name in balanced) < 1, each),
+        below("V3's bias is as even as a loss over the batch", vio[BIAS], vio[BATCH], "MaxVio "),
     ]
 
 

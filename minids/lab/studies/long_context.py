@@ -26,7 +26,9 @@ from functools import lru_cache
 import numpy as np
 
 from minids.config import ModelConfig, TrainConfig, Yarn
-from minids.lab.studies.base import BALANCED, MODEL, configs, differs, paired
+from minids.lab.analysis.same_weights import same_weights
+from minids.lab.studies.base import BALANCED, MODEL, configs
+from minids.lab.studies.compare import below
 from minids.lab.studies.needles import KINDS, SAID, VALUES, WithFacts, found, haystacks, plain
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import Curves, Text, text, training_further
@@ -82,11 +84,7 @@ def extended(trained: DeepSeekV3, settings: dict) -> DeepSeekV3:
     """A copy of a model as an arm reads it: the same weights and routing biases."""
     yarn = Yarn(**settings["yarn"]) if "yarn" in settings else None
     config = trained.config.replace(rope_scaling=yarn, max_position_embeddings=LONGEST)
-    model = (Interpolated if "divide" in settings else DeepSeekV3)(config, None, trained.dtype)
-    model.parameters.values[...] = trained.parameters.values
-    for name, bias in trained.parameters.buffers.items():
-        model.parameters.buffers[name][...] = bias
-    return model
+    return same_weights(trained, config, Interpolated if "divide" in settings else DeepSeekV3)
 
 
 def run(settings: dict, job: Job) -> Outcome:
@@ -172,25 +170,6 @@ def name(what: str, stage: str, at: int, depth: float | None = None) -> str:
     return f"{stage} {what} {at}" if depth is None else f"{stage} {what} {at} at {depth:g}"
 
 
-def rows(results: dict) -> list[dict]:
-    """The results as rows for a picture: of every arm and stage, perplexity by position and needles by length and depth.
-
-    ``results`` as ``minids.lab.studies.store.results("long-context")`` gives them. Each row has ``arm``, ``stage``, ``measure``
-    (ppl or needle), ``tokens`` (the last position of a bucket, or the context's length), ``depth`` (None for ppl, and for the
-    mean over depths), ``mean`` and ``spread``.
-    """
-    wanted = [("ppl", at + BUCKET, None) for at in range(0, LONGEST, BUCKET)]
-    wanted += [("needle", length, depth) for length in LENGTHS for depth in (None, *DEPTHS)]
-    made = []
-    for arm, kept in results["arms"].items():
-        for stage in STAGES:
-            for measured, tokens, depth in wanted:
-                summary = kept["summary"][name(measured, stage, tokens, depth)]
-                row = dict(arm=arm, stage=stage, measure=measured, tokens=tokens, depth=depth)
-                made.append(row | {"mean": summary["mean"], "spread": summary["spread"]})
-    return made
-
-
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     def ppl(arm: str, stage: str = STAGES[0], at: int = LONGEST) -> Summary:
         return arms[arm][name("ppl", stage, at)]
@@ -198,50 +177,35 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     def needle(arm: str, stage: str = STAGES[0], at: int = LONGEST) -> Summary:
         return arms[arm][name("needle", stage, at)]
 
-    def lower(claim: str, a: Summary, b: Summary) -> Finding:
-        """a < b by more than the spread of the paired differences."""
-        difference = paired(a, b)
-        return Finding(claim, difference.mean < -difference.spread, differs(a, b))
-
-    further = STAGES[1]
-    here = needle(NONE, at=TRAINED)
+    further, here = STAGES[1], needle(NONE, at=TRAINED)
     others = [arm for arm in arms if arm != YARN]
     best = min(others, key=lambda arm: ppl(arm).mean)
     most = max(others, key=lambda arm: needle(arm).mean)
     end = f"at positions {LONGEST - BUCKET} to {LONGEST}"
+    worse = f"without an extension, text {end} is predicted worse than at the end of the trained length"
+    fewer = f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}"
+    price = f"the price, zero-shot: within {TRAINED} tokens YaRN predicts text worse than the model as trained"
+    finds = f"zero-shot, YaRN finds the most needles in {LONGEST} tokens (the best other: {most})"
+    tuned = f"tuned, YaRN finds at least 90 % of needles in {LONGEST} tokens"
     return [
         Finding(f"within the {TRAINED} tokens of training at least 90 % of needles are found", here.mean >= 0.9, str(here)),
-        lower(
-            f"without an extension, text {end} is predicted worse than at the end of the trained length",
-            ppl(NONE, at=TRAINED),
-            ppl(NONE),
-        ),
-        lower(f"without an extension, fewer needles are found in {LONGEST} tokens than in {TRAINED}", needle(NONE), here),
-        lower(f"zero-shot, YaRN predicts text {end} better than no extension", ppl(YARN), ppl(NONE)),
-        lower(f"zero-shot, YaRN predicts it better than interpolation: {end}", ppl(YARN), ppl(INTERPOLATION)),
-        lower(f"zero-shot, no other arm predicts it better than YaRN (the best other: {best})", ppl(YARN), ppl(best)),
-        lower("the ramp helps text, zero-shot (against all frequencies divided)", ppl(YARN), ppl(NO_RAMP)),
-        lower("the ramp helps needles, zero-shot (against all frequencies divided)", needle(NO_RAMP), needle(YARN)),
-        lower("a ramp is better than a step for text, zero-shot", ppl(YARN), ppl(STEP)),
-        lower("mscale helps text, zero-shot", ppl(YARN), ppl(NO_MSCALE)),
-        lower("mscale helps needles, zero-shot", needle(NO_MSCALE), needle(YARN)),
-        lower(
-            f"zero-shot, YaRN finds the most needles in {LONGEST} tokens (the best other: {most})", needle(most), needle(YARN)
-        ),
-        Finding(
-            f"tuned, YaRN finds at least 90 % of needles in {LONGEST} tokens",
-            needle(YARN, further).mean >= 0.9,
-            str(needle(YARN, further)),
-        ),
-        lower("tuned, YaRN predicts text better than no extension", ppl(YARN, further), ppl(NONE, further)),
-        lower("tuned, mscale helps text", ppl(YARN, further), ppl(NO_MSCALE, further)),
-        lower("tuned, the ramp helps text", ppl(YARN, further), ppl(NO_RAMP, further)),
-        lower(
-            f"the price, zero-shot: within {TRAINED} tokens YaRN predicts text worse than the model as trained",
-            ppl(NONE, at=TRAINED),
-            ppl(YARN, at=TRAINED),
-        ),
-        lower("tuned, the price is still to be paid", ppl(NONE, further, TRAINED), ppl(YARN, further, TRAINED)),
+        below(worse, ppl(NONE, at=TRAINED), ppl(NONE)),
+        below(fewer, needle(NONE), here),
+        below(f"zero-shot, YaRN predicts text {end} better than no extension", ppl(YARN), ppl(NONE)),
+        below(f"zero-shot, YaRN predicts it better than interpolation: {end}", ppl(YARN), ppl(INTERPOLATION)),
+        below(f"zero-shot, no other arm predicts it better than YaRN (the best other: {best})", ppl(YARN), ppl(best)),
+        below("the ramp helps text, zero-shot (against all frequencies divided)", ppl(YARN), ppl(NO_RAMP)),
+        below("the ramp helps needles, zero-shot (against all frequencies divided)", needle(NO_RAMP), needle(YARN)),
+        below("a ramp is better than a step for text, zero-shot", ppl(YARN), ppl(STEP)),
+        below("mscale helps text, zero-shot", ppl(YARN), ppl(NO_MSCALE)),
+        below("mscale helps needles, zero-shot", needle(NO_MSCALE), needle(YARN)),
+        below(finds, needle(most), needle(YARN)),
+        Finding(tuned, needle(YARN, further).mean >= 0.9, str(needle(YARN, further))),
+        below("tuned, YaRN predicts text better than no extension", ppl(YARN, further), ppl(NONE, further)),
+        below("tuned, mscale helps text", ppl(YARN, further), ppl(NO_MSCALE, further)),
+        below("tuned, the ramp helps text", ppl(YARN, further), ppl(NO_RAMP, further)),
+        below(price, ppl(NONE, at=TRAINED), ppl(YARN, at=TRAINED)),
+        below("tuned, the price is still to be paid", ppl(NONE, further, TRAINED), ppl(YARN, further, TRAINED)),
     ]
 
 

@@ -19,7 +19,8 @@ from itertools import pairwise
 
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.parameters import activated
-from minids.lab.studies.base import configs, differs
+from minids.lab.studies.base import configs
+from minids.lab.studies.compare import below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import Curves, Text, text, train
 from minids.model import DeepSeekV3
@@ -60,8 +61,8 @@ def held_out_loss(model: DeepSeekV3, corpus: Text, batch_size: int, length: int)
 
 
 def run(settings: dict, job: Job) -> Outcome:
-    model_config, run = configs(settings, job, COMMON)
-    corpus = text(job.data, run.validation_share, "chars")
+    model_config, train_config = configs(settings, job, COMMON)
+    corpus = text(job.data, train_config.validation_share, "chars")
     curves, seconds, processor_seconds = Curves(job.steps), 0.0, 0.0
     checked: dict[str, list[float]] = {"step": [], "characters": [], "seconds": [], "loss": []}
     at = {max(1, job.steps * i // CHECKS) for i in range(1, CHECKS + 1)}
@@ -73,20 +74,20 @@ def run(settings: dict, job: Job) -> Outcome:
         processor_seconds += time.process_time() - began_work
         curves.add(step, loss=losses.main)
         if step in at:
-            loss = held_out_loss(model, corpus, run.batch_size, run.context_length)
-            for name, value in zip(checked, (step, step * run.tokens_per_step, seconds, loss), strict=True):
+            loss = held_out_loss(model, corpus, train_config.batch_size, train_config.context_length)
+            for name, value in zip(checked, (step, step * train_config.tokens_per_step, seconds, loss), strict=True):
                 checked[name].append(value)
         job.tell(1)
         began, began_work = time.perf_counter(), time.process_time()
 
-    model = train(model_config, run, corpus, job.seed, on_step, optimizer, job.threads)
+    model = train(model_config, train_config, corpus, job.seed, on_step, optimizer, job.threads)
     numbers = {
         "loss": checked["loss"][-1],
         "seconds": seconds,  # of training
         "processor_seconds": processor_seconds,  # of all threads; less swayed by what else runs on the machine
         "active": activated(model.config, "both"),
         "parameters": model.parameters.values.size,
-        "characters": job.steps * run.tokens_per_step,
+        "characters": job.steps * train_config.tokens_per_step,
     }
     for i, loss in enumerate(checked["loss"]):
         if loss <= NANOGPT:
@@ -97,43 +98,29 @@ def run(settings: dict, job: Job) -> Outcome:
 
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     loss = {name: arm["loss"] for name, arm in arms.items()}
+    sees, active = arms["MoE"]["characters"].mean, arms["MoE"]["active"].mean
+    small = "the preset sees nanoGPT's characters with at most 1.0 million parameters at work"
     found = [
         Finding("the preset's mean loss is at most 1.60", loss["MoE"].mean <= 1.6, str(loss["MoE"])),
-        Finding(
-            "the preset sees nanoGPT's characters with at most 1.0 million parameters at work",
-            arms["MoE"]["active"].mean <= 1e6 and arms["MoE"]["characters"].mean <= CHARACTERS,
-            f"{arms['MoE']['characters'].mean:,.0f} characters, {arms['MoE']['active'].mean:,.0f} parameters",
-        ),
+        Finding(small, active <= 1e6 and sees <= CHARACTERS, f"{sees:,.0f} characters, {active:,.0f} parameters"),
     ]
     ladder = [name for name in ARMS if "," not in name]
     for lower, higher in pairwise(ladder):
-        found.append(
-            Finding(
-                f"the step from {lower} to {higher} lowers the loss",
-                loss[higher].mean < loss[lower].mean,
-                differs(loss[higher], loss[lower]),
-            )
-        )
-    found.append(
-        Finding(
-            "Muon's loss is below AdamW's", loss["MoE"].mean < loss["MoE, AdamW"].mean, differs(loss["MoE"], loss["MoE, AdamW"])
-        )
-    )
+        found.append(below(f"the step from {lower} to {higher} lowers the loss", loss[higher], loss[lower]))
+    found.append(below("Muon's loss is below AdamW's", loss["MoE"], loss["MoE, AdamW"]))
     return found
 
 
 def receipt(results: dict) -> list[str]:
     """Every run of the preset, and how the first one's validation loss fell."""
-    if "MoE" not in results["arms"]:
-        return []
-    arm = results["arms"]["MoE"]
+    arm = results["arms"].get("MoE", {"runs": []})
     lines = []
     for run in arm["runs"]:
-        if "failed" not in run:
-            n = run["numbers"]
-            passed = f"{NANOGPT} after {n['characters_to_nanogpt']:,} characters" if "characters_to_nanogpt" in n else ""
-            told = (f"loss {n['loss']:.4f} after {n['characters']:,} characters, {n['seconds']:.0f} s", passed)
-            lines.append(f"MoE, seed {run['seed']}: " + ", ".join(filter(None, told)))
+        if n := run.get("numbers"):
+            told = [f"MoE, seed {run['seed']}: loss {n['loss']:.4f} after {n['characters']:,} characters, {n['seconds']:.0f} s"]
+            if "characters_to_nanogpt" in n:
+                told.append(f"{NANOGPT} after {n['characters_to_nanogpt']:,} characters")
+            lines.append(", ".join(told))
     if lines:
         looks = arm["details"]["validation"]
         points = (f"{step} {loss:.3f}" for step, loss in zip(looks["step"], looks["loss"], strict=True))

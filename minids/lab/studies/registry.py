@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
 from minids.errors import refuse
 from minids.lab.studies.study import Study
+from minids.words import did_you_mean
 
 STUDIES = ("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race", "long-context")
 """Names as on the command line; the module is the same with underscores."""
@@ -15,7 +15,5 @@ STUDIES = ("balance", "load", "router", "attention", "mtp", "segmentation", "fp8
 def study(name: str) -> Study:
     """The study called ``name``."""
     if name not in STUDIES:
-        close = difflib.get_close_matches(name, STUDIES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise refuse("study", name, f"no study of that name; {hint}there are {', '.join(STUDIES)}")
+        raise refuse("study", name, f"no study of that name; {did_you_mean(name, STUDIES)}there are {', '.join(STUDIES)}")
     return importlib.import_module(f"minids.lab.studies.{name.replace('-', '_')}").STUDY

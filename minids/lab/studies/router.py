@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from minids.lab.analysis.traffic import meter
-from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
+from minids.lab.studies.base import BALANCED, COMMON, configs, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, validation_batches
 from minids.training.routing_trace import trace
@@ -44,34 +45,15 @@ def run(settings: dict, job: Job) -> Outcome:
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     base, *_ = ARMS
     loss = {name: arm["loss"] for name, arm in arms.items()}
-    best_scale = min((base, *(f"scale {scale:g}" for scale in SCALES)), key=lambda name: loss[name].mean)
+    best = min((f"scale {scale:g}" for scale in SCALES), key=lambda name: loss[name].mean)
     saved = 1 - arms[base]["all_to_all_bytes"].mean / arms[FREE]["all_to_all_bytes"].mean
+    one = "1 of 4 nodes"
     return [
-        Finding(
-            "V3's scaling factor is not above the best one tried",
-            not_above(loss[base], loss[best_scale]),
-            f"{best_scale}: {differs(loss[base], loss[best_scale])}",
-        ),
-        Finding(
-            "two nodes of four are as good as no limit",
-            not_above(loss[base], loss[FREE]),
-            f"{differs(loss[base], loss[FREE])}; traffic {saved:.0%} lower",
-        ),
-        Finding(
-            "one node of four is worse",
-            not not_above(loss["1 of 4 nodes"], loss[FREE]),
-            differs(loss["1 of 4 nodes"], loss[FREE]),
-        ),
-        Finding(
-            "sigmoid scores are not above softmax scores",
-            not_above(loss[base], loss["softmax scores"]),
-            differs(loss[base], loss["softmax scores"]),
-        ),
-        Finding(
-            "a shared expert is better than one routed expert more",
-            not not_above(loss[NONE_SHARED], loss[FREE]),
-            differs(loss[NONE_SHARED], loss[FREE]),
-        ),
+        below("V3's scaling factor is not above the best other one tried", loss[base], loss[best], f"{best}: "),
+        below("two nodes of four are as good as no limit", loss[base], loss[FREE], suffix=f"; traffic {saved:.0%} lower"),
+        above("one node of four is worse", loss[one], loss[FREE]),
+        below("sigmoid scores are not above softmax scores", loss[base], loss["softmax scores"]),
+        above("a shared expert is better than one routed expert more", loss[NONE_SHARED], loss[FREE]),
     ]
 
 

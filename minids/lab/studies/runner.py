@@ -76,12 +76,11 @@ def run_study(
         except KeyboardInterrupt:
             say("Stopped. The finished runs are kept: the same command goes on with the others.")
             raise
-    words = ["minids", "study", name, "--seeds", *map(str, seeds), "--steps", str(steps)]
-    words += ["--arms", *arms] if arms else []
-    words += ["--threads", str(threads)] if threads != 1 else []
-    words += ["--data", *data] if data != study.data else []
-    command = shlex.join(words)
-    results = collected(store, jobs, command)
+    command = ["minids", "study", name, "--seeds", *map(str, seeds), "--steps", str(steps)]
+    command += ["--arms", *arms] if arms else []
+    command += ["--threads", str(threads)] if threads != 1 else []
+    command += ["--data", *data] if data != study.data else []
+    results = collected(store, jobs, shlex.join(command))
     write_results(Path(out) / "results.json", results)
     return results
 
@@ -99,7 +98,7 @@ def one_run(name: str, job: Job) -> tuple[Outcome | str, float]:
     return outcome, time.perf_counter() - began
 
 
-Finished = Iterator[tuple[Job, Outcome | str, float]]
+Finished = Iterator[tuple[Job, Outcome | str, float]]  # what it gave, or why it failed; seconds
 
 
 def _here(name: str, jobs: list[Job], bar) -> Finished:

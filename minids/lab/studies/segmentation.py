@@ -7,36 +7,35 @@ the loss rises from 1.808 to 2.414 (section 4.5).
 
 from __future__ import annotations
 
-from minids.lab.studies.base import BALANCED, COMMON, configs, differs, not_above, trained
+from minids.lab.analysis.same_weights import same_weights
+from minids.lab.studies.base import BALANCED, COMMON, configs, trained
+from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, validate
 from minids.model import DeepSeekV3
 
+
+def _experts(chosen: int, routed: int, shared: int, width: int) -> dict[str, int]:
+    sizes = dict(n_routed_experts=routed, num_experts_per_tok=chosen, n_shared_experts=shared)
+    return {**sizes, "moe_intermediate_size": width}
+
+
 # One "unit" is an expert of width 64; 12 units in all, 3 of them at work for a token. No groups: they would limit each arm
 # in another way.
 ARMS = {
-    "3 of 12": dict(n_routed_experts=12, num_experts_per_tok=3, n_shared_experts=0, moe_intermediate_size=64),
-    "1 shared + 2 of 11": dict(n_routed_experts=11, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=64),
-    "halves: 1 shared + 5 of 23": dict(
-        n_routed_experts=23, num_experts_per_tok=5, n_shared_experts=1, moe_intermediate_size=32
-    ),
-    "halves, none shared: 6 of 24": dict(
-        n_routed_experts=24, num_experts_per_tok=6, n_shared_experts=0, moe_intermediate_size=32
-    ),
-    "quarters: 1 shared + 11 of 47": dict(
-        n_routed_experts=47, num_experts_per_tok=11, n_shared_experts=1, moe_intermediate_size=16
-    ),
+    "3 of 12": _experts(3, 12, 0, 64),
+    "1 shared + 2 of 11": _experts(2, 11, 1, 64),
+    "halves: 1 shared + 5 of 23": _experts(5, 23, 1, 32),
+    "halves, none shared: 6 of 24": _experts(6, 24, 0, 32),
+    "quarters: 1 shared + 11 of 47": _experts(11, 47, 1, 16),
 }
 _NO_GROUPS = dict(n_group=1, topk_group=1)
 
 
 def without_shared(model: DeepSeekV3) -> DeepSeekV3:
     """The same weights with the shared expert silent, and one routed expert more for every token."""
-    other = model.sharing_weights()
-    config = model.config.replace(num_experts_per_tok=model.config.num_experts_per_tok + 1)
-    for layer in other.moe_layers:
-        layer.shared, layer.config = None, config
-    return other
+    c = model.config
+    return same_weights(model, c.replace(n_shared_experts=0, num_experts_per_tok=c.num_experts_per_tok + 1))
 
 
 def run(settings: dict, job: Job) -> Outcome:
@@ -50,22 +49,13 @@ def run(settings: dict, job: Job) -> Outcome:
 def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     coarse, shared, halves, _, quarters = ARMS
     loss = {name: arm["loss"] for name, arm in arms.items()}
-    found = []
-    for claim, new, old in (
-        ("isolating a shared expert lowers the loss", shared, coarse),
-        ("halves lower it further", halves, shared),
-        ("quarters lower it further", quarters, halves),
-    ):
-        found.append(Finding(claim, not not_above(loss[old], loss[new]), differs(loss[new], loss[old])))
     knocked = arms[halves]["loss_without_shared"]
-    found.append(
-        Finding(
-            "a routed expert more does not replace the shared one",
-            not not_above(knocked, loss[halves]),
-            f"{halves}: {differs(knocked, loss[halves])}",
-        )
-    )
-    return found
+    return [
+        below("isolating a shared expert lowers the loss", loss[shared], loss[coarse]),
+        below("halves lower it further", loss[halves], loss[shared]),
+        below("quarters lower it further", loss[quarters], loss[halves]),
+        above("a routed expert more does not replace the shared one", knocked, loss[halves], f"{halves}: "),
+    ]
 
 
 STUDY = Study(

@@ -152,7 +152,9 @@ def versions() -> dict[str, str]:
 
 
 def _findings(study: Study, arms: dict[str, dict]) -> list:
-    """A study's own conclusions, once every arm has a finished run."""
+    """A study's own conclusions, once every arm has every run: seeds are compared in pairs."""
+    if any("failed" in run for arm in arms.values() for run in arm["runs"]):
+        return []
     found = {name: {key: Summary(**value) for key, value in arm["summary"].items()} for name, arm in arms.items()}
     return study.findings(found) if found.keys() == study.arms.keys() and all(found.values()) else []
 

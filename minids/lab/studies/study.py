@@ -17,14 +17,11 @@ class Job:
 
     arm: str
     seed: int
-    steps: int
-    """Optimizer steps, for studies that train."""
-    data: tuple[str, ...] = ("builtin",)
-    """The text, as ``minids train --data`` takes it."""
+    steps: int  # of the optimizer
+    data: tuple[str, ...] = ("builtin",)  # the text, as ``minids train --data`` takes it
     tell: Callable[[int], None] = field(default=_silent, compare=False, repr=False)
     """Called with the steps done since the last call, so that progress can be shown."""
-    threads: int = 1
-    """Threads that share every batch of a study that trains. The losses differ by rounding alone."""
+    threads: int = 1  # that share every batch; the losses differ by rounding alone
 
 
 class Outcome(NamedTuple):
@@ -34,51 +31,43 @@ class Outcome(NamedTuple):
     """Name → the one number a run ends with. Their mean and spread over the seeds are the results."""
     curves: dict[str, list[float]] = {}  # noqa: RUF012  a default that nobody writes to
     """Name → values along the run; "step" says where. Up to 50 points each, so that results stay small."""
-    details: dict[str, Any] = {}  # noqa: RUF012
-    """Tables and such, kept for the first seed only."""
+    details: dict[str, Any] = {}  # noqa: RUF012  tables and such, kept for the first seed only
 
 
 class Finding(NamedTuple):
     """A sentence about the results that the results themselves decide."""
 
     claim: str
-    holds: bool
-    numbers: str
-    """The numbers behind it, in words."""
+    holds: bool | None  # None where the seeds do not decide it
+    numbers: str  # those behind it, in words
 
 
 @dataclass(frozen=True)
 class Study:
     """A module of ``minids.lab.studies`` holds one as ``STUDY``."""
 
-    question: str
-    """One line."""
+    question: str  # one line
     arms: dict[str, dict]
     """Name → what makes this arm another one, as plain JSON values; ``run`` gets it back."""
     run: Callable[[dict, Job], Outcome]
     """One arm, one seed. The same arguments give the same numbers (but for measured times)."""
-    shown: tuple[str, ...]
-    """The numbers worth a column in the printed table."""
-    common: dict = field(default_factory=dict)
-    """What all arms share (sizes, learning rate, …), as plain JSON values."""
+    shown: tuple[str, ...]  # the numbers worth a column in the printed table
+    common: dict = field(default_factory=dict)  # what all arms share (sizes, learning rate, …), as plain JSON values
     findings: Callable[[dict[str, dict[str, Summary]]], list[Finding]] = lambda arms: []
     """Arm → number → its summary; what follows from them. Only asked once every arm is there."""
     remarks: Callable[[dict], list[str]] = lambda results: []
     """The results → further lines below the printed table."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
-    data: tuple[str, ...] = ("builtin",)
-    """The text, as ``minids train --data`` takes it, where none is asked for."""
-    quick_steps: int = 6
-    """Steps of ``--quick``, which shows that a study runs and not what comes out."""
+    data: tuple[str, ...] = ("builtin",)  # the text where none is asked for
+    quick_steps: int = 6  # of ``--quick``, which shows that a study runs and not what comes out
 
 
 class Summary(NamedTuple):
     """A number over the seeds."""
 
     mean: float
-    spread: float
-    """Standard deviation over the seeds (n − 1); 0 with one seed."""
+    spread: float  # standard deviation over the seeds (n − 1); 0 with one seed
     values: tuple[float, ...]
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minids import words
 from minids.lab.studies.study import Job, Study, Summary
 
 
@@ -15,22 +16,24 @@ def one_line(study: Study, job: Job, found: dict) -> str:
 
 def table(study: Study, results: dict) -> str:
     """Every arm with the mean and spread of the study's main numbers, then the findings."""
-    rows = [["arm", *(name.replace("_", " ") for name in study.shown)]]
+    rows = []
     for name, arm in results["arms"].items():
         cells = [str(Summary(**arm["summary"][number])) if number in arm["summary"] else "–" for number in study.shown]
         failed = sum("failed" in run for run in arm["runs"])
         rows.append([name + (f" ({failed} of {len(arm['runs'])} failed)" if failed else ""), *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "─" * len(lines[0]))
-    seeds = results["seeds"]
-    lines += ["", f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)}, {results['steps']} steps each."]
-    modules = {name: version for name, version in results["versions"].items() if name not in ("machine", "processor")}
-    computed = " ".join(f"{name} {version}" for name, version in modules.items())
-    where = ", ".join(filter(None, (results["versions"]["machine"], results["versions"].get("processor", ""))))
-    threads = results.get("threads", 1)
-    lines.append(f"{computed}; {where}; {threads} thread{'s' * (threads != 1)} a run.")
-    lines += study.remarks(results)
+    head = ["arm", *(name.replace("_", " ") for name in study.shown)]
+    seeds, versions, threads = results["seeds"], results["versions"], results.get("threads", 1)
+    computed = " ".join(f"{name} {version}" for name, version in versions.items() if name not in ("machine", "processor"))
+    where = ", ".join(filter(None, (versions["machine"], versions.get("processor", ""))))
+    lines = [
+        words.table(rows, head, align="l", rule=True),
+        "",
+        f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) != 1)}, {results['steps']} steps each.",
+        "Differences are paired by seed, in brackets their 95 % interval: where it holds zero, a claim is undecided.",
+        f"{computed}; {where}; {threads} thread{'s' * (threads != 1)} a run.",
+        *study.remarks(results),
+    ]
     for finding in results["findings"]:
-        lines.append(f"{'yes' if finding['holds'] else 'NO '}  {finding['claim']}: {finding['numbers']}")
+        verdict = {True: "yes", False: "NO", None: "undecided"}[finding["holds"]]
+        lines.append(f"{verdict:<9}  {finding['claim']}: {finding['numbers']}")
     return "\n".join(lines)

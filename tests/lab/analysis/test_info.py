@@ -8,7 +8,7 @@ import pytest
 from minids import MinidsError, ModelConfig
 from minids.config.presets import PRESETS
 from minids.lab.analysis.info import info
-from minids.lab.analysis.info_table import format_info, rows, short, show
+from minids.lab.analysis.info_table import format_info, leaves, short, show
 
 TINY = ModelConfig.preset("tiny")
 CONFIGS = {name: ModelConfig.preset(name) for name in PRESETS} | {
@@ -25,16 +25,15 @@ def test_json_and_table_agree(name):
     data = json.loads(json.dumps(info(CONFIGS[name], name, batch=2)))
     table = format_info(data, explain=False).splitlines()[1:]
     printed = [line for line in table if line.startswith("  ")]
-    leaves = list(rows(data))
-    assert len(printed) == len(leaves)
-    for line, row in zip(printed, leaves, strict=True):
+    expected = list(leaves(data))
+    assert len(printed) == len(expected)
+    for line, (_, name, leaf) in zip(printed, expected, strict=True):
         label, rest = line[2:39], line[39:]
-        assert label.strip() == row.label[:37].strip()
+        assert label.strip() == name[:37].strip()
         number, *others = rest.split()
-        assert number == show(row.leaf)
-        assert float(number.replace(",", "")) == pytest.approx(row.leaf["value"], rel=5e-6, abs=0.5 if "," in number else 0)
-        expected = [*short(row.leaf).split(), *row.leaf["unit"].split()]
-        assert others == expected, f"{row.label}: something on the line is not in the data"
+        assert number == show(leaf)
+        assert float(number.replace(",", "")) == pytest.approx(leaf["value"], rel=5e-6, abs=0.5 if "," in number else 0)
+        assert others == [*short(leaf).split(), *leaf["unit"].split()], f"{name}: something on the line is not in the data"
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -44,17 +43,17 @@ def test_every_number_leads_to_its_formula_and_source(name):
     assert all(len(line) < 100 for line in text.splitlines())
     body, rest = text.split("── formulas ")
     formulas, sources = (" ".join(part.split()) for part in rest.split("── sources "))
-    for row, line in zip(rows(data), (line for line in body.splitlines() if line.startswith("  ")), strict=True):
+    for (_, label, leaf), line in zip(leaves(data), (line for line in body.splitlines() if line.startswith("  ")), strict=True):
         note = re.search(r"\[\d+\]$", line).group()
         formula = re.search(re.escape(note) + r" (.*?)  ?\((\w)\)(?= \[|$| ─)", formulas.replace("(a) [", "(a) [") + " ─")
-        assert formula, f"{row.label}: no formula behind {note}"
-        assert formula.group(1) == " ".join(row.leaf["formula"].split())
-        assert f"({formula.group(2)}) {' '.join(row.leaf['source'].split())}" in sources
+        assert formula, f"{label}: no formula behind {note}"
+        assert formula.group(1) == " ".join(leaf["formula"].split())
+        assert f"({formula.group(2)}) {' '.join(leaf['source'].split())}" in sources
 
 
 def test_known_numbers_of_v3():
     data = info(ModelConfig.preset("deepseek-v3"), "deepseek-v3")
-    value = {(row.section, row.label): row.leaf["value"] for row in rows(data)}
+    value = {(section, label): leaf["value"] for section, label, leaf in leaves(data)}
     assert value["parameters", "total"] == 671_026_419_200
     assert value["parameters", "MTP modules, extra"] == 11_610_068_224
     assert value["cache", "per token, BF16"] == 70_272

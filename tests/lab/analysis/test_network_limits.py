@@ -2,7 +2,6 @@
 
 import pytest
 
-from minids.config import ModelConfig
 from minids.lab.analysis import network
 
 
@@ -26,9 +25,3 @@ def test_decode_limit_with_the_true_hidden_size():
     limit = network.decode_limit(50e9, hidden_size=7168)
     assert (round(limit.exchange * 1e6, 2), round(limit.tpot * 1e3, 2)) == (123.86, 15.11)
     assert round(limit.tokens_per_second, 1) == 66.2
-
-
-def test_node_limit_halves_the_traffic():
-    traffic = network.inter_node_copies(ModelConfig.preset("deepseek-v3"))
-    assert traffic == (8, 4) and traffic.saved == 0.5
-    assert network.dispatch_bytes(ModelConfig.preset("deepseek-v3"), traffic.limited) == 4 * 7168

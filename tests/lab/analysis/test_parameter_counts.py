@@ -68,13 +68,46 @@ def test_v3_piece_by_piece():
     assert sum(attention.values()) == 187_107_328
     assert sum(t.size for t in parameters.block_tensors(c, moe=False)) == 583_483_392
     assert sum(t.size for t in parameters.block_tensors(c, moe=True)) == 11_507_286_272
-    assert sum(t.size for t in parameters.mlp_tensors("e", 2048, 7168, "expert")) == 44_040_192
+    assert sum(t.size for t in parameters.block_tensors(c, moe=True) if t.name.startswith("mlp.experts.7.")) == 44_040_192
     assert parameters.mtp_total(c) == 11_610_068_224
     assert parameters.mtp_activated(c) == 688_100_608
     by_name = {part.name: part for part in parameters.parts(c)}
     assert by_name["embedding"].total == by_name["head"].total == 926_679_040
     assert by_name["routing bias"].total == 58 * 256
     assert by_name["MTP block"].activated == 585_318_656
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "deepseek-v2-lite", "tiny"])
+def test_every_part_is_what_its_formula_says(name):
+    """The formulas of ``minids info``, worked out here: the counts themselves come from the layers."""
+    c = ModelConfig.preset(name)
+    V, d, L, H, D = c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.num_nextn_predict_layers
+    moe, expert = L - c.first_k_dense_replace, 3 * d * c.moe_intermediate_size
+    attention = {
+        "kv_a_proj_with_mqa": d * (c.kv_lora_rank + c.qk_rope_head_dim),
+        "kv_a_layernorm": c.kv_lora_rank,
+        "kv_b_proj": c.kv_lora_rank * H * (c.qk_nope_head_dim + c.v_head_dim),
+        "o_proj": H * c.v_head_dim * d,
+    }
+    if c.q_lora_rank is None:
+        attention["q_proj"] = d * H * c.qk_head_dim
+    else:
+        attention["q_a_proj"], attention["q_a_layernorm"] = d * c.q_lora_rank, c.q_lora_rank
+        attention["q_b_proj"] = c.q_lora_rank * H * c.qk_head_dim
+    sparse = {"router": c.n_routed_experts * d, "shared experts": c.n_shared_experts * expert}
+    sparse["routed experts"] = c.n_routed_experts * expert
+    if c.topk_method == "noaux_tc":
+        sparse["routing bias"] = c.n_routed_experts
+    expected = {part: L * size for part, size in attention.items()} | {part: moe * size for part, size in sparse.items()}
+    expected |= {"embedding": V * d, "head": V * d, "final norm": d, "block norms": L * 2 * d}
+    expected["dense FFN"] = (L - moe) * 3 * d * c.intermediate_size
+    if D:
+        expected["MTP block"] = D * (2 * d + sum(attention.values()) + sum(sparse.values()))
+        expected |= {"MTP eh_proj": D * 2 * d * d, "MTP norms": D * 3 * d}
+    assert {part.name: part.total for part in parameters.parts(c)} == expected
+    idle = (c.n_routed_experts - c.num_experts_per_tok) * expert
+    rests = {part.name: part.total - part.activated for part in parameters.parts(c) if part.activated != part.total}
+    assert rests == {"routed experts": moe * idle} | ({"MTP block": D * idle} if D else {})
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -120,9 +153,9 @@ def test_the_model_has_exactly_these_parameters(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parts_of_every_variant_add_up(variant):
     config = VARIANTS[variant]
-    listed = sum(prod(shape) for _, shape in parameters.parameter_shapes(config, mtp=False))
-    assert listed == parameters.total(config)
-    assert parameters.activated(config, "both") <= listed
+    listed = sum(prod(shape) for _, shape in parameters.parameter_shapes(config))
+    assert listed == parameters.total(config) + parameters.mtp_total(config)
+    assert parameters.activated(config, "both") <= parameters.total(config)
 
 
 def test_a_tied_matrix_counts_once():

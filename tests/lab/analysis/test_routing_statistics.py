@@ -7,7 +7,6 @@ import pytest
 import support
 
 from minids.lab.analysis.routing import (
-    co_activation,
     domain_counts,
     dropped,
     load_entropy,
@@ -74,13 +73,6 @@ def test_the_permutation_test_counts_exactly():
     assert found.p_value == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-12), abs=0.03)
     assert found.chance == pytest.approx(np.mean(every), abs=0.02)
     assert specialisation_test(counts, domain, seed=1) == specialisation_test(counts, domain, seed=1)
-
-
-def test_co_activation_by_hand():
-    found = co_activation(np.array([[0, 1], [1, 0], [0, 2], [1, 2]]), 4)
-    np.testing.assert_allclose(
-        found, [[3 / 4, 2 / 3, 1 / 3, 0], [2 / 3, 3 / 4, 1 / 3, 0], [1 / 2, 1 / 2, 1 / 2, 0], [0, 0, 0, 0]]
-    )
 
 
 def test_nodes_touched_by_hand():

@@ -53,12 +53,12 @@ def test_v3_on_paper():
     by_title = {(s.stage, s.phase, s.title): s for s in steps}
     latent = by_title["MoE block", "forward", "key-value latent and shared RoPE key"]
     assert latent.layers == 58 and latent.layer == 3
-    assert latent.weights[0] == ("model.layers.3.self_attn.kv_a_proj_with_mqa.weight", (576, 7168))
+    assert latent.weights[0][:2] == ("model.layers.3.self_attn.kv_a_proj_with_mqa.weight", (576, 7168))
     assert latent.output.shape == (1, 4096, 576)
     assert latent.flops == 2 * 4096 * 576 * 7168
     assert by_title["MoE block", "backward", latent.title].flops == 2 * latent.flops
-    cached = sum(s.layers * s.cached_bytes for s in steps if not s.stage.startswith("MTP"))
-    assert cached == 4096 * 61 * 576 * 4, "what the tour caches is the latent cache, in float32"
+    cached = sum(s.layers * t.size for s in steps if not s.stage.startswith("MTP") for t in s.cached)
+    assert cached == 4096 * 61 * 576, "what the tour caches is the latent cache"
     assert by_title["MTP module 1", "forward", "project the pair"].output.shape == (1, 4095, 7168)
 
 
@@ -66,9 +66,9 @@ def test_backward_reads_the_forward_list_upwards():
     steps = tour_steps(TINY)
     titles = {phase: [s.title for s in steps if s.phase == phase] for phase in ("forward", "backward")}
     assert titles["backward"] == titles["forward"][::-1]
-    saved = {phase: sum(s.saved_bytes for s in steps if s.phase == phase) for phase in ("forward", "backward")}
-    assert saved["forward"] == saved["backward"], "whatever is saved is given back"
-    assert not any(s.cached or s.cached_bytes for s in steps if s.phase == "backward"), "only the forward pass fills a cache"
+    saved = {phase: [s.saved for s in steps if s.phase == phase] for phase in ("forward", "backward")}
+    assert saved["backward"] == saved["forward"][::-1], "whatever is saved is given back"
+    assert not any(s.cached for s in steps if s.phase == "backward"), "only the forward pass fills a cache"
 
 
 def test_real_arrays_are_shown_beside_the_paper():

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import support
 
+from minids.checkpoint.model_folder import save
+from minids.checkpoint.streaming import load_streamed
 from minids.errors import MinidsError
 from minids.lab.analysis.network import experts_per_node
 from minids.lab.analysis.routing import nodes_touched
 from minids.lab.analysis.traffic import against_limit, limited_to, meter, of_model
+from minids.model import DeepSeekV3
 from minids.training.routing_trace import trace
 
 RNG = np.random.default_rng(0)
@@ -67,3 +70,13 @@ def test_a_model_under_every_limit():
     assert model.config.topk_group == model.moe_layers[0].config.topk_group == 2, "the model itself stays"
     with pytest.raises(MinidsError, match="hold only 2"):
         limited_to(model, 1)
+
+
+def test_a_model_on_disk_is_limited_as_one_in_memory(tmp_path):
+    model = DeepSeekV3(support.TINY, 0)
+    save(model, tmp_path / "model")
+    tokens, targets = support.batch(size=4, length=16)
+    streamed = of_model(load_streamed(tmp_path / "model"), tokens, targets)
+    assert [f.traffic for f in streamed] == [f.traffic for f in of_model(model, tokens, targets)]
+    for found, expected in zip(streamed, of_model(model, tokens, targets), strict=True):
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)

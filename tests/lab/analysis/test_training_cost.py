@@ -14,10 +14,7 @@ V3 = ModelConfig.preset("deepseek-v3")
 def test_v3_table_1():
     assert cost.v3_gpu_hours() == 2_788_000
     assert cost.v3_dollars() == 5_576_000
-    assert cost.V3_TOKENS / 1e12 * cost.V3_HOURS_PER_TRILLION == 2_664_000
-    assert round(cost.v3_days(), 1) == 54.2
-    assert round(cost.v3_days(cost.V3_HOURS_PER_TRILLION), 2) == 3.66
-    assert round(100 * cost.v2_saving(), 2) == 42.51
+    assert cost.V3_GPU_HOURS["pre-training"] == cost.V3_TOKENS / 1e12 * 180_000, "180K hours a trillion tokens"
 
 
 def test_the_model_reproduces_v3s_bill():
@@ -26,7 +23,6 @@ def test_the_model_reproduces_v3s_bill():
     assert bill.dollars == 2 * bill.gpu_hours
     assert bill.days == pytest.approx(54.2, rel=0.005)
     assert round(bill.flops / 1e24, 2) == 3.71
-    assert round(cost.achieved_flops_per_second(V3) / 1e12, 1) == 386.5
 
 
 def test_cost_follows_its_inputs():
@@ -47,9 +43,3 @@ def test_cost_follows_its_inputs():
 def test_impossible_inputs_are_refused(wrong):
     with pytest.raises(MinidsError, match=next(iter(wrong))):
         cost.training_cost(V3, **({"tokens": 1e12} | wrong))
-
-
-def test_serving_day():
-    day = cost.serving_day()
-    assert day.cost == 87_072
-    assert round(100 * day.margin, 1) == 545.5

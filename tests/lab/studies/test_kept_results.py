@@ -51,7 +51,7 @@ def test_results_are_small_and_say_how_to_make_them_again(name, capsys):
     assert results(name)["command"].startswith(f"minids study {name} --seeds ")
     assert main(["study", name, "--show"]) == 0
     out = capsys.readouterr().out
-    assert "Mean ± standard deviation" in out and all(arm in out for arm in results(name)["arms"])
+    assert "Mean ± standard deviation" in out and "95 % interval" in out and all(arm in out for arm in results(name)["arms"])
 
 
 def test_an_unknown_study_has_none():

@@ -19,7 +19,7 @@ class Counting:
     """A study without training: ``ran`` lists what was run; an arm in ``fails`` diverges, and ``stop`` is as Ctrl-C."""
 
     def __init__(self, arms=("one", "two"), fails=(), findings=lambda arms: []):
-        self.ran, self.fails, self.stop = [], set(fails), None
+        self.ran, self.fails, self.stop, self.fails_at = [], set(fails), None, None
         self.study = Study(
             question="does it run?",
             arms={name: {"offset": i} for i, name in enumerate(arms)},
@@ -36,7 +36,7 @@ class Counting:
             raise KeyboardInterrupt
         self.ran.append((job.arm, job.seed))
         job.tell(job.steps)
-        if job.arm in self.fails:
+        if job.arm in self.fails or (job.arm, job.seed) == self.fails_at:
             raise Diverged("step 3: loss = nan")
         loss = settings["offset"] + noise(job.seed)
         return Outcome({"loss": loss}, {"step": [1, job.steps], "loss": [9.123456789, loss]}, {"table": [[1, 2]]})
@@ -116,6 +116,13 @@ def test_a_run_that_diverges_is_a_result_and_stays_out_of_the_means(tmp_path, co
     assert [r["failed"] for r in found["arms"]["two"]["runs"]] == ["step 3: loss = nan"] * 3
     run(tmp_path)
     assert len(study.ran) == 6
+
+
+def test_seeds_that_have_no_partner_decide_nothing(tmp_path, counting):
+    """An arm of which one run failed cannot be compared seed by seed."""
+    study = counting(findings=lambda arms: [Finding("compared", True, str(arms))])
+    study.fails_at = ("two", 1)
+    assert run(tmp_path)["findings"] == []
 
 
 def test_findings_are_asked_for_when_every_arm_is_there_and_see_the_summaries(tmp_path, counting):
