@@ -25,7 +25,7 @@ def test_logits_and_mtp_logits_agree(name):
     model = build(CONFIGS[name])
     tokens, _ = batch(size=1, length=20)
     weights = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    logits, hidden = model.logits(tokens), model._hidden(tokens, None)[0]
+    logits, hidden = model.logits(tokens), model._hidden(tokens)[0]
     assert np.abs(pico.deepseek_v3(tokens, weights, model.config) - logits).max() < 1e-10
     for depth, want in enumerate(model.mtp_logits(tokens), start=1):
         got = pico.mtp_logits(tokens, hidden, weights, model.config, depth)

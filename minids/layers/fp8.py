@@ -15,9 +15,9 @@ import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import Linear
-from minids.layers.feed_forward import FeedForward
-from minids.layers.parameters import Array, Parameters
+from minids.layers.basic import Linear, SavedLinear
+from minids.layers.feed_forward import FeedForward, SavedFeedForward
+from minids.layers.parameters import Array, Parameter, Parameters
 from minids.ops.fp8_accumulation import NEVER_PROMOTED
 from minids.ops.fp8_linear import Recipe
 
@@ -57,17 +57,27 @@ def feed_forward(config: ModelConfig, parameters: Parameters, name: str, width: 
 class Fp8Linear(Linear):
     """y = x̂ Ŵᵀ (+ b): the weight is kept and updated in full precision, and quantised on every use."""
 
-    def __init__(self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool, recipe: Recipe):
-        super().__init__(parameters, name, n_out, n_in, bias)
+    def __init__(
+        self,
+        parameters: Parameters,
+        name: str,
+        n_out: int,
+        n_in: int,
+        bias: bool,
+        recipe: Recipe,
+        weight: Parameter | None = None,
+    ):
+        super().__init__(parameters, name, n_out, n_in, bias, weight)
         self.recipe = recipe
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> tuple[Array, SavedLinear]:
         return op.fp8_linear.forward(x, self.weight.value, self.bias.value if self.bias else None, self.recipe)
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: SavedLinear) -> Array:
+        assert isinstance(saved, op.fp8_linear.Saved)
         dx, d_weight, d_bias = op.fp8_linear.backward(dy, saved)
         self.weight.grad += d_weight
-        if self.bias:
+        if self.bias and d_bias is not None:
             self.bias.grad += d_bias
         return dx
 
@@ -79,13 +89,14 @@ class Fp8FeedForward(FeedForward):
         super().__init__(parameters, name, hidden_size, width)
         self.recipe = recipe
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> tuple[Array, SavedFeedForward]:
         rows = x.reshape(-1, x.shape[-1])  # (N, d)
-        weights = (layer.weight.value[None] for layer in self._layers)
-        y, saved = op.fp8_feed_forward.forward(rows, np.array([0, len(rows)]), *weights, self.recipe)
+        gate, up, down = (layer.weight.value[None] for layer in self._layers)  # (1, I, d), (1, I, d), (1, d, I)
+        y, saved = op.fp8_feed_forward.forward(rows, np.array([0, len(rows)]), gate, up, down, self.recipe)
         return y.reshape(x.shape), saved
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: SavedFeedForward) -> Array:
+        assert isinstance(saved, op.fp8_feed_forward.Saved)
         d_rows, *d_weights = op.fp8_feed_forward.backward(dy.reshape(-1, dy.shape[-1]), saved)
         for layer, d_weight in zip(self._layers, d_weights, strict=True):
             layer.weight.grad += d_weight[0]

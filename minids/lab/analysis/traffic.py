@@ -88,11 +88,7 @@ def against_limit(scores: Array, top_k: int, nodes: int, hidden_size: int) -> li
 
 def limited_to(model: DeepSeekV3, nodes: int) -> DeepSeekV3:
     """The same weights and biases under another limit M = ``topk_group``. Raises ``MinidsError`` where K experts do not fit."""
-    other = model.sharing_weights()
-    other.config = model.config.replace(topk_group=nodes)
-    for layer in other.moe_layers:
-        layer.config = other.config
-    return other
+    return DeepSeekV3(model.config.replace(topk_group=nodes), dtype=model.dtype, parameters=model.parameters.shared())
 
 
 def of_model(model: DeepSeekV3, tokens: Array, targets: Array) -> list[LimitedTraffic]:

@@ -32,11 +32,8 @@ _NO_GROUPS = dict(n_group=1, topk_group=1)
 
 def without_shared(model: DeepSeekV3) -> DeepSeekV3:
     """The same weights with the shared expert silent, and one routed expert more for every token."""
-    other = model.sharing_weights()
-    config = model.config.replace(num_experts_per_tok=model.config.num_experts_per_tok + 1)
-    for layer in other.moe_layers:
-        layer.shared, layer.config = None, config
-    return other
+    config = model.config.replace(n_shared_experts=0, num_experts_per_tok=model.config.num_experts_per_tok + 1)
+    return DeepSeekV3(config, dtype=model.dtype, parameters=model.parameters.shared())
 
 
 def run(settings: dict, job: Job) -> Outcome:
