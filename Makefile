@@ -31,8 +31,8 @@ lab: install                     ## open the notebooks in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,notebooks]"
 	$(BIN)/python -m jupyter lab notebooks
 
-lint: install
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: install                    ## style, format and types, as `make test` does not see them
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
 	rm -rf .venv build dist

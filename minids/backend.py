@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minids.errors import refuse
 
@@ -45,7 +45,7 @@ class Operation:
     def __init__(self, name: str):
         self.name = name
 
-    def __getattr__(self, attribute: str):
+    def __getattr__(self, attribute: str) -> Any:
         """For what is not in ``__dict__`` yet."""
         kept = self.__dict__  # before the backend is asked for: if another thread changes it meanwhile, this is thrown away
         found = getattr(_module("ops", self.name), attribute)

@@ -263,5 +263,5 @@ def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike]) -> Iterator[No
             layer.fixed_choice = choice
         yield
     finally:
-        for layer, choice in zip(layers, before, strict=True):
-            layer.fixed_choice = choice
+        for layer, earlier in zip(layers, before, strict=True):
+            layer.fixed_choice = earlier

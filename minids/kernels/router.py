@@ -16,7 +16,7 @@ from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import exp, sigmoid
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
-from minids.ops.router import _TINY, Routing, check
+from minids.ops.router import TINY, Routing, check
 
 __all__ = ["Routing", "Saved", "backward", "choose", "forward"]
 
@@ -167,7 +167,7 @@ def weigh(scores, chosen, normalise, scale, gates):
     """scores (N, E), chosen (N, K) → gates (N, K)."""
     number = scores.dtype.type
     for n in range(chosen.shape[0]):
-        total = number(_TINY) if normalise else number(1)
+        total = number(TINY) if normalise else number(1)
         for k in range(chosen.shape[1]):
             gates[n, k] = scores[n, chosen[n, k]]
         if normalise:
@@ -183,7 +183,7 @@ def differentiate(d_gates, scores, chosen, softmax, normalise, scale, d_logits):
     number = scores.dtype.type
     one, scale = number(1), number(scale)
     for n in range(scores.shape[0]):
-        total, along = number(_TINY) if normalise else one, number(0)
+        total, along = number(TINY) if normalise else one, number(0)
         if normalise:
             for k in range(chosen.shape[1]):
                 s = scores[n, chosen[n, k]]

@@ -98,12 +98,14 @@ class MLA:
 
     def queries(self, x: Array, rotary: Rotary) -> tuple[Array, SavedQueries]:
         """x (B, T, d) → q (B, T, H, d_nope + d_r), eqs 6-9."""
+        saved_down: SavedLinear | None
+        saved_norm: op.rmsnorm.Saved | None
         if self.compresses_queries:
             c_q, saved_down = self.q_a_proj.forward(x)  # (B, T, d_c')
             c_q, saved_norm = self.q_a_layernorm.forward(c_q)
             q, saved_up = self.q_b_proj.forward(c_q)
         else:
-            saved_down = saved_norm = None
+            saved_down, saved_norm = None, None
             q, saved_up = self.q_proj.forward(x)
         q = q.reshape(*x.shape[:-1], self.heads, self.d_nope + self.d_rope)
         q_nope, q_rope = q[..., : self.d_nope], q[..., self.d_nope :]

@@ -18,7 +18,7 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.layers.basic import Linear, SavedLinear
 from minids.layers.feed_forward import SavedFeedForward
-from minids.layers.fp8 import feed_forward, recipe_of
+from minids.layers.fp8 import feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
 
 SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"
@@ -51,8 +51,8 @@ class MoE:
         self.shared = None
         if config.n_shared_experts:
             self.shared = feed_forward(config, parameters, f"{name}.shared_experts", config.n_shared_experts * width)
-        recipe = recipe_of(config)
-        self.recipe = None if recipe is None else op.fp8_feed_forward.dispatched(recipe)
+        scheme = scheme_of(config)
+        self.scheme = None if scheme is None else op.fp8_feed_forward.dispatched(scheme)
         self._buffers = parameters.buffers
         self._bias_name = f"{name}.gate.e_score_correction_bias"
         if config.topk_method == "noaux_tc":
@@ -119,14 +119,15 @@ class MoE:
 
     def update_bias(self, counts: Array, speed: float) -> None:
         """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""
-        self._buffers[self._bias_name][...] = op.bias_update.updated(self.bias, counts, speed, self.config.bias_update_rule)
+        bias = self._buffers[self._bias_name]
+        bias[...] = op.bias_update.updated(bias, counts, speed, self.config.bias_update_rule)
 
     def _experts(self, rows: Array, starts: Array) -> tuple[Array, SavedExperts]:
         """rows (N·K, d) sorted by expert → each through its own expert's network."""
         weights = self.w_gate.value, self.w_up.value, self.w_down.value
-        if self.recipe is None:
+        if self.scheme is None:
             return op.grouped_feed_forward.forward(rows, starts, *weights)
-        return op.fp8_feed_forward.forward(rows, starts, *weights, self.recipe)
+        return op.fp8_feed_forward.forward(rows, starts, *weights, self.scheme)
 
     def _experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""

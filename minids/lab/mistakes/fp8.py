@@ -10,11 +10,11 @@ import numpy as np
 
 from minids.backend import op
 from minids.lab.mistakes import Mistake, Replace
-from minids.layers.fp8 import Fp8Linear, recipe_of
+from minids.layers.fp8 import Fp8Linear, scheme_of
 from minids.layers.moe import MoE
 from minids.ops import float8, fp8_accumulation, fp8_linear, quantise
 from minids.ops.float8 import E4M3
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 
 # The formats.
 
@@ -86,7 +86,7 @@ def scales_forgotten_in_the_weight_gradient(replace: Replace) -> None:
 
 def weight_gradient_in_the_tiles_of_the_forward_pass(replace: Replace) -> None:
     """The product that sums over tokens takes tiles of 1 × 128 again: a scale cannot be taken out of that sum."""
-    replace(Recipe, column=property(lambda self: self.row))
+    replace(Scheme, column=property(lambda self: self.row))
 
 
 # Accumulation and what stays in full precision.
@@ -104,7 +104,7 @@ def promotion_forgotten(replace: Replace) -> None:
 
 def attention_output_in_e4m3(replace: Replace) -> None:
     """The linear after attention takes its input in E4M3 like all others, not in E5M6."""
-    replace(Recipe, after_attention=lambda self: self)
+    replace(Scheme, after_attention=lambda self: self)
 
 
 def router_in_fp8(replace: Replace) -> None:
@@ -113,10 +113,10 @@ def router_in_fp8(replace: Replace) -> None:
 
     def wrong_init(self, config, parameters, name):
         init(self, config, parameters, name)
-        recipe = recipe_of(config)
-        if recipe is not None:
+        scheme = scheme_of(config)
+        if scheme is not None:
             weight = self.gate.weight
-            self.gate = Fp8Linear(parameters, f"{name}.gate", *weight.shape, False, recipe, weight)
+            self.gate = Fp8Linear(parameters, f"{name}.gate", *weight.shape, False, scheme, weight)
 
     replace(MoE, __init__=wrong_init)
 
@@ -126,7 +126,7 @@ def master_weights_in_fp8(replace: Replace) -> None:
     right = Fp8Linear.forward
 
     def wrong(self, x):
-        self.weight.value[...] = op.quantise.rounded(self.weight.value, self.recipe.block)
+        self.weight.value[...] = op.quantise.rounded(self.weight.value, self.scheme.block)
         return right(self, x)
 
     replace(Fp8Linear, forward=wrong)

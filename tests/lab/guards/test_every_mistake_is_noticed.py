@@ -30,13 +30,13 @@ from minids.ops import (
     router,
     yarn,
 )
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 OWNERS += (speculative, LatentCache)
-OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Recipe, Fp8Linear)
+OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Scheme, Fp8Linear)
 ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8]
 
 
