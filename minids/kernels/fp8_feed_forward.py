@@ -1,8 +1,6 @@
 """SwiGLU networks in FP8, compiled: see ``minids/ops/fp8_feed_forward.py`` for the steps.
 
 The same steps in the same order, by the quantiser, the accumulation and the SwiGLU of this package.
-
-float32, 2048 rows over 16 experts of 128 × 64: forward 8 times as fast as NumPy, backward 14.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Linear map in FP8, compiled: see ``minids/ops/fp8_linear.py`` for the three products and their tiles.
 
 The same steps in the same order, by the quantiser and the accumulation of this package; float32 products are BLAS's in both.
-
-float32, 512 tokens, 128 → 384: forward 8 times as fast as NumPy, backward 15.
 """
 
 from __future__ import annotations

@@ -15,13 +15,7 @@ class Linear:
     """y = x Wᵀ (+ b), W (out, in)."""
 
     def __init__(
-        self,
-        parameters: Parameters,
-        name: str,
-        n_out: int,
-        n_in: int,
-        bias: bool = False,
-        weight: Parameter | None = None,
+        self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool = False, weight: Parameter | None = None
     ):
         """``weight``: another layer's, to be shared."""
         self.weight = parameters.add(f"{name}.weight", (n_out, n_in)) if weight is None else weight

@@ -65,7 +65,7 @@ class Fp8Linear(Linear):
         n_in: int,
         bias: bool,
         scheme: Scheme,
-        weight: Parameter | None = None,
+        weight: Parameter | None = None,  # another layer's, to be shared
     ):
         super().__init__(parameters, name, n_out, n_in, bias, weight)
         self.scheme = scheme

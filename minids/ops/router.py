@@ -76,15 +76,9 @@ def forward(
 
 
 def check(
-    shape: tuple[int, ...],
-    bias: Array | None,
-    top_k: int,
-    n_group: int,
-    topk_group: int,
-    scoring: str,
-    method: str,
-    chosen: Array | None = None,
-) -> None:
+    shape: tuple[int, ...], bias: Array | None, top_k: int, n_group: int, topk_group: int,
+    scoring: str, method: str, chosen: Array | None = None,
+) -> None:  # fmt: skip
     """ValueError for what cannot be routed, given ``shape`` (N, E) of the logits; the arguments are those of ``forward``."""
     tokens, experts = shape
     if scoring not in SCORINGS or method not in METHODS:
