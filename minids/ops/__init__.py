@@ -23,29 +23,8 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 """
 
 # Listed for editors and type checkers, to whom `minids.backend.op` is this package.
-from minids.ops import (  # noqa: F401
-    adamw,
-    attention,
-    balance_loss,
-    bfloat16,
-    bias_update,
-    combine,
-    cross_entropy,
-    dispatch,
-    embedding,
-    float8,
-    fp8_accumulation,
-    fp8_feed_forward,
-    fp8_linear,
-    grouped_feed_forward,
-    linear,
-    mtp_combine,
-    muon,
-    quantise,
-    rmsnorm,
-    rope,
-    router,
-    sigmoid,
-    swiglu,
-    yarn,
+from minids.ops import (  # noqa: F401, I001
+    adamw, attention, balance_loss, bfloat16, bias_update, combine, cross_entropy, dispatch, embedding, float8,
+    fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, linear, mtp_combine, muon, quantise, rmsnorm,
+    rope, router, sigmoid, swiglu, yarn,
 )  # fmt: skip
