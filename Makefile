@@ -37,8 +37,8 @@ lab: install                     ## open the notebooks in JupyterLab
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,notebooks]"
 	$(BIN)/python -m jupyter lab notebooks
 
-lint: install                    ## style and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: install                    ## style, format and types, as `make test` does not see them
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:                           ## remove .venv and what was built
 	rm -rf .venv build dist

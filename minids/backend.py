@@ -1,7 +1,8 @@
 """Which code serves an operation: plain NumPy (``minids/ops``) or compiled (``minids/kernels``); only this file knows both.
 
 Layers say ``op.rmsnorm.forward(...)``. With the NumPy backend that is the function of ``ops``; with Numba it is the one of
-``kernels``, where there is one, and otherwise that of ``ops``. Constants and types are always those of ``ops``.
+``kernels``, where there is one, and otherwise that of ``ops``. Constants and types are always those of ``ops``. An editor is
+told that ``op`` is the package ``minids.ops``: a jump to the definition ends at the equations, and the twins have their types.
 
     MINIDS_BACKEND=numpy minids train …          for a process
     with minids.use_backend("numpy"): …          for a block of code
@@ -17,10 +18,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cache
 from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 from minids.errors import refuse
 
@@ -28,39 +30,56 @@ BACKENDS = ("numpy", "numba")
 VARIABLE = "MINIDS_BACKEND"
 
 
+@cache
+def _module(package: str, name: str) -> ModuleType | None:
+    """minids.PACKAGE.NAME, imported; None where there is none."""
+    path = f"minids.{package}.{name}"
+    return importlib.import_module(path) if importlib.util.find_spec(path) else None
+
+
 class Operation:
-    """One operation, by its name in ``minids/ops``. Its functions come from the active backend."""
+    """One operation of ``minids/ops``. A function is looked up once and kept, until another backend is chosen."""
+
+    __slots__ = ("__dict__", "name")
 
     def __init__(self, name: str):
-        self._name = name
-        try:
-            self._original = importlib.import_module(f"minids.ops.{name}")
-        except ModuleNotFoundError as error:
-            raise AttributeError(f"there is no operation {name!r} in minids/ops") from error
+        self.name = name
 
-    @cached_property
-    def _twin(self) -> ModuleType | None:
-        """The compiled module, None where there is none."""
-        module = f"minids.kernels.{self._name}"
-        return importlib.import_module(module) if importlib.util.find_spec(module) else None
-
-    def __getattr__(self, attribute: str):
-        original = getattr(self._original, attribute)
-        if isinstance(original, FunctionType) and backend_name() == "numba":
-            return getattr(self._twin, attribute, original)
-        return original
+    def __getattr__(self, attribute: str) -> Any:
+        """For what is not in ``__dict__`` yet."""
+        kept = self.__dict__  # before the backend is asked for: if another thread changes it meanwhile, this is thrown away
+        found = getattr(_module("ops", self.name), attribute)
+        if isinstance(found, FunctionType) and backend_name() == "numba":
+            found = getattr(_module("kernels", self.name), attribute, found)
+        kept[attribute] = found
+        return found
 
 
 class Operations:
     """``op.NAME`` is operation NAME."""
 
     def __getattr__(self, name: str) -> Operation:
+        if _module("ops", name) is None:
+            raise AttributeError(f"there is no operation {name!r} in minids/ops")
         operation = Operation(name)
+        _known.append(operation)
         setattr(self, name, operation)  # from now on an ordinary attribute
         return operation
 
 
-op = Operations()
+if TYPE_CHECKING:
+    from minids import ops as op  # to an editor op.rmsnorm.forward is the function in ops/rmsnorm.py, with its types
+else:
+    op = Operations()
+
+_known: list[Operation] = []
+
+
+def _forget() -> None:
+    """What operations have looked up may no longer be what serves them."""
+    for operation in _known:
+        operation.__dict__ = {}
+
 
 _active: str | None = None  # None: not chosen yet
 
@@ -84,10 +103,33 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 def _chosen(name: str) -> Iterator[None]:
     global _active
     before, _active = _active, name
+    _forget()
     try:
         yield
     finally:
         _active = before
+        _forget()
+
+
+@contextmanager
+def replaced(owner: object, **functions: Callable) -> Iterator[None]:
+    """``with replaced(op.rope, forward=mine): …`` has NumPy's ``op.rope.forward`` be ``mine`` in the block.
+
+    For those who make a mistake on purpose, or watch. Of an operation the module in ``minids/ops`` is changed, so that other
+    operations that build on it see it too. ``owner`` may also be any other module, or a class whose method is replaced.
+    """
+    if isinstance(owner, Operation):
+        owner = _module("ops", owner.name)
+    before = {name: vars(owner)[name] for name in functions}  # KeyError: there is nothing of that name to replace
+    try:
+        for name, function in functions.items():
+            setattr(owner, name, function)
+        _forget()
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(owner, name, function)
+        _forget()
 
 
 def compiling() -> bool:

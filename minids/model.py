@@ -11,19 +11,21 @@ their gradients.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.errors import MinidsError, refuse
-from minids.layers.basic import Embedding, Linear, RMSNorm
-from minids.layers.block import Block
-from minids.layers.moe import MoE
-from minids.layers.mtp import MTPModule
+from minids.errors import refuse
+from minids.layers import block, moe, mtp
+from minids.layers.basic import Embedding, Linear, RMSNorm, SavedLinear
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, rotary
+from minids.model_checks import check_choices, check_length, check_targets, check_tokens
 
 IGNORE = op.cross_entropy.IGNORE
 
@@ -38,27 +40,50 @@ class Losses(NamedTuple):
     counts: Array  # (MoE layers, E) int: tokens sent to each expert, MTP modules' layers last
 
 
-class SavedDepth(NamedTuple):
-    """One pass through the head, and through the MTP module before it (depth 0 has none)."""
+class SavedModule(NamedTuple):
+    """One MTP module, and the embedding of the tokens that it is shown."""
 
-    embedding: Any
-    module: Any
-    head: Any
-    loss: Any
+    embedding: op.embedding.Saved
+    module: mtp.Saved
+
+
+class SavedHead(NamedTuple):
+    """One pass through the head, of depth 0 … D."""
+
+    shape: tuple[int, int]  # (B, T − k) of the states that it reads
+    head: SavedLinear
+    loss: op.cross_entropy.Saved
 
 
 class Saved(NamedTuple):
-    embedding: Any
-    blocks: list
-    norm: Any
-    depths: list[SavedDepth]
+    """What ``backward`` needs of a ``forward`` pass."""
+
+    embedding: op.embedding.Saved
+    blocks: list[block.Saved]
+    norm: op.rmsnorm.Saved
+    modules: list[SavedModule]
+    heads: list[SavedHead]
+    mtp_loss_weight: float  # λ
+
+    @property
+    def moe(self) -> list[moe.Saved]:
+        """Of every layer with experts, those of the MTP modules last."""
+        ffns = [saved.ffn for saved in (*self.blocks, *(m.module.block for m in self.modules))]
+        return [ffn for ffn in ffns if isinstance(ffn, moe.Saved)]
 
 
 class DeepSeekV3:
     """The model. All arrays have ``dtype``: float32 to train, float64 to check gradients."""
 
-    def __init__(self, config: ModelConfig, seed: int | np.random.Generator | None = 0, dtype=np.float32):
-        """``seed`` draws the initial weights; None leaves them zero, for a caller who has others."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        seed: int | np.random.Generator | None = 0,
+        dtype: DTypeLike = np.float32,
+        parameters: Parameters | None = None,
+    ):
+        """``seed`` draws the initial weights; None leaves them zero, for a caller who has others. ``parameters``: to be built
+        on these, which are left as they are, instead of on new ones."""
         self.config = config
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
@@ -66,125 +91,97 @@ class DeepSeekV3:
         whole = isinstance(seed, int | np.integer) and seed >= 0
         if not (seed is None or whole or isinstance(seed, np.random.Generator)):
             raise refuse("seed", seed, "must be a whole number from 0 on, a numpy Generator, or None for weights of 0")
-        self.tokenizer = None  # set by `minids.load` where the folder has one
-        self._build(Parameters())
-        self.parameters.allocate(self.dtype)
-        if seed is not None:
-            self.parameters.initialise(np.random.default_rng(seed), config.initializer_range)
+        self.tokenizer: Any = None  # set by `minids.load` where the folder has one
         self._rotary = rotary(config, np.arange(0), self.dtype)
+
+        self.parameters = p = Parameters() if parameters is None else parameters
+        self.embed_tokens = Embedding(p, "model.embed_tokens", config.vocab_size, config.hidden_size)
+        self.blocks = [block.Block(config, p, index) for index in range(config.num_hidden_layers)]
+        self.norm = RMSNorm(p, "model.norm", config.hidden_size, config.rms_norm_eps)
+        tied = self.embed_tokens.weight if config.tie_word_embeddings else None
+        self.head = Linear(p, "lm_head", config.vocab_size, config.hidden_size, weight=tied)
+        self.mtp = [mtp.MTPModule(config, p, depth) for depth in range(1, config.num_nextn_predict_layers + 1)]
+        if parameters is None:
+            p.allocate(self.dtype)
+            if seed is not None:
+                p.initialise(np.random.default_rng(seed), config.initializer_range)
 
     @classmethod
     def declared(cls, config: ModelConfig) -> Parameters:
         """The names and shapes of all parameters, without a weight: for 671 billion of them too."""
-        model = cls.__new__(cls)
-        model.config = config
-        model._build(Parameters())
-        return model.parameters
+        return cls(config, parameters=Parameters()).parameters
 
     def sharing_weights(self) -> DeepSeekV3:
         """Another model on the same weights and routing biases, with gradients of its own: for another thread."""
-        other = DeepSeekV3.__new__(DeepSeekV3)
-        other.config, other.dtype, other.tokenizer, other._rotary = self.config, self.dtype, self.tokenizer, self._rotary
-        other._build(Parameters())
-        other.parameters.allocate(self.dtype, self.parameters.values)
-        other.parameters.buffers.update(self.parameters.buffers)
+        other = DeepSeekV3(self.config, dtype=self.dtype, parameters=self.parameters.shared())
+        other.tokenizer, other._rotary = self.tokenizer, self._rotary
         return other
 
-    def _build(self, parameters: Parameters):
-        self.parameters = parameters
-        c, p = self.config, self.parameters
-        self.embed_tokens = Embedding(p, "model.embed_tokens", c.vocab_size, c.hidden_size)
-        self.blocks = [Block(c, p, index) for index in range(c.num_hidden_layers)]
-        self.norm = RMSNorm(p, "model.norm", c.hidden_size, c.rms_norm_eps)
-        if c.tie_word_embeddings:
-            self.head = Linear.__new__(Linear)
-            self.head.weight, self.head.bias = self.embed_tokens.weight, None
-        else:
-            self.head = Linear(p, "lm_head", c.vocab_size, c.hidden_size)
-        self.mtp = [MTPModule(c, p, depth) for depth in range(1, c.num_nextn_predict_layers + 1)]
-
     @property
-    def moe_layers(self) -> list[MoE]:
+    def moe_layers(self) -> list[moe.MoE]:
         """Every layer with experts: the main model's in order, then those of the MTP modules."""
         return [b.moe for b in (*self.blocks, *(m.block for m in self.mtp)) if b.moe]
 
-    # Forward.
+    # A training step.
 
-    def logits(self, tokens: Array) -> Array:
-        """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
-        tokens = self.check_tokens(tokens)
-        return self.head.forward(self._hidden(tokens, None)[0])[0]
+    def forward(
+        self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
+    ) -> tuple[Losses, Saved]:
+        """tokens and targets (B, T) int → the losses, and what ``backward`` needs.
 
-    def mtp_logits(self, tokens: Array) -> list[Array]:
-        """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
-        tokens = self.check_tokens(tokens)
-        self.check_length(tokens.shape[1], len(self.mtp))
-        hidden = self._hidden(tokens, None)[0]
-        out = []
-        for depth, module in enumerate(self.mtp, start=1):
-            hidden, _, _ = self._deeper(module, depth, tokens, hidden, None)
-            out.append(self.head.forward(hidden)[0])
-        return out
-
-    def losses(self, tokens: Array, targets: Array, mtp: bool = True, chosen: list[Array] | None = None) -> Losses:
-        """The losses of a batch, without gradients. ``mtp=False`` leaves the MTP modules out.
-
-        tokens and targets (B, T): targets[b, t] is the token after tokens[b, t], or -100 where it does not count.
-        ``chosen`` prescribes the experts of every MoE layer, as ``choices`` returns them.
+        targets[b, t] is the token after tokens[b, t], or -100 where it does not count. ``mtp_loss_weight`` is λ where a
+        schedule moves it away from the configuration's; ``mtp=False`` leaves the MTP modules out.
         """
-        return self.forward(tokens, targets, None, mtp, chosen)[0]
+        tokens = check_tokens(self.config, tokens)
+        targets = check_targets(self.config, tokens, targets)
+        modules = self.mtp if mtp else []
+        check_length(tokens.shape[1], len(modules))
+        weight = self.config.mtp_loss_weight if mtp_loss_weight is None else mtp_loss_weight
+        divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
+        hidden, saved_embedding, saved_blocks, saved_norm = self._hidden(tokens)
+        losses, saved_modules, saved_heads = [], [], []
+        for depth in range(len(modules) + 1):
+            if depth:
+                hidden, saved_module = self.deeper(depth, tokens, hidden)
+                saved_modules.append(saved_module)
+            logits, saved_head = self.head.forward(hidden.reshape(-1, hidden.shape[-1]))  # (B·(T − k), V)
+            loss, saved_loss = op.cross_entropy.forward(logits, targets[:, depth:].reshape(-1), divisor)
+            losses.append(loss)
+            saved_heads.append(SavedHead(hidden.shape[:2], saved_head, saved_loss))
+        saved = Saved(saved_embedding, saved_blocks, saved_norm, saved_modules, saved_heads, weight)
+        counts = np.array([s.plan.counts for s in saved.moe], dtype=np.int64).reshape(-1, self.config.n_routed_experts)
+        balance = sum(s.balance_loss for s in saved.moe)
+        mtp_loss = weight * sum(losses[1:]) / len(modules) if modules else 0.0
+        return Losses(losses[0] + mtp_loss + balance, losses[0], tuple(losses[1:]), balance, counts), saved
 
-    def choices(self, tokens: Array, targets: Array) -> list[Array]:
-        """The experts chosen in every MoE layer, (N, K) each: what ``chosen`` takes."""
-        saved = self.forward(tokens, targets)[1]
-        ffns = [s.ffn for s in saved.blocks] + [d.module.block.ffn for d in saved.depths[1:]]
-        return [s.routing.chosen for s in ffns if hasattr(s, "routing")]
-
-    # Backward.
-
-    def loss_and_grads(
-        self, tokens: Array, targets: Array, chosen: list[Array] | None = None
-    ) -> tuple[Losses, dict[str, Array]]:
-        """The losses of a batch and the gradient of their total by every parameter, by name."""
-        self.parameters.zero_grads()
-        losses = self.forward_backward(tokens, targets, chosen=chosen)
-        return losses, {p.name: p.grad.copy() for p in self.parameters}
+    def backward(self, saved: Saved, weight: float = 1.0) -> None:
+        """Add ``weight`` times the gradient of the total loss into every parameter's gradient."""
+        depths = len(saved.modules)
+        d_deeper = None
+        # From the deepest module up: d_hidden is the gradient of h^k, which the head at depth k and module k + 1 both read.
+        for depth in range(depths, -1, -1):
+            shape, saved_head, saved_loss = saved.heads[depth]
+            d_loss = weight * (saved.mtp_loss_weight / depths if depth else 1.0)
+            d_logits = op.cross_entropy.backward(d_loss, saved_loss)
+            d_hidden = self.head.backward(d_logits, saved_head).reshape(*shape, -1)
+            if d_deeper is not None:
+                d_hidden[:, : d_deeper.shape[1]] += d_deeper  # the deeper module did not see the last position
+            if depth:
+                saved_embedding, saved_module = saved.modules[depth - 1]
+                d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, weight)
+                self.embed_tokens.backward(d_embedding, saved_embedding)
+        dx = self.norm.backward(d_hidden, saved.norm)
+        for layer, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
+            dx = layer.backward(dx, saved_block, weight)
+        self.embed_tokens.backward(dx, saved.embedding)
 
     def forward_backward(
-        self,
-        tokens: Array,
-        targets: Array,
-        weight: float = 1.0,
-        mtp_loss_weight: float | None = None,
-        chosen: list[Array] | None = None,
+        self, tokens: ArrayLike, targets: ArrayLike, weight: float = 1.0, mtp_loss_weight: float | None = None
     ) -> Losses:
-        """Add ``weight`` times the gradient of the total loss into every parameter's gradient.
-
-        ``mtp_loss_weight`` is λ where a schedule moves it away from the configuration's.
-        """
-        if mtp_loss_weight is None:
-            mtp_loss_weight = self.config.mtp_loss_weight
-        losses, saved = self.forward(tokens, targets, mtp_loss_weight, True, chosen)
-        depths = len(self.mtp)
-        # From the deepest module up: d_hidden is the gradient of h^k, which depth k + 1 and the head at depth k both read.
-        d_hidden = None
-        for depth in range(depths, -1, -1):
-            at = saved.depths[depth]
-            d_loss = weight * (mtp_loss_weight / depths if depth else 1.0)
-            d_logits = op.cross_entropy.backward(d_loss, at.loss)
-            d_here = self.head.backward(d_logits, at.head).reshape(*self._shape(tokens, depth), -1)
-            if d_hidden is not None:
-                d_here[:, : d_hidden.shape[1]] += d_hidden  # the deeper module did not see the last position
-            if depth:
-                d_embedding, d_hidden = self.mtp[depth - 1].backward(d_here, at.module, weight)
-                self.embed_tokens.backward(d_embedding, at.embedding)
-        dx = self.norm.backward(d_here, saved.norm)
-        for block, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
-            dx = block.backward(dx, saved_block, weight)
-        self.embed_tokens.backward(dx, saved.embedding)
+        """Both. Arguments as above."""
+        losses, saved = self.forward(tokens, targets, mtp_loss_weight)
+        self.backward(saved, weight)
         return losses
-
-    # The balancing bias.
 
     def update_biases(self, counts: Array, speed: float) -> None:
         """After an optimizer step: counts (MoE layers, E) of the whole global batch, as summed from ``Losses.counts``."""
@@ -193,63 +190,56 @@ class DeepSeekV3:
         for layer, count in zip(self.moe_layers, counts, strict=True):
             layer.update_bias(count, speed)
 
+    # To look at.
+
+    def logits(self, tokens: ArrayLike) -> Array:
+        """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
+        tokens = check_tokens(self.config, tokens)
+        return self.head.forward(self._hidden(tokens)[0])[0]
+
+    def mtp_logits(self, tokens: ArrayLike) -> list[Array]:
+        """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
+        tokens = check_tokens(self.config, tokens)
+        check_length(tokens.shape[1], len(self.mtp))
+        hidden, out = self._hidden(tokens)[0], []
+        for depth in range(1, len(self.mtp) + 1):
+            hidden, _ = self.deeper(depth, tokens, hidden)
+            out.append(self.head.forward(hidden)[0])
+        return out
+
+    def losses(self, tokens: ArrayLike, targets: ArrayLike, mtp: bool = True) -> Losses:
+        """The losses of a batch, without gradients. Arguments as for ``forward``."""
+        return self.forward(tokens, targets, mtp=mtp)[0]
+
+    def loss_and_grads(self, tokens: ArrayLike, targets: ArrayLike) -> tuple[Losses, dict[str, Array]]:
+        """The losses of a batch and the gradient of their total by every parameter, by name."""
+        self.parameters.zero_grads()
+        losses = self.forward_backward(tokens, targets)
+        return losses, {p.name: p.grad.copy() for p in self.parameters}
+
+    def choices(self, tokens: ArrayLike, targets: ArrayLike) -> list[Array]:
+        """The experts chosen in every MoE layer, (N, K) each: what ``routing_fixed`` takes."""
+        return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
+
     # Within.
 
-    def _hidden(self, tokens: Array, chosen: list[Array] | None) -> tuple[Array, Any, list, Any]:
-        """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved. Takes its choices off ``chosen``."""
+    def _hidden(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
+        """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
         rotary = self.rotary(tokens.shape[1])
         x, saved_embedding = self.embed_tokens.forward(tokens)
         saved_blocks = []
-        for block in self.blocks:
-            x, saved = block.forward(x, rotary, chosen.pop(0) if chosen and block.moe else None)
+        for layer in self.blocks:
+            x, saved = layer.forward(x, rotary)
             saved_blocks.append(saved)
         h, saved_norm = self.norm.forward(x)
         return h, saved_embedding, saved_blocks, saved_norm
 
-    def _deeper(self, module: MTPModule, depth: int, tokens: Array, hidden: Array, chosen) -> tuple[Array, Any, Any]:
-        """h^{k−1} → h^k (B, T − k, d): position i is shown token i + k."""
+    def deeper(self, depth: int, tokens: Array, hidden: Array) -> tuple[Array, SavedModule]:
+        """h^{k−1} → h^k (B, T − k, d) by module k = ``depth``: position i is shown token i + k."""
         embedding, saved_embedding = self.embed_tokens.forward(tokens[:, depth:])
-        rotary = self.rotary(tokens.shape[1] - depth)
-        choice = chosen.pop(0) if chosen and module.block.moe else None
-        hidden, saved = module.forward(embedding, hidden[:, : embedding.shape[1]], rotary, choice)
-        return hidden, saved_embedding, saved
-
-    def forward(
-        self,
-        tokens: Array,
-        targets: Array,
-        mtp_loss_weight: float | None = None,
-        mtp: bool = True,
-        chosen: list[Array] | None = None,
-    ) -> tuple[Losses, Saved]:
-        """The losses of a batch, and all that the backward pass needs. Arguments as for ``losses``."""
-        tokens, targets = self.check_tokens(tokens), self._checked_targets(tokens, targets)
-        modules = self.mtp if mtp else []
-        self.check_length(tokens.shape[1], len(modules))
-        if mtp_loss_weight is None:
-            mtp_loss_weight = self.config.mtp_loss_weight
-        chosen = self._checked_choices(chosen, tokens, modules)
-        hidden, saved_embedding, saved_blocks, saved_norm = self._hidden(tokens, chosen)
-        divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
-        losses, depths = [], []
-        for depth in range(len(modules) + 1):
-            if depth == 0:
-                saved_look, saved_module = None, None
-            else:
-                hidden, saved_look, saved_module = self._deeper(modules[depth - 1], depth, tokens, hidden, chosen)
-            logits, saved_head = self.head.forward(hidden.reshape(-1, hidden.shape[-1]))  # (B·(T − k), V)
-            loss, saved_loss = op.cross_entropy.forward(logits, targets[:, depth:].reshape(-1), divisor)
-            losses.append(loss)
-            depths.append(SavedDepth(saved_look, saved_module, saved_head, saved_loss))
-        moe = [s.ffn for s in saved_blocks] + [d.module.block.ffn for d in depths[1:]]
-        moe = [s for s in moe if hasattr(s, "routing")]
-        balance = sum(s.balance_loss for s in moe)
-        counts = np.array([s.plan.counts for s in moe], dtype=np.int64).reshape(len(moe), self.config.n_routed_experts)
-        mtp_loss = mtp_loss_weight * sum(losses[1:]) / len(modules) if modules else 0.0
-        total = losses[0] + mtp_loss + balance
-        return Losses(total, losses[0], tuple(losses[1:]), balance, counts), Saved(
-            saved_embedding, saved_blocks, saved_norm, depths
-        )
+        time = embedding.shape[1]
+        hidden, saved = self.mtp[depth - 1].forward(embedding, hidden[:, :time], self.rotary(time))
+        return hidden, SavedModule(saved_embedding, saved)
 
     def rotary(self, length: int) -> Rotary:
         """Angles of positions 0 … length − 1, kept from call to call."""
@@ -258,67 +248,20 @@ class DeepSeekV3:
             self._rotary = rotary(self.config, np.arange(max(length, 2 * known)), self.dtype)
         return self._rotary.first(length)
 
-    @staticmethod
-    def _shape(tokens: Array, depth: int) -> tuple[int, int]:
-        return np.shape(tokens)[0], np.shape(tokens)[1] - depth
 
-    @staticmethod
-    def check_length(length: int, modules: int) -> None:
-        """Refuse sequences too short for so many MTP modules."""
-        if length <= modules:
-            raise refuse("context_length", length, f"{modules} MTP modules look that far ahead; give at least one more")
+@contextmanager
+def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike]) -> Iterator[None]:
+    """``with routing_fixed(model, chosen): …`` has tokens go to the experts ``chosen``, as ``model.choices`` returned them.
 
-    def check_tokens(self, tokens: Array) -> Array:
-        """Tokens as an array; refused unless they are integers of shape (B, T), each inside the vocabulary."""
-        tokens = _as_array(tokens, "tokens")
-        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
-            raise MinidsError(f"tokens: expected integers of shape (batch, time), got {tokens.dtype} of shape {tokens.shape}")
-        if tokens.size == 0:
-            raise MinidsError(f"tokens: nothing to read in shape {tokens.shape}; give at least one token")
-        self._inside(tokens, tokens, "tokens")
-        return tokens
-
-    def _checked_targets(self, tokens: Array, targets: Array) -> Array:
-        targets = _as_array(targets, "targets")
-        if targets.shape != np.shape(tokens) or not np.issubdtype(targets.dtype, np.integer):
-            raise MinidsError(
-                f"targets: expected integers of the tokens' shape {np.shape(tokens)}, got {targets.dtype} of {targets.shape}"
-            )
-        self._inside(targets[targets != IGNORE], targets, "targets")
-        return targets
-
-    def _checked_choices(self, chosen, tokens: Array, modules: list[MTPModule]) -> list[Array] | None:
-        """What ``choices`` returned for such tokens; the last ones may be those of MTP modules that are left out."""
-        if chosen is None:
-            return None
-        (batch, time), c = tokens.shape, self.config
-        sizes = [batch * time for block in self.blocks if block.moe]
-        used = len(sizes) + sum(module.block.moe is not None for module in modules)
-        sizes += [batch * (time - depth) for depth, module in enumerate(self.mtp, start=1) if module.block.moe]
-        chosen = [np.asarray(choice) for choice in chosen]
-        if len(chosen) not in (used, len(sizes)):
-            given = f"those of {len(chosen)} layers"
-            raise refuse("chosen", given, f"there are {used} layers with experts; give one array for each")
-        for layer, (choice, size) in enumerate(zip(chosen, sizes, strict=False)):
-            expected = size, c.num_experts_per_tok
-            if choice.shape != expected or not np.issubdtype(choice.dtype, np.integer):
-                what = f"{choice.dtype} of shape {choice.shape}"
-                raise refuse(f"chosen[{layer}]", what, f"must be integers of shape {expected}, as choices() returns them")
-            if choice.size and not 0 <= choice.min() <= choice.max() < c.n_routed_experts:
-                bad = int(choice.min() if choice.min() < 0 else choice.max())
-                raise refuse(f"chosen[{layer}]", bad, f"experts of this model run from 0 to {c.n_routed_experts - 1}")
-        return chosen
-
-    def _inside(self, ids: Array, whole: Array, name: str) -> None:
-        vocabulary = self.config.vocab_size
-        if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
-            bad = int(ids.min() if ids.min() < 0 else ids.max())
-            where = tuple(int(i) for i in np.argwhere(whole == bad)[0])
-            raise refuse(f"{name}{list(where)}", bad, f"token ids of this model run from 0 to {vocabulary - 1}")
-
-
-def _as_array(ids, name: str) -> Array:
+    A choice is a step function: to compare losses at neighbouring weights it has to be held still.
+    """
+    layers = model.moe_layers
+    arrays = check_choices(model.config, len(layers), chosen)
+    before = [layer.fixed_choice for layer in layers]
     try:
-        return np.asarray(ids)
-    except ValueError as error:  # NumPy's answer to rows of different lengths
-        raise MinidsError(f"{name}: every sequence of a batch must have the same length; pad or cut them") from error
+        for layer, choice in zip(layers, arrays, strict=True):
+            layer.fixed_choice = choice
+        yield
+    finally:
+        for layer, earlier in zip(layers, before, strict=True):
+            layer.fixed_choice = earlier

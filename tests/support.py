@@ -15,7 +15,7 @@ from minids import check
 from minids.config import ModelConfig, Yarn
 from minids.layers.parameters import Parameter, Parameters
 from minids.layers.positions import Rotary, rotary
-from minids.model import DeepSeekV3
+from minids.model import DeepSeekV3, routing_fixed
 
 Array = np.ndarray
 
@@ -172,14 +172,15 @@ def probes(
     """
     rng = np.random.default_rng(seed)
     frozen = model.choices(tokens, targets)
-    gradients = model.loss_and_grads(tokens, targets, chosen=frozen)[1]
+    gradients = model.loss_and_grads(tokens, targets)[1]
 
     def derivative(p: Parameter, direction: Array) -> tuple[float, bool]:
         start = p.value.copy()
 
         def loss(multiple: int) -> float:
             p.value[...] = start + multiple * step * direction
-            return model.losses(tokens, targets, chosen=frozen).total
+            with routing_fixed(model, frozen):
+                return model.losses(tokens, targets).total
 
         outer = loss(2)
         flipped = _differ(frozen, model.choices(tokens, targets))

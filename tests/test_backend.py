@@ -1,5 +1,8 @@
 """Which code serves an operation, and who decides."""
 
+import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +12,8 @@ import pytest
 import support
 
 import minids
-from minids import backend
-from minids.backend import backend_name, op, use_backend
+from minids import backend, ops
+from minids.backend import backend_name, op, replaced, use_backend
 from minids.errors import MinidsError
 
 ROOT = Path(minids.__file__).parents[1]
@@ -65,29 +68,45 @@ def test_an_operation_without_a_twin_is_served_by_ops_and_constants_always_are()
 WHOLE_STEPS = {"decode", "decode_by_two"}  # a step of all layers in one kernel: the original is inference/decode.py
 
 
-def test_every_twin_has_an_original_with_the_same_functions():
-    """A twin may leave out functions that do not pay, and arguments by which others stand in for the original's parts."""
-    import importlib
-    import inspect
+def test_the_package_of_operations_lists_every_module_so_that_an_editor_finds_it():
+    """``op`` is the package ``minids.ops`` to an editor and to mypy: what is missing there has neither jump nor types."""
+    modules = sorted(path.stem for path in (ROOT / "minids" / "ops").glob("[!_]*.py"))
+    listed = [
+        node for node in ast.parse(Path(ops.__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+    ]
+    assert [alias.name for node in listed for alias in node.names] == modules
+    for name in modules:
+        assert getattr(ops, name).__name__ == f"minids.ops.{name}"
+        assert getattr(op, name).name == name
+        constants = {n: v for n, v in vars(getattr(ops, name)).items() if not inspect.isfunction(v) and not n.startswith("_")}
+        assert all(getattr(getattr(op, name), n) is value for n, value in constants.items())
 
-    for path in (ROOT / "minids" / "kernels").glob("[!_]*.py"):
-        if path.stem in WHOLE_STEPS:
-            continue
-        original = importlib.import_module(f"minids.ops.{path.stem}")
-        twin = importlib.import_module(f"minids.kernels.{path.stem}")
-        shared = 0
-        for name, function in vars(original).items():
-            if not inspect.isfunction(function) or function.__module__ != original.__name__ or not hasattr(twin, name):
-                continue
-            if name.startswith("_"):
-                continue
-            shared += 1
-            wanted = inspect.signature(function).parameters
-            taken = list(inspect.signature(getattr(twin, name)).parameters)
-            assert list(wanted)[: len(taken)] == taken, f"{path.stem}.{name} takes other arguments when compiled"
-            left = [wanted[argument] for argument in list(wanted)[len(taken) :]]
-            assert all(argument.default is not inspect.Parameter.empty for argument in left), f"{path.stem}.{name}"
-        assert shared, f"kernels/{path.stem}.py has no function of ops/{path.stem}.py"
+
+def public_functions(module):
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+TWINS = sorted(path.stem for path in (ROOT / "minids" / "kernels").glob("[!_]*.py") if path.stem not in WHOLE_STEPS)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_twin_takes_what_its_original_takes_with_the_same_defaults(name):
+    """A twin may leave out functions that do not pay, and arguments by which others stand in for the original's parts."""
+    original, twin = (importlib.import_module(f"minids.{package}.{name}") for package in ("ops", "kernels"))
+    shared = [function for function in public_functions(original) if hasattr(twin, function)]
+    assert shared, f"kernels/{name}.py has no function of ops/{name}.py"
+    for function in shared:
+        wanted, taken = (
+            [(p.name, p.default, p.kind) for p in inspect.signature(getattr(module, function)).parameters.values()]
+            for module in (original, twin)
+        )
+        assert wanted[: len(taken)] == taken, f"{name}.{function} takes other arguments, or other defaults, when compiled"
+        left = [argument for argument, default, _ in wanted[len(taken) :] if default is inspect.Parameter.empty]
+        assert not left, f"{name}.{function}: the compiled one does not take {left}"
 
 
 def test_an_unknown_operation_is_an_attribute_error_that_names_it():
@@ -134,14 +153,34 @@ def test_the_numpy_backend_never_imports_numba():
     assert printed(code, MINIDS_BACKEND="numpy") == "False"
 
 
-def test_a_change_to_an_operation_is_seen_by_those_who_looked_it_up_before(monkeypatch):
+def test_what_is_replaced_is_seen_by_those_who_looked_it_up_before_and_comes_back():
     from minids.ops import rmsnorm
 
+    right = rmsnorm.forward
     with use_backend("numpy"):
         held = op.rmsnorm
-        assert held.forward is rmsnorm.forward
-        monkeypatch.setattr(rmsnorm, "forward", lambda x, gain, eps: "changed")
-        assert held.forward(1, 2, 3) == "changed"
+        assert held.forward is right
+        for owner in (op.rmsnorm, rmsnorm):
+            with pytest.raises(ZeroDivisionError), replaced(owner, forward=lambda x, gain, eps: "changed"):
+                assert held.forward(1, 2, 3) == rmsnorm.forward(1, 2, 3) == "changed"
+                raise ZeroDivisionError
+            assert held.forward is rmsnorm.forward is right
+    with pytest.raises(KeyError), replaced(op.rmsnorm, forwards=right):
+        pass
+
+
+def test_a_look_up_during_which_another_backend_is_chosen_is_not_kept(monkeypatch):
+    """Functions are kept once looked up: one found for the backend before must not stay for the one after."""
+
+    def asked_just_before_another_thread_chooses():
+        backend._forget()
+        return "numpy"
+
+    with use_backend("numba"):
+        monkeypatch.setattr(backend, "backend_name", asked_just_before_another_thread_chooses)
+        assert op.swiglu.forward is ops.swiglu.forward
+        monkeypatch.undo()
+        assert op.swiglu.forward.__module__ == "minids.kernels.swiglu"
 
 
 def test_names_are_those_of_the_documentation():

@@ -16,6 +16,7 @@ FLOORS = [
     {"kernels"},
     {"backend", "check"},
     {"layers"},
+    {"model_checks"},
     {"model"},
     {"checkpoint"},
     {"inference"},

@@ -20,7 +20,6 @@ from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig
 from minids.layers.block import Block
 from minids.layers.parameters import Array, Parameter, Parameters
-from minids.layers.positions import rotary
 from minids.model import DeepSeekV3
 
 ROWS = 4096  # of the output head that are converted at once
@@ -36,10 +35,6 @@ class _OnDisk(Parameter):
         if is_stack(self.name):
             return ExpertStack(self.folder, self.name)
         return self.folder.tensor(self.name)
-
-    @value.setter
-    def value(self, ignored):
-        """The constructor of a parameter sets None; there is nothing to keep."""
 
 
 class _ParametersOnDisk(Parameters):
@@ -70,12 +65,10 @@ class StreamedDeepSeekV3(DeepSeekV3):
     """
 
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
-        self.config, self.dtype, self.tokenizer = config, np.dtype(np.float32), None
-        self._build(_ParametersOnDisk(folder))
+        super().__init__(config, parameters=_ParametersOnDisk(folder))
         embedding = self.embed_tokens.weight.name
         self.embed_tokens = _EmbeddingOnDisk(folder, embedding)
         self.head = _HeadOnDisk(folder, embedding if config.tie_word_embeddings else self.head.weight.name)
-        self._rotary = rotary(config, np.arange(0), self.dtype)
 
 
 class _EmbeddingOnDisk:

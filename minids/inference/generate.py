@@ -18,6 +18,7 @@ from minids.inference.sampling import Sampling
 from minids.inference.speculative import Counts, Token, speculate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
+from minids.model_checks import check_tokens
 from minids.processor import cores
 
 CacheKind = Literal["latent", "full", "none"]
@@ -190,7 +191,7 @@ def prompt_ids(model: DeepSeekV3, prompt: Prompt) -> list[int]:
                 raise refuse("prompt", prompt[:80], "none of its characters is in the model's vocabulary")
             raise MinidsError("prompt: empty, and this model has no token that starts a document; give at least one token")
         ids = [model.config.bos_token_id]
-    model.check_tokens(np.array([ids]))
+    check_tokens(model.config, [ids])
     return ids
 
 

@@ -9,8 +9,7 @@ BLAS; what costs nothing (``bias_update``, ``yarn``) has no twin.
     inside a loop          exponents read from bits, instead of frexp and ldexp                         ``_bits``
     between two steps      freed memory stays with the process instead of being faulted in again       ``_memory``
 
-The ratios in the modules' docstrings compare the fastest of 60 alternating calls of either package, on one core of an AMD EPYC
-with OPENBLAS_NUM_THREADS=1 and freed memory kept, which NumPy profits from as well. Other machines have other ratios.
+How much each gains is measured by ``minids bench kernels`` and told in docs/performance.md.
 
 Import this package through ``minids.backend``: importing it imports Numba.
 """

@@ -12,6 +12,7 @@ Where that library cannot be found (NumPy built against another BLAS), ``address
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -45,7 +46,7 @@ def address(dtype: np.dtype) -> int:
     return 0
 
 
-def either(compiled, dtype: np.dtype):
+def compiled_or_python(compiled: Callable, dtype: np.dtype) -> Callable:
     """A kernel that calls BLAS; where there is none to call, the Python function that it was compiled from."""
     return compiled if address(dtype) else getattr(compiled, "py_func", compiled)
 

@@ -2,8 +2,8 @@
 
 A step of one token multiplies every weight once and is done with it, so what counts is how fast weights come in. A matrix is
 read from its first number to its last, one row after the other, each against every vector: the memory sees one stream that it
-can run ahead of. (Four rows at a time save a fifth of the instructions, but from main memory the four streams came half as
-fast as one: 4.7 GB/s against 9 to 11.) Several vectors, the tokens of a batch or guesses to be checked, share what was loaded.
+can run ahead of. (Four rows at a time save a fifth of the instructions, but four streams came half as fast as one.) Several
+vectors, the tokens of a batch or guesses to be checked, share what was loaded.
 
 The sums of one vector are formed by the same instructions however many there are: a token gets the same bits alone and in
 company, which is what makes speculative decoding give the same text to the last letter.
@@ -21,7 +21,7 @@ def project(x, rows, weights, start, n_out, n_in, y):
     for o in range(n_out):
         w = weights[start + o * n_in : start + (o + 1) * n_in]
         for r in range(rows):
-            row, total = x[r], weights.dtype.type(0)
+            row, total = x[r], weights.dtype.type(0)  # w is in the cache for the second vector and all after it
             for i in range(n_in):
                 total += w[i] * row[i]
             y[r, o] = total
@@ -53,5 +53,5 @@ def feed_forward(x, members, factors, weights, gate, up, down, width, n_in, hidd
             for i in range(n_in):
                 a += w[i] * row[i]
                 b += v[i] * row[i]
-            hidden[j, o] = a * sigmoid(a) * b * factors[j]
+            hidden[j, o] = a * sigmoid(a) * b * factors[j]  # the gate's weight here: fewer numbers than behind W_down
     add_projected(hidden, members, weights, down, n_in, width, y)

@@ -8,8 +8,7 @@ tests whether they lie within a vector's reach of each other, and runs the loop 
 hidden size of 16) that depends on where the arrays happen to be in memory, and so would the last digit of a sum.
 
 Kernels are serial and release the GIL. A second thread pool beside the BLAS's costs more than it brings at these sizes: the
-threads of both wait actively, each for the core that the other one holds (an RMSNorm over 768 × 128 between two products on
-two cores: 12 µs serial, 80 µs to 12 ms with ``prange``, depending on the threading layer).
+threads of both wait actively, each for the core that the other one holds (docs/performance.md, "What did not help").
 
 A kernel that another one calls is put into it (``forceinline``). Else the process that compiles both calls the one it has
 compiled by itself, and a process that loads them from the cache the copy that was optimised together with its caller: other
@@ -28,27 +27,29 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
-from numba.core import config as numba_config
+import numba.core.config
 
 # All of fastmath but "nnan" and "ninf", which are as said, and "afn" and "arcp": those replace 1 / sqrt(x) by an estimate and
 # a Newton step, which makes NaN of x = inf, and cost the last digits.
 FLOAT_RULES = {"nsz", "contract", "reassoc"}
 
 _kernels: list[Callable] = []
+_numba_settings: Any = numba.core.config  # its names are made from the environment while it is imported
 
 
 def kernel(function: Callable) -> Callable:
     """Compile ``function`` when it is first called, one version per set of argument types."""
     compiled = numba.njit(function, fastmath=FLOAT_RULES, nogil=True, error_model="numpy", forceinline=True)
     if CACHE_FOLDER is not None and hasattr(compiled, "enable_caching"):  # a plain function under NUMBA_DISABLE_JIT
-        chosen_by_user = numba_config.CACHE_DIR
-        numba_config.CACHE_DIR = str(CACHE_FOLDER)  # read once, by enable_caching
+        chosen_by_user = _numba_settings.CACHE_DIR
+        _numba_settings.CACHE_DIR = str(CACHE_FOLDER)  # read once, by enable_caching
         try:
             compiled.enable_caching()
         finally:
-            numba_config.CACHE_DIR = chosen_by_user
+            _numba_settings.CACHE_DIR = chosen_by_user
     _kernels.append(compiled)
     return compiled
 

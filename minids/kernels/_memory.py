@@ -1,10 +1,9 @@
 """Keeps freed memory with the process, so that the arrays of the next step do not have to be faulted in again.
 
 A training step frees what it saved and allocates the same sizes again. The C library of Linux gives large blocks back to the
-system in between, which then hands out zeroed pages one fault at a time: 9,300 faults in a NumPy step of 12 × 64 tokens,
-52,000 at 16 × 256, 10 to 20 % of the time. Threads share one heap, because it returns the pages of the heaps it makes for
-threads whatever it was asked: 6,200 faults in a step of the 18.5 M model on two threads, 2 % of its CPU time. Other systems'
-allocators are left alone.
+system in between, which then hands out zeroed pages one fault at a time, for 10 to 20 % of a step. Threads share one heap,
+because the library returns the pages of the heaps it makes for threads whatever it was asked. Other systems' allocators are
+left alone. Counts of faults: docs/performance.md.
 """
 
 from __future__ import annotations

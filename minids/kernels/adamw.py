@@ -2,8 +2,6 @@
 
 The update is bound by memory: five arrays of the model's size are read and three written. One fused loop does just that;
 NumPy's version makes more than twice as many passes, with a scratch array among them.
-
-float32, 1.6 million parameters: update 6.5 times as fast as NumPy, squared_norm 7 to 8 times.
 """
 
 from __future__ import annotations
@@ -50,11 +48,13 @@ def apply(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
     number = values.dtype.type
     rate, eps, keep, scale = number(rate), number(eps), number(1.0 - decay), number(scale)
     old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
+    # One pass: four arrays stream in, three out, and nothing of this size is made in between.
     for i in range(values.size):
-        g = grads[i] * scale
+        g = grads[i] * scale  # clipped here, so that clipping needs no pass of its own
         first = old1 * m[i] + new1 * g
         second = old2 * v[i] + new2 * g * g
         m[i], v[i] = first, second
+        # The corrections of m̂ and v̂ are the same for all elements: `rate` and `eps` carry them.
         values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
 
 
@@ -66,9 +66,10 @@ def apply_bf16(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
     old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
     for i in range(values.size):
         g = grads[i] * scale
+        # BF16 is the upper half of a float32: decoding is a shift.
         first = old1 * number(float_of_bits(np.int32(m[i]) << np.int32(16))) + new1 * g
         second = old2 * number(float_of_bits(np.int32(v[i]) << np.int32(16))) + new2 * g * g
-        m[i], v[i] = to_bf16(first), to_bf16(second)
+        m[i], v[i] = to_bf16(first), to_bf16(second)  # rounded for the next step; this one uses them as they are
         values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
 
 
@@ -77,15 +78,16 @@ def to_bf16(x):
     """x → BF16 as uint16, to nearest even; NaN stays NaN."""
     bits = bits_of_float(np.float32(x))
     upper = (bits >> np.int32(16)) & np.int32(0xFFFF)
-    rest = bits & np.int32(0xFFFF)
-    up = np.int32(1) if rest > 0x8000 or (rest == 0x8000 and upper & 1) else np.int32(0)
+    lower = bits & np.int32(0xFFFF)  # what is cut off; 0x8000 is one half of the last kept bit
+    up = np.int32(1) if lower > 0x8000 or (lower == 0x8000 and upper & 1) else np.int32(0)
+    # A NaN whose marks are all in the lower half would become infinity: its quiet bit is set.
     return np.uint16(upper | np.int32(0x40) if x != x else upper + up)
 
 
 @kernel
 def sum_of_squares(grads):
     """grads (P,) → Σ g²."""
-    total = 0.0
+    total = 0.0  # float64: millions of squares would lose their last digits in float32
     for i in range(grads.size):
         total += np.float64(grads[i]) * np.float64(grads[i])
     return total

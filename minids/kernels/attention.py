@@ -14,9 +14,6 @@ A weight of exactly 0 beyond the query times a NaN is NaN, so that in ``ops`` a 
 Here it reaches those of its own tile only; where causality lets NaN through, both agree.
 
 Where NumPy's BLAS cannot be called from a kernel, the loop over the tiles runs in Python.
-
-float32, 4 heads of 48 and 32. 12 × 64 tokens: forward 1.9 times as fast as NumPy, backward 1.3 (1.1 if the weights were formed
-again). 16 × 256 tokens: 4.1 and 2.1.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect
-from minids.kernels._blas import address, either, product
+from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._exp import exp
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
@@ -60,7 +57,8 @@ def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
     keeps = keys <= KEPT and queries <= QUERIES  # then a sequence's queries are one block, which sees all keys
     probs = np.empty((batch, heads, queries, keys) if keeps else (0, 0, 0, 0), dtype)
     buffer = np.empty(0 if keeps else min(queries, QUERIES) * keys, dtype)
-    either(attend, dtype)(q, k, v, scale, QUERIES, probs, buffer, o, peak, rscale, address(dtype))
+    attend_in_tiles = compiled_or_python(attend, dtype)
+    attend_in_tiles(q, k, v, scale, QUERIES, probs, buffer, o, peak, rscale, address(dtype))
     return o, Saved(q, k, v, peak, rscale, scale, probs if keeps else None)
 
 
@@ -73,7 +71,7 @@ def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     dq, dk, dv = (np.empty(x.shape, dtype) for x in (q, k, v))
     buffer, d_buffer = np.empty(tile if probs is None else 0, dtype), np.empty(tile, dtype)
     probs = np.empty((0, 0, 0, 0), dtype) if probs is None else probs
-    either(attend_backward, dtype)(
+    compiled_or_python(attend_backward, dtype)(
         do, q, k, v, scale, QUERIES, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, address(dtype)
     )
     return dq, dk, dv
@@ -92,7 +90,8 @@ def attend(q, k, v, scale, queries, kept, buffer, o, peak, rscale, blas):
     for b in range(q.shape[0]):
         for h in range(q.shape[2]):
             for stop in range(q.shape[1], 0, -queries):
-                start, seen = max(0, stop - queries), stop + keys - q.shape[1]
+                start, seen = max(0, stop - queries), stop + keys - q.shape[1]  # keys beyond the block's last query: not met
+                # Every block writes over the same buffer, which therefore stays in the cache.
                 tile = kept[b, h] if kept.size else buffer[: (stop - start) * seen].reshape(stop - start, seen)
                 product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, blas)
                 softmax(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])
@@ -109,18 +108,18 @@ def attend_backward(do, q, k, v, scale, queries, kept, peak, rscale, buffer, d_b
             for stop in range(q.shape[1], 0, -queries):
                 start, seen = max(0, stop - queries), stop + keys - q.shape[1]
                 rows = stop - start
-                own_q, own_k, d_out = q[b, start:stop, h], k[b, :seen, source], do[b, start:stop, h]
+                q_block, k_seen, d_out = q[b, start:stop, h], k[b, :seen, source], do[b, start:stop, h]
                 dz = d_buffer[: rows * seen].reshape(rows, seen)
                 product(d_out, v[b, :seen, source].T, dz, False, blas)  # dp
                 tile = kept[b, h] if kept.size else buffer[: rows * seen].reshape(rows, seen)
-                if not kept.size:
-                    product(own_q, own_k.T, tile, False, blas)
+                if not kept.size:  # one more product instead of an array of T × T numbers
+                    product(q_block, k_seen.T, tile, False, blas)
                     form_again(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])
                 softmax_backward(tile, dz, scale)
-                product(dz, own_k, dq[b, start:stop, h], False, blas)
+                product(dz, k_seen, dq[b, start:stop, h], False, blas)
                 # The last queries come first and see all keys: what they give is written, what others give is added.
                 add = stop < q.shape[1] or h % group > 0
-                product(dz.T, own_q, dk[b, :seen, source], add, blas)
+                product(dz.T, q_block, dk[b, :seen, source], add, blas)
                 product(tile.T, d_out, dv[b, :seen, source], add, blas)
 
 
@@ -135,7 +134,7 @@ def softmax(tile, scale, peak, rscale):
         row = tile[r, :seen]
         for j in range(seen):
             row[j] *= scale
-        highest = largest(row)
+        highest = largest(row)  # subtracted: the largest exponential is 1, and none overflows
         total = number(0)
         for j in range(seen):
             row[j] = exp(row[j] - highest)
@@ -143,7 +142,7 @@ def softmax(tile, scale, peak, rscale):
         inverse = number(1) / total
         for j in range(seen):
             row[j] *= inverse
-        tile[r, seen:] = number(0)
+        tile[r, seen:] = number(0)  # the products that follow take the whole tile: later keys weigh nothing
         peak[r], rscale[r] = highest, inverse
 
 
@@ -157,7 +156,7 @@ def form_again(tile, scale, peak, rscale):
         seen = keys - rows + r + 1
         row, highest, inverse = tile[r, :seen], peak[r], rscale[r]
         for j in range(seen):
-            row[j] = exp(row[j] * scale - highest) * inverse
+            row[j] = exp(row[j] * scale - highest) * inverse  # without a second maximum and a second sum
         tile[r, seen:] = number(0)
 
 
@@ -170,7 +169,7 @@ def softmax_backward(tile, dz, scale):
     for r in range(rows):
         seen = keys - rows + r + 1
         p, d = tile[r, :seen], dz[r, :seen]
-        along = number(0)  # Σ_m p_im dp_im
+        along = number(0)  # Σ_m p_im dp_im, in a loop of its own: see ``_jit`` on sums
         for j in range(seen):
             along += p[j] * d[j]
         for j in range(seen):

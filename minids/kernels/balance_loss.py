@@ -1,8 +1,6 @@
 """Balance loss, compiled: see ``minids/ops/balance_loss.py`` for the equations.
 
 One pass over the scores in either direction; shares are formed from the scores and their sum where they are needed.
-
-float32, 16 experts, 768 or 4096 tokens: forward 5 times as fast as NumPy, backward 7.
 """
 
 from __future__ import annotations
@@ -51,11 +49,11 @@ def measure(scores, chosen, tokens_per_group, load):
     wanted = np.empty(experts, np.float64)  # Σ_t s_it / S_t
     loss = 0.0
     for g in range(load.shape[0]):
-        wanted[:] = 0.0
+        wanted[:] = 0.0  # in float64: a sum over all tokens of a sequence
         for n in range(g * tokens_per_group, (g + 1) * tokens_per_group):
             for k in range(top_k):
                 e = chosen[n, k]
-                if e < 0 or e >= experts:
+                if e < 0 or e >= experts:  # looked up nowhere else, and would be written beside the array
                     return loss, True
                 load[g, e] += scores.dtype.type(1)
             total = scores.dtype.type(0)
@@ -76,11 +74,11 @@ def differentiate(weight, scores, load, tokens_per_group, d_scores):
     number = scores.dtype.type
     experts = scores.shape[1]
     for n in range(scores.shape[0]):
-        own = load[n // tokens_per_group]
-        total, along = number(0), number(0)
+        group_load = load[n // tokens_per_group]
+        total, along = number(0), number(0)  # S, and Σ_i f_i s_i: the shares s / S are not kept, only what they are made of
         for e in range(experts):
             total += scores[n, e]
-            along += own[e] * scores[n, e]
+            along += group_load[e] * scores[n, e]
         along /= total
         for e in range(experts):
-            d_scores[n, e] = (own[e] - along) / total * number(weight)
+            d_scores[n, e] = (group_load[e] - along) / total * number(weight)

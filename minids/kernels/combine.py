@@ -2,8 +2,6 @@
 
 Forward reads a token's K rows where the experts left them and adds them up; NumPy first copies all N·K rows into token order.
 Backward reads dy once per pair for both gradients. Nothing of size N·K·d is made besides the gradient itself.
-
-float32, K = 4, d = 128: forward of 768 tokens 2.8 times as fast as NumPy, backward 4.2; of 4096 tokens 2.5 to 3 and 2.6.
 """
 
 from __future__ import annotations
@@ -48,10 +46,10 @@ def gather(rows, gates, place, y):
     """rows (N·K, d), gates (N, K), place (N·K,) → y (N, d)."""
     top_k = gates.shape[1]
     for n in range(gates.shape[0]):
-        target = y[n]
+        target = y[n]  # stays in the first-level cache while its K rows come by
         target[:] = y.dtype.type(0)
         for k in range(top_k):
-            gate, row = gates[n, k], rows[place[n * top_k + k]]
+            gate, row = gates[n, k], rows[place[n * top_k + k]]  # read where the expert left it
             for i in range(target.size):
                 target[i] += gate * row[i]
 
@@ -70,6 +68,6 @@ def scatter(dy, rows, gates, place, d_rows, d_gates):
             gate, along = gates[n, k], dy.dtype.type(0)
             for i in range(source.size):
                 along += source[i] * rows[r, i]
-            for i in range(source.size):
+            for i in range(source.size):  # dy is in the cache by now: both gradients for one reading of it
                 d_rows[r, i] = gate * source[i]
             d_gates[n, k] = along

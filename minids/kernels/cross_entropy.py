@@ -3,9 +3,6 @@
 Forward keeps two numbers per row, the maximum and one over the sum, and writes no array of the logits' size; backward forms
 the probabilities from them again and writes the gradient straight into its array. NumPy makes three such arrays forward and one
 more backward. In evaluation nothing of size N × V is made at all.
-
-float32, 768 × 65: forward 2.5 times as fast as NumPy, backward the same; 4096 × 2048: forward 3.0, and backward, which pays for
-the second exponential, 0.8, together twice as fast.
 """
 
 from __future__ import annotations
@@ -64,12 +61,12 @@ def measure(logits, targets, peak, rscale):
         highest = largest(row)
         total = number(0)
         for v in range(vocabulary):
-            total += exp(row[v] - highest)
+            total += exp(row[v] - highest)  # summed, not stored: nothing of size N × V is written
         peak[n], rscale[n] = highest, number(1) / total
         target = targets[n]
         if target == IGNORE:
             continue
-        if target < -vocabulary or target >= vocabulary:
+        if target < -vocabulary or target >= vocabulary:  # would be read beside the row
             return surprise, counted, n
         counted += 1
         surprise += np.log(total) - (row[target] - highest)
@@ -86,7 +83,7 @@ def differentiate(logits, targets, peak, rscale, weight, d_logits):
         if targets[n] == IGNORE:
             row[:] = number(0)
             continue
-        highest, scale = peak[n], rscale[n] * weight
+        highest, scale = peak[n], rscale[n] * weight  # one factor for 1 / Σ and for dL / D
         for v in range(row.size):
             row[v] = exp(logits[n, v] - highest) * scale
         row[targets[n]] -= weight

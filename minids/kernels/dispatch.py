@@ -2,9 +2,6 @@
 
 The plan is a counting sort, two passes over the choices instead of a general sort. Forward copies each token to its K places
 while it is in the cache. Backward adds a token's K rows up where they lie; NumPy copies all of them into token order first.
-
-float32, 768 tokens, K = 4 of 16, d = 128: plan 4.5 times as fast as NumPy, forward 2.2, backward 3.1; 4096 tokens: 9, 3
-and 3.
 """
 
 from __future__ import annotations
@@ -53,12 +50,12 @@ def counting_sort(flat, order, place, starts, following):
     for p in range(flat.size):
         if flat[p] < 0 or flat[p] >= experts:
             return False
-        starts[flat[p] + 1] += 1
+        starts[flat[p] + 1] += 1  # counted one place further on, so that the running sum leaves beginnings
     for e in range(experts):
         starts[e + 1] += starts[e]
         following[e] = starts[e]
     for p in range(flat.size):
-        r = following[flat[p]]
+        r = following[flat[p]]  # pairs come in order, so that within an expert tokens keep theirs
         following[flat[p]] = r + 1
         order[r], place[p] = p, r
     return True
@@ -67,7 +64,7 @@ def counting_sort(flat, order, place, starts, following):
 @kernel
 def copy_out(x, place, top_k, rows):
     """x (N, d), place (N·K,) → rows (N·K, d)."""
-    for n in range(x.shape[0]):
+    for n in range(x.shape[0]):  # by token and not by row: x[n] is read from memory once for its K copies
         for k in range(top_k):
             row = rows[place[n * top_k + k]]
             for i in range(row.size):
@@ -78,7 +75,7 @@ def copy_out(x, place, top_k, rows):
 def add_up(d_rows, place, top_k, dx):
     """d_rows (N·K, d), place (N·K,) → dx (N, d)."""
     for n in range(dx.shape[0]):
-        target = dx[n]
+        target = dx[n]  # stays in the cache while the K gradients of its copies are added
         target[:] = dx.dtype.type(0)
         for k in range(top_k):
             row = d_rows[place[n * top_k + k]]

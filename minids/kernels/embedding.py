@@ -2,8 +2,6 @@
 
 Looking up is one gather, which NumPy does well. Backward adds each gradient row straight into its token's row, where NumPy
 has to sort the tokens and copy all rows into that order first.
-
-float32, 65 × 128: backward of 768 tokens 10 to 12 times as fast as NumPy, of 4096 tokens 13.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ def backward(dx: Array, saved: Saved) -> Array:
 @kernel
 def scatter_add(dx, tokens, d_weight):
     """dx (N, d), tokens (N,); adds into d_weight (V, d). A negative token counts from the end, as in NumPy."""
-    for n in range(tokens.size):
+    for n in range(tokens.size):  # one thread, so that equal tokens can be added one after the other without a sort
         row = d_weight[tokens[n]]
         for i in range(row.size):
             row[i] += dx[n, i]

@@ -2,8 +2,6 @@
 
 The exponent is read from the bits of the float32 and its power of two is written as bits, so that the loop over the elements is
 vector code from end to end: no ``frexp``, no look-up. float64 goes the way of ``ops``, in one rounding.
-
-float32, 512 × 128 numbers: encode 15 times as fast as NumPy, rounded 45, decode 4.
 """
 
 from __future__ import annotations
@@ -65,10 +63,10 @@ def encode_one(y, numbers):
     largest, lowest, mantissa, sign_place, nan = numbers
     size = abs(y)
     size = largest if size > largest else size  # a NaN is not above it
-    e = max(exponent(size), lowest)
-    q = np.rint(size * power_of_two(mantissa - e))
+    e = max(exponent(size), lowest)  # below the smallest normal number steps no longer shrink
+    q = np.rint(size * power_of_two(mantissa - e))  # exact but for the rounding: a product with a power of two
     code = ((e - lowest) << mantissa) + np.int32(q if q == q else np.float32(0))
-    sign = np.int32(np.signbit(y)) << sign_place
+    sign = np.int32(np.signbit(y)) << sign_place  # of −0 too, which y < 0 would not see
     return (code if size == size else nan) | sign
 
 
@@ -77,9 +75,9 @@ def round_one(y, numbers):
     """y → the nearest number of the format."""
     largest, lowest, mantissa, _, _ = numbers
     size = abs(y)
-    size = largest if size > largest else size
+    size = largest if size > largest else size  # saturates
     e = max(exponent(size), lowest)
-    size = np.rint(size * power_of_two(mantissa - e)) * power_of_two(e - mantissa)
+    size = np.rint(size * power_of_two(mantissa - e)) * power_of_two(e - mantissa)  # straight back, without a code
     return np.copysign(size, y)
 
 
@@ -100,5 +98,5 @@ def round_all(y, numbers, result):
 @kernel
 def look_up(codes, values, numbers):
     """codes (n,), the format's values → numbers (n,)."""
-    for i in range(codes.size):
+    for i in range(codes.size):  # 256 numbers for E4M3: the table is in the cache after the first few
         numbers[i] = values[codes[i]]

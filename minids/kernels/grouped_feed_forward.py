@@ -7,9 +7,6 @@ and up are kept; the activation is formed again in the backward pass, in the sam
 
 Weights that stay on disk are served expert by expert, each read when its turn comes. Where NumPy's BLAS cannot be called from a
 kernel, the loop runs in Python, with NumPy's products and the compiled activation.
-
-float32, 16 experts of 128 × 64, gradients added up: 3072 rows forward 1.6 times as fast as NumPy, backward 1.4; 16384 rows 1.7
-and 1.3.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect
-from minids.kernels._blas import address, either, product
+from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
 
@@ -35,29 +32,32 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
     dtype = common_float(rows, w_gate, w_up, w_down)
     rows, starts = np.ascontiguousarray(rows, dtype), np.ascontiguousarray(starts, np.int64)
-    weights = tuple(np.ascontiguousarray(w, dtype) if isinstance(w, np.ndarray) else w for w in (w_gate, w_up, w_down))
     experts, d, width = w_down.shape
     expect("w_gate", w_gate, (experts, width, d))
     expect("w_up", w_up, (experts, width, d))
     expect("starts", starts, (experts + 1,))
     expect("rows", rows, (int(starts[-1]), d))
+    if starts[0] != 0 or np.diff(starts).min(initial=0) < 0:
+        raise ValueError(f"starts: must rise from 0, got {starts.tolist()}")
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
     act = np.empty((_most_rows(starts), width), dtype)
-    run = either(serve, dtype)
-    if all(isinstance(w, np.ndarray) for w in weights):
-        run(rows, starts, *weights, gate_up, act, y, address(dtype))
-    else:
+    networks = compiled_or_python(experts_forward, dtype)
+    if all(isinstance(w, np.ndarray) for w in (w_gate, w_up, w_down)):
+        w_gate, w_up, w_down = (np.ascontiguousarray(w, dtype) for w in (w_gate, w_up, w_down))
+        networks(rows, starts, w_gate, w_up, w_down, gate_up, act, y, address(dtype))
+    else:  # on disk: one expert is read when its turn comes
         for e in np.flatnonzero(np.diff(starts)):
-            own, alone = slice(starts[e], starts[e + 1]), np.array([0, starts[e + 1] - starts[e]])
-            one = (np.ascontiguousarray(w[e], dtype)[None] for w in weights)
-            run(rows[own], alone, *one, gate_up[own], act, y[own], address(dtype))
-    return y, Saved(rows, gate_up, starts, weights)
+            span, its_starts = slice(starts[e], starts[e + 1]), np.array([0, starts[e + 1] - starts[e]])
+            its_weights = (np.ascontiguousarray(w[e], dtype)[None] for w in (w_gate, w_up, w_down))
+            networks(rows[span], its_starts, *its_weights, gate_up[span], act, y[span], address(dtype))
+    return y, Saved(rows, gate_up, starts, (w_gate, w_up, w_down))
 
 
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     """dy (R, d) → d_rows (R, d), d_w_gate (E, I, d), d_w_up (E, I, d), d_w_down (E, d, I)."""
-    d_weights = [np.zeros(w.shape, saved.rows.dtype) for w in saved.weights]
-    return backward_into(dy, saved, *d_weights), *d_weights
+    d_w_gate, d_w_up, d_w_down = (np.zeros(w.shape, saved.rows.dtype) for w in saved.weights)
+    d_rows = backward_into(dy, saved, d_w_gate, d_w_up, d_w_down)
+    return d_rows, d_w_gate, d_w_up, d_w_down
 
 
 def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> Array:
@@ -67,8 +67,8 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (_most_rows(starts), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
     d_rows = np.empty_like(rows)
-    run = either(serve_backward, rows.dtype)
-    run(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
+    networks = compiled_or_python(experts_backward, rows.dtype)
+    networks(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
     return d_rows
 
 
@@ -77,13 +77,14 @@ def _most_rows(starts: Array) -> int:
 
 
 @kernel
-def serve(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
+def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
     """rows (R, d), starts (E + 1,), weights by expert → gate_up (R, 2 I), y (R, d). act (most rows, I) is scratch."""
     width = act.shape[1]
     for e in range(starts.size - 1):
         first, stop = starts[e], starts[e + 1]
         if first == stop:
             continue
+        # An expert's steps follow each other, so that each finds in the cache what the one before has written.
         x, both, active = rows[first:stop], gate_up[first:stop], act[: stop - first]
         product(x, w_gate[e].T, both[:, :width], False, blas)
         product(x, w_up[e].T, both[:, width:], False, blas)
@@ -92,7 +93,7 @@ def serve(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
 
 
 @kernel
-def serve_backward(
+def experts_backward(
     dy, rows, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, d_w_gate, d_w_up, d_w_down, blas
 ):
     """dy, rows (R, d), gate_up (R, 2 I) → d_rows (R, d); adds the weights' gradients. act, d_act, d_gate_up are scratch."""
@@ -105,6 +106,7 @@ def serve_backward(
         product(d_out, w_down[e], d_act[:count], False, blas)
         activate_backward(d_act[:count], gate_up[first:stop], act[:count], d_gate_up[:count])
         d_gate, d_up = d_gate_up[:count, :width], d_gate_up[:count, width:]
+        # Added by BLAS where the gradients are kept: no array of a weight's size is made.
         product(d_out.T, act[:count], d_w_down[e], True, blas)
         product(d_gate, w_gate[e], d_x, False, blas)
         product(d_up, w_up[e], d_x, True, blas)
@@ -119,7 +121,7 @@ def activate(gate_up, act):
     for n in range(act.shape[0]):
         gate, up, target = gate_up[n, :width], gate_up[n, width:], act[n]
         for i in range(width):
-            target[i] = gate[i] * sigmoid(gate[i]) * up[i]
+            target[i] = gate[i] * sigmoid(gate[i]) * up[i]  # not kept for the backward pass, which forms it again
 
 
 @kernel
@@ -131,7 +133,7 @@ def activate_backward(d_act, gate_up, act, d_gate_up):
         d_gate, d_up = d_gate_up[n, :width], d_gate_up[n, width:]
         for i in range(width):
             s = sigmoid(gate[i])
-            silu = gate[i] * s
+            silu = gate[i] * s  # serves the activation, which W_down's gradient needs, and d_up
             target[i] = silu * up[i]
             d_up[i] = d[i] * silu
             d_gate[i] = d[i] * up[i] * s * (one + gate[i] * (one - s))

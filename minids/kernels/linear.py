@@ -3,8 +3,6 @@
 The products are BLAS's, as in NumPy. What is gained is what lies between them: one call for all of the backward pass, during
 which the interpreter's lock is not asked for, and the weight's gradient added by BLAS where it is kept, instead of written,
 read and added.
-
-float32, 768 × 128 × 128: backward 1.07 times as fast as NumPy; 4096 × 256 × 256 the same.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect, rows_of
-from minids.kernels._blas import address, either, product
+from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._jit import kernel
 from minids.ops.linear import Saved, backward, forward
 
@@ -26,7 +24,7 @@ def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None
     flat, x, weight = rows_of(dy, dtype), np.ascontiguousarray(x, dtype), np.ascontiguousarray(weight, dtype)
     expect("dy", flat, (len(x), len(weight)))
     dx = np.empty((len(flat), weight.shape[1]), dtype)
-    either(differentiate, dtype)(flat, x, weight, dx, d_weight, address(dtype))
+    compiled_or_python(differentiate, dtype)(flat, x, weight, dx, d_weight, address(dtype))
     if d_bias is not None:
         d_bias += flat.sum(axis=0)
     return dx.reshape(*dy.shape[:-1], weight.shape[1])
@@ -35,5 +33,5 @@ def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None
 @kernel
 def differentiate(dy, x, weight, dx, d_weight, blas):
     """dy (N, out), x (N, in), weight (out, in) → dx (N, in); adds into d_weight (out, in)."""
-    product(dy.T, x, d_weight, True, blas)
+    product(dy.T, x, d_weight, True, blas)  # the transpose is a flag to BLAS, and so is the addition: nothing is copied
     product(dy, weight, dx, False, blas)

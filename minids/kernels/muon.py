@@ -9,12 +9,8 @@ A round is two passes fewer than its equation: with P = a I + b G + c G² the ne
 
 No matrix looks at another, so they can be shared out over threads in any way and give the same bits.
 
-G = X Xᵀ and G² are symmetric, and half of their products could be saved. On one core of an AMD EPYC (Zen 3), X Xᵀ of 80 × 160
-takes 34 µs whole, 33 in three blocks with the fourth mirrored, 32 by ``ssyrk``; at 64 × 128 they are 18, 18 and 20: the
-smaller a product, the slower it runs. Not done, therefore.
-
-float32, 16 matrices of 80 × 160, one core: 1.2 times as fast as NumPy. The products alone are 97 % of what it takes: only fewer
-rounds (``TrainConfig.muon_rounds``) and more threads make it faster.
+G = X Xᵀ and G² are symmetric. That half of their products could be saved is not used: small products run slower than large
+ones, and nothing was gained (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float
-from minids.kernels._blas import address, either, product
+from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._jit import kernel
 from minids.ops.muon import COEFFICIENTS, RMS, ROUNDS
 
@@ -36,7 +32,7 @@ def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
     out = np.zeros(matrices.shape, dtype)
     stack = np.ascontiguousarray(matrices, dtype).reshape(-1, *matrices.shape[-2:])
     # A step of −1 from 0 with momentum 0 and no decay ends at the direction itself.
-    either(step, dtype)(
+    compiled_or_python(step, dtype)(
         out.reshape(stack.shape), stack, np.zeros_like(stack), -1.0, 1.0, 0.0, 1.0, rounds, *COEFFICIENTS, address(dtype)
     )
     return out
@@ -61,14 +57,14 @@ def update(
         stack = (-1, *out_in)
         g = np.ascontiguousarray(g, dtype).reshape(stack)
         settings = (rate, 1 - lr * weight_decay, momentum, scale, rounds)
-        either(step, dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
+        compiled_or_python(step, dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
 
 
 @kernel
 def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, blas):
     """w, g, m (n, out, in): w ← keep · w − rate · O of each matrix, m ← momentum · m + (1 − momentum) · scale · g."""
-    count, out, into = w.shape
-    rows, columns = min(out, into), max(out, into)
+    count, n_out, n_in = w.shape
+    rows, columns = min(n_out, n_in), max(n_out, n_in)  # the smaller side first: X Xᵀ is as small as it can be
     number = w.dtype.type
     rate, keep, a, b, c = number(rate), number(keep), number(a), number(b), number(c)
     now, following = np.empty((rows, columns), w.dtype), np.empty((rows, columns), w.dtype)
@@ -79,36 +75,36 @@ def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, blas):
         for _ in range(rounds):
             product(x, x.T, gram, False, blas)
             product(gram, gram, polynomial, False, blas)
-            for j in range(rows):
+            for j in range(rows):  # P = a I + b G + c G², so that the new X is one product
                 polynomial[j] = b * gram[j] + c * polynomial[j]
                 polynomial[j, j] += a
             product(polynomial, x, y, False, blas)
             x, y = y, x
-        if out > into:
-            for j in range(out):
+        if n_out > n_in:  # X was transposed
+            for j in range(n_out):
                 w[i, j] = keep * w[i, j] - rate * x[:, j]
         else:
-            for j in range(out):
+            for j in range(n_out):
                 w[i, j] = keep * w[i, j] - rate * x[j]
 
 
 @kernel
 def look_ahead(g, m, x, momentum, scale):
     """g, m (out, in) → m averaged, and μ m + (1 − μ) ĝ of Frobenius norm 1 in x, transposed where that is wider than tall."""
-    out, into = g.shape
+    n_out, n_in = g.shape
     number = g.dtype.type
     old, new, scale, square = number(momentum), number(1.0 - momentum), number(scale), 0.0
-    for j in range(out):
+    for j in range(n_out):
         from_g, average = g[j], m[j]
-        for k in range(into):
+        for k in range(n_in):
             fresh = new * (scale * from_g[k])
             average[k] = old * average[k] + fresh
             u = old * average[k] + fresh
-            if out > into:
+            if n_out > n_in:
                 x[k, j] = u
             else:
                 x[j, k] = u
-    for j in range(x.shape[0]):
+    for j in range(x.shape[0]):  # in float64: the momentum of an expert that is never chosen gets too small to be squared
         for k in range(x.shape[1]):
             square += np.float64(x[j, k]) * np.float64(x[j, k])
     norm = np.sqrt(square)

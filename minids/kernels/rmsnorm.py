@@ -3,8 +3,6 @@
 Forward reads a row twice, the second time from the cache, and writes the result; NumPy makes three arrays of that size.
 What is saved is the input itself and 1 / rms(x): the normalised rows are one product away, cheaper to form again than to
 write and read. Backward is two loops over a row that is in the cache.
-
-float32, 768 × 128: forward 5.0 to 5.5 times as fast as NumPy, backward 4.4 to 5.0; 4096 × 128: 5.8 to 6.6 and 5.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ def normalise(x, gain, eps, y, rstd):
             square += x[n, i] * x[n, i]
         r = one / np.sqrt(square / size + eps)
         rstd[n] = r
-        for i in range(x.shape[1]):
+        for i in range(x.shape[1]):  # the row is in the cache: from memory it came once
             y[n, i] = x[n, i] * r * gain[i]
 
 
@@ -67,7 +65,7 @@ def normalise_backward(dy, x, rstd, gain, dx, d_gain):
         along = number(0)  # Σ u · x, with u = dy · g
         for i in range(x.shape[1]):
             along += dy[n, i] * gain[i] * x[n, i]
-        along *= r * r / size
+        along *= r * r / size  # mean(u · n) / rms, to be multiplied by x instead of n = x · r
         for i in range(x.shape[1]):
-            d_gain[i] += dy[n, i] * (x[n, i] * r)
+            d_gain[i] += dy[n, i] * (x[n, i] * r)  # n is formed again, not kept
             dx[n, i] = r * (dy[n, i] * gain[i] - x[n, i] * along)

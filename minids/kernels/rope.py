@@ -2,8 +2,6 @@
 
 One pass over the rotary part of each head, read where it lies (layers hand in slices of whole heads) and written packed. NumPy
 forms four products and two sums of half the size each, every one a strided pass of its own.
-
-float32, 12 × 64 × 4 × 16 out of heads of 48, or 16 × 256: 3.2 to 3.5 times as fast as NumPy, either way.
 """
 
 from __future__ import annotations
@@ -47,13 +45,13 @@ def _turn(x: Array, cos: Array, sin: Array, interleave: bool, direction: int) ->
 @kernel
 def turn(x, cos, sin, step, apart, direction, y):
     """x (B, T, H, d_r) of any strides → y in C order. Pair i is (i · step, i · step + apart)."""
-    direction = y.dtype.type(direction)
+    direction = y.dtype.type(direction)  # −1 turns back, which is the backward pass: one kernel for both
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
             for h in range(x.shape[2]):
-                source, target = x[b, t, h], y[b, t, h]
+                source, target = x[b, t, h], y[b, t, h]  # read out of the whole head, written packed
                 for i in range(cos.shape[1]):
                     c, s = cos[t, i], direction * sin[t, i]
-                    first, second = source[i * step], source[i * step + apart]
+                    first, second = source[i * step], source[i * step + apart]  # either layout, without a branch
                     target[i * step] = first * c - second * s
                     target[i * step + apart] = first * s + second * c

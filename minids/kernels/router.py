@@ -2,8 +2,6 @@
 
 Scores, groups, choice and gates of a token are made in one go, with the K best kept in a short sorted list; NumPy sorts all E
 scores of every token, and every group's, and walks through a dozen arrays of size N × E.
-
-float32, 768 or 4096 tokens, 4 of 16 experts in 2 of 4 groups: forward 2.1 to 2.5 times as fast as NumPy, backward 8.5 to 9.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import exp, sigmoid
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
-from minids.ops.router import _TINY, Routing, check
+from minids.ops.router import TINY, Routing, check
 
 __all__ = ["Routing", "Saved", "backward", "choose", "forward"]
 
@@ -99,7 +97,7 @@ def score(logits, softmax, scores):
             every_score[i] = sigmoid(every_logit[i])
         return
     for n in range(logits.shape[0]):
-        highest, total = largest(logits[n]), number(0)
+        highest, total = largest(logits[n]), number(0)  # the sum has a loop of its own below: see ``_jit``
         for e in range(logits.shape[1]):
             scores[n, e] = exp(logits[n, e] - highest)
         for e in range(logits.shape[1]):
@@ -117,6 +115,7 @@ def beats(a, b):
 @kernel
 def best(values, count, found, found_values):
     """Indices of the ``count`` largest of values (n,) → found (count,), best first, the lowest index among equals."""
+    # Insertion into a short sorted list: K is small, and most values fail the first comparison.
     filled = 0
     for i in range(values.size):
         if filled == count and not beats(values[i], found_values[count - 1]):
@@ -145,7 +144,7 @@ def select(scores, bias, grouping, n_group, topk_group, chosen):
             best(biased, top_k, chosen[n], values)
             continue
         for g in range(n_group):
-            first, second, broken = number(-np.inf), number(-np.inf), False
+            first, second, broken = number(-np.inf), number(-np.inf), False  # the group's two best; whether it holds NaN
             for e in range(g * size, (g + 1) * size):
                 broken |= biased[e] != biased[e]
                 if biased[e] > first:
@@ -156,7 +155,7 @@ def select(scores, bias, grouping, n_group, topk_group, chosen):
             if broken:
                 group_scores[g] = number(np.nan)
         best(group_scores, topk_group, kept, values)
-        allowed[:] = number(-np.inf)
+        allowed[:] = number(-np.inf)  # and not 0, to which a negative biased score would lose
         for g in kept:
             allowed[g * size : (g + 1) * size] = biased[g * size : (g + 1) * size]
         best(allowed, top_k, chosen[n], values)
@@ -167,7 +166,7 @@ def weigh(scores, chosen, normalise, scale, gates):
     """scores (N, E), chosen (N, K) → gates (N, K)."""
     number = scores.dtype.type
     for n in range(chosen.shape[0]):
-        total = number(_TINY) if normalise else number(1)
+        total = number(TINY) if normalise else number(1)  # TINY: chosen scores may all have underflowed to 0
         for k in range(chosen.shape[1]):
             gates[n, k] = scores[n, chosen[n, k]]
         if normalise:
@@ -183,13 +182,14 @@ def differentiate(d_gates, scores, chosen, softmax, normalise, scale, d_logits):
     number = scores.dtype.type
     one, scale = number(1), number(scale)
     for n in range(scores.shape[0]):
-        total, along = number(_TINY) if normalise else one, number(0)
+        total, along = number(TINY) if normalise else one, number(0)
         if normalise:
             for k in range(chosen.shape[1]):
                 s = scores[n, chosen[n, k]]
                 total += s
                 along += d_gates[n, k] * scale * s
             along /= total
+        # On top of what the balance loss wants of all scores; a token's experts are distinct.
         for k in range(chosen.shape[1]):
             d_logits[n, chosen[n, k]] += (d_gates[n, k] * scale - along) / total
         if softmax:

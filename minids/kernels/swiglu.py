@@ -3,8 +3,6 @@
 One pass forward and one backward, with sigmoid computed in registers; NumPy makes eight passes forward and nine backward, each
 through memory. The sigmoid is not kept but computed again in the backward pass: with a vectorised exponential that costs less
 than writing and reading it.
-
-float32, 768 × 384: forward 10 to 11 times as fast as NumPy, backward 2; 4096 × 384: 11 and 2.2.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ def backward(da: Array, saved: Saved) -> tuple[Array, Array]:
 @kernel
 def activate(gate, up, act):
     """gate, up → act, all (n,)."""
-    for i in range(gate.size):
+    for i in range(gate.size):  # flat, whatever the shape: one long vectorised loop
         act[i] = gate[i] * sigmoid(gate[i]) * up[i]
 
 
@@ -55,6 +53,6 @@ def activate_backward(d_act, gate, up, d_gate, d_up):
     """d_act, gate, up → d_gate, d_up, all (n,)."""
     one = gate.dtype.type(1)
     for i in range(gate.size):
-        s = sigmoid(gate[i])
+        s = sigmoid(gate[i])  # computed again: cheaper than to write and to read it
         d_up[i] = d_act[i] * gate[i] * s
         d_gate[i] = d_act[i] * up[i] * s * (one + gate[i] * (one - s))

@@ -9,25 +9,32 @@ heads, all of which have to be cached.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
+from minids.layers.basic import SavedLinear
 from minids.layers.fp8 import projection
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, softmax_scale
 
 
+class SavedInputs(NamedTuple):
+    """Of the queries, keys and values."""
+
+    q: SavedLinear
+    k: SavedLinear
+    v: SavedLinear
+    q_rope: op.rope.Saved
+    k_rope: op.rope.Saved
+
+
 class Saved(NamedTuple):
-    q: Any
-    k: Any
-    v: Any
-    q_rope: Any
-    k_rope: Any
-    attention: Any
-    out: Any
+    inputs: SavedInputs
+    attention: op.attention.Saved
+    out: SavedLinear
 
 
 class Attention:
@@ -48,17 +55,18 @@ class Attention:
         q, k, v, saved = self.queries_keys_values(x, rotary)
         o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
         u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
-        return u, Saved(*saved, saved_attention, saved_out)
+        return u, Saved(saved, saved_attention, saved_out)
 
     def backward(self, du: Array, saved: Saved) -> Array:
         do = self.o_proj.backward(du, saved.out).reshape(*du.shape[:-1], self.heads, self.d_v)
         dq, dk, dv = op.attention.backward(do, saved.attention)
-        dx = self.q_proj.backward(self._turned_back(dq, saved.q_rope), saved.q)
-        dx += self.k_proj.backward(self._turned_back(dk, saved.k_rope), saved.k)
-        dx += self.v_proj.backward(dv.reshape(*dv.shape[:-2], -1), saved.v)
+        q, k, v, q_rope, k_rope = saved.inputs
+        dx = self.q_proj.backward(self._turned_back(dq, q_rope), q)
+        dx += self.k_proj.backward(self._turned_back(dk, k_rope), k)
+        dx += self.v_proj.backward(dv.reshape(*dv.shape[:-2], -1), v)
         return dx
 
-    def queries_keys_values(self, x: Array, rotary: Rotary) -> tuple[Array, Array, Array, tuple]:
+    def queries_keys_values(self, x: Array, rotary: Rotary) -> tuple[Array, Array, Array, SavedInputs]:
         """x (B, T, d) → q (B, T, H, d_qk), k (B, T, H_kv, d_qk), v (B, T, H_kv, d_v); k and v are what is cached."""
         q, saved_q = self.q_proj.forward(x)
         k, saved_k = self.k_proj.forward(x)
@@ -66,14 +74,14 @@ class Attention:
         q, saved_q_rope = self._turned(q.reshape(*x.shape[:-1], self.heads, self.d_qk), rotary)
         k, saved_k_rope = self._turned(k.reshape(*x.shape[:-1], self.kv_heads, self.d_qk), rotary)
         v = v.reshape(*x.shape[:-1], self.kv_heads, self.d_v)
-        return q, k, v, (saved_q, saved_k, saved_v, saved_q_rope, saved_k_rope)
+        return q, k, v, SavedInputs(saved_q, saved_k, saved_v, saved_q_rope, saved_k_rope)
 
-    def _turned(self, x: Array, rotary: Rotary) -> tuple[Array, Any]:
+    def _turned(self, x: Array, rotary: Rotary) -> tuple[Array, op.rope.Saved]:
         """Turn the rotary part of each head: (B, T, H, d_nope + d_r) → the same shape."""
         x_rope, saved = op.rope.forward(x[..., self.d_nope :], *rotary, self.interleave)
         return np.concatenate([x[..., : self.d_nope], x_rope], axis=-1), saved
 
-    def _turned_back(self, dx: Array, saved_rope) -> Array:
+    def _turned_back(self, dx: Array, saved_rope: op.rope.Saved) -> Array:
         """(B, T, H, d_nope + d_r) → (B, T, H · (d_nope + d_r))."""
         d_rope = op.rope.backward(dx[..., self.d_nope :], saved_rope)
         return np.concatenate([dx[..., : self.d_nope], d_rope], axis=-1).reshape(*dx.shape[:-2], -1)

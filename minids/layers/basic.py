@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from minids.backend import op
-from minids.layers.parameters import Array, Parameters
+from minids.layers.parameters import Array, Parameter, Parameters
+
+SavedLinear: TypeAlias = "op.linear.Saved | op.fp8_linear.Saved"
+"""What a linear map keeps, by the model's precision. A layer gets back what its own forward pass saved."""
 
 
 class Linear:
     """y = x Wᵀ (+ b), W (out, in)."""
 
-    def __init__(self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool = False):
-        self.weight = parameters.add(f"{name}.weight", (n_out, n_in))
+    def __init__(
+        self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool = False, weight: Parameter | None = None
+    ):
+        """``weight``: another layer's, to be shared."""
+        self.weight = parameters.add(f"{name}.weight", (n_out, n_in)) if weight is None else weight
         self.bias = parameters.add(f"{name}.bias", (n_out,), init="zeros") if bias else None
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> tuple[Array, SavedLinear]:
         return op.linear.forward(x, self.weight.value, self.bias.value if self.bias else None)
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: SavedLinear) -> Array:
+        assert isinstance(saved, op.linear.Saved)
         return op.linear.backward_into(dy, saved, self.weight.grad, self.bias.grad if self.bias else None)
 
 
@@ -27,10 +36,10 @@ class RMSNorm:
         self.gain = parameters.add(f"{name}.weight", (size,), init="ones")
         self.eps = eps
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> tuple[Array, op.rmsnorm.Saved]:
         return op.rmsnorm.forward(x, self.gain.value, self.eps)
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: op.rmsnorm.Saved) -> Array:
         dx, d_gain = op.rmsnorm.backward(dy, saved)
         self.gain.grad += d_gain
         return dx
@@ -42,8 +51,8 @@ class Embedding:
     def __init__(self, parameters: Parameters, name: str, vocab_size: int, hidden_size: int):
         self.weight = parameters.add(f"{name}.weight", (vocab_size, hidden_size))
 
-    def forward(self, tokens: Array):
+    def forward(self, tokens: Array) -> tuple[Array, op.embedding.Saved]:
         return op.embedding.forward(tokens, self.weight.value)
 
-    def backward(self, dx: Array, saved) -> None:
+    def backward(self, dx: Array, saved: op.embedding.Saved) -> None:
         self.weight.grad += op.embedding.backward(dx, saved)

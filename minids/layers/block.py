@@ -5,23 +5,28 @@ x ← x + attention(norm(x))        x ← x + ffn(norm(x))        DeepSeek-V3 fi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from minids.backend import op
 from minids.config import ModelConfig
 from minids.layers.attention import Attention
+from minids.layers.attention import Saved as SavedAttention
 from minids.layers.basic import RMSNorm
+from minids.layers.feed_forward import FeedForward, SavedFeedForward
 from minids.layers.fp8 import feed_forward
 from minids.layers.mla import MLA
+from minids.layers.mla import Saved as SavedMLA
 from minids.layers.moe import MoE
+from minids.layers.moe import Saved as SavedMoE
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary
 
 
 class Saved(NamedTuple):
-    input_norm: Any
-    attention: Any
-    ffn_norm: Any
-    ffn: Any
+    input_norm: op.rmsnorm.Saved
+    attention: SavedMLA | SavedAttention
+    ffn_norm: op.rmsnorm.Saved
+    ffn: SavedMoE | SavedFeedForward
 
 
 class Block:
@@ -34,25 +39,29 @@ class Block:
         self.attention = kind(config, parameters, f"{name}.self_attn")
         self.ffn_norm = RMSNorm(parameters, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
         self.moe = MoE(config, parameters, f"{name}.mlp") if config.is_moe(index) else None
-        self.ffn = self.moe or feed_forward(config, parameters, f"{name}.mlp", config.intermediate_size)
+        self.ffn: MoE | FeedForward = self.moe or feed_forward(config, parameters, f"{name}.mlp", config.intermediate_size)
 
-    def forward(self, x: Array, rotary: Rotary, chosen: Array | None = None) -> tuple[Array, Saved]:
-        """``chosen`` (N, K) prescribes the experts of an MoE block."""
+    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
         normed, saved_norm = self.input_norm.forward(x)
         attended, saved_attention = self.attention.forward(normed, rotary)
         x = x + attended
-        y, saved_ffn_norm, saved_ffn = self.feed_forward(x, chosen)
+        y, saved_ffn_norm, saved_ffn = self.feed_forward(x)
         return y, Saved(saved_norm, saved_attention, saved_ffn_norm, saved_ffn)
 
-    def feed_forward(self, x: Array, chosen: Array | None = None) -> tuple[Array, Any, Any]:
+    def feed_forward(self, x: Array) -> tuple[Array, op.rmsnorm.Saved, SavedMoE | SavedFeedForward]:
         """The second half of the block, which inference shares: x + ffn(norm(x))."""
         normed, saved_norm = self.ffn_norm.forward(x)
-        y, saved_ffn = self.moe.forward(normed, chosen) if self.moe else self.ffn.forward(normed)
+        y, saved_ffn = self.ffn.forward(normed)
         return x + y, saved_norm, saved_ffn
 
-    def backward(self, dx: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
+    def backward(self, dx: Array, saved: Saved, loss_weight: float) -> Array:
         """``loss_weight``: weight of the balance loss in the total."""
-        d = self.moe.backward(dx, saved.ffn, loss_weight) if self.moe else self.ffn.backward(dx, saved.ffn)
+        if isinstance(self.ffn, MoE):
+            assert isinstance(saved.ffn, SavedMoE)
+            d = self.ffn.backward(dx, saved.ffn, loss_weight)
+        else:
+            assert not isinstance(saved.ffn, SavedMoE)
+            d = self.ffn.backward(dx, saved.ffn)
         dx = dx + self.ffn_norm.backward(d, saved.ffn_norm)
-        d = self.attention.backward(dx, saved.attention)
+        d = self.attention.backward(dx, saved.attention)  # type: ignore[arg-type]  # what this very layer saved
         return dx + self.input_norm.backward(d, saved.input_norm)

@@ -5,18 +5,22 @@ FFN(x) = down_proj ( silu(gate_proj x) · up_proj x )
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from minids.backend import op
-from minids.layers.basic import Linear
+from minids.layers.basic import Linear, SavedLinear
 from minids.layers.parameters import Array, Parameters
 
 
 class Saved(NamedTuple):
-    gate: Any
-    up: Any
-    swiglu: Any
-    down: Any
+    gate: SavedLinear
+    up: SavedLinear
+    swiglu: op.swiglu.Saved
+    down: SavedLinear
+
+
+SavedFeedForward: TypeAlias = "Saved | op.fp8_feed_forward.Saved"
+"""What a dense network keeps, by the model's precision."""
 
 
 class FeedForward:
@@ -27,14 +31,15 @@ class FeedForward:
         self.up_proj = Linear(parameters, f"{name}.up_proj", width, hidden_size)
         self.down_proj = Linear(parameters, f"{name}.down_proj", hidden_size, width)
 
-    def forward(self, x: Array) -> tuple[Array, Saved]:
+    def forward(self, x: Array) -> tuple[Array, SavedFeedForward]:
         gate, saved_gate = self.gate_proj.forward(x)  # (..., I)
         up, saved_up = self.up_proj.forward(x)
         act, saved_swiglu = op.swiglu.forward(gate, up)
         y, saved_down = self.down_proj.forward(act)
         return y, Saved(saved_gate, saved_up, saved_swiglu, saved_down)
 
-    def backward(self, dy: Array, saved: Saved) -> Array:
+    def backward(self, dy: Array, saved: SavedFeedForward) -> Array:
+        assert isinstance(saved, Saved)
         d_act = self.down_proj.backward(dy, saved.down)
         d_gate, d_up = op.swiglu.backward(d_act, saved.swiglu)
         dx = self.gate_proj.backward(d_gate, saved.gate)

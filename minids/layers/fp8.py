@@ -15,19 +15,19 @@ import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import Linear
-from minids.layers.feed_forward import FeedForward
-from minids.layers.parameters import Array, Parameters
+from minids.layers.basic import Linear, SavedLinear
+from minids.layers.feed_forward import FeedForward, SavedFeedForward
+from minids.layers.parameters import Array, Parameter, Parameters
 from minids.ops.fp8_accumulation import NEVER_PROMOTED
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 
 
-def recipe_of(config: ModelConfig) -> Recipe | None:
+def scheme_of(config: ModelConfig) -> Scheme | None:
     """How a model's linear maps are quantised; None in full precision."""
     if config.precision == "fp32":
         return None
     tile = config.fp8_tile if config.fp8_scaling == "tile" else None
-    return Recipe(tile, accumulator=None if config.fp8_promotion else NEVER_PROMOTED)
+    return Scheme(tile, accumulator=None if config.fp8_promotion else NEVER_PROMOTED)
 
 
 def projection(
@@ -40,34 +40,44 @@ def projection(
     after_attention: bool = False,
 ) -> Linear:
     """A linear map of an attention layer, in the model's precision."""
-    recipe = recipe_of(config)
-    if recipe is None:
+    scheme = scheme_of(config)
+    if scheme is None:
         return Linear(parameters, name, n_out, n_in, bias)
-    return Fp8Linear(parameters, name, n_out, n_in, bias, recipe.after_attention() if after_attention else recipe)
+    return Fp8Linear(parameters, name, n_out, n_in, bias, scheme.after_attention() if after_attention else scheme)
 
 
 def feed_forward(config: ModelConfig, parameters: Parameters, name: str, width: int) -> FeedForward:
     """A dense network of the given hidden width, in the model's precision."""
-    recipe = recipe_of(config)
-    if recipe is None:
+    scheme = scheme_of(config)
+    if scheme is None:
         return FeedForward(parameters, name, config.hidden_size, width)
-    return Fp8FeedForward(parameters, name, config.hidden_size, width, recipe)
+    return Fp8FeedForward(parameters, name, config.hidden_size, width, scheme)
 
 
 class Fp8Linear(Linear):
     """y = x̂ Ŵᵀ (+ b): the weight is kept and updated in full precision, and quantised on every use."""
 
-    def __init__(self, parameters: Parameters, name: str, n_out: int, n_in: int, bias: bool, recipe: Recipe):
-        super().__init__(parameters, name, n_out, n_in, bias)
-        self.recipe = recipe
+    def __init__(
+        self,
+        parameters: Parameters,
+        name: str,
+        n_out: int,
+        n_in: int,
+        bias: bool,
+        scheme: Scheme,
+        weight: Parameter | None = None,  # another layer's, to be shared
+    ):
+        super().__init__(parameters, name, n_out, n_in, bias, weight)
+        self.scheme = scheme
 
-    def forward(self, x: Array):
-        return op.fp8_linear.forward(x, self.weight.value, self.bias.value if self.bias else None, self.recipe)
+    def forward(self, x: Array) -> tuple[Array, SavedLinear]:
+        return op.fp8_linear.forward(x, self.weight.value, self.bias.value if self.bias else None, self.scheme)
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: SavedLinear) -> Array:
+        assert isinstance(saved, op.fp8_linear.Saved)
         dx, d_weight, d_bias = op.fp8_linear.backward(dy, saved)
         self.weight.grad += d_weight
-        if self.bias:
+        if self.bias and d_bias is not None:
             self.bias.grad += d_bias
         return dx
 
@@ -75,17 +85,18 @@ class Fp8Linear(Linear):
 class Fp8FeedForward(FeedForward):
     """A dense SwiGLU network: one expert that gets every row."""
 
-    def __init__(self, parameters: Parameters, name: str, hidden_size: int, width: int, recipe: Recipe):
+    def __init__(self, parameters: Parameters, name: str, hidden_size: int, width: int, scheme: Scheme):
         super().__init__(parameters, name, hidden_size, width)
-        self.recipe = recipe
+        self.scheme = scheme
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> tuple[Array, SavedFeedForward]:
         rows = x.reshape(-1, x.shape[-1])  # (N, d)
-        weights = (layer.weight.value[None] for layer in self._layers)
-        y, saved = op.fp8_feed_forward.forward(rows, np.array([0, len(rows)]), *weights, self.recipe)
+        gate, up, down = (layer.weight.value[None] for layer in self._layers)  # (1, I, d), (1, I, d), (1, d, I)
+        y, saved = op.fp8_feed_forward.forward(rows, np.array([0, len(rows)]), gate, up, down, self.scheme)
         return y.reshape(x.shape), saved
 
-    def backward(self, dy: Array, saved) -> Array:
+    def backward(self, dy: Array, saved: SavedFeedForward) -> Array:
+        assert isinstance(saved, op.fp8_feed_forward.Saved)
         d_rows, *d_weights = op.fp8_feed_forward.backward(dy.reshape(-1, dy.shape[-1]), saved)
         for layer, d_weight in zip(self._layers, d_weights, strict=True):
             layer.weight.grad += d_weight[0]

@@ -18,13 +18,13 @@ sum of the gradients through keys and through values, which kv_b_proj's one matr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import RMSNorm
+from minids.layers.basic import RMSNorm, SavedLinear
 from minids.layers.fp8 import projection
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, softmax_scale
@@ -33,24 +33,24 @@ LATENT_NORM_EPS = 1e-6  # DeepSeek's code and transformers use this on both late
 
 
 class SavedQueries(NamedTuple):
-    down: Any  # None without query compression
-    norm: Any
-    up: Any
-    rope: Any
+    down: SavedLinear | None  # None without query compression, and so is norm
+    norm: op.rmsnorm.Saved | None
+    up: SavedLinear
+    rope: op.rope.Saved
 
 
 class SavedLatent(NamedTuple):
-    down: Any
-    norm: Any
-    rope: Any
+    down: SavedLinear
+    norm: op.rmsnorm.Saved
+    rope: op.rope.Saved
 
 
 class Saved(NamedTuple):
     queries: SavedQueries
     latent: SavedLatent
-    up: Any
-    attention: Any
-    out: Any
+    up: SavedLinear
+    attention: op.attention.Saved
+    out: SavedLinear
 
 
 class MLA:
@@ -65,7 +65,7 @@ class MLA:
         d, bias = config.hidden_size, config.attention_bias
         width = self.heads * config.qk_head_dim
         self.compresses_queries = config.q_lora_rank is not None
-        if self.compresses_queries:
+        if config.q_lora_rank is not None:
             self.q_a_proj = projection(config, parameters, f"{name}.q_a_proj", config.q_lora_rank, d, bias)
             self.q_a_layernorm = RMSNorm(parameters, f"{name}.q_a_layernorm", config.q_lora_rank, LATENT_NORM_EPS)
             self.q_b_proj = projection(config, parameters, f"{name}.q_b_proj", width, config.q_lora_rank)
@@ -89,21 +89,23 @@ class MLA:
     def backward(self, du: Array, saved: Saved) -> Array:
         do = self.o_proj.backward(du, saved.out).reshape(*du.shape[:-1], self.heads, self.d_v)
         dq, dk, dv = op.attention.backward(do, saved.attention)
-        d_c_kv, d_k_rope = self._keys_values_backward(dk, dv, saved.up)
-        dx = self._latent_backward(d_c_kv, d_k_rope, saved.latent)
-        dx += self._queries_backward(dq, saved.queries)
+        d_c_kv, d_k_rope = self.keys_values_backward(dk, dv, saved.up)
+        dx = self.latent_backward(d_c_kv, d_k_rope, saved.latent)
+        dx += self.queries_backward(dq, saved.queries)
         return dx
 
     # The forward pass in three steps, which inference takes one by one: what it caches lies between the second and third.
 
     def queries(self, x: Array, rotary: Rotary) -> tuple[Array, SavedQueries]:
         """x (B, T, d) → q (B, T, H, d_nope + d_r), eqs 6-9."""
+        saved_down: SavedLinear | None
+        saved_norm: op.rmsnorm.Saved | None
         if self.compresses_queries:
             c_q, saved_down = self.q_a_proj.forward(x)  # (B, T, d_c')
             c_q, saved_norm = self.q_a_layernorm.forward(c_q)
             q, saved_up = self.q_b_proj.forward(c_q)
         else:
-            saved_down = saved_norm = None
+            saved_down, saved_norm = None, None
             q, saved_up = self.q_proj.forward(x)
         q = q.reshape(*x.shape[:-1], self.heads, self.d_nope + self.d_rope)
         q_nope, q_rope = q[..., : self.d_nope], q[..., self.d_nope :]
@@ -119,7 +121,7 @@ class MLA:
         k_rope, saved_rope = op.rope.forward(k_rope, *rotary, self.interleave)
         return c_kv, k_rope, SavedLatent(saved_down, saved_norm, saved_rope)
 
-    def keys_values(self, c_kv: Array, k_rope: Array) -> tuple[Array, Array, Any]:
+    def keys_values(self, c_kv: Array, k_rope: Array) -> tuple[Array, Array, SavedLinear]:
         """c_kv (B, T, d_c), k_rope (B, T, 1, d_r) → k (B, T, H, d_nope + d_r), v (B, T, H, d_v), eqs 2, 4, 5."""
         kv, saved_up = self.kv_b_proj.forward(c_kv)
         kv = kv.reshape(*c_kv.shape[:-1], self.heads, self.d_nope + self.d_v)
@@ -127,21 +129,21 @@ class MLA:
         every_head = np.broadcast_to(k_rope, (*k_nope.shape[:-1], self.d_rope))
         return np.concatenate([k_nope, every_head], axis=-1), v, saved_up
 
-    def _queries_backward(self, dq: Array, saved: SavedQueries) -> Array:
+    def queries_backward(self, dq: Array, saved: SavedQueries) -> Array:
         d_rope = op.rope.backward(dq[..., self.d_nope :], saved.rope)
         dq = np.concatenate([dq[..., : self.d_nope], d_rope], axis=-1).reshape(*dq.shape[:-2], -1)
-        if not self.compresses_queries:
+        if saved.norm is None or saved.down is None:
             return self.q_proj.backward(dq, saved.up)
         d_c_q = self.q_b_proj.backward(dq, saved.up)
         d_c_q = self.q_a_layernorm.backward(d_c_q, saved.norm)
         return self.q_a_proj.backward(d_c_q, saved.down)
 
-    def _latent_backward(self, d_c_kv: Array, d_k_rope: Array, saved: SavedLatent) -> Array:
+    def latent_backward(self, d_c_kv: Array, d_k_rope: Array, saved: SavedLatent) -> Array:
         d_c_kv = self.kv_a_layernorm.backward(d_c_kv, saved.norm)
         d_k_rope = op.rope.backward(d_k_rope, saved.rope)[..., 0, :]  # (B, T, d_r): back from one head to none
         return self.kv_a_proj.backward(np.concatenate([d_c_kv, d_k_rope], axis=-1), saved.down)
 
-    def _keys_values_backward(self, dk: Array, dv: Array, saved_up) -> tuple[Array, Array]:
+    def keys_values_backward(self, dk: Array, dv: Array, saved_up: SavedLinear) -> tuple[Array, Array]:
         d_k_rope = dk[..., self.d_nope :].sum(axis=2, keepdims=True)  # one key for all heads: their gradients add up
         d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)  # (B, T, H, d_nope + d_v)
         return self.kv_b_proj.backward(d_kv.reshape(*d_kv.shape[:-2], -1), saved_up), d_k_rope

@@ -11,26 +11,29 @@ width, which is the same sum. Every token is served by all the experts it chose:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from minids.backend import op
 from minids.config import ModelConfig
-from minids.layers.basic import Linear
-from minids.layers.fp8 import feed_forward, recipe_of
+from minids.errors import refuse
+from minids.layers.basic import Linear, SavedLinear
+from minids.layers.feed_forward import SavedFeedForward
+from minids.layers.fp8 import feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
-from minids.ops.dispatch import Plan
-from minids.ops.router import Routing
+
+SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"
+"""What the routed experts keep, by the model's precision."""
 
 
 class Saved(NamedTuple):
-    logits: Any
-    router: Any
-    routing: Routing
-    plan: Plan
-    experts: Any
-    combine: Any
-    shared: Any  # None without shared experts
-    balance: Any  # None without a balance loss
+    logits: SavedLinear
+    router: op.router.Saved
+    routing: op.router.Routing
+    plan: op.dispatch.Plan
+    experts: SavedExperts
+    combine: op.combine.Saved
+    shared: SavedFeedForward | None  # None without shared experts
+    balance: op.balance_loss.Saved | None  # None without a balance loss
     balance_loss: float  # α · L, eq. 17
 
 
@@ -48,24 +51,28 @@ class MoE:
         self.shared = None
         if config.n_shared_experts:
             self.shared = feed_forward(config, parameters, f"{name}.shared_experts", config.n_shared_experts * width)
-        recipe = recipe_of(config)
-        self.recipe = None if recipe is None else op.fp8_feed_forward.dispatched(recipe)
+        scheme = scheme_of(config)
+        self.scheme = None if scheme is None else op.fp8_feed_forward.dispatched(scheme)
         self._buffers = parameters.buffers
         self._bias_name = f"{name}.gate.e_score_correction_bias"
         if config.topk_method == "noaux_tc":
             parameters.add_buffer(self._bias_name, (experts,))
         self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
-        self.on_routing: Callable[[Routing, tuple[int, int]], None] | None = None  # a recorder's, with (B, T); else None
+        self.on_routing: Callable[[op.router.Routing, tuple[int, int]], None] | None = (
+            None  # a recorder's, with (B, T); else None
+        )
+        self.fixed_choice: Array | None = None  # (N, K) experts to take instead of choosing: see model.routing_fixed
 
     @property
     def bias(self) -> Array | None:
         """b, the balancing bias, (E,) float32; None for the routers of V2, which have none."""
         return self._buffers.get(self._bias_name)
 
-    def forward(self, x: Array, chosen: Array | None = None) -> tuple[Array, Saved]:
-        """``chosen`` (N, K) prescribes the experts, for gradient checks."""
-        c = self.config
+    def forward(self, x: Array) -> tuple[Array, Saved]:
+        c, chosen = self.config, self.fixed_choice
         tokens = x.reshape(-1, x.shape[-1])  # (N, d)
+        if chosen is not None and len(chosen) != len(tokens):
+            raise refuse("chosen", f"experts of {len(chosen)} tokens", f"{self.name} is given {len(tokens)} tokens")
         logits, saved_logits = self.gate.forward(tokens)  # (N, E)
         routing, saved_router = op.router.forward(
             logits,
@@ -101,7 +108,7 @@ class MoE:
         d_rows, d_gates = op.combine.backward(flat, saved.combine)
         d_rows = self._experts_backward(d_rows, saved.experts)
         dx = op.dispatch.backward(d_rows, saved.plan)
-        if self.shared:
+        if self.shared and saved.shared is not None:
             dx += self.shared.backward(flat, saved.shared)
         d_scores = None
         if saved.balance is not None:
@@ -112,26 +119,27 @@ class MoE:
 
     def update_bias(self, counts: Array, speed: float) -> None:
         """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""
-        self._buffers[self._bias_name][...] = op.bias_update.updated(self.bias, counts, speed, self.config.bias_update_rule)
+        bias = self._buffers[self._bias_name]
+        bias[...] = op.bias_update.updated(bias, counts, speed, self.config.bias_update_rule)
 
-    def _experts(self, rows: Array, starts: Array) -> tuple[Array, Any]:
+    def _experts(self, rows: Array, starts: Array) -> tuple[Array, SavedExperts]:
         """rows (N·K, d) sorted by expert → each through its own expert's network."""
         weights = self.w_gate.value, self.w_up.value, self.w_down.value
-        if self.recipe is None:
+        if self.scheme is None:
             return op.grouped_feed_forward.forward(rows, starts, *weights)
-        return op.fp8_feed_forward.forward(rows, starts, *weights, self.recipe)
+        return op.fp8_feed_forward.forward(rows, starts, *weights, self.scheme)
 
-    def _experts_backward(self, d_rows: Array, saved) -> Array:
+    def _experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
-        if self.recipe is None:
+        if not isinstance(saved, op.fp8_feed_forward.Saved):
             return op.grouped_feed_forward.backward_into(d_rows, saved, *totals)
         d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved)
         for total, gradient in zip(totals, d_weights, strict=True):
             total += gradient
         return d_rows
 
-    def _balance_loss(self, routing: Routing, time: int) -> tuple[float, Any]:
+    def _balance_loss(self, routing: op.router.Routing, time: int) -> tuple[float, op.balance_loss.Saved | None]:
         if not self.alpha:
             return 0.0, None
         counted = routing.chosen

@@ -13,20 +13,21 @@ module has seen tokens up to t_{i+k} and predicts t_{i+k+1}: never the token it 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minids.backend import op
 from minids.config import ModelConfig
 from minids.layers.basic import RMSNorm
 from minids.layers.block import Block
+from minids.layers.block import Saved as SavedBlock
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary
 
 
 class Saved(NamedTuple):
-    combine: Any
-    block: Any
-    norm: Any
+    combine: op.mtp_combine.Saved
+    block: SavedBlock
+    norm: op.rmsnorm.Saved
 
 
 class MTPModule:
@@ -43,16 +44,16 @@ class MTPModule:
         self.block = Block(config, parameters, index)
         self.norm = RMSNorm(parameters, f"{name}.shared_head.norm", d, config.rms_norm_eps)
 
-    def forward(self, embedding: Array, hidden: Array, rotary: Rotary, chosen: Array | None = None) -> tuple[Array, Saved]:
+    def forward(self, embedding: Array, hidden: Array, rotary: Rotary) -> tuple[Array, Saved]:
         """embedding of t_{i+k} and hidden h_i^{k−1}, both (B, T − k, d) → normalised h_i^k (B, T − k, d)."""
         x, saved_combine = op.mtp_combine.forward(
             embedding, hidden, self.enorm.value, self.hnorm.value, self.eh_proj.value, self.eps
         )
-        x, saved_block = self.block.forward(x, rotary, chosen)
+        x, saved_block = self.block.forward(x, rotary)
         h, saved_norm = self.norm.forward(x)
         return h, Saved(saved_combine, saved_block, saved_norm)
 
-    def backward(self, dh: Array, saved: Saved, loss_weight: float = 1.0) -> tuple[Array, Array]:
+    def backward(self, dh: Array, saved: Saved, loss_weight: float) -> tuple[Array, Array]:
         """dh (B, T − k, d) → d_embedding, d_hidden (B, T − k, d)."""
         dx = self.norm.backward(dh, saved.norm)
         dx = self.block.backward(dx, saved.block, loss_weight)

@@ -7,8 +7,10 @@ moments: clipping, the update and a checkpoint are each one pass over contiguous
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.errors import MinidsError
 
@@ -16,23 +18,26 @@ Array = np.ndarray
 MOST_PARAMETERS = 2**47
 """Parameters of a model: 140 trillion, 137 times Kimi-K2's."""
 
+NOT_ALLOCATED: Array = np.empty(0, np.void)
+"""Stands for values that are not in memory: those that were only declared, or stay on disk."""
+
 
 class Parameter:
-    """One named array. ``value`` and ``grad`` are views of the flat arrays at ``place``, None until ``Parameters.allocate``."""
+    """One named array. ``value`` and ``grad`` are views of the flat arrays at ``place``, from ``Parameters.allocate`` on."""
 
     __slots__ = ("grad", "init", "name", "place", "shape", "value")
+    value: Array
+    grad: Array
+    place: slice
 
     def __init__(self, name: str, shape: tuple[int, ...], init: str):
         self.name, self.shape, self.init = name, shape, init
-        self.value: Array | None = None
-        self.grad: Array | None = None
-        self.place: slice | None = None
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Parameter({self.name}, {self.shape})"
 
 
@@ -42,26 +47,45 @@ class Parameters:
     Layers ``add`` what they need while the model is built, which allocates nothing; ``allocate`` then lays everything out,
     matrices first, so that the part with weight decay is contiguous. Buffers (the routing bias) are float32, have no gradient
     and stay outside the flat arrays: the optimizer never sees them.
+
+    Once laid out, parameters are ``ready``, and a model that is built on them finds by its ``add`` what is there.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._by_name: dict[str, Parameter] = {}
         self.buffers: dict[str, Array] = {}
-        self.values: Array | None = None  # (P,)
-        self.grads: Array | None = None  # (P,)
+        self.values = self.grads = NOT_ALLOCATED  # (P,)
+
+    @property
+    def ready(self) -> bool:
+        return self.values is not NOT_ALLOCATED
 
     def add(self, name: str, shape: tuple[int, ...], init: str = "normal") -> Parameter:
-        """Declare a parameter; ``init`` is "normal", "ones" or "zeros"."""
-        if name in self._by_name:
+        """Declare a parameter; ``init`` is "normal", "ones" or "zeros". Of ready parameters: the one of this name."""
+        if self.ready:
+            if name not in self or self[name].shape != shape:
+                raise KeyError(f"these parameters have no {name} of shape {shape}")
+            return self[name]
+        if name in self:
             raise KeyError(f"two parameters are called {name}")
         parameter = self._by_name[name] = Parameter(name, shape, init)
         return parameter
 
     def add_buffer(self, name: str, shape: tuple[int, ...]) -> None:
         """Declare a float32 buffer of zeros."""
-        self.buffers[name] = np.zeros(shape, dtype=np.float32)
+        if not self.ready:
+            self.buffers[name] = np.zeros(shape, dtype=np.float32)
 
-    def allocate(self, dtype, values: Array | None = None) -> None:
+    def shared(self) -> Parameters:
+        """The same values and buffers, ready for another model, with gradients of its own."""
+        twin = Parameters()
+        for p in self:
+            twin.add(p.name, p.shape, p.init)
+        twin.buffers.update(self.buffers)
+        twin.allocate(self.values.dtype, self.values)
+        return twin
+
+    def allocate(self, dtype: DTypeLike, values: Array | None = None) -> None:
         """Make the flat arrays, filled with zeros, and point every parameter into them. ``values`` (P,): take these."""
         ordered = sorted(self, key=lambda p: len(p.shape) < 2)  # stable: matrices first, otherwise as declared
         total = sum(p.size for p in ordered)
@@ -92,13 +116,13 @@ class Parameters:
     def zero_grads(self) -> None:
         self.grads[...] = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Parameter]:
         return iter(self._by_name.values())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._by_name)
 
-    def __contains__(self, name: str):
+    def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
     def __getitem__(self, name: str) -> Parameter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.config import ModelConfig
 from minids.ops import yarn
@@ -23,7 +24,7 @@ class Rotary(NamedTuple):
         return Rotary(self.cos[:count], self.sin[:count])
 
 
-def rotary(config: ModelConfig, positions: Array, dtype) -> Rotary:
+def rotary(config: ModelConfig, positions: Array, dtype: DTypeLike) -> Rotary:
     """Angles of ``positions`` (T,), with YaRN where the configuration has it."""
     scaling = config.rope_scaling
     if scaling is None:

@@ -21,3 +21,10 @@ configuration, no layers: these files can be read beside the paper in any order.
 One alphabet of shapes throughout: B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, V vocabulary;
 d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 """
+
+# Listed for editors and type checkers, to whom `minids.backend.op` is this package.
+from minids.ops import (  # noqa: F401, I001
+    adamw, attention, balance_loss, bfloat16, bias_update, combine, cross_entropy, dispatch, embedding, float8,
+    fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, linear, mtp_combine, muon, quantise, rmsnorm,
+    rope, router, sigmoid, swiglu, yarn,
+)  # fmt: skip

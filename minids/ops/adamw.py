@@ -24,7 +24,7 @@ from minids.ops import bfloat16
 
 Array = np.ndarray
 
-_PIECE = 1 << 14  # elements worked on at a time: scratch arrays of this size stay in the cache
+_PIECE = 1 << 14  # elements at a time: scratch arrays of this size stay in the cache
 
 
 def update(
@@ -46,18 +46,18 @@ def update(
     """
     first_correction, second_correction = 1 - beta1**step, 1 - beta2**step
     for start in range(0, values.size, _PIECE):
-        own = slice(start, start + _PIECE)
-        g = grads[own] * scale
-        first, second = _numbers(m[own], g.dtype), _numbers(v[own], g.dtype)
+        piece = slice(start, start + _PIECE)
+        g = grads[piece] * scale
+        first, second = _numbers(m[piece], g.dtype), _numbers(v[piece], g.dtype)
         first += (1 - beta1) * (g - first)  # β₁ m + (1 − β₁) ĝ
         second += (1 - beta2) * (g * g - second)
         m_hat, v_hat = first / first_correction, second / second_correction
-        values[own] -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * values[own])
+        values[piece] -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * values[piece])
         if m.dtype == np.uint16:
-            m[own], v[own] = bfloat16.encode(first), bfloat16.encode(second)
+            m[piece], v[piece] = bfloat16.encode(first), bfloat16.encode(second)
 
 
-def _numbers(kept: Array, dtype) -> Array:
+def _numbers(kept: Array, dtype: np.dtype) -> Array:
     """A piece of a moment to compute with: itself, or BF16 decoded into a new array."""
     return bfloat16.decode(kept).astype(dtype, copy=False) if kept.dtype == np.uint16 else kept
 

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.ops import swiglu
 from minids.ops.dispatch import busy_experts
-from minids.ops.fp8_linear import FINE, PLAIN, Arithmetic, Recipe, weight_gradient
+from minids.ops.fp8_linear import FINE, PLAIN, Arithmetic, Scheme, weight_gradient
 from minids.ops.quantise import Quantised
 
 Array = np.ndarray
@@ -34,7 +33,7 @@ class Saved(NamedTuple):
     starts: Array  # (E + 1,)
     weights: dict[int, tuple[Quantised, Quantised, Quantised]]  # of the experts that have rows: gate, up, down
     experts: int  # E
-    recipe: Recipe
+    scheme: Scheme
 
 
 def forward(
@@ -43,59 +42,61 @@ def forward(
     w_gate: Array,
     w_up: Array,
     w_down: Array,
-    recipe: Recipe = FINE,
+    scheme: Scheme = FINE,
     by: Arithmetic = PLAIN,
-    nonlinearity=swiglu,
 ) -> tuple[Array, Saved]:
     """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
-    kind = rows.dtype
-    q_rows = by.quantised(rows, recipe.row, recipe.inputs, recipe.round_inputs)
+    kind, shape = rows.dtype, (len(rows), w_gate.shape[1])
+    q_rows = by.quantised(rows, scheme.row, scheme.inputs, scheme.round_inputs)
     x = by.dequantise(q_rows, kind)
-    gate, up, y = (
-        np.empty((len(rows), w_gate.shape[1]), kind),
-        np.empty((len(rows), w_gate.shape[1]), kind),
-        np.empty_like(rows),
-    )
+    gate, up, y = np.empty(shape, kind), np.empty(shape, kind), np.empty_like(rows)  # (R, I), (R, I), (R, d)
     weights = {}
-    for e, own in busy_experts(starts):
-        weights[e] = tuple(by.quantised(w[e], recipe.block) for w in (w_gate, w_up, w_down))
-        for weight, out in zip(weights[e], (gate, up), strict=False):
-            out[own] = by.matmul(x[own], by.dequantise(weight, kind).T, recipe.accumulator)
-    act = by.rounded(nonlinearity.forward(gate, up)[0], recipe.row)
-    for e, own in busy_experts(starts):
-        y[own] = by.matmul(act[own], by.dequantise(weights[e][2], kind).T, recipe.accumulator)
-    q_gate, q_up = by.quantised(gate, recipe.row), by.quantised(up, recipe.row)
-    return y, Saved(q_rows, q_gate, q_up, starts, weights, len(w_down), recipe)
+    for e, span in busy_experts(starts):
+        q_gate, q_up, q_down = weights[e] = _quantised(w_gate[e], w_up[e], w_down[e], scheme, by)
+        gate[span] = by.matmul(x[span], by.dequantise(q_gate, kind).T, scheme.accumulator)
+        up[span] = by.matmul(x[span], by.dequantise(q_up, kind).T, scheme.accumulator)
+    act = by.rounded(by.swiglu(gate, up)[0], scheme.row)
+    for e, span in busy_experts(starts):
+        q_down = weights[e][2]
+        y[span] = by.matmul(act[span], by.dequantise(q_down, kind).T, scheme.accumulator)
+    return y, Saved(q_rows, by.quantised(gate, scheme.row), by.quantised(up, scheme.row), starts, weights, len(w_down), scheme)
 
 
-def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN, nonlinearity=swiglu) -> tuple[Array, Array, Array, Array]:
+def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Array, Array, Array]:
     """dy (R, d) → d_rows (R, d), d_w_gate (E, I, d), d_w_up (E, I, d), d_w_down (E, d, I)."""
-    q_rows, q_gate, q_up, starts, weights, experts, recipe = saved
+    q_rows, q_gate, q_up, starts, weights, experts, scheme = saved
     kind = dy.dtype
     x, gate, up = (by.dequantise(q, kind) for q in (q_rows, q_gate, q_up))
-    act, inner = nonlinearity.forward(gate, up)  # computed again
-    inside = Recipe(recipe.tile, accumulator=recipe.accumulator)  # nothing in here is dispatched
-    of_down, of_gate = inside._replace(round_gradients=recipe.round_gradients), recipe._replace(round_gradients=False)
-    dy_rows = by.rounded(dy, recipe.row, power_of_two=recipe.round_gradients)
-    arrived = dy_rows if recipe.round_gradients else dy
+    act, inner = by.swiglu(gate, up)  # computed again
+    inside = Scheme(scheme.tile, accumulator=scheme.accumulator)  # nothing in here is dispatched
+    of_down, of_gate = inside._replace(round_gradients=scheme.round_gradients), scheme._replace(round_gradients=False)
+    dy_rows = by.rounded(dy, scheme.row, power_of_two=scheme.round_gradients)
+    arrived = dy_rows if scheme.round_gradients else dy
     (d, width), shape = (dy.shape[1], gate.shape[1]), gate.shape
     d_act, d_rows = np.empty(shape, kind), np.empty_like(dy)
     d_w_gate, d_w_up = np.zeros((experts, width, d), kind), np.zeros((experts, width, d), kind)
     d_w_down = np.zeros((experts, d, width), kind)
-    for e, own in busy_experts(starts):
-        d_act[own] = by.matmul(dy_rows[own], by.dequantise(weights[e][2], kind), recipe.accumulator)
-        d_w_down[e] = weight_gradient(arrived[own], act[own], of_down, by)
-    d_gate, d_up = nonlinearity.backward(d_act, inner)
-    gate_rows, up_rows = by.rounded(d_gate, recipe.row), by.rounded(d_up, recipe.row)
-    for e, own in busy_experts(starts):
-        of_gate_weight, of_up_weight = (by.dequantise(weight, kind) for weight in weights[e][:2])
-        d_rows[own] = by.matmul(gate_rows[own], of_gate_weight, recipe.accumulator)
-        d_rows[own] += by.matmul(up_rows[own], of_up_weight, recipe.accumulator)
-        d_w_gate[e] = weight_gradient(d_gate[own], x[own], of_gate, by)
-        d_w_up[e] = weight_gradient(d_up[own], x[own], of_gate, by)
+    for e, span in busy_experts(starts):
+        d_act[span] = by.matmul(dy_rows[span], by.dequantise(weights[e][2], kind), scheme.accumulator)
+        d_w_down[e] = weight_gradient(arrived[span], act[span], of_down, by)
+    d_gate, d_up = by.swiglu_backward(d_act, inner)
+    gate_rows, up_rows = by.rounded(d_gate, scheme.row), by.rounded(d_up, scheme.row)
+    for e, span in busy_experts(starts):
+        gate_weight, up_weight = (by.dequantise(weight, kind) for weight in weights[e][:2])
+        d_rows[span] = by.matmul(gate_rows[span], gate_weight, scheme.accumulator)
+        d_rows[span] += by.matmul(up_rows[span], up_weight, scheme.accumulator)
+        d_w_gate[e] = weight_gradient(d_gate[span], x[span], of_gate, by)
+        d_w_up[e] = weight_gradient(d_up[span], x[span], of_gate, by)
     return d_rows, d_w_gate, d_w_up, d_w_down
 
 
-def dispatched(recipe: Recipe) -> Recipe:
-    """The recipe of experts behind an all-to-all in FP8: power-of-two scales for what arrives, forward and backward."""
-    return recipe._replace(round_inputs=True, round_gradients=True)
+def _quantised(
+    w_gate: Array, w_up: Array, w_down: Array, scheme: Scheme, by: Arithmetic
+) -> tuple[Quantised, Quantised, Quantised]:
+    """One expert's three weights, in blocks."""
+    return by.quantised(w_gate, scheme.block), by.quantised(w_up, scheme.block), by.quantised(w_down, scheme.block)
+
+
+def dispatched(scheme: Scheme) -> Scheme:
+    """The scheme of experts behind an all-to-all in FP8: power-of-two scales for what arrives, forward and backward."""
+    return scheme._replace(round_inputs=True, round_gradients=True)

@@ -19,11 +19,11 @@ of summation do: by a few units of 2⁻²⁴ of Σ|products|, and not at all in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minids.ops import fp8_accumulation, quantise
+from minids.ops import fp8_accumulation, quantise, swiglu
 from minids.ops.float8 import E4M3, E5M6, Format
 from minids.ops.fp8_accumulation import Accumulator
 from minids.ops.quantise import Quantised, Tile
@@ -31,7 +31,7 @@ from minids.ops.quantise import Quantised, Tile
 Array = np.ndarray
 
 
-class Recipe(NamedTuple):
+class Scheme(NamedTuple):
     """How one linear map is quantised."""
 
     tile: int | None = 128
@@ -47,22 +47,22 @@ class Recipe(NamedTuple):
 
     @property
     def row(self) -> Tile:
-        return self.tile and (1, self.tile)
+        return None if self.tile is None else (1, self.tile)
 
     @property
     def column(self) -> Tile:
-        return self.tile and (self.tile, 1)
+        return None if self.tile is None else (self.tile, 1)
 
     @property
     def block(self) -> Tile:
-        return self.tile and (self.tile, self.tile)
+        return None if self.tile is None else (self.tile, self.tile)
 
-    def after_attention(self) -> Recipe:
+    def after_attention(self) -> Scheme:
         """That of the map behind the attention operator, whose input also serves the operator's own backward pass."""
         return self._replace(inputs=E5M6, round_inputs=True)
 
 
-FINE = Recipe()
+FINE = Scheme()
 """DeepSeek-V3's."""
 
 
@@ -73,45 +73,49 @@ class Arithmetic(NamedTuple):
     dequantise: Callable[..., Array]
     rounded: Callable[..., Array]
     matmul: Callable[..., Array]
+    swiglu: Callable[..., tuple[Array, Any]]
+    swiglu_backward: Callable[..., tuple[Array, Array]]
 
 
-PLAIN = Arithmetic(quantise.forward, quantise.dequantise, quantise.rounded, fp8_accumulation.matmul)
+PLAIN = Arithmetic(
+    quantise.forward, quantise.dequantise, quantise.rounded, fp8_accumulation.matmul, swiglu.forward, swiglu.backward
+)
 
 
 class Saved(NamedTuple):
     x: Quantised  # (N, in), in tiles 1 × 128
     weight: Quantised  # (out, in), in blocks
     has_bias: bool
-    recipe: Recipe
+    scheme: Scheme
 
 
 def forward(
-    x: Array, weight: Array, bias: Array | None = None, recipe: Recipe = FINE, by: Arithmetic = PLAIN
+    x: Array, weight: Array, bias: Array | None = None, scheme: Scheme = FINE, by: Arithmetic = PLAIN
 ) -> tuple[Array, Saved]:
     """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
     flat = x.reshape(-1, x.shape[-1])  # (N, in)
-    q_x = by.quantised(flat, recipe.row, recipe.inputs, recipe.round_inputs)
-    q_weight = by.quantised(weight, recipe.block)
-    y = by.matmul(by.dequantise(q_x, x.dtype), by.dequantise(q_weight, x.dtype).T, recipe.accumulator)
+    q_x = by.quantised(flat, scheme.row, scheme.inputs, scheme.round_inputs)
+    q_weight = by.quantised(weight, scheme.block)
+    y = by.matmul(by.dequantise(q_x, x.dtype), by.dequantise(q_weight, x.dtype).T, scheme.accumulator)
     if bias is not None:
         y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0]), Saved(q_x, q_weight, bias is not None, recipe)
+    return y.reshape(*x.shape[:-1], weight.shape[0]), Saved(q_x, q_weight, bias is not None, scheme)
 
 
 def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Array, Array | None]:
     """dy (..., out) → dx (..., in), d_weight (out, in), d_bias (out,) or None."""
-    q_x, q_weight, has_bias, recipe = saved
+    q_x, q_weight, has_bias, scheme = saved
     flat = dy.reshape(-1, dy.shape[-1])  # (N, out)
-    dy_rows = by.rounded(flat, recipe.row, power_of_two=recipe.round_gradients)
-    dx = by.matmul(dy_rows, by.dequantise(q_weight, dy.dtype), recipe.accumulator)
-    arrived = dy_rows if recipe.round_gradients else flat
-    d_weight = weight_gradient(arrived, by.dequantise(q_x, dy.dtype), recipe, by)
+    dy_rows = by.rounded(flat, scheme.row, power_of_two=scheme.round_gradients)
+    dx = by.matmul(dy_rows, by.dequantise(q_weight, dy.dtype), scheme.accumulator)
+    arrived = dy_rows if scheme.round_gradients else flat
+    d_weight = weight_gradient(arrived, by.dequantise(q_x, dy.dtype), scheme, by)
     d_bias = flat.sum(axis=0) if has_bias else None
     return dx.reshape(*dy.shape[:-1], dx.shape[-1]), d_weight, d_bias
 
 
-def weight_gradient(dy: Array, x: Array, recipe: Recipe, by: Arithmetic = PLAIN) -> Array:
+def weight_gradient(dy: Array, x: Array, scheme: Scheme, by: Arithmetic = PLAIN) -> Array:
     """Wgrad: dy (N, out) and x (N, in), as they are at hand, are quantised in tiles along the tokens → dW (out, in)."""
-    dy = by.rounded(dy, recipe.column, power_of_two=recipe.round_gradients)
-    x = by.rounded(x, recipe.column, recipe.inputs, recipe.round_inputs)
-    return by.matmul(dy.T, x, recipe.accumulator)
+    dy = by.rounded(dy, scheme.column, power_of_two=scheme.round_gradients)
+    x = by.rounded(x, scheme.column, scheme.inputs, scheme.round_inputs)
+    return by.matmul(dy.T, x, scheme.accumulator)

@@ -36,13 +36,13 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     width = w_gate.shape[1]
     gate = np.empty((rows.shape[0], width), dtype=rows.dtype)
     up = np.empty_like(gate)
-    for e, own in busy_experts(starts):
-        np.matmul(rows[own], w_gate[e].T, out=gate[own])
-        np.matmul(rows[own], w_up[e].T, out=up[own])
+    for e, span in busy_experts(starts):
+        np.matmul(rows[span], w_gate[e].T, out=gate[span])
+        np.matmul(rows[span], w_up[e].T, out=up[span])
     act, inner = swiglu.forward(gate, up)
     y = np.empty_like(rows)
-    for e, own in busy_experts(starts):
-        np.matmul(act[own], w_down[e].T, out=y[own])
+    for e, span in busy_experts(starts):
+        np.matmul(act[span], w_down[e].T, out=y[span])
     return y, Saved(rows, act, inner, starts, w_gate, w_up, w_down)
 
 
@@ -51,16 +51,16 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     rows, act, inner, starts, w_gate, w_up, w_down = saved
     d_gate_w, d_up_w, d_down_w = (np.zeros(w.shape, dtype=dy.dtype) for w in (w_gate, w_up, w_down))
     d_act = np.empty_like(act)
-    for e, own in busy_experts(starts):
-        np.matmul(dy[own], w_down[e], out=d_act[own])
-        np.matmul(dy[own].T, act[own], out=d_down_w[e])
+    for e, span in busy_experts(starts):
+        np.matmul(dy[span], w_down[e], out=d_act[span])
+        np.matmul(dy[span].T, act[span], out=d_down_w[e])
     d_gate, d_up = swiglu.backward(d_act, inner)
     d_rows = np.empty_like(rows)
-    for e, own in busy_experts(starts):
-        np.matmul(d_gate[own], w_gate[e], out=d_rows[own])
-        d_rows[own] += d_up[own] @ w_up[e]
-        np.matmul(d_gate[own].T, rows[own], out=d_gate_w[e])
-        np.matmul(d_up[own].T, rows[own], out=d_up_w[e])
+    for e, span in busy_experts(starts):
+        np.matmul(d_gate[span], w_gate[e], out=d_rows[span])
+        d_rows[span] += d_up[span] @ w_up[e]
+        np.matmul(d_gate[span].T, rows[span], out=d_gate_w[e])
+        np.matmul(d_up[span].T, rows[span], out=d_up_w[e])
     return d_rows, d_gate_w, d_up_w, d_down_w
 
 

@@ -92,7 +92,7 @@ def update(
 ) -> None:
     """One step on some parameters (..., out, in) of equal (out, in), in place on values W and momenta m.
 
-    Parameters of one shape are handled side by side because a small matrix is sooner multiplied than Python has said so.
+    Parameters of one shape are stacked and multiplied in one call: small products take less time than calling for each.
     """
     out_in = values[0].shape[-2:]
     directions = []

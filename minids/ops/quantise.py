@@ -17,7 +17,7 @@ the damage small. At the edges of a matrix tiles are cut off; a matrix narrower 
 no rounding error: a quantised matrix can be quantised again along its other axis, with no loss but that of numbers which come
 to lie below the smallest normal number of their new tile.
 
-A tile that holds NaN or infinity comes back as NaN throughout, which shows a run that has left the numbers.
+A tile that holds NaN or infinity comes back as NaN throughout: a run that has diverged shows it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.ops import float8
 from minids.ops.float8 import E4M3, Format
@@ -68,7 +69,7 @@ def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = Fa
     return Quantised(float8.encode(y, format), scales, tile, format)
 
 
-def dequantise(q: Quantised, dtype=np.float32) -> Array:
+def dequantise(q: Quantised, dtype: DTypeLike = np.float32) -> Array:
     """x̂ (M, N): every code's number times its tile's scale, in float32, as ``dtype``."""
     with np.errstate(invalid="ignore", over="ignore"):  # 0 · inf
         return (float8.decode(q.codes, q.format) * spread(q.scales, q.tile, q.codes.shape)).astype(dtype, copy=False)

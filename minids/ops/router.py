@@ -30,7 +30,7 @@ Array = np.ndarray
 
 SCORINGS = ("sigmoid", "softmax")
 METHODS = ("noaux_tc", "group_limited_greedy", "greedy")
-_TINY = 1e-20  # keeps a sum of scores that underflowed from dividing by zero
+TINY = 1e-20  # keeps a sum of scores that underflowed from dividing by zero
 
 
 class Routing(NamedTuple):
@@ -71,11 +71,14 @@ def forward(
         chosen = choose(biased, top_k, n_group, topk_group, method)
     gates = np.take_along_axis(scores, chosen, axis=-1)  # (N, K), unbiased
     if normalise:
-        gates = gates / (gates.sum(axis=-1, keepdims=True) + _TINY)
+        gates = gates / (gates.sum(axis=-1, keepdims=True) + TINY)
     return Routing(gates * scale, chosen, scores), Saved(scores, chosen, scoring, normalise, scale)
 
 
-def check(shape, bias, top_k, n_group, topk_group, scoring, method, chosen=None) -> None:
+def check(
+    shape: tuple[int, ...], bias: Array | None, top_k: int, n_group: int, topk_group: int,
+    scoring: str, method: str, chosen: Array | None = None,
+) -> None:  # fmt: skip
     """ValueError for what cannot be routed, given ``shape`` (N, E) of the logits; the arguments are those of ``forward``."""
     tokens, experts = shape
     if scoring not in SCORINGS or method not in METHODS:
@@ -116,7 +119,7 @@ def backward(d_gates: Array, d_scores: Array | None, saved: Saved) -> Array:
     d_chosen = d_gates * scale  # (N, K)
     if normalise:
         s = np.take_along_axis(scores, chosen, axis=-1)
-        total = s.sum(axis=-1, keepdims=True) + _TINY
+        total = s.sum(axis=-1, keepdims=True) + TINY
         d_chosen = (d_chosen - np.sum(d_chosen * s, axis=-1, keepdims=True) / total) / total
     ds = np.zeros_like(scores) if d_scores is None else d_scores.copy()
     # A token's K experts are distinct, so adding at their places never meets the same place twice.

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Array = np.ndarray
 
@@ -70,7 +71,9 @@ def mscale(factor: float, weight: float) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def rotation_table(frequencies: Array, positions: Array, amplitude: float = 1.0, dtype=np.float64) -> tuple[Array, Array]:
+def rotation_table(
+    frequencies: Array, positions: Array, amplitude: float = 1.0, dtype: DTypeLike = np.float64
+) -> tuple[Array, Array]:
     """cos and sin of position · θ_i, each (T, d_r/2). Angles are formed in float64: at position 10⁵ float32 has lost 1 %."""
     angles = np.asarray(positions, dtype=np.float64)[:, None] * frequencies  # (T, d_r/2)
     return (np.cos(angles) * amplitude).astype(dtype), (np.sin(angles) * amplitude).astype(dtype)

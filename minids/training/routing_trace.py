@@ -19,6 +19,7 @@ from minids.errors import MinidsError
 from minids.files import staged
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
+from minids.model_checks import check_tokens
 from minids.ops.router import Routing
 
 
@@ -163,7 +164,7 @@ def trace(
     batch_size: int = 16,
 ) -> RoutingTrace:
     """What the main model does with tokens (B, T); ``domain`` (B, T) indexes ``domains``. Nothing of the model changes."""
-    tokens = model.check_tokens(tokens)
+    tokens = check_tokens(model.config, tokens)
     with Recorder([model]) as recorder:
         for start in range(0, len(tokens), batch_size):
             model.logits(tokens[start : start + batch_size])

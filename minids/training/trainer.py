@@ -31,6 +31,7 @@ from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3, Losses
+from minids.model_checks import check_length
 from minids.training.batches import Batches, TokenStream
 from minids.training.corpus import Corpus, Document, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -96,7 +97,7 @@ class Trainer:
                 train.context_length,
                 f"must not be above max_position_embeddings = {model_config.max_position_embeddings}",
             )
-        DeepSeekV3.check_length(train.context_length, model_config.num_nextn_predict_layers)
+        check_length(train.context_length, model_config.num_nextn_predict_layers)
         RunFolder.refuse_taken(out)
         corpus = load_corpus(data)
         if corpus.skipped:

@@ -20,6 +20,7 @@ import numpy as np
 import minids
 from minids import check
 from minids.lab import notebook
+from minids.model import routing_fixed
 from minids.ops import attention, cross_entropy, embedding, linear, rmsnorm, swiglu
 
 notebook.set_up()
@@ -499,7 +500,8 @@ text = np.frombuffer(b"every gradient is a slope", dtype=np.uint8)[None].astype(
 inputs, targets = text[:, :-1], text[:, 1:]
 
 chosen = model.choices(inputs, targets)
-losses, grads = model.loss_and_grads(inputs, targets, chosen=chosen)
+with routing_fixed(model, chosen):
+    losses, grads = model.loss_and_grads(inputs, targets)
 
 parameters = model.parameters
 direction = rng.standard_normal(parameters.values.shape)
@@ -511,7 +513,8 @@ start = parameters.values.copy()
 def loss_at(step):
     """The total loss with all parameters moved by ``step`` along the direction."""
     parameters.values[...] = start + step * direction
-    total = model.losses(inputs, targets, chosen=chosen).total
+    with routing_fixed(model, chosen):
+        total = model.losses(inputs, targets).total
     parameters.values[...] = start
     return total
 

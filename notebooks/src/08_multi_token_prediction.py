@@ -516,6 +516,6 @@ notebook.caught(check.against(as_one(reference), as_one(off_by_one), [(whole, 1)
 # %% [markdown]
 # ## Where to read on
 #
-# - [`layers/mtp.py`](minids/layers/mtp.py) is the module, forward and backward; the chain itself, backward included, is in [`model.py`](minids/model.py) (`forward_backward`: from the deepest module up).
+# - [`layers/mtp.py`](minids/layers/mtp.py) is the module, forward and backward; the chain itself, backward included, is in [`model.py`](minids/model.py) (`backward`: from the deepest module up).
 # - [Notebook 9](notebooks/09_speculative_decoding.ipynb) uses the module to write two tokens at a time; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) shows three ways to get MTP wrong.
 # - V3 report: section 2.2 (MTP), 4.5.1 and Table 4 (ablation), 5.4.3 (acceptance).

@@ -39,7 +39,7 @@ def test_the_step_equals_the_full_forward_pass(name):
 
 def test_mtp_modules_too():
     model = build(TINY)
-    h = model._hidden(TOKENS[None], None)[0][0]
+    h = model._hidden(TOKENS[None])[0][0]
     for depth, want in enumerate(model.mtp_logits(TOKENS[None]), start=1):
         cache, parts, n = LatentCache(TINY, 1, model.dtype, layers=1), [], len(TOKENS) - depth
         for rows in np.split(np.arange(n), [3, 4, 12]):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from minids.ops.float8 import E4M3, E5M2, E5M6
 from minids.ops.fp8_accumulation import NEVER_PROMOTED, PROMOTED, Accumulator
 from minids.ops.fp8_feed_forward import dispatched
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 
 FORMATS = (E4M3, E5M2, E5M6)
 formats = st.sampled_from(FORMATS)
@@ -80,45 +80,45 @@ def test_the_short_accumulator_is_the_same_to_the_bit_where_products_are_exact(a
     identical(ours.matmul(a, b, accumulator), reference.matmul(a, b, accumulator), "NaN")
 
 
-RECIPES = [Recipe(5), dispatched(Recipe()), Recipe(None), Recipe(7).after_attention()]
+RECIPES = [Scheme(5), dispatched(Scheme()), Scheme(None), Scheme(7).after_attention()]
 
 
 @examples
 @given(seeds, st.integers(1, 20), layouts, st.sampled_from(RECIPES))
-def test_linear(seed, n, layout, recipe):
+def test_linear(seed, n, layout, scheme):
     rng = np.random.default_rng(seed)
     x, w, dy = (normal(rng, shape, np.float32, layout) for shape in ((n, 9), (6, 9), (n, 6)))
     results = []
     for module in twins("fp8_linear"):
-        y, saved = module.forward(x, w, x[0, :6].copy(), recipe)
+        y, saved = module.forward(x, w, x[0, :6].copy(), scheme)
         results.append((y, *module.backward(dy, saved)))
-    assert_same(results[1], tuple(results[0]), str(recipe))
+    assert_same(results[1], tuple(results[0]), str(scheme))
 
 
 def test_a_float64_weight_and_the_accumulator():
     rng = np.random.default_rng(0)
     x, w, dy = (normal(rng, shape, np.float64) for shape in ((6, 40), (3, 40), (6, 3)))
-    for recipe in (Recipe(), Recipe(accumulator=PROMOTED)):
+    for scheme in (Scheme(), Scheme(accumulator=PROMOTED)):
         results = []
         for module in twins("fp8_linear"):
-            y, saved = module.forward(x, w, None, recipe)
+            y, saved = module.forward(x, w, None, scheme)
             results.append((y, *module.backward(dy, saved)))
-        assert_same(results[1], tuple(results[0]), str(recipe))
+        assert_same(results[1], tuple(results[0]), str(scheme))
         assert results[1][0].dtype == np.float64
 
 
 @examples
 @given(seeds, st.sampled_from([[3], [4, 0, 7], [0, 2]]), st.sampled_from(RECIPES[:3]))
-def test_feed_forward(seed, counts, recipe):
+def test_feed_forward(seed, counts, scheme):
     rng, starts = np.random.default_rng(seed), np.concatenate([[0], np.cumsum(counts)])
     shapes = ((sum(counts), 9), (len(counts), 6, 9), (len(counts), 6, 9), (len(counts), 9, 6), (sum(counts), 9))
     rows, gate, up, down, dy = (normal(rng, shape, np.float32) for shape in shapes)
     results = []
     for module in twins("fp8_feed_forward"):
-        y, saved = module.forward(rows, starts, gate, up, down, recipe)
+        y, saved = module.forward(rows, starts, gate, up, down, scheme)
         results.append((y, *module.backward(dy, saved)))
     # The two exponentials differ in the last digit, which now and then turns a rounding the other way: one step of E4M3.
-    assert_same(results[1], tuple(results[0]), str(recipe), tolerance=0.05)
+    assert_same(results[1], tuple(results[0]), str(scheme), tolerance=0.05)
     close = [np.mean(np.abs(a - b) <= 1e-5 * np.abs(a).max()) for a, b in zip(*results, strict=True)]
     assert np.mean(close) > 0.9, "not a matter of single roundings"
 

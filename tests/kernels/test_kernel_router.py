@@ -87,6 +87,17 @@ def test_choice_among_values_of_every_kind(seed, router):
     assert_same(ours.choose(values, top_k, n_group, topk_group, method), expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chosen_scores_that_underflowed_to_zero_make_gates_of_zero_and_no_nan(dtype):
+    """Their sum is 0: normalising must not divide by it, nor the backward pass."""
+    logits = np.full((2, 6), -800, dtype)  # sigmoid is 0 in either type
+    for module in twins("router"):
+        routing, saved = module.forward(logits, None, 2, scale=2.5)
+        assert_same(routing.gates, np.zeros((2, 2), dtype))
+        assert_same(module.backward(np.ones((2, 2), dtype), None, saved), np.zeros((2, 6), dtype))
+    assert_twins("router", (logits, None, 2), (np.ones((2, 2), dtype), None), floor=1)
+
+
 def test_a_prescribed_expert_that_does_not_exist_is_refused_as_in_ops():
     for module in twins("router"):
         with pytest.raises(IndexError):

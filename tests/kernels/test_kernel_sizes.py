@@ -33,6 +33,22 @@ WRONG_FORWARD = {
         "grouped_feed_forward",
         (some(3, 4), np.array([0, 2, 3]), some(2, 8, 4), some(2, 6, 4), some(2, 4, 8)),
     ),
+    "grouped_feed_forward: width of gate": (
+        "grouped_feed_forward",
+        (some(3, 4), np.array([0, 2, 3]), some(2, 6, 4), some(2, 8, 4), some(2, 4, 8)),
+    ),
+    "grouped_feed_forward: starts of more experts": (
+        "grouped_feed_forward",
+        (some(3, 4), np.array([0, 1, 2, 3]), some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)),
+    ),
+    "grouped_feed_forward: starts that fall": (
+        "grouped_feed_forward",
+        (some(3, 4), np.array([0, 9, 3]), some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)),
+    ),
+    "grouped_feed_forward: starts that do not begin at 0": (
+        "grouped_feed_forward",
+        (some(3, 4), np.array([-5, 2, 3]), some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)),
+    ),
     "router: more choices than experts": ("router", (some(4, 5), None, 6)),
     "router: more choices than in open groups": ("router", (some(4, 8), None, 3, 4, 1)),
     "router: experts not in equal groups": ("router", (some(4, 7), None, 2, 2, 1)),
@@ -45,7 +61,12 @@ WRONG_FORWARD = {
     ),
 }
 # A slice that runs over the end is a shorter slice in NumPy, which reads nothing beside its arrays.
-CUT_BY_NUMPY = ("balance_loss: choices of fewer tokens", "grouped_feed_forward: too few rows")
+CUT_BY_NUMPY = (
+    "balance_loss: choices of fewer tokens",
+    "grouped_feed_forward: too few rows",
+    "grouped_feed_forward: starts that fall",
+    "grouped_feed_forward: starts that do not begin at 0",
+)
 WRONG_BACKWARD = {
     "rmsnorm": ((some(3, 8), some(8)), some(2, 8)),
     "swiglu": ((some(2, 8), some(2, 8)), some(1, 7)),

@@ -34,7 +34,9 @@ def test_gradient(index):
     held = {"chosen": block.forward(x, angles)[1].ffn.routing.chosen} if index else None
 
     def run(x, chosen=None):
-        y, saved = block.forward(x, angles, chosen)
+        if index:
+            block.moe.fixed_choice = chosen
+        y, saved = block.forward(x, angles)
         return {"y": y, "balance": np.array(saved.ffn.balance_loss if index else 0.0)}, saved
 
     def back(dy, saved):

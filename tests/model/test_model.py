@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minids.errors import MinidsError
-from minids.model import DeepSeekV3
+from minids.model import DeepSeekV3, routing_fixed
 
 pytestmark = pytest.mark.usefixtures("reference_backend")
 
@@ -294,6 +294,11 @@ def choices(model):
     return model.choices(TOKENS, TARGETS)
 
 
+def fixed(model, chosen, tokens=TOKENS, targets=TARGETS, **more):
+    with routing_fixed(model, chosen):
+        return model.losses(tokens, targets, **more)
+
+
 REFUSED = {
     "token above the vocabulary": (lambda m: m.logits(np.array([[0, 19]])), r"tokens\[0, 1\] = 19.*0 to 18"),
     "negative token": (lambda m: m.logits(np.array([[0], [-3]])), r"tokens\[1, 0\] = -3.*0 to 18"),
@@ -313,15 +318,17 @@ REFUSED = {
         r"targets: expected integers of the tokens' shape",
     ),
     "targets of floats": (lambda m: m.losses(TOKENS, TARGETS * 1.0), "float64"),
-    "choices of too few layers": (lambda m: m.losses(TOKENS, TARGETS, chosen=choices(m)[:1]), "chosen = 'those of 1 layers'"),
+    "choices of too few layers": (lambda m: fixed(m, choices(m)[:1]), "chosen = 'those of 1 layers'.*there are 3 layers"),
     "choices of other tokens": (
-        lambda m: m.losses(TOKENS[:1], TARGETS[:1], chosen=choices(m)),
-        r"chosen\[0\] = 'int64 of shape .*must be integers of shape",
+        lambda m: fixed(m, choices(m), TOKENS[:1], TARGETS[:1]),
+        r"chosen = 'experts of 12 tokens': model.layers.1.mlp is given 6 tokens",
     ),
-    "choices beyond the experts": (
-        lambda m: m.losses(TOKENS, TARGETS, chosen=[c + 90 for c in choices(m)]),
-        r"chosen\[0\] = 9\d",
+    "choices of other numbers": (
+        lambda m: fixed(m, [c[:, :2] for c in choices(m)]),
+        r"chosen\[0\] = 'int64 of shape \(12, 2\)': must be integers of shape \(tokens, 3\)",
     ),
+    "choices beyond the experts": (lambda m: fixed(m, [c + 90 for c in choices(m)]), r"chosen\[0\] = 9\d"),
+    "negative choices": (lambda m: fixed(m, [c - 9 for c in choices(m)]), r"chosen\[0\] = -\d"),
     "context too short for the modules": (lambda m: m.losses(TOKENS[:, :2], TARGETS[:, :2]), "context_length = 2.*2 MTP"),
     "context too short, training": (lambda m: m.forward_backward(TOKENS[:, :1], TARGETS[:, :1]), "context_length = 1"),
     "context too short, MTP logits": (lambda m: m.mtp_logits(TOKENS[:, :2]), "context_length = 2"),
@@ -345,7 +352,51 @@ def test_a_model_of_other_numbers_is_refused(wrong):
 def test_choices_of_modules_that_are_left_out_may_be_given():
     model = support.build()
     given = choices(model)
-    assert model.losses(TOKENS, TARGETS, mtp=False, chosen=given).main == model.losses(TOKENS, TARGETS, mtp=False).main
+    assert fixed(model, given, mtp=False).main == model.losses(TOKENS, TARGETS, mtp=False).main
+
+
+def test_a_fixed_choice_ends_with_its_block_and_is_no_business_of_models_on_the_same_weights():
+    model = support.build()
+    other, free = model.sharing_weights(), choices(model)
+    turned = [(c + 1) % TINY.n_routed_experts for c in free]
+    with pytest.raises(ZeroDivisionError), routing_fixed(model, turned):
+        assert all(map(np.array_equal, choices(model), turned)) and all(map(np.array_equal, choices(other), free))
+        with routing_fixed(model, free):
+            assert all(map(np.array_equal, choices(model), free))
+        assert all(map(np.array_equal, choices(model), turned))
+        raise ZeroDivisionError
+    assert all(map(np.array_equal, choices(model), free))
+
+
+@pytest.mark.parametrize("mtp", [True, False])
+def test_forward_then_backward_is_forward_backward(mtp):
+    """``mtp=False`` is the gradient of the main loss and the balance alone: the modules get none."""
+    model = support.build()
+    losses, saved = model.forward(TOKENS, TARGETS, mtp_loss_weight=0.2, mtp=mtp)
+    model.parameters.zero_grads()
+    model.backward(saved, 0.5)
+    got = model.parameters.grads.copy()
+    other = (
+        model if mtp else DeepSeekV3(TINY.replace(num_nextn_predict_layers=0), dtype=np.float64, parameters=model.parameters)
+    )
+    model.parameters.zero_grads()
+    assert other.forward_backward(TOKENS, TARGETS, 0.5, 0.2)[:4] == losses[:4]
+    np.testing.assert_array_equal(model.parameters.grads, got)
+
+
+def test_a_model_on_ready_parameters_takes_them_as_they_are():
+    model = support.build(dtype=np.float32)
+    before = model.parameters.values.copy()
+    other = DeepSeekV3(TINY.replace(topk_group=4), parameters=model.parameters)
+    np.testing.assert_array_equal(model.parameters.values, before)
+    assert (
+        other.parameters is model.parameters
+        and other.blocks[0].attention.o_proj.weight is model.blocks[0].attention.o_proj.weight
+    )
+    with pytest.raises(KeyError, match=r"no model\.embed_tokens\.weight of shape"):
+        DeepSeekV3(TINY.replace(vocab_size=20), parameters=model.parameters)
+    with pytest.raises(KeyError, match=r"no model\.layers\.4"):
+        DeepSeekV3(TINY.replace(num_hidden_layers=3), parameters=model.parameters)
 
 
 def test_a_short_context_is_fine_for_the_main_model():

@@ -5,15 +5,15 @@ import pytest
 
 from minids.ops import fp8_feed_forward, fp8_linear, grouped_feed_forward, quantise, swiglu
 from minids.ops.fp8_feed_forward import dispatched
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 
 RNG = np.random.default_rng(0)
 LOADS = [[40], [17, 0, 9], [0, 5, 0, 30]]
 RECIPES = {
-    "V3's dense": Recipe(),
-    "V3's experts": dispatched(Recipe()),
-    "tiles of 8": dispatched(Recipe(8)),
-    "tensor": Recipe(None),
+    "V3's dense": Scheme(),
+    "V3's experts": dispatched(Scheme()),
+    "tiles of 8": dispatched(Scheme(8)),
+    "tensor": Scheme(None),
 }
 
 
@@ -30,13 +30,13 @@ def some(counts, hidden=24, width=20):
     return given, RNG.standard_normal((rows, hidden)).astype(np.float32)
 
 
-def by_linear_maps(given, dy, recipe):
+def by_linear_maps(given, dy, scheme):
     """y, d_rows and the weights' gradients from fp8_linear, expert by expert. Per tensor, a tensor is what all rows make up, so
     this emulation is for tiles."""
     rows, starts = given["rows"], given["starts"]
-    plain = Recipe(recipe.tile)
-    of_down = plain._replace(round_gradients=recipe.round_gradients)
-    of_up = recipe._replace(round_gradients=False)
+    plain = Scheme(scheme.tile)
+    of_down = plain._replace(round_gradients=scheme.round_gradients)
+    of_up = scheme._replace(round_gradients=False)
     y, d_rows = np.zeros_like(rows), np.zeros_like(rows)
     d_weights = {name: np.zeros_like(given[name]) for name in ("w_gate", "w_up", "w_down")}
     for e in range(len(starts) - 1):
@@ -51,7 +51,7 @@ def by_linear_maps(given, dy, recipe):
         gate, up = quantise.rounded(gate, plain.row), quantise.rounded(up, plain.row)
         act, inner = swiglu.forward(gate, up)
         d_act, _, _ = fp8_linear.backward(dy[own], saved_down)
-        arrived = quantise.rounded(dy[own], plain.row, power_of_two=True) if recipe.round_gradients else dy[own]
+        arrived = quantise.rounded(dy[own], plain.row, power_of_two=True) if scheme.round_gradients else dy[own]
         d_weights["w_down"][e] = fp8_linear.weight_gradient(arrived, act, of_down)
         d_gate, d_up = swiglu.backward(d_act, inner)
         from_gate, d_weights["w_gate"][e], _ = fp8_linear.backward(d_gate, saved_gate)
@@ -64,7 +64,7 @@ def by_linear_maps(given, dy, recipe):
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "tensor"])
 def test_it_is_three_linear_maps_around_a_swiglu_that_is_kept_in_fp8(name, counts):
     given, dy = some(counts)
-    y, saved = fp8_feed_forward.forward(**given, recipe=RECIPES[name])
+    y, saved = fp8_feed_forward.forward(**given, scheme=RECIPES[name])
     got = (y, *fp8_feed_forward.backward(dy, saved))
     for ours, want, what in zip(got, by_linear_maps(given, dy, RECIPES[name]), ("y", "dx", "gate", "up", "down"), strict=True):
         np.testing.assert_allclose(ours, want, rtol=1e-5, atol=1e-5 * np.abs(want).max(), err_msg=f"{name}: {what}")
@@ -75,7 +75,7 @@ def test_it_is_three_linear_maps_around_a_swiglu_that_is_kept_in_fp8(name, count
 def test_every_result_is_a_few_per_cent_from_the_network_without_quantisation(name, counts):
     given, dy = some(counts)
     exact_y, exact_saved = grouped_feed_forward.forward(**given)
-    y, saved = fp8_feed_forward.forward(**given, recipe=RECIPES[name])
+    y, saved = fp8_feed_forward.forward(**given, scheme=RECIPES[name])
     exact = (exact_y, *grouped_feed_forward.backward(dy, exact_saved))
     got = (y, *fp8_feed_forward.backward(dy, saved))
     for ours, want, what in zip(got, exact, ("y", "d_rows", "d_w_gate", "d_w_up", "d_w_down"), strict=True):
@@ -94,7 +94,7 @@ def test_what_is_kept_is_bytes():
 
 def test_dispatched_rounds_the_scales_of_what_travels_and_no_others():
     given, _ = some([40])
-    _, saved = fp8_feed_forward.forward(**given, recipe=dispatched(Recipe()))
+    _, saved = fp8_feed_forward.forward(**given, scheme=dispatched(Scheme()))
 
     def powers(q):
         return (np.frexp(q.scales)[0] == 0.5).all()

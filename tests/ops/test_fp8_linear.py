@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from minids.ops import fp8_linear, linear, quantise
 from minids.ops.float8 import E4M3, E5M6
 from minids.ops.fp8_accumulation import NEVER_PROMOTED
-from minids.ops.fp8_linear import Recipe
+from minids.ops.fp8_linear import Scheme
 
 RNG = np.random.default_rng(0)
 RECIPES = {
-    "V3": Recipe(),
-    "V3, tiles of 5": Recipe(5),
-    "dispatched": Recipe(5, round_inputs=True, round_gradients=True),
-    "behind attention": Recipe(5).after_attention(),
-    "per tensor": Recipe(None),
+    "V3": Scheme(),
+    "V3, tiles of 5": Scheme(5),
+    "dispatched": Scheme(5, round_inputs=True, round_gradients=True),
+    "behind attention": Scheme(5).after_attention(),
+    "per tensor": Scheme(None),
 }
 
 
@@ -56,24 +56,24 @@ def product(a, b, tile):
     return total, magnitude
 
 
-def emulated(x, w, dy, recipe):
+def emulated(x, w, dy, scheme):
     """y, dx, dW of the paper's scheme, each with its Σ |products|."""
     huge = 10**6
-    t = recipe.tile or huge
-    row, column, block = ((1, t), (t, 1), (t, t)) if recipe.tile else ((huge, huge),) * 3
+    t = scheme.tile or huge
+    row, column, block = ((1, t), (t, 1), (t, t)) if scheme.tile else ((huge, huge),) * 3
 
     def transposed(pair):
         return pair[0].T, pair[1].T
 
-    x_row = tiled(x, *row, recipe.round_inputs, recipe.inputs)
+    x_row = tiled(x, *row, scheme.round_inputs, scheme.inputs)
     w_block = tiled(w, *block)
     y = product(x_row, transposed(w_block), t)
-    dy_row = tiled(dy, *row, recipe.round_gradients)
+    dy_row = tiled(dy, *row, scheme.round_gradients)
     dx = product(dy_row, w_block, t)
     x_kept = (x_row[0] * x_row[1]).astype(np.float32)
-    arrived = (dy_row[0] * dy_row[1]).astype(np.float32) if recipe.round_gradients else dy
-    dy_column = tiled(arrived, *column, recipe.round_gradients)
-    x_column = tiled(x_kept, *column, recipe.round_inputs, recipe.inputs)
+    arrived = (dy_row[0] * dy_row[1]).astype(np.float32) if scheme.round_gradients else dy
+    dy_column = tiled(arrived, *column, scheme.round_gradients)
+    x_column = tiled(x_kept, *column, scheme.round_inputs, scheme.inputs)
     d_weight = product(transposed(dy_column), x_column, t)
     return y, dx, d_weight
 
@@ -106,12 +106,12 @@ def test_all_three_products_are_the_emulated_ones(name):
 @settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(1, 9), st.sampled_from([False, True]))
 def test_ragged_edges_too(n, n_in, n_out, tile, rounding):
-    recipe = Recipe(tile, round_inputs=rounding, round_gradients=rounding)
+    scheme = Scheme(tile, round_inputs=rounding, round_gradients=rounding)
     x, w, dy = some(n, n_in, n_out, np.random.default_rng(n + 31 * n_in + 961 * n_out))
-    y, saved = fp8_linear.forward(x, w, None, recipe)
+    y, saved = fp8_linear.forward(x, w, None, scheme)
     dx, d_weight, _ = fp8_linear.backward(dy, saved)
-    for got, want in zip((y, dx, d_weight), emulated(x, w, dy, recipe), strict=True):
-        assert_by_rounding(got, want, str(recipe), max(n, n_in, n_out))
+    for got, want in zip((y, dx, d_weight), emulated(x, w, dy, scheme), strict=True):
+        assert_by_rounding(got, want, str(scheme), max(n, n_in, n_out))
 
 
 def test_v3s_tiles_at_a_size_that_has_several_of_each():
@@ -119,19 +119,19 @@ def test_v3s_tiles_at_a_size_that_has_several_of_each():
     y, saved = fp8_linear.forward(x, w)
     dx, d_weight, _ = fp8_linear.backward(dy, saved)
     assert saved.x.scales.shape == (300, 3) and saved.weight.scales.shape == (2, 3)
-    for got, want, terms in zip((y, dx, d_weight), emulated(x, w, dy, Recipe()), (260, 200, 300), strict=True):
+    for got, want, terms in zip((y, dx, d_weight), emulated(x, w, dy, Scheme()), (260, 200, 300), strict=True):
         assert_by_rounding(got, want, "V3", terms)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_numbers_that_need_no_rounding_give_the_exact_linear_map(name):
     """Small integers are E4M3 numbers under any power-of-two scale; so every gradient is the linear map's, bit for bit."""
-    recipe = RECIPES[name]._replace(round_inputs=True, round_gradients=True)
+    scheme = RECIPES[name]._replace(round_inputs=True, round_gradients=True)
     x, w, dy = (RNG.integers(-3, 4, shape).astype(np.float32) * 64 for shape in ((13, 17), (11, 17), (13, 11)))
     w[0, 0] = w[5, 5] = w[0, 10] = w[5, 10] = w[10, 0] = w[5, 0] = w[0, 5] = w[10, 5] = w[10, 10] = w[0, 15] = 448
     w[5, 15] = w[10, 15] = 448  # weights have no power-of-two scales: 448 in each block makes theirs 1
     bias = RNG.standard_normal(11).astype(np.float32)
-    y, saved = fp8_linear.forward(x, w, bias, recipe)
+    y, saved = fp8_linear.forward(x, w, bias, scheme)
     want, want_saved = linear.forward(x, w, bias)
     np.testing.assert_array_equal(y, want)
     for got, exact, what in zip(
@@ -173,7 +173,7 @@ def test_what_is_kept_is_a_byte_per_element():
     x, w, _ = some(8, 256, 128)
     _, saved = fp8_linear.forward(x, w)
     assert saved.x.codes.nbytes == x.size and saved.weight.codes.nbytes == w.size
-    _, saved = fp8_linear.forward(x, w, None, Recipe().after_attention())
+    _, saved = fp8_linear.forward(x, w, None, Scheme().after_attention())
     assert saved.x.format is E5M6 and saved.x.bits == x.size * 12 + saved.x.scales.size * 32
     assert (np.frexp(saved.x.scales)[0] == 0.5).all()
 
@@ -193,7 +193,7 @@ def test_the_accumulator_is_used_in_all_three_products():
     x, w, dy = some(200, 160, 96)
     results = []
     for accumulator in (None, NEVER_PROMOTED):
-        y, saved = fp8_linear.forward(x, w, None, Recipe(accumulator=accumulator))
+        y, saved = fp8_linear.forward(x, w, None, Scheme(accumulator=accumulator))
         results.append((y, *fp8_linear.backward(dy, saved)[:2]))
     for exact, cut, what in zip(*results, ("y", "dx", "dW"), strict=True):
         error = np.linalg.norm(exact - cut) / np.linalg.norm(exact)
@@ -205,10 +205,10 @@ def test_an_outlier_in_one_token_hurts_the_others_only_per_tensor():
     x /= np.abs(x).max()
     exact = linear.forward(x, w)[0]
     x[3, 5] = 1e6
-    for recipe, most, least in ((Recipe(), 0.06, 0), (Recipe(None), 2, 0.5)):
-        others = np.delete(fp8_linear.forward(x, w, None, recipe)[0] - exact, 3, axis=0)
+    for scheme, most, least in ((Scheme(), 0.06, 0), (Scheme(None), 2, 0.5)):
+        others = np.delete(fp8_linear.forward(x, w, None, scheme)[0] - exact, 3, axis=0)
         error = np.linalg.norm(others) / np.linalg.norm(np.delete(exact, 3, axis=0))
-        assert least <= error <= most, f"{recipe}: {error:.3f}"
+        assert least <= error <= most, f"{scheme}: {error:.3f}"
 
 
 def test_quantised_rows_do_not_depend_on_their_neighbours():

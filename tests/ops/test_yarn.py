@@ -25,6 +25,17 @@ def test_cut_offs_of_v3():
     assert yarn.cut_offs(**V3) == (10, 23)
 
 
+def test_cut_offs_are_clipped_to_the_first_index_and_to_the_last_of_the_dimensions():
+    """DeepSeek's code clips at d_r − 1, not at the last pair, d_r/2 − 1: the ramp may end beyond the pairs."""
+    dim = yarn.correction_dim(1.0, 16, 10.0, 4096)
+    assert dim > 15, "slow pairs would begin beyond all dimensions"
+    assert yarn.cut_offs(16, 10.0, 4096) == (10, 15)
+    dim = yarn.correction_dim(1.0, 16, 100.0, 4096)
+    assert 7 < dim < 15, "between the last pair and the last dimension nothing is clipped"
+    assert yarn.cut_offs(16, 100.0, 4096) == (5, math.ceil(dim))
+    assert yarn.cut_offs(16, 1e9, 40)[0] == 0, "no pair turns 32 times in 40 tokens"
+
+
 def test_a_pair_at_the_correction_dim_turns_that_often():
     """The definition of dim(r): a pair at that index turns r times within the original context."""
     for rotations in (1.0, 7.5, 32.0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minids.backend import use_backend
+from minids.layers import moe
 from minids.model import DeepSeekV3
 from minids.ops import rmsnorm, swiglu
 
@@ -17,7 +18,6 @@ def step_values(model: DeepSeekV3, tokens: Array, targets: Array) -> dict[str, A
     with use_backend("numpy"):
         saved = model.forward(tokens, targets)[1]
         gradients = model.loss_and_grads(tokens, targets)[1]
-        main, *deeper = saved.depths
         values = {p.name: p.value for p in model.parameters}
         values |= {f"d {name}": gradient for name, gradient in gradients.items()}
         values |= model.parameters.buffers
@@ -25,14 +25,14 @@ def step_values(model: DeepSeekV3, tokens: Array, targets: Array) -> dict[str, A
         values |= _norm("h", saved.norm)
         for layer, block in enumerate(saved.blocks):
             values |= _block(f"layers.{layer}.", block)
-        for depth, (at, logits) in enumerate(zip(deeper, model.mtp_logits(tokens), strict=True), start=1):
+        for depth, (at, logits) in enumerate(zip(saved.modules, model.mtp_logits(tokens), strict=True), start=1):
             name = f"layers.{model.config.num_hidden_layers + depth - 1}."
             combine = at.module.combine
             values |= _norm(f"{name}e_norm", combine.embedding) | _norm(f"{name}h_norm", combine.hidden)
             pair = combine.projection.x.reshape(*logits.shape[:2], -1)
             values |= {f"{name}e_norm ; h_norm": pair, f"{name}logits": logits}
             values |= _block(name, at.module.block) | _norm(f"{name}h", at.module.norm)
-        values |= {"loss": _mean_surprise(main.loss)}
+        values |= {"loss": _mean_surprise(saved.heads[0].loss)}
     return values
 
 
@@ -56,7 +56,7 @@ def _block(name: str, saved) -> dict[str, Array]:
         values |= _norm(f"{name}c_q_norm", attention.queries.norm)
         values[f"{name}c_q"] = attention.queries.norm.normed / attention.queries.norm.rstd
     ffn = saved.ffn
-    if not hasattr(ffn, "routing"):
+    if not isinstance(ffn, moe.Saved):
         return values | _swiglu(name, ffn.swiglu, ffn.down.x)
     routing, experts = ffn.routing, ffn.experts
     values |= {f"{name}s": routing.scores, f"{name}g": routing.gates, f"{name}chosen": routing.chosen}

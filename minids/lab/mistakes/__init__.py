@@ -3,12 +3,8 @@
     with made(parallel_mtp_heads):
         ...  # in here the package is wrong
 
-A mistake is a function that replaces an operation or a method by a wrong one; its docstring says what it does wrong. It takes
-whatever has ``setattr(target, name, value)`` and undoes it later: ``made`` does, and so does pytest's monkeypatch. The wrong
-lines are put into the NumPy operations, so the NumPy backend must be the one that runs: ``made`` sees to it.
-
-``MISTAKES`` names for each the test that must fail with it (tests/lab/guards holds it to that), and the weak checks that happen to
-notice it, with the reason. A further mistake is one function and one line of that table.
+A mistake is a function that replaces an operation or a method by a wrong one; its docstring says what it does wrong. NumPy's
+operations are the ones replaced, so ``made`` has the NumPy backend run. The test suite has to notice every mistake.
 
 Wherever the mistake allows it the wrong version is consistent within itself: its backward is the derivative of its wrong
 forward. That is how the mistake occurs in earnest, and it is then invisible to a gradient check alone.
@@ -17,12 +13,11 @@ forward. That is how the mistake occurs in earnest, and it is then invisible to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from minids.backend import use_backend
+from minids.backend import replaced, use_backend
 from minids.checkpoint import model_folder
 from minids.inference import speculative
 from minids.inference.cache import FullCache, LatentCache
@@ -35,38 +30,23 @@ from minids.model import DeepSeekV3
 from minids.ops import attention, balance_loss, bias_update, mtp_combine, rope, router, yarn
 from minids.training.batches import Batches
 
+Replace = Callable[..., None]  # replace(owner, name=wrong): ``backend.replaced``, undone when the mistake ends
+Mistake = Callable[[Replace], None]
+
 
 @contextmanager
-def made(mistake: Callable) -> Iterator[None]:
+def made(mistake: Mistake) -> Iterator[None]:
     """Within it the mistake is made, by the NumPy backend; afterwards everything is as it was."""
-    patch = _Patch()
-    try:
-        mistake(patch)
-        with use_backend("numpy"):
-            yield
-    finally:
-        patch.undo()
-
-
-class _Patch:
-    """Replaces attributes and remembers what they were."""
-
-    def __init__(self):
-        self.before: list[tuple[Any, str, Any]] = []
-
-    def setattr(self, target, name: str, value) -> None:
-        self.before.append((target, name, vars(target)[name]))
-        setattr(target, name, value)
-
-    def undo(self) -> None:
-        while self.before:
-            setattr(*self.before.pop())
+    with ExitStack() as stack:
+        stack.enter_context(use_backend("numpy"))
+        mistake(lambda owner, **wrong: stack.enter_context(replaced(owner, **wrong)))
+        yield
 
 
 # The router and its bias.
 
 
-def gates_from_biased_scores(patch):
+def gates_from_biased_scores(replace: Replace) -> None:
     """The gate weights are taken from s + b: the balancing bias leaks into the output."""
     right, right_backward = router.forward, router.backward
 
@@ -86,21 +66,20 @@ def gates_from_biased_scores(patch):
         np.put_along_axis(all_ds, saved.chosen, ds, axis=-1)
         return right_backward(np.zeros_like(d_gates), all_ds if d_scores is None else all_ds + d_scores, saved)
 
-    patch.setattr(router, "forward", wrong)
-    patch.setattr(router, "backward", wrong_backward)
+    replace(router, forward=wrong, backward=wrong_backward)
 
 
-def softmax_gate(patch):
+def softmax_gate(replace: Replace) -> None:
     """The scores are a softmax over the experts, as in V2, whatever the configuration says."""
     right = router.forward
 
     def wrong(logits, bias, top_k, n_group=1, topk_group=1, scoring="sigmoid", *rest, **named):
         return right(logits, bias, top_k, n_group, topk_group, "softmax", *rest, **named)
 
-    patch.setattr(router, "forward", wrong)
+    replace(router, forward=wrong)
 
 
-def forbidden_groups_set_to_zero(patch):
+def forbidden_groups_set_to_zero(replace: Replace) -> None:
     """Experts outside the kept groups get the score 0 instead of −∞: a negative biased score loses to them."""
 
     def wrong(biased, top_k, n_group=1, topk_group=1, method="noaux_tc"):
@@ -114,29 +93,29 @@ def forbidden_groups_set_to_zero(patch):
             biased = biased * np.repeat(allowed, experts // n_group, axis=-1)
         return np.argsort(-biased, axis=-1, kind="stable")[:, :top_k]
 
-    patch.setattr(router, "choose", wrong)
+    replace(router, choose=wrong)
 
 
-def bias_moved_the_wrong_way(patch):
+def bias_moved_the_wrong_way(replace: Replace) -> None:
     """An overloaded expert gets a higher bias: the imbalance feeds itself."""
     right = bias_update.updated
-    patch.setattr(bias_update, "updated", lambda bias, counts, speed, rule="sign": right(bias, counts, -speed, rule))
+    replace(bias_update, updated=lambda bias, counts, speed, rule="sign": right(bias, counts, -speed, rule))
 
 
-def bias_updated_in_evaluation(patch):
+def bias_updated_in_evaluation(replace: Replace) -> None:
     """Computing a validation loss moves the bias: evaluation changes the model."""
     right = DeepSeekV3.losses
 
-    def wrong(self, tokens, targets, mtp=True, chosen=None):
-        losses = right(self, tokens, targets, mtp, chosen)
-        for layer, count in zip(self.moe_layers, losses.counts, strict=False):
+    def wrong(self, tokens, targets, mtp=True):
+        losses = right(self, tokens, targets, mtp)
+        for layer, count in zip(self.moe_layers[: len(losses.counts)], losses.counts, strict=True):
             layer.update_bias(count, self.config.bias_update_speed)
         return losses
 
-    patch.setattr(DeepSeekV3, "losses", wrong)
+    replace(DeepSeekV3, losses=wrong)
 
 
-def bias_updated_in_every_backward_pass(patch):
+def bias_updated_in_every_backward_pass(replace: Replace) -> None:
     """The bias moves with every micro-batch and not once per optimizer step."""
     right = DeepSeekV3.forward_backward
 
@@ -145,32 +124,32 @@ def bias_updated_in_every_backward_pass(patch):
         self.update_biases(losses.counts, self.config.bias_update_speed)
         return losses
 
-    patch.setattr(DeepSeekV3, "forward_backward", wrong)
+    replace(DeepSeekV3, forward_backward=wrong)
 
 
-def balance_loss_from_detached_scores(patch):
+def balance_loss_from_detached_scores(replace: Replace) -> None:
     """The balance loss is added to the loss and its gradient is zero, because the scores in it were detached."""
-    patch.setattr(
-        balance_loss, "backward", lambda d_loss, saved: np.zeros(saved.share.shape).reshape(-1, saved.share.shape[-1])
-    )
+    replace(balance_loss, backward=lambda d_loss, saved: np.zeros_like(saved.share).reshape(-1, saved.share.shape[-1]))
 
 
-def residual_inside_the_moe_layer(patch):
+def residual_inside_the_moe_layer(replace: Replace) -> None:
     """The MoE layer adds its input, as eq. 12 is printed, and the block adds it again (and normalised at that)."""
     forward, backward = MoE.forward, MoE.backward
 
-    def wrong_forward(self, x, chosen=None):
-        y, saved = forward(self, x, chosen)
+    def wrong_forward(self, x):
+        y, saved = forward(self, x)
         return y + x, saved
 
-    patch.setattr(MoE, "forward", wrong_forward)
-    patch.setattr(MoE, "backward", lambda self, dy, saved, loss_weight=1.0: backward(self, dy, saved, loss_weight) + dy)
+    def wrong_backward(self, dy, saved, loss_weight=1.0):
+        return backward(self, dy, saved, loss_weight) + dy
+
+    replace(MoE, forward=wrong_forward, backward=wrong_backward)
 
 
 # Latent attention.
 
 
-def rope_key_per_head(patch):
+def rope_key_per_head(replace: Replace) -> None:
     """Every head has a rotary key of its own: the cache grows by the number of heads."""
     init = MLA.__init__
 
@@ -196,13 +175,11 @@ def rope_key_per_head(patch):
         d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)
         return self.kv_b_proj.backward(d_kv.reshape(*d_kv.shape[:-2], -1), saved_up), dk[..., self.d_nope :]
 
-    patch.setattr(MLA, "__init__", wrong_init)
-    patch.setattr(MLA, "latent", wrong_latent)
-    patch.setattr(MLA, "_latent_backward", wrong_latent_backward)
-    patch.setattr(MLA, "_keys_values_backward", wrong_keys_values_backward)
+    replace(MLA, __init__=wrong_init, latent=wrong_latent)
+    replace(MLA, latent_backward=wrong_latent_backward, keys_values_backward=wrong_keys_values_backward)
 
 
-def rope_key_from_the_latent(patch):
+def rope_key_from_the_latent(replace: Replace) -> None:
     """The rotary key is made from the normalised latent instead of from the hidden state."""
     init = MLA.__init__
 
@@ -223,94 +200,90 @@ def rope_key_from_the_latent(patch):
         unused = np.zeros((*d_c_kv.shape[:-1], self.d_rope), d_c_kv.dtype)
         return self.kv_a_proj.backward(np.concatenate([d_c_kv, unused], axis=-1), saved.down[0])
 
-    patch.setattr(MLA, "__init__", wrong_init)
-    patch.setattr(MLA, "latent", wrong_latent)
-    patch.setattr(MLA, "_latent_backward", wrong_latent_backward)
+    replace(MLA, __init__=wrong_init, latent=wrong_latent, latent_backward=wrong_latent_backward)
 
 
-def rope_key_gradient_of_one_head(patch):
+def rope_key_gradient_of_one_head(replace: Replace) -> None:
     """The shared rotary key gets the gradient of the first head instead of the sum over all of them."""
 
     def wrong(self, dk, dv, saved_up):
         d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)
         return self.kv_b_proj.backward(d_kv.reshape(*d_kv.shape[:-2], -1), saved_up), dk[:, :, :1, self.d_nope :]
 
-    patch.setattr(MLA, "_keys_values_backward", wrong)
+    replace(MLA, keys_values_backward=wrong)
 
 
-def rope_in_the_other_layout(patch):
+def rope_in_the_other_layout(replace: Replace) -> None:
     """Half-split pairs where the weights are interleaved, and the reverse: other weights fit, a checkpoint's do not."""
     right = rope.forward
-    patch.setattr(rope, "forward", lambda x, cos, sin, interleave=True: right(x, cos, sin, not interleave))
+    replace(rope, forward=lambda x, cos, sin, interleave=True: right(x, cos, sin, not interleave))
 
 
-def linear_interpolation_as_yarn(patch):
+def linear_interpolation_as_yarn(replace: Replace) -> None:
     """All frequencies are divided by the factor: position interpolation under YaRN's name."""
-    patch.setattr(
-        yarn, "yarn_frequencies", lambda rope_dim, base, factor, *rest, **named: yarn.plain_frequencies(rope_dim, base) / factor
-    )
+    plain = yarn.plain_frequencies
+    replace(yarn, yarn_frequencies=lambda rope_dim, base, factor, *rest, **named: plain(rope_dim, base) / factor)
 
 
-def yarn_with_a_reversed_ramp(patch):
+def yarn_with_a_reversed_ramp(replace: Replace) -> None:
     """The fast pairs are slowed down and the slow ones kept."""
     right = yarn.ramp
-    patch.setattr(yarn, "ramp", lambda *arguments: 1 - right(*arguments))
+    replace(yarn, ramp=lambda *arguments: 1 - right(*arguments))
 
 
-def yarn_without_mscale(patch):
+def yarn_without_mscale(replace: Replace) -> None:
     """The softmax scale stays (d_nope + d_r)^(−1/2): the attention over a longer context is too flat."""
-    patch.setattr(yarn, "mscale", lambda factor, weight: 1.0)
+    replace(yarn, mscale=lambda factor, weight: 1.0)
 
 
 # Multi-token prediction.
 
 
-def mtp_head_without_the_block(patch):
+def mtp_head_without_the_block(replace: Replace) -> None:
     """The joined embedding and state go straight to the norm and the head: the module's block has no say."""
 
-    def wrong_forward(self, embedding, hidden, rotary, chosen=None):
+    def wrong_forward(self, embedding, hidden, rotary):
         gains = self.enorm.value, self.hnorm.value, self.eh_proj.value
         x, saved_combine = mtp_combine.forward(embedding, hidden, *gains, self.eps)
-        _, saved_block = self.block.forward(x, rotary, chosen)
+        _, saved_block = self.block.forward(x, rotary)
         h, saved_norm = self.norm.forward(x)
         return h, SavedModule(saved_combine, saved_block, saved_norm)
 
-    def wrong_backward(self, dh, saved, loss_weight=1.0):
+    def wrong_backward(self, dh, saved, loss_weight):
         d_embedding, d_hidden, *d_parameters = mtp_combine.backward(self.norm.backward(dh, saved.norm), saved.combine)
         for parameter, gradient in zip((self.enorm, self.hnorm, self.eh_proj), d_parameters, strict=True):
             parameter.grad += gradient
         return d_embedding, d_hidden
 
-    patch.setattr(MTPModule, "forward", wrong_forward)
-    patch.setattr(MTPModule, "backward", wrong_backward)
+    replace(MTPModule, forward=wrong_forward, backward=wrong_backward)
 
 
-def parallel_mtp_heads(patch):
+def parallel_mtp_heads(replace: Replace) -> None:
     """Every depth reads the main model's state instead of the depth before it: no chain. (Its gradient still goes there.)"""
-    right = DeepSeekV3._deeper
+    right = DeepSeekV3.deeper
 
-    def wrong(self, module, depth, tokens, hidden, chosen):
+    def wrong(self, depth, tokens, hidden):
         if depth == 1:
             self.state_for_all_heads = hidden
-        return right(self, module, depth, tokens, self.state_for_all_heads, chosen)
+        return right(self, depth, tokens, self.state_for_all_heads)
 
-    patch.setattr(DeepSeekV3, "_deeper", wrong)
+    replace(DeepSeekV3, deeper=wrong)
 
 
-def mtp_shown_its_target(patch):
+def mtp_shown_its_target(replace: Replace) -> None:
     """Depth k is shown token i + k + 1, which it has to predict (the last position, which has none, is shown another)."""
-    right = DeepSeekV3._deeper
+    right = DeepSeekV3.deeper
 
-    def wrong(self, module, depth, tokens, hidden, chosen):
-        return right(self, module, depth, np.roll(tokens, -1, axis=1), hidden, chosen)
+    def wrong(self, depth, tokens, hidden):
+        return right(self, depth, np.roll(tokens, -1, axis=1), hidden)
 
-    patch.setattr(DeepSeekV3, "_deeper", wrong)
-
-
-# Serving and resuming.
+    replace(DeepSeekV3, deeper=wrong)
 
 
-def cache_offset_forgotten(patch):
+# Resuming and generating.
+
+
+def cache_offset_forgotten(replace: Replace) -> None:
     """The causal mask of a chunk starts at the first key instead of where the chunk stands: right for the first chunk only."""
     right = attention.forward
 
@@ -318,10 +291,10 @@ def cache_offset_forgotten(patch):
         chunk = q.shape[1]
         return right(q, k[:, :chunk], v[:, :chunk], scale)
 
-    patch.setattr(attention, "forward", wrong)
+    replace(attention, forward=wrong)
 
 
-def resumed_from_the_beginning_of_the_data(patch):
+def resumed_from_the_beginning_of_the_data(replace: Replace) -> None:
     """A resumed run begins its epoch again: it reads the same text twice, and is not the run that was interrupted."""
     right = Batches.restore
 
@@ -329,10 +302,10 @@ def resumed_from_the_beginning_of_the_data(patch):
         right(self, state)
         self.position = 0
 
-    patch.setattr(Batches, "restore", wrong)
+    replace(Batches, restore=wrong)
 
 
-def resumed_without_the_generator(patch):
+def resumed_without_the_generator(replace: Replace) -> None:
     """The random generator is not put back: to the end of the epoch all is right, then another order of the text follows."""
     right = Batches.restore
 
@@ -341,10 +314,10 @@ def resumed_without_the_generator(patch):
         right(self, state)
         self.rng.bit_generator.state = before
 
-    patch.setattr(Batches, "restore", wrong)
+    replace(Batches, restore=wrong)
 
 
-def resumed_without_the_routing_bias(patch):
+def resumed_without_the_routing_bias(replace: Replace) -> None:
     """The routing biases, which are no parameters, are left at zero when a checkpoint is read: the balance is lost."""
     right = model_folder.assemble
 
@@ -352,80 +325,48 @@ def resumed_without_the_routing_bias(patch):
         if not name.endswith("e_score_correction_bias"):
             right(source, name, *arguments, **named)
 
-    patch.setattr(model_folder, "assemble", wrong)
+    replace(model_folder, assemble=wrong)
 
 
-SHAPES, NOT_ZERO, FALLING = "shapes", "gradients not zero", "falling loss"
-"""The weak checks, which are in tests/lab/guards/test_weak_checks_do_not_notice.py."""
-
-
-def speculation_by_a_ratio_heuristic(patch) -> None:
+def speculation_by_a_ratio_heuristic(replace: Replace) -> None:
     """A guess stands where the model likes it at least half as well as the draft did, with no chance in it."""
-    patch.setattr(speculative, "accepts", lambda probability, rng: probability >= 0.5)
+    replace(speculative, accepts=lambda probability, rng: probability >= 0.5)
 
 
-def mla_that_caches_full_keys_and_values(patch) -> None:
+def mla_that_caches_full_keys_and_values(replace: Replace) -> None:
     """The cache of MLA holds the keys and values of every head: nothing is saved."""
 
     def like_full(self, config, batch, dtype=np.float32, layers=None, capacity=0):
-        twin = FullCache(config, batch, dtype, layers, capacity)
-        vars(self).update(vars(twin))
+        vars(self).update(vars(FullCache(config, batch, dtype, layers, capacity)))
 
-    patch.setattr(LatentCache, "__init__", like_full)
-
-
-class Mistake(NamedTuple):
-    put_in: Callable
-    noticed_by: str  # the test that must fail, as pytest names it below tests/
-    arguments: tuple = ()  # of that test
-    also: dict[str, str] = {}  # noqa: RUF012 - weak checks that notice it after all, and why
+    replace(LatentCache, __init__=like_full)
 
 
-MISTAKES = [
-    Mistake(gates_from_biased_scores, "ops/test_router.py::test_gates_come_from_the_unbiased_score"),
-    Mistake(softmax_gate, "ops/test_router.py::test_the_v3_score_looks_at_each_expert_alone"),
-    Mistake(forbidden_groups_set_to_zero, "ops/test_router.py::test_a_negative_biased_score_never_loses_to_a_forbidden_expert"),
-    Mistake(bias_moved_the_wrong_way, "ops/test_bias_update.py::test_an_overloaded_expert_goes_down_and_an_underloaded_one_up"),
-    Mistake(bias_updated_in_evaluation, "model/test_model.py::test_evaluation_leaves_the_whole_model_as_it_was"),
-    Mistake(bias_updated_in_every_backward_pass, "model/test_model.py::test_a_training_pass_does_not_move_the_bias_either"),
-    Mistake(balance_loss_from_detached_scores, "ops/test_balance_loss.py::test_gradient_reaches_every_score_chosen_or_not"),
-    Mistake(residual_inside_the_moe_layer, "layers/test_moe.py::test_forward_is_the_papers_equations"),
-    Mistake(rope_key_per_head, "layers/test_mla.py::test_all_heads_share_one_rope_key_straight_from_the_hidden_state"),
-    Mistake(rope_key_from_the_latent, "layers/test_mla.py::test_all_heads_share_one_rope_key_straight_from_the_hidden_state"),
-    Mistake(rope_key_gradient_of_one_head, "layers/test_mla.py::test_gradient"),
-    Mistake(rope_in_the_other_layout, "ops/test_rope.py::test_interleaved_pairs_are_neighbours"),
-    Mistake(linear_interpolation_as_yarn, "ops/test_yarn.py::test_frequencies_of_v3"),
-    Mistake(yarn_with_a_reversed_ramp, "ops/test_yarn.py::test_frequencies_of_v3"),
-    Mistake(yarn_without_mscale, "layers/test_mla.py::test_forward_is_the_papers_equations_in_every_variant", ("YaRN",)),
-    Mistake(
-        mtp_head_without_the_block,
-        "layers/test_mtp.py::test_every_position_sees_the_earlier_ones_through_the_modules_own_block",
-        also={NOT_ZERO: "the idle block gets no gradient; a program without such a block has nothing to notice"},
-    ),
-    Mistake(parallel_mtp_heads, "model/test_model.py::test_depth_two_reads_the_state_of_depth_one"),
-    Mistake(mtp_shown_its_target, "model/test_model.py::test_mtp_depth_k_sees_exactly_the_tokens_up_to_i_plus_k"),
-    Mistake(cache_offset_forgotten, "inference/test_decode.py::test_one_token_at_a_time_too", ("mla", LatentCache, True)),
-    Mistake(
-        resumed_from_the_beginning_of_the_data,
-        "training/test_batches.py::test_a_run_continued_from_any_step_gets_the_batches_it_would_have_got",
-        (3, np.random.PCG64),
-    ),
-    Mistake(
-        resumed_without_the_generator,
-        "training/test_batches.py::test_a_run_continued_from_any_step_gets_the_batches_it_would_have_got",
-        (3, np.random.PCG64),
-    ),
-    Mistake(
-        resumed_without_the_routing_bias,
-        "checkpoint/test_model_folder.py::test_every_number_comes_back_the_routing_biases_too",
-    ),
+MISTAKES: list[Mistake] = [
+    gates_from_biased_scores,
+    softmax_gate,
+    forbidden_groups_set_to_zero,
+    bias_moved_the_wrong_way,
+    bias_updated_in_evaluation,
+    bias_updated_in_every_backward_pass,
+    balance_loss_from_detached_scores,
+    residual_inside_the_moe_layer,
+    rope_key_per_head,
+    rope_key_from_the_latent,
+    rope_key_gradient_of_one_head,
+    rope_in_the_other_layout,
+    linear_interpolation_as_yarn,
+    yarn_with_a_reversed_ramp,
+    yarn_without_mscale,
+    mtp_head_without_the_block,
+    parallel_mtp_heads,
+    mtp_shown_its_target,
+    cache_offset_forgotten,
+    resumed_from_the_beginning_of_the_data,
+    resumed_without_the_generator,
+    resumed_without_the_routing_bias,
 ]
+"""Of building, training and resuming a model."""
 
-IN_GENERATION = [
-    Mistake(
-        speculation_by_a_ratio_heuristic,
-        "inference/test_speculative.py::test_refused_guesses_are_replaced_from_what_the_draft_left_out",
-    ),
-    Mistake(mla_that_caches_full_keys_and_values, "inference/test_cache.py::test_bytes_are_those_of_v2_table_1"),
-]
-"""The same for what is met after training only, where shapes, gradients and losses have nothing to say."""
+IN_GENERATION: list[Mistake] = [speculation_by_a_ratio_heuristic, mla_that_caches_full_keys_and_values]
+"""Of what is met after training only, where gradients and losses have nothing to say."""

@@ -12,13 +12,15 @@ lost in what chance does. At the same weights and on the same text only the arit
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.same_weights import same_weights
 from minids.lab.studies.training import Text, validate
 from minids.layers.parameters import Array
-from minids.model import DeepSeekV3
+from minids.model import DeepSeekV3, routing_fixed
 from minids.training.batches import Batches
 
 
@@ -51,7 +53,8 @@ def readings(
 def gradient(model: DeepSeekV3, tokens: Array, targets: Array, chosen: list[Array] | None = None) -> Array:
     """(P,) of the whole loss on one batch, every expert chosen anew, or as ``chosen`` prescribes."""
     model.parameters.zero_grads()
-    model.forward_backward(tokens, targets, chosen=chosen)
+    with nullcontext() if chosen is None else routing_fixed(model, chosen):
+        model.forward_backward(tokens, targets)
     return model.parameters.grads.copy()
 
 
