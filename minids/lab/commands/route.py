@@ -53,6 +53,8 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(field, path, "is a folder; name a file in it")
         if path and not Path(path).absolute().parent.is_dir():
             raise refuse(field, path, "its folder is not there; make it first")
+    if options.png:
+        import matplotlib  # noqa: F401 (missed now, not after the work)
     model = (load_streamed if options.stream else load)(options.checkpoint)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import tyro
+from typing import Annotated
 
 
 @dataclass(frozen=True)
 class Options:
     """Recompute every number of the DeepSeek papers that is arithmetic, and say how far print and arithmetic agree."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tuple[str, ...], "positional"] = ()
     """Claims to show, by the names that --json gives; all if none is named."""
     json: bool = False
     """Print JSON."""

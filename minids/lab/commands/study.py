@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
-import tyro
+from dataclasses import dataclass
+from typing import Annotated
 
 from minids.errors import refuse
 
@@ -13,7 +12,7 @@ from minids.errors import refuse
 class Options:
     """Run one of the papers' ablations at laptop size over several seeds, or go on with it; without a name, list them."""
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[str, "positional"] = ""
     """Study to run."""
     seeds: tuple[int, ...] = ()
     """Seeds to run every arm with; the study's own if not given."""
@@ -48,7 +47,7 @@ def run(options: Options, given: set[str]) -> None:
         return
     chosen = study(options.name)
     if options.show:
-        for name in sorted(given & {field.name for field in fields(Options)} - {"show"}):
+        for name in sorted(given - {"name", "show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
         print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import tyro
+from typing import Annotated, Literal
 
 from minids.errors import refuse
 
@@ -14,7 +12,7 @@ from minids.errors import refuse
 class Options:
     """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
 
-    what: tyro.conf.Positional[Literal["train", "kernels", "decode", "race", "speculation"]]
+    what: Annotated[Literal["train", "kernels", "decode", "race", "speculation"], "positional"]
     """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches.
     race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it.
     speculation: a trained run's guesses on its held-out text, how many stand and what they are worth."""
