@@ -33,9 +33,9 @@ def load(
     path = resolved(folder)
     verify_checksums(path)
     source = CheckpointFolder(path)
-    config, notes = check_names(read_config(path), source, mtp)
+    config, note = check_names(read_config(path), source, mtp)
     check_copies(config, source)
-    for note in notes:
+    if note:
         warnings.warn(note, stacklevel=2)
     config = extended(config, path, extend, trained_length)
     model = DeepSeekV3(config, seed=None, dtype=dtype)

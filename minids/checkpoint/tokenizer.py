@@ -104,12 +104,6 @@ class Tokenizer:
         """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token; none for a special token."""
-        if not 0 <= token_id < self.vocab_size:
-            raise refuse("token_id", token_id, f"must lie between 0 and {self.vocab_size - 1}")
-        return self._pieces[token_id]
-
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
         """Bytes of text in ids of any shape; targets of -100 count none. bits per byte = Σ loss / (ln 2 · bytes)."""
         ids = np.asarray(ids)
