@@ -145,7 +145,7 @@ def _config_from_json(json: dict) -> ModelConfig:
         if json.get(name, value) not in (value, None):
             raise refuse(name, json[name], f"minids has only {value!r}")
     fp8_block_size(json)
-    values = {name: _FIELDS[name].default for name in _SHARED} | _DEFAULTS[kind]
+    values: dict[str, Any] = {name: _FIELDS[name].default for name in _SHARED} | _DEFAULTS[kind]
     for name in _SHARED:
         spelling = next((spelling for spelling in (name, *_ALIASES.get(name, ())) if spelling in json), None)
         if spelling is not None:

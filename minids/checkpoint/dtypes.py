@@ -17,7 +17,7 @@ from minids.ops import bfloat16, float8
 
 Array = np.ndarray
 
-STORED = {
+STORED: dict[str, np.dtype] = {
     **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")},
     **{"F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"), "U8": np.dtype("u1"), "BOOL": np.dtype("u1")},
     **{"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1")},

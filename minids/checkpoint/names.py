@@ -43,7 +43,7 @@ def memory_shapes(config: ModelConfig) -> dict[str, Shape]:
 
 def expected_shapes(config: ModelConfig, layer: int | None = None) -> dict[str, Shape]:
     """Every tensor that a folder must hold, by its name on disk; of one layer only where ``layer`` is given."""
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for name, shape in memory_shapes(config).items():
         if layer is not None and _layer(name) != layer:
             continue
@@ -57,7 +57,7 @@ def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
     The last are what ``transformers`` makes of ``n_shared_experts`` = 0: matrices without an element.
     """
     c = config
-    copies = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
+    copies: dict[str, Shape] = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
     if c.n_shared_experts == 0:
         for layer in filter(c.is_moe, range(c.num_hidden_layers + c.num_nextn_predict_layers)):
             for name, shape in (("gate", (0, c.hidden_size)), ("up", (0, c.hidden_size)), ("down", (c.hidden_size, 0))):
@@ -228,7 +228,7 @@ class ExpertStack:
         """float32 (out, in), read-only; the folder keeps those used last."""
         return self._folder.cached(expert_name(self._name, range(len(self))[expert]))
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         """NumPy would otherwise build the whole stack, unasked, from ``len`` and indexing."""
         raise TypeError(f"{self._name}: these experts are on disk; take them one at a time, or use assemble()")
 

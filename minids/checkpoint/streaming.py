@@ -43,7 +43,7 @@ class _OnDisk(Parameter):
 class _ParametersOnDisk(Parameters):
     """Parameters that stay on disk, but for the routing biases, and with ``hold`` for all that are not experts."""
 
-    def __init__(self, folder: CheckpointFolder, hold: DTypeLike = None):
+    def __init__(self, folder: CheckpointFolder, hold: DTypeLike | None = None):
         super().__init__()
         self.folder, self.hold = folder, hold
 
@@ -68,8 +68,9 @@ class StreamedDeepSeekV3(DeepSeekV3):
         self.config, self.dtype, self.tokenizer = config, np.dtype(np.float32), None
         self._build(_ParametersOnDisk(folder))
         embedding = self.embed_tokens.weight.name
-        self.embed_tokens = _EmbeddingOnDisk(folder, embedding)
-        self.head = _HeadOnDisk(folder, embedding if config.tie_word_embeddings else self.head.weight.name)
+        self.embed_tokens = _EmbeddingOnDisk(folder, embedding)  # type: ignore[assignment]  # generating calls forward alone
+        head = embedding if config.tie_word_embeddings else self.head.weight.name
+        self.head = _HeadOnDisk(folder, head)  # type: ignore[assignment]
         self._rotary = rotary(config, np.arange(0), self.dtype)
 
 
@@ -101,7 +102,7 @@ def load_streamed(folder: str | Path, extend: float | None = None, trained_lengt
     config, _ = check_names(read_config(path), source, mtp=False)
     model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)
     if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)
+        model.tokenizer = Tokenizer.load(path)  # type: ignore[assignment]  # the model's floor knows no tokenizer
     return model
 
 

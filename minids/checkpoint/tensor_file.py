@@ -108,23 +108,6 @@ class TensorFile:
             self._give_back(piece.nbytes)
         return result
 
-    def equal(self, name: str, other: TensorFile, other_name: str) -> bool:
-        """Whether two tensors stand for the same numbers, compared in pieces. NaN equals NaN."""
-        mine, theirs = self.info(name), other.info(other_name)
-        if mine.shape != theirs.shape:
-            return False
-        a, b = self.raw(name).reshape(-1), other.raw(other_name).reshape(-1)
-        left, right = np.empty(min(a.size, PIECE)), np.empty(min(a.size, PIECE))
-        for start in range(0, a.size, PIECE):
-            piece, its_piece = a[start : start + PIECE], b[start : start + PIECE]
-            decode(piece, mine.dtype, left[: piece.size])
-            decode(its_piece, theirs.dtype, right[: piece.size])
-            self._give_back(piece.nbytes)
-            other._give_back(its_piece.nbytes)
-            if not np.array_equal(left[: piece.size], right[: piece.size], equal_nan=True):
-                return False
-        return True
-
     def _mapped(self) -> Array:
         if self._bytes is None:
             if file_size(self.path) != self._size:  # a map beyond the end would be a crash, not an error

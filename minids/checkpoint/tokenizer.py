@@ -92,8 +92,8 @@ class Tokenizer:
         if self._id_of_byte is not None:
             ids = self._id_of_byte[np.frombuffer(data, dtype=np.uint8)]
             return ids[ids >= 0]
-        ids = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False).ids
-        return np.array(ids, dtype=np.int32)
+        found = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False)
+        return np.array(found.ids, dtype=np.int32)
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that ids stand for. Special tokens, padding (-100) and ids without a token stand for none."""

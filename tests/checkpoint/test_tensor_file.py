@@ -145,20 +145,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["x"], "a temporary file was left behind"
 
 
-def test_equal_compares_numbers_across_types(tmp_path):
-    values = RNG.integers(-8, 8, 300_000).astype(np.float32)  # more than one piece
-    other = values.copy()
-    other[-1] += 1
-    tensors = {"f32": encoded(values, "F32"), "bf16": encoded(values, "BF16"), "same": encoded(values, "F32")}
-    file = TensorFile(
-        write_raw(tmp_path / "x", {**tensors, "other": encoded(other, "F32"), "short": encoded(values[1:], "F32")})
-    )
-    assert file.equal("f32", file, "same") and file.equal("f32", file, "bf16")
-    assert (
-        not file.equal("f32", file, "other") and not file.equal("bf16", file, "other") and not file.equal("f32", file, "short")
-    )
-
-
 # Refusals. One good file, and every way of lying about it.
 
 GOOD = {"a": encoded(np.zeros((2, 3)), "F32"), "b": encoded(np.zeros(4), "F16")}
