@@ -11,7 +11,7 @@ import numpy as np
 from minids.check.case import Array, Case, at, precision
 from minids.check.differences import Differences
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
-from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge, name_of
 from minids.errors import refuse
 
 PROBE_ALL = 256  # elements: an argument this small is probed element by element
@@ -68,7 +68,7 @@ def gradient(
     for name in wanted:
         if name not in floats:
             raise refuse("wrt", name, f"must be among the float arrays of inputs: {', '.join(floats)}")
-    subject = f"gradient of {_name(forward)}"
+    subject = f"gradient of {name_of(forward)}"
     trial = _Trial(forward, backward, values, floats, wanted, hints or {}, tolerance)
     try:
         trial.run_twice(dy, seed)
@@ -303,12 +303,3 @@ def _keyword_only(function) -> set[str]:
     except (TypeError, ValueError):  # some compiled functions have none
         return set()
     return {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _name(function) -> str:
-    """The function, with its module where the name alone ("forward") says nothing."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name in ("forward", "<lambda>"):
-        module = getattr(function, "__module__", None) or ""
-        return f"{module.rpartition('.')[2]}.forward" if name == "forward" and module != "__main__" else "your function"
-    return name
