@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -143,6 +144,6 @@ def counted(name: str) -> str:
     return name.replace("_", " ")
 
 
-def at(index: Sequence[int] | Array) -> str:
+def at(index: Sequence[SupportsIndex] | Array) -> str:
     """An index as it is written: "[1, 2]"; a single number has none."""
     return "[" + ", ".join(str(int(i)) for i in index) + "]" if len(index) else ""

@@ -71,7 +71,7 @@ def options_of(owner: type, default: Any = None, prefix: str = "", path: tuple[s
         value = value if default is None else getattr(default, field.name)
         here = (*path, field.name)
         if dataclasses.is_dataclass(kind):
-            if not optional:  # YaRN is set in Python, or by generate --extend
+            if isinstance(kind, type) and not optional:  # YaRN is set in Python, or by generate --extend
                 yield from options_of(kind, value, prefix if mark == "flat" else f"{prefix}{field.name}.", here)
             continue
         many = typing.get_origin(kind) is tuple

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -32,36 +35,38 @@ class Options:
     json: bool = False
     """Print JSON."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("threads", 0)):
             if getattr(self, name) < least:
                 raise refuse(name, getattr(self, name), f"must be at least {least}")
 
 
-def run(options: Options, given: set[str]) -> None:
-    import importlib
-    import json
-    import sys
+NOT_FOR = {  # what, field → why it cannot be said there
+    ("race", "sizes"): "the race has a size of its own, that of the preset shakespeare",
+    ("kernels", "threads"): "every operation is measured on one core; leave it out",
+    ("speculation", "sizes"): "does not concern bench speculation; it measures a run of your own",
+    ("speculation", "against"): "does not concern bench speculation; it measures a run of your own",
+}
 
-    if options.what == "race" and "sizes" in given:
-        raise refuse("sizes", options.sizes, "the race has a size of its own, that of the preset shakespeare")
-    if options.what == "race" and options.against == "torch-compiled":
-        raise refuse("against", options.against, "nanoGPT's recipe for a CPU does not compile; say torch")
-    if options.what != "decode" and "parts" in given:
-        raise refuse("parts", options.parts, f"decode has parts, {options.what} has none")
-    if options.what == "kernels" and "threads" in given:
-        raise refuse("threads", options.threads, "every operation is measured on one core; leave it out")
-    bench = importlib.import_module(f"minids.lab.bench.{options.what}")  # each has run() → what JSON knows, and table()
-    if options.what == "speculation":
-        for name in given & {"sizes", "against"}:
-            raise refuse(name, getattr(options, name), "does not concern bench speculation; it measures a run of your own")
-        if options.checkpoint is None:
-            raise refuse("checkpoint", None, "bench speculation measures a trained run; say --checkpoint and its folder")
-        found = bench.run(options.checkpoint, options.rounds, options.threads)
-    elif options.checkpoint is not None:
-        raise refuse("checkpoint", options.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
+
+def run(options: Options, given: set[str]) -> None:
+    o = options
+    for (what, name), because in NOT_FOR.items():
+        if o.what == what and name in given:
+            raise refuse(name, getattr(o, name), because)
+    if o.what == "race" and o.against == "torch-compiled":
+        raise refuse("against", o.against, "nanoGPT's recipe for a CPU does not compile; say torch")
+    if o.what != "decode" and "parts" in given:
+        raise refuse("parts", o.parts, f"decode has parts, {o.what} has none")
+    if o.what == "speculation" and o.checkpoint is None:
+        raise refuse("checkpoint", None, "bench speculation measures a trained run; say --checkpoint and its folder")
+    if o.what != "speculation" and o.checkpoint is not None:
+        raise refuse("checkpoint", o.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
+    bench = importlib.import_module(f"minids.lab.bench.{o.what}")  # each has run() → what JSON knows, and table()
+    if o.what == "speculation":
+        found = bench.run(o.checkpoint, o.rounds, o.threads)
     else:
-        sizes = () if options.what == "race" else (options.sizes,)
-        parts = (options.parts, lambda part: print(part, "…", file=sys.stderr)) if options.what == "decode" else ()
-        found = bench.run(*sizes, options.rounds, options.threads, options.against, *parts)
-    print(json.dumps(found, indent=2) if options.json else bench.table(found))
+        sizes = () if o.what == "race" else (o.sizes,)
+        parts = (o.parts, lambda part: print(part, "…", file=sys.stderr)) if o.what == "decode" else ()
+        found = bench.run(*sizes, o.rounds, o.threads, o.against, *parts)
+    print(json.dumps(found, indent=2) if o.json else bench.table(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,8 +18,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.lab.analysis.claim import format_claims
     from minids.lab.analysis.claims import CLAIMS, claim_named
 
@@ -26,18 +25,6 @@ def run(options: Options, given: set[str]) -> None:
     if not options.json:
         print(format_claims(chosen))
         return
-    rows = [
-        {
-            "name": c.name,
-            "title": c.title,
-            "printed": c.printed,
-            "computed": c.computed(),
-            "unit": c.unit,
-            "verdict": c.verdict(),
-            "formula": c.formula,
-            "source": c.source,
-            "words": c.words,
-        }
-        for c in chosen
-    ]
+    own = ("name", "title", "printed", "unit", "formula", "source", "words")
+    rows = [{name: getattr(c, name) for name in own} | {"computed": c.computed(), "verdict": c.verdict()} for c in chosen]
     print(json.dumps(rows, indent=2))

@@ -52,31 +52,19 @@ def run(options: Options, given: set[str]) -> None:
         found = results(options.name)
         print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
         return
-    for field in ("steps", "processes"):
-        if getattr(options, field) < 0:
-            raise refuse(field, getattr(options, field), "must be at least 0, which means the default")
+    for field, least in (("steps", 0), ("processes", 0), ("threads", 1)):
+        if getattr(options, field) < least:
+            raise refuse(field, getattr(options, field), f"must be at least {least}" + ", the default" * (least == 0))
     if any(seed < 0 for seed in options.seeds):
         raise refuse("seeds", options.seeds, "must be at least 0")
-    if options.threads < 1:
-        raise refuse("threads", options.threads, "must be at least 1")
     part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
     from minids.lab.studies.runner import run_study
     from minids.lab.studies.store import kept, write_results
 
-    out = options.out or f"runs/studies/{options.name}"
-    found = run_study(
-        options.name,
-        out,
-        options.seeds,
-        options.steps,
-        options.arms,
-        options.data,
-        options.processes,
-        options.quick,
-        options.threads,
-    )
+    o, out = options, options.out or f"runs/studies/{options.name}"
+    found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads)
     print(f"\n{table(chosen, found)}\nResults: {out}/results.json")
     if options.write_results:
         write_results(kept(options.name), found)
