@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.dtypes import FLOATS, STORED, decode
 from minids.errors import MinidsError
@@ -30,7 +31,6 @@ Array = np.ndarray
 HEADER_LIMIT = 100_000_000  # bytes; the reference implementation's limit
 RANK_LIMIT = 32
 PIECE = 1 << 18  # elements converted at a time: temporaries stay near 2 MB, and fit a cache
-RELEASE = 1 << 20  # bytes of the map that may stay resident
 
 
 class TensorInfo(NamedTuple):
@@ -39,10 +39,11 @@ class TensorInfo(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    start: int  # in the data, from 0
 
 
 class TensorFile:
-    """A safetensors file to read from. Opening reads the header only; the map is made when the first tensor is touched."""
+    """A safetensors file to read from. Opening reads the header only; a tensor is mapped when it is asked for."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -53,10 +54,7 @@ class TensorFile:
         except OSError as error:
             raise MinidsError(f"{self.path}: cannot be read: {error.strerror}") from None
         self._size = size
-        self._tensors, self._offsets = _check_header(header, size - self._data_start, str(self.path))
-        self._map: mmap.mmap | None = None
-        self._bytes: Array | None = None  # (file size,) uint8: the map as an array
-        self._touched = 0  # bytes read since pages were last given back
+        self._tensors = _check_header(header, size - self._data_start, str(self.path))
 
     def names(self) -> list[str]:
         """Names of all tensors, sorted."""
@@ -78,54 +76,34 @@ class TensorFile:
 
         Nothing is read until an element is; slicing the view touches only the pages of the slice.
         """
-        dtype, shape, nbytes = self.info(name)
+        dtype, shape, nbytes, start = self.info(name)
         if nbytes == 0:
             return np.empty(shape, STORED[dtype])
-        start = self._data_start + self._offsets[name]
-        return self._mapped()[start : start + nbytes].view(STORED[dtype]).reshape(shape)
+        if file_size(self.path) != self._size:  # a map beyond the end would be a crash, not an error
+            raise MinidsError(f"{self.path}: changed its size since it was opened")
+        return np.memmap(self.path, STORED[dtype], "r", self._data_start + start, shape)
 
-    def read(self, name: str, *at: Any, dtype=np.float32, out: Array | None = None) -> Array:
+    def read(self, name: str, *at: Any, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
         """Tensor ``name`` as a new array; with indices ``at``, applied one after the other, a part of it.
 
         Floating-point tensors come as ``dtype`` (float32 or float64), FP8 ones without any scale; integers as they are
         stored, BOOL as bool. ``out``, in C order, receives the result instead of a new array. Conversion goes in pieces and
         gives the map's pages back as it goes: the peak is the result itself.
         """
-        kind = self.info(name).dtype
-        view = self.raw(name)
+        kind, view = self.info(name).dtype, self.raw(name)
         for index in at:
             view = view[index]
         if kind not in FLOATS:
-            return view != 0 if kind == "BOOL" else view.copy()
+            return np.array(view, bool if kind == "BOOL" else view.dtype)
         result = np.empty(view.shape, dtype) if out is None else out
         if result.shape != view.shape or not result.flags.c_contiguous:
             raise ValueError(f"out must be C-contiguous and of shape {view.shape}, not {result.shape}")
-        source = np.ascontiguousarray(view).reshape(-1)
-        target = result.reshape(-1)
+        source, target = view.reshape(-1), result.reshape(-1)
         for start in range(0, source.size, PIECE):
-            piece = source[start : start + PIECE]
-            decode(piece, kind, target[start : start + PIECE])
-            self._give_back(piece.nbytes)
+            decode(source[start : start + PIECE], kind, target[start : start + PIECE])
+            if isinstance(view, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+                view._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # read pages stay in the system's cache, not in this process
         return result
-
-    def _mapped(self) -> Array:
-        if self._bytes is None:
-            if file_size(self.path) != self._size:  # a map beyond the end would be a crash, not an error
-                raise MinidsError(f"{self.path}: changed its size since it was opened")
-            with open(self.path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._bytes = np.frombuffer(self._map, np.uint8)
-        return self._bytes
-
-    def _give_back(self, nbytes: int) -> None:
-        """Count bytes that were read; every so often tell the system that their pages need not stay in this process.
-
-        They remain in the system's cache, and are mapped again where something still looks at them.
-        """
-        self._touched += nbytes
-        if self._touched > RELEASE and self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
 
 
 def _read_header(file: BinaryIO, size: int, path: str) -> tuple[dict, int]:
@@ -141,9 +119,9 @@ def _read_header(file: BinaryIO, size: int, path: str) -> tuple[dict, int]:
     return parse_json(file.read(length), f"{path}: header"), 8 + length
 
 
-def _check_header(header: dict, data_size: int, path: str) -> tuple[dict[str, TensorInfo], dict[str, int]]:
-    """Every tensor's info and offset, once the header is known to describe exactly ``data_size`` bytes."""
-    tensors, spans = {}, []
+def _check_header(header: dict, data_size: int, path: str) -> dict[str, TensorInfo]:
+    """Every tensor's info, once the header is known to describe exactly ``data_size`` bytes."""
+    tensors: dict[str, TensorInfo] = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -158,16 +136,15 @@ def _check_header(header: dict, data_size: int, path: str) -> tuple[dict[str, Te
         nbytes = math.prod(shape) * STORED[dtype].itemsize
         if end - begin != nbytes:
             raise MinidsError(f"{where}: {dtype} {shape} is {nbytes:,} bytes, but data_offsets span {end - begin:,}")
-        tensors[name] = TensorInfo(dtype, tuple(shape), nbytes)
-        spans.append((begin, end, name))
+        tensors[name] = TensorInfo(dtype, tuple(shape), nbytes, begin)
     covered = 0
-    for begin, end, name in sorted(spans):
-        if begin != covered:
-            raise MinidsError(f"{path}: tensor {shortened(name)} begins at byte {begin:,}, expected {covered:,}")
-        covered = end
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != covered:
+            raise MinidsError(f"{path}: tensor {shortened(name)} begins at byte {info.start:,}, expected {covered:,}")
+        covered += info.nbytes
     if covered != data_size:
         raise MinidsError(f"{path}: truncated or damaged: the tensors have {covered:,} bytes, the file holds {data_size:,}")
-    return tensors, {name: begin for begin, _, name in spans}
+    return tensors
 
 
 def _are_sizes(shape: list) -> bool:
