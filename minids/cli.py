@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
 from typing import Any
 
 import minids
@@ -18,11 +17,23 @@ from minids.words import did_you_mean, table
 
 CORE = ("train", "generate", "data")
 LAB = ("info", "tour", "route", "study", "figures", "compare", "cost", "pipeline", "claims", "bench", "doctor")
-COMMANDS: dict[str, ModuleType] = {
+COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))
     for name in names
 }
+
+OVERVIEW = """DeepSeek-V3 from scratch, to read, to train on a laptop, to explain.
+
+minids COMMAND --help tells more.
+
+{core}
+
+The lab: look inside, measure, draw.
+
+{lab}
+
+Presets: {presets}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +75,7 @@ def _run(arguments: list[str]) -> None:
         case ["--version", *_]:
             print(f"minids {minids.__version__}")
         case [command, *rest] if command in COMMANDS:
-            module: Any = COMMANDS[command]
+            module = COMMANDS[command]
             options = list(options_of(module.Options))
             found = typed(command, options, [word for word in rest if word not in ("-h", "--help")])
             default = module.defaults(found) if hasattr(module, "defaults") else None
@@ -77,16 +88,9 @@ def _run(arguments: list[str]) -> None:
 
 
 def _overview() -> str:
-    rows = {name: ("", f"minids {name}", " ".join((module.Options.__doc__ or "").split())) for name, module in COMMANDS.items()}
-    lines = [
-        "DeepSeek-V3 from scratch, to read, to train on a laptop, to explain.",
-        "",
-        "minids COMMAND --help tells more.",
-        "",
-    ]
-    lines += [table([rows[name] for name in CORE], align="l"), "", "The lab: look inside, measure, draw.", ""]
-    lines += [table([rows[name] for name in LAB], align="l"), "", f"Presets: {', '.join(PRESETS)}"]
-    return "\n".join(lines)
+    rows = {name: ("", f"minids {name}", " ".join(module.Options.__doc__.split())) for name, module in COMMANDS.items()}
+    core, lab = (table([rows[name] for name in names], align="l") for names in (CORE, LAB))
+    return OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ class Option(NamedTuple):
     """One field."""
 
     name: str  # as errors and ``given`` call it: "model.n_group"
-    path: tuple[str, ...]  # attributes from the command's dataclass to it: ("model", "n_group")
-    owner: type  # the dataclass it is a field of
+    group: str  # the field of the command that holds its dataclass, "model"; "" where it is the command's own
+    field: str  # in its dataclass: "n_group"
+    owner: type  # that dataclass
     kind: type  # int, float, str or bool
     choices: tuple[str, ...]  # of a Literal
     many: bool
@@ -58,8 +59,8 @@ class Option(NamedTuple):
         return f"--{prefix}{dot}no-{last}"
 
 
-def options_of(owner: type, default: Any = None, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
-    """Every option of a dataclass; defaults are those of the instance ``default`` where there is one."""
+def options_of(owner: type, default: Any = None, group: str = "", flat: bool = True) -> Iterator[Option]:
+    """Every option of a dataclass and of those in it; defaults are those of the instance ``default`` where there is one."""
     hints = typing.get_type_hints(owner, include_extras=True)
     for field in dataclasses.fields(owner):
         kind, mark = hints[field.name], ""
@@ -69,16 +70,16 @@ def options_of(owner: type, default: Any = None, prefix: str = "", path: tuple[s
         kind = typing.get_args(kind)[0] if optional else kind
         value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         value = value if default is None else getattr(default, field.name)
-        here = (*path, field.name)
         if dataclasses.is_dataclass(kind):
             if isinstance(kind, type) and not optional:  # YaRN is set in Python, or by generate --extend
-                yield from options_of(kind, value, prefix if mark == "flat" else f"{prefix}{field.name}.", here)
+                yield from options_of(kind, value, field.name, mark == "flat")
             continue
         many = typing.get_origin(kind) is tuple
         kind = typing.get_args(kind)[0] if many else kind
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+        name = field.name if flat else f"{group}.{field.name}"
         kind = str if choices else kind
-        yield Option(prefix + field.name, here, owner, kind, choices, many, optional, mark == "positional", value)
+        yield Option(name, group, field.name, owner, kind, choices, many, optional, mark == "positional", value)
 
 
 def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, object]:
@@ -141,16 +142,15 @@ def built(command: str, owner: type, options: Sequence[Option], found: dict[str,
     """The dataclass with what was typed; everything else as in ``default``, or as the fields say."""
     for option in options:
         if option.default is REQUIRED and option.name not in found:
-            asked = ", ".join(option.choices) or _words(option.owner)[option.name]
+            asked = ", ".join(option.choices) or _words(option.owner)[option.field]
             raise MinidsError(f"{command}: {option.flag} is missing: {asked}")
     base = default if default is not None else owner(**{o.name: found[o.name] for o in options if o.default is REQUIRED})
-    changes: dict[tuple[str, ...], dict[str, object]] = {}
+    changes: dict[str, dict[str, object]] = {"": {}}
     for option in options:
         if option.name in found:
-            changes.setdefault(option.path[:-1], {})[option.path[-1]] = found[option.name]
-    own = changes.pop((), {})
-    inner = {name: dataclasses.replace(getattr(base, name), **values) for (name,), values in changes.items()}
-    return dataclasses.replace(base, **own, **inner)
+            changes.setdefault(option.group, {})[option.field] = found[option.name]
+    own = changes.pop("")
+    return dataclasses.replace(base, **own, **{g: dataclasses.replace(getattr(base, g), **c) for g, c in changes.items()})
 
 
 def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
@@ -159,28 +159,26 @@ def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
         f" {o.name.upper()}" if o.default is REQUIRED else f" [{o.name.upper()}]" for o in options if o.positional
     )
     lines = [f"minids {command}{positional} [OPTIONS]", "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
-    for group, members in itertools.groupby(options, lambda option: (option.path[:-1], option.owner)):
-        path, kind = group
-        about = (_words(owner).get(path[0]) or inspect.getdoc(kind) or "") if path else "Options"
-        lines += ["", *textwrap.wrap(about, WIDTH)]
-        for option in members:
-            value = "{" + ",".join(option.choices) + "}" if option.choices else KINDS[option.kind][0]
-            value = f", {option.off}" if option.kind is bool else f" {value}"
-            lines.append(f"  {option.flag}{value}{' …' * option.many}")
-            text = _words(option.owner).get(option.path[-1], "") + _default(option)
+    for group, members in itertools.groupby(options, lambda option: (option.group, option.owner)):
+        about = _words(owner).get(group[0]) or inspect.getdoc(group[1]) if group[0] else "Options"
+        lines += ["", *textwrap.wrap(about or "", WIDTH)]
+        for o in members:
+            value = "{" + ",".join(o.choices) + "}" if o.choices else KINDS[o.kind][0]
+            value = f", {o.off}" if o.kind is bool else f" {value}"
+            lines.append(f"  {o.flag}{value}{' …' * o.many}")
+            text = _words(o.owner).get(o.field, "") + _default(o.default)
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
-def _default(option: Option) -> str:
+def _default(value: object) -> str:
     """ " (default: 1000)", or nothing where there is none worth a word."""
-    value = option.default
     if value in (REQUIRED, "", (), None):
         return ""
-    shown = (
-        {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
-    )
-    return f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
+    shown = f"{value:g}" if isinstance(value, float) else value
+    if isinstance(value, bool):
+        shown = "on" if value else "off"
+    return f" (default: {' '.join(value) if isinstance(value, tuple) else shown})"
 
 
 @functools.cache
