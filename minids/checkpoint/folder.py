@@ -99,11 +99,6 @@ class CheckpointFolder:
         """Stored type of a tensor: F32, BF16, F8_E4M3, …"""
         return self._place(name).dtype
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors as stored, scales included."""
-        return sum(file.nbytes for file in self._files.values())
-
     def tensor(
         self,
         name: str,

@@ -66,11 +66,6 @@ class TensorFile:
             raise MinidsError(f"{self.path}: holds no tensor {shortened(name)}")
         return self._tensors[name]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors together."""
-        return self._size - self._data_start
-
     def raw(self, name: str) -> Array:
         """The stored numbers as a read-only view of the map: BF16 as uint16, FP8 and BOOL as uint8, the others as they are.
 

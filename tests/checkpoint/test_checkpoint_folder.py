@@ -26,7 +26,7 @@ def test_a_single_file(tmp_path):
     arrays = random_tensors({"b": (3, 2), "a": (5,)})
     folder = one_file(tmp_path, {"b": encoded(arrays["b"], "F16"), "a": encoded(arrays["a"], "F32")})
     assert folder.names() == ("a", "b") and "a" in folder and "c" not in folder
-    assert (folder.dtype("b"), folder.shape("b"), folder.nbytes) == ("F16", (3, 2), 12 + 20)
+    assert (folder.dtype("b"), folder.shape("b")) == ("F16", (3, 2))
     np.testing.assert_array_equal(folder.tensor("b"), arrays["b"].astype(np.float16).astype(np.float32))
     assert folder.tensor("a", dtype=np.float64).dtype == np.float64
 
@@ -49,7 +49,6 @@ def test_fp8_with_ragged_edges(tmp_path, shape):
     np.testing.assert_array_equal(folder.tensor("w.weight"), meant)
     for rows in (slice(shape[0] // 3, shape[0]), slice(None, None, 2), [shape[0] - 1, 0, shape[0] - 1]):
         np.testing.assert_array_equal(folder.tensor("w.weight", rows), meant[rows], f"rows {rows}")
-    assert folder.nbytes == meant.size + 4 * -(-shape[0] // 128) * -(-shape[1] // 128)
 
 
 def test_fp8_in_the_block_size_of_the_configuration_with_scales_in_another_shard(tmp_path):

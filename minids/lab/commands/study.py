@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from minids import words
 from minids.errors import refuse
 
 
@@ -42,8 +43,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.studies.table import table
 
     if not options.name:
-        for name in STUDIES:
-            print(f"  {name:<14}{study(name).question} ({len(study(name).arms)} arms)")
+        print(words.table([("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l"))
         return
     chosen = study(options.name)
     if options.show:
