@@ -14,6 +14,10 @@ class MinidsError(ValueError):
         super().__init__("\\n".join(line.splitlines()) or line)
 
 
+MOST = 300  # characters of a value in a message; somebody's JSON may hold a million
+
+
 def refuse(field: str, value: object, because: str) -> MinidsError:
     """The error "field = value: because", in the form every message of this package has."""
-    return MinidsError(f"{field} = {value!r}: {because}")
+    shown = repr(value)
+    return MinidsError(f"{field} = {shown if len(shown) <= MOST else shown[:MOST] + '…'}: {because}")

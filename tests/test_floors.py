@@ -26,7 +26,7 @@ FLOORS = [
     {"cli"},
 ]
 # Within the lab likewise.
-LAB = [{"equations"}, {"analysis"}, {"mistakes", "studies"}, {"bench"}, {"figures"}, {"notebook"}]
+LAB = [{"equations"}, {"analysis"}, {"mistakes", "studies"}, {"bench"}, {"figures"}, {"notebook"}, {"commands"}]
 OUTSIDE = {"__init__", "__main__", "pico"}
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 CORNERS = {corner: level for level, corners in enumerate(LAB) for corner in corners}
@@ -78,12 +78,11 @@ def test_operations_know_numpy_and_each_other_and_nothing_else(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_numba_is_met_in_the_kernels_alone_and_tyro_in_the_command_line(path):
+def test_numba_is_met_in_the_kernels_alone_and_matplotlib_in_the_lab(path):
     room, corner = room_of(module_of(path))
     for module in imported(path):
         top = module.split(".")[0]
         assert top != "numba" or room == "kernels"
-        assert top != "tyro" or room in ("cli", "commands")
         assert top not in ("matplotlib", "PIL") or room == "lab"
         assert top not in ("torch", "transformers") or corner == "bench", module
         assert top not in ("pickle", "scipy"), module

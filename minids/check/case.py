@@ -15,10 +15,12 @@ NaN and unequal infinities have the error inf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import SupportsIndex
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Array = np.ndarray
 
@@ -40,7 +42,7 @@ LETTERS = {
 }
 
 
-def precision(dtype) -> float:
+def precision(dtype: DTypeLike) -> float:
     """Spacing of the numbers around 1 in a floating-point type. NumPy does not know bfloat16 and float8: by their size."""
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
@@ -110,17 +112,8 @@ class Case:
     def part(self, axis: int, indices: Array) -> Case:
         """The same case, only some indices of one axis."""
         noise = np.take(self.noise, indices, axis) if np.shape(self.noise) == self.want.shape else self.noise
-        return Case(
-            self.name,
-            np.take(self.got, indices, axis),
-            np.take(self.want, indices, axis),
-            self.tolerance,
-            noise,
-            self.is_gradient,
-            self.arrays,
-            {},
-            self.hints,
-        )
+        got, want = np.take(self.got, indices, axis), np.take(self.want, indices, axis)
+        return replace(self, got=got, want=want, noise=noise, others={})
 
     def meanings(self, size: int) -> Iterator[tuple[str, str]]:
         """What a number may be, most telling first: ("the number of heads", "the heads")."""
@@ -151,6 +144,6 @@ def counted(name: str) -> str:
     return name.replace("_", " ")
 
 
-def at(index) -> str:
+def at(index: Sequence[SupportsIndex] | Array) -> str:
     """An index as it is written: "[1, 2]"; a single number has none."""
     return "[" + ", ".join(str(int(i)) for i in index) + "]" if len(index) else ""

@@ -85,13 +85,13 @@ class Differences:
         return self.unit**0.2 * min(1.0, max(size, spread))
 
     def _slope(self, move: Callable[[float], float], step: float, where: str) -> Slope:
-        best = None
+        best = Slope(np.nan, np.inf, np.nan)
         for _ in range(3):
             coarse, coarse_noise = self._central(move, step, where)
             fine, fine_noise = self._central(move, step / 2, where)
             noise = (4 * fine_noise + coarse_noise) / 3
             slope = Slope((4 * fine - coarse) / 3, noise, abs(coarse - fine))
-            best = slope if best is None or not best.spread <= slope.spread else best  # so written, NaN is replaced
+            best = best if best.spread <= slope.spread else slope  # so written, NaN is replaced
             if best.spread <= STEPS_AGREE * abs(fine) + noise:
                 return best
             step /= 16
@@ -119,7 +119,7 @@ class Differences:
         for path, choice, result in zip(self.paths, self.choices, results, strict=True):
             if choice is None:
                 floats.append(np.array(result, np.float64).reshape(-1))
-            elif not np.array_equal(choice, result):
+            elif not np.array_equal(choice, np.asarray(result)):
                 raise Broken(_flipped(path, where, step))
         return floats[0] if len(floats) == 1 else np.concatenate(floats)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from minids.check.case import Array, Case, at, precision
 from minids.check.differences import Differences
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
-from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge, name_of
 from minids.errors import refuse
 
 PROBE_ALL = 256  # elements: an argument this small is probed element by element
@@ -68,7 +69,7 @@ def gradient(
     for name in wanted:
         if name not in floats:
             raise refuse("wrt", name, f"must be among the float arrays of inputs: {', '.join(floats)}")
-    subject = f"gradient of {_name(forward)}"
+    subject = f"gradient of {name_of(forward)}"
     trial = _Trial(forward, backward, values, floats, wanted, hints or {}, tolerance)
     try:
         trial.run_twice(dy, seed)
@@ -123,26 +124,23 @@ class _Trial:
         given = copied(self.values)
         y, saved = self.evaluate(given)
         self._unchanged("forward", given)
-        outputs = [(path, as_array(path, leaf)) for path, leaf in leaves(y) if leaf is not None]
-        self._sound_outputs(outputs)
+        self._sound_outputs([(path, as_array(path, leaf)) for path, leaf in leaves(y) if leaf is not None])
         self.y = copied(y)
 
         given_again = copied(self.values)
         y_again, saved_again = self.evaluate(given_again)
-        repeated = [np.asarray(leaf) for _, leaf in leaves(y_again) if leaf is not None]
-        kept = [np.asarray(leaf) for _, leaf in leaves(self.y) if leaf is not None]
-        if len(kept) != len(repeated) or any(differs(a, b) for a, b in zip(kept, repeated, strict=True)):
+        if _differ(_arrays(self.y), _arrays(y_again)):
             text = "is not deterministic: called twice on the same inputs it gives two results."
             raise Broken(Finding("forward", text, "a random number, or state kept from call to call?"))
 
         self.dy = _cotangent(self.y, dy, seed)
         self.gradients = self._backward(saved, given)
-        second = self._backward(saved_again, given_again)
-        if any(differs(a, b) for a, b in zip(self.gradients.values(), second.values(), strict=True)):
+        first, second = (list(g.values()) for g in (self.gradients, self._backward(saved_again, given_again)))
+        if _differ(first, second):
             text = "is not deterministic: run twice from the start it gives two results."
             raise Broken(Finding("backward", text, "a random number, or a gradient added into an array kept between calls?"))
         third = self._backward(saved, copied(self.values), fresh=False)
-        if not self.findings and any(differs(a, b) for a, b in zip(self.gradients.values(), third.values(), strict=True)):
+        if not self.findings and _differ(first, list(third.values())):
             self.notes.append("backward changes what forward saved: a second call with the same `saved` gives another result.")
 
     def _backward(self, saved, given, fresh: bool = True) -> dict[str, Array]:
@@ -272,24 +270,29 @@ class _Trial:
         return named
 
 
+def _arrays(tree: Any) -> list[Array]:
+    return [np.asarray(leaf) for _, leaf in leaves(tree) if leaf is not None]
+
+
+def _differ(one: list[Array], two: list[Array]) -> bool:
+    return len(one) != len(two) or any(map(differs, one, two))
+
+
 def _cotangent(y, dy, seed: int):
     """dy in the form of y: standard normal where none is given, None for integers."""
     generator = np.random.default_rng(seed)
     if dy is None:
         draws = [generator.standard_normal(np.shape(x)) if x is not None and is_float(x) else None for _, x in leaves(y)]
         return rebuild(y, iter(draws))
-    given = list(leaves(dy, "dy"))
-    targets = list(leaves(y))
+    given, targets = list(leaves(dy, "dy")), [leaf for _, leaf in leaves(y)]
     if len(given) != len(targets):
         because = f"must have the form of y, which is {len(targets)}, with None for integer ones"
         raise refuse("dy", f"{len(given)} arrays", because)
-    chosen = []
-    for (path, value), (_, target) in zip(given, targets, strict=True):
-        wanted = target is not None and is_float(target)
-        if wanted and np.shape(value) != np.shape(target):
+    wanted = [target is not None and is_float(target) for target in targets]
+    for (path, value), target, is_wanted in zip(given, targets, wanted, strict=True):
+        if is_wanted and np.shape(value) != np.shape(target):
             raise refuse(path, f"array of shape {np.shape(value)}", f"must have the shape of its output, {np.shape(target)}")
-        chosen.append(np.array(value, np.float64) if wanted else None)
-    return rebuild(y, iter(chosen))
+    return rebuild(y, iter([np.array(value, np.float64) if w else None for (_, value), w in zip(given, wanted, strict=True)]))
 
 
 def _d(name: str) -> str:
@@ -303,12 +306,3 @@ def _keyword_only(function) -> set[str]:
     except (TypeError, ValueError):  # some compiled functions have none
         return set()
     return {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _name(function) -> str:
-    """The function, with its module where the name alone ("forward") says nothing."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name in ("forward", "<lambda>"):
-        module = getattr(function, "__module__", None) or ""
-        return f"{module.rpartition('.')[2]}.forward" if name == "forward" and module != "__main__" else "your function"
-    return name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -92,10 +92,10 @@ def permuted_last_axis(case: Case) -> str | None:
     if width < 4 or width % 2:
         return None
     split = np.concatenate([np.arange(0, width, 2), np.arange(1, width, 2)])
-    if case.same(case.got[..., split]):
-        return "right after re-ordering the last axis: yours is interleaved (pairs side by side), expected is half-split."
-    if case.same(case.got[..., np.argsort(split)]):
-        return "right after re-ordering the last axis: yours is half-split, expected is interleaved (pairs side by side)."
+    layouts = ["interleaved (pairs side by side)", "half-split"]
+    for order, (yours, expected) in ((split, layouts), (np.argsort(split), layouts[::-1])):
+        if case.same(case.got[..., order]):
+            return f"right after re-ordering the last axis: yours is {yours}, expected is {expected}."
     return None
 
 
@@ -185,27 +185,28 @@ def nearly_right(case: Case) -> str | None:
 # --- The shape is wrong.
 
 
+def _sums(array: Array) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """The sums over every choice of axes, with those axes kept or not."""
+    for count in range(1, array.ndim + 1):
+        for axes in itertools.combinations(range(array.ndim), count):
+            for keepdims in (False, True):
+                yield axes, array.sum(axis=axes, keepdims=keepdims)
+
+
 def missing_sum(case: Case) -> str | None:
     """An input that was broadcast gets the sum over the axes it was spread along."""
-    for count in range(1, case.got.ndim + 1):
-        for axes in itertools.combinations(range(case.got.ndim), count):
-            for keepdims in (False, True):
-                if case.same(case.got.sum(axis=axes, keepdims=keepdims)):
-                    sizes = "; ".join(_named(case, case.got.shape[axis]) for axis in axes)
-                    which = f"axis {axes[0]}" if count == 1 else f"axes {', '.join(map(str, axes))}"
-                    return f"right after summing over {which} ({sizes}): the sum over what it was broadcast along is missing."
+    for axes, total in _sums(case.got):
+        if case.same(total):
+            sizes = "; ".join(_named(case, case.got.shape[axis]) for axis in axes)
+            which = f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}"
+            return f"right after summing over {which} ({sizes}): the sum over what it was broadcast along is missing."
     return None
 
 
 def summed_too_much(case: Case) -> str | None:
-    if not case.known.all():
-        return None
-    for count in range(1, case.want.ndim + 1):
-        for axes in itertools.combinations(range(case.want.ndim), count):
-            for keepdims in (False, True):
-                total = case.want.sum(axis=axes, keepdims=keepdims)
-                if total.shape == case.got.shape and np.all(relative_error(case.got, total) <= max(10 * case.tolerance, 1e-6)):
-                    return f"it is the right one summed over axis {', '.join(map(str, axes))}: leave that sum out."
+    for axes, total in _sums(case.want) if case.known.all() else ():
+        if total.shape == case.got.shape and np.all(relative_error(case.got, total) <= max(10 * case.tolerance, 1e-6)):
+            return f"it is the right one summed over axis {', '.join(map(str, axes))}: leave that sum out."
     return None
 
 
@@ -233,24 +234,23 @@ def location(case: Case) -> tuple[str, Case | None]:
         above = np.triu(np.ones(case.got.shape[-2:], bool), 1)
         if not wrong[..., ~above].any() and wrong[..., above].all():
             return "wrong only above the diagonal of the last two axes (where keys are in the future): look at the mask.", None
-    best: tuple[float, int, Array] | None = None
+    shares = []
     for axis in range(case.got.ndim):
         others = tuple(i for i in range(case.got.ndim) if i != axis)
-        bad, seen = wrong.any(axis=others), known.any(axis=others)
-        share = bad.sum() / max(seen.sum(), 1)
-        if share < 1 and seen.sum() > 1 and (best is None or share < best[0]):
-            best = (share, axis, bad)
-    if best is None:
+        bad, seen = np.asarray(wrong.any(axis=others)), np.asarray(known.any(axis=others))
+        if seen.sum() > 1 and bad.sum() < seen.sum():
+            shares.append((bad.sum() / seen.sum(), axis, np.flatnonzero(bad), bad.size))
+    if not shares:
         return "", None
-    _, axis, bad = best
-    indices, length, named = np.flatnonzero(bad), bad.size, case.axis_name(axis)
-    first, is_run = int(indices[0]), bool(np.all(np.diff(indices) == 1))
-    if is_run and indices[-1] == length - 1 and first == 1 and length > 2:
+    _, axis, indices, length = min(shares, key=lambda share: share[:2])  # the axis that fewest indices are wrong of
+    named, first, last = case.axis_name(axis), int(indices[0]), int(indices[-1])
+    is_run = last - first + 1 == len(indices)
+    if is_run and last == length - 1 and first == 1 and length > 2:
         text = f"right at index 0 of {named} and wrong later: look at offsets and positions."
-    elif is_run and indices[-1] == length - 1 and len(indices) > 1:
+    elif is_run and last == length - 1 and len(indices) > 1:
         text = f"right up to index {first - 1} of {named} and wrong from {first} on: look at offsets, chunks and splits."
     elif is_run and first == 0 and len(indices) > 1:
-        text = f"wrong up to index {indices[-1]} of {named} and right from {indices[-1] + 1} on: look at offsets and splits."
+        text = f"wrong up to index {last} of {named} and right from {last + 1} on: look at offsets and splits."
     else:
         shown = ", ".join(str(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
         rest = f"right at the other {length - len(indices)} of {length}"

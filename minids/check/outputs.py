@@ -8,7 +8,7 @@ import numpy as np
 
 from minids.check.case import Array, Case, precision
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
-from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge, name_of
 from minids.errors import refuse
 
 
@@ -33,7 +33,8 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     hints: names of sizes for the wording, such as {"n_heads": 4}.
     """
     _check_tolerance(tolerance)
-    error, finding, exception, notes = np.inf, None, None, ()
+    error, finding, exception = np.inf, None, None
+    notes: tuple[str, ...] = ()
     used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
     try:
         error, finding, used, notes = _compare(name, as_array(name, got), _reference(name, want), tolerance, hints or {}, {})
@@ -55,7 +56,7 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
     """
     _check_tolerance(tolerance)
     sets = inputs[0] if len(inputs) == 1 and _is_list_of_sets(inputs[0]) else [inputs]
-    subject = f"{_name(candidate)} against {_name(reference)}"
+    subject = f"{name_of(candidate)} against {name_of(reference)}"
     checked: dict[str, float] = {}
     findings: list[Finding] = []
     notes: dict[str, None] = {}
@@ -93,15 +94,15 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     with np.errstate(all="ignore"):
         want = reference(*ours[0], **ours[1])
     theirs = copied((positional, keywords))
-    got = copied(call(_name(candidate), candidate, *theirs[0], **theirs[1]))
+    got = copied(call(name_of(candidate), candidate, *theirs[0], **theirs[1]))
     if path := changed((positional, keywords), theirs):  # "[0][2]" is the third argument, "[1]['x']" the keyword x
         text = f"changes its input {path[3:]} in place."
-        yield "inputs", np.inf, Finding(_name(candidate), text, "+=, *= or out= on an argument? Work on a copy."), 0.0, ()
+        yield "inputs", np.inf, Finding(name_of(candidate), text, "+=, *= or out= on an argument? Work on a copy."), 0.0, ()
     theirs = copied((positional, keywords))
-    again = call(_name(candidate), candidate, *theirs[0], **theirs[1])
+    again = call(name_of(candidate), candidate, *theirs[0], **theirs[1])
 
     if not isinstance(want, (tuple, list, dict)):  # one array is expected: a list, of lists perhaps, is one too
-        got, again = (call(_name(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
+        got, again = (call(name_of(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
     if is_plain_tuple(want) and len(want) == 2 and type(want[1]).__name__ == "Saved":
         want = want[0]
         got, again = ((x[0] if is_plain_tuple(x) and len(x) == 2 else x) for x in (got, again))
@@ -109,9 +110,9 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     if len(right) != len(mine):
         if is_plain_tuple(got) and not isinstance(want, (tuple, list, dict)):
             text = f"returns a tuple of {len(got)} where one array is expected."
-            raise Broken(Finding(_name(candidate), text, "a forward returns (result, saved): was its [0] forgotten?"))
+            raise Broken(Finding(name_of(candidate), text, "a forward returns (result, saved): was its [0] forgotten?"))
         expected = ", ".join(path for path, _ in right)
-        raise Broken(Finding(_name(candidate), f"returns {len(mine)} where {len(right)} arrays are expected: {expected}."))
+        raise Broken(Finding(name_of(candidate), f"returns {len(mine)} where {len(right)} arrays are expected: {expected}."))
     arrays = {f"input {key}": value for key, value in [*enumerate(positional), *keywords.items()]}
     arrays = {
         key: value.astype(np.float64) for key, value in arrays.items() if isinstance(value, np.ndarray) and is_float(value)
@@ -150,7 +151,7 @@ def _compare_whole(name: str, got: Array, want: Array, hints: Mapping[str, int])
         return 0.0, None
     case = Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints)
     error, finding = judge(case, "expected")
-    if got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
+    if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
         cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
         finding = Finding(name, finding.wrong, cause)
     return error, finding
@@ -167,8 +168,3 @@ def _reference(name: str, value) -> Array:
 
 def _is_list_of_sets(value) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, (tuple, dict)) for item in value)
-
-
-def _name(function) -> str:
-    name = getattr(function, "__name__", type(function).__name__)
-    return "your function" if name == "<lambda>" else name

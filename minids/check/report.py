@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ class Broken(Exception):
         self.finding, self.exception = finding, exception
 
 
-def call(what: str, function, *arguments, **keywords):
+def call(what: str, function: Callable, *arguments: Any, **keywords: Any) -> Any:
     """``function(...)``, silent about overflow and the like; whatever it raises becomes a ``Broken`` with one readable line."""
     try:
         with np.errstate(all="ignore"):
@@ -110,7 +111,15 @@ def _is_machinery(filename: str) -> bool:
     return _OWN_FOLDER in path.parents or _NUMPY_FOLDER in path.parents
 
 
-def as_array(what: str, value) -> Array:
+def name_of(function: Callable) -> str:
+    """The function, with its module where the name alone ("forward") says nothing."""
+    name, module = getattr(function, "__name__", type(function).__name__), getattr(function, "__module__", None) or "__main__"
+    if name == "forward" and module != "__main__":
+        return f"{module.rpartition('.')[2]}.forward"
+    return "your function" if name in ("forward", "<lambda>") else name
+
+
+def as_array(what: str, value: object) -> Array:
     """The value as an array of numbers or truth values; a ``Broken`` for anything else."""
     if value is None:
         raise Broken(Finding(what, "is None, where an array was expected.", "is a return missing?"))
@@ -133,9 +142,7 @@ def not_finite(case: Case) -> Finding | None:
     kinds = "NaN" if np.isnan(case.got[bad]).all() else "inf" if np.isinf(case.got[bad]).all() else "NaN and inf"
     where, _ = location(Case(case.name, np.where(bad, 1.0, 0.0), np.zeros_like(case.want), 0.5, hints=case.hints))
     first = at(np.argwhere(bad)[0])
-    text = f"{kinds} in {bad.sum()} of {bad.size} entries{', first at ' + first if first else ''}" + (
-        f"; {where}" if where else "."
-    )
+    text = f"{kinds} in {bad.sum()} of {bad.size} entries{first and ', first at ' + first}{'; ' + where if where else '.'}"
     return Finding(case.name, text, "0/0, the logarithm of 0, an overflow of exp, or a row that is masked everywhere?")
 
 

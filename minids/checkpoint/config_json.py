@@ -15,10 +15,11 @@ model type "minids", so that nobody opens it as something it is not.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
+from typing import Any
 
 from minids.checkpoint.rope_json import rope_from_json, rope_to_json
-from minids.checkpoint.values import LIMIT, printable, real, scalar
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
 from minids.files import inside, read_json, shortened
@@ -26,32 +27,9 @@ from minids.files import inside, read_json, shortened
 CONFIG_NAME = "config.json"
 CONFIG_LIMIT = 1 << 20  # bytes; real ones have two thousand
 
-# Class defaults of transformers 5.23; fields not listed have the same in ModelConfig.
-_DEFAULTS = {
-    "deepseek_v3": dict(
-        vocab_size=129280,
-        hidden_size=7168,
-        num_hidden_layers=61,
-        first_k_dense_replace=3,
-        intermediate_size=18432,
-        moe_intermediate_size=2048,
-        num_attention_heads=128,
-        n_routed_experts=256,
-        n_shared_experts=1,
-        num_experts_per_tok=8,
-        n_group=8,
-        topk_group=4,
-        scoring_func="sigmoid",
-        topk_method="noaux_tc",
-        norm_topk_prob=True,
-        routed_scaling_factor=2.5,
-        max_position_embeddings=4096,
-        initializer_range=0.02,
-        bos_token_id=0,
-        eos_token_id=1,
-        num_nextn_predict_layers=1,
-        balance="bias",
-    ),
+# Class defaults of transformers 5.23, where they are not those of ModelConfig.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "deepseek_v3": dict(max_position_embeddings=4096, initializer_range=0.02),
     "deepseek_v2": dict(
         vocab_size=102400,
         hidden_size=4096,
@@ -86,7 +64,7 @@ _ALIASES = {  # other spellings of a field, all of them transformers' own
 }
 
 # What the kind itself fixes: DeepSeek's code stops at any other value, transformers does not look at the field.
-_FIXED = {
+_FIXED: dict[str, dict[str, tuple]] = {
     "deepseek_v3": dict(scoring_func=("sigmoid",), topk_method=("noaux_tc",)),
     "deepseek_v2": dict(
         scoring_func=("softmax",),
@@ -124,17 +102,7 @@ _OURS = (
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}
 _SHARED = tuple(name for name in _FIELDS if name not in (*_OURS, "rope_theta", "rope_scaling"))
-_REALS = (
-    "routed_scaling_factor",
-    "rms_norm_eps",
-    "initializer_range",
-    "aux_loss_alpha",
-    "bias_update_speed",
-    "mtp_loss_weight",
-)
-
-# These take time in proportion to check, so damage has to be told from size early.
-_LIMITS = dict.fromkeys(("num_hidden_layers", "n_routed_experts", "num_nextn_predict_layers"), 1 << 16)
+_REALS = tuple(name for name, kind in typing.get_type_hints(ModelConfig).items() if kind is float and name != "rope_theta")
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -169,71 +137,55 @@ def config_from_json(json: dict, source: str = CONFIG_NAME) -> ModelConfig:
 
 
 def _config_from_json(json: dict) -> ModelConfig:
-    kind = _model_type(json)
-    for name, value in _ONLY.items():
-        if json.get(name, value) not in (value, None):
-            raise refuse(name, printable(json[name]), f"minids has only {value!r}")
-    fp8_block_size(json)
-    values = dict(_DEFAULTS[kind])
-    for name in _SHARED:
-        for spelling in (name, *_ALIASES.get(name, ())):
-            if spelling in json:
-                values[name] = _value(spelling, json[spelling], name)
-                break
-    _check_fixed(kind, values)
-    if values.get("q_lora_rank") == 0:
-        values["q_lora_rank"] = None
-    one_group = kind != "minids" and values["topk_method"] == "greedy"
-    for name in ("n_group", "topk_group"):
-        if one_group or (name in values and values[name] is None):
-            values[name] = 1
-    dense, layers = values.get("first_k_dense_replace"), values.get("num_hidden_layers")
-    if type(dense) is int and type(layers) is int:
-        values["first_k_dense_replace"] = min(dense, layers)
-    longest = values.get("max_position_embeddings", _FIELDS["max_position_embeddings"].default)
-    values["rope_theta"], values["rope_scaling"] = rope_from_json(json, longest)
-    values.update(_own_fields(json))
-    return ModelConfig(**values)
-
-
-def _model_type(json: dict) -> str:
     kind = json.get("model_type")
     if not isinstance(kind, str) or kind not in _DEFAULTS:
-        why = _ELSEWHERE.get(kind) if isinstance(kind, str) else None
-        known = "minids reads deepseek_v3, kimi_k2 and deepseek_v2"
-        raise refuse("model_type", printable(kind), f"{why}; {known}" if why else known)
-    return kind
-
-
-def _value(spelling: str, value: object, name: str) -> object:
-    """The value of field ``name`` as it stands in the file, once it is harmless."""
-    if name == "eos_token_id" and isinstance(value, list):
-        value = value[0] if value else None
-    return real(spelling, value) if name in _REALS else scalar(spelling, value, _LIMITS.get(name, LIMIT))
-
-
-def _check_fixed(kind: str, values: dict) -> None:
+        why = f"{_ELSEWHERE[kind]}; " if isinstance(kind, str) and kind in _ELSEWHERE else ""
+        raise refuse("model_type", kind, f"{why}minids reads deepseek_v3, kimi_k2 and deepseek_v2")
+    for name, value in _ONLY.items():
+        if json.get(name, value) not in (value, None):
+            raise refuse(name, json[name], f"minids has only {value!r}")
+    fp8_block_size(json)
+    values: dict[str, Any] = {name: _FIELDS[name].default for name in _SHARED} | _DEFAULTS[kind]
+    for name in _SHARED:
+        spelling = next((spelling for spelling in (name, *_ALIASES.get(name, ())) if spelling in json), None)
+        if spelling is not None:
+            values[name] = _value(name, json[spelling])
     for name, allowed in _FIXED[kind].items():
-        if values.get(name, allowed[0]) not in allowed:
+        if values[name] not in allowed:
             raise refuse(name, values[name], f"model_type {kind!r} knows only {' and '.join(map(repr, allowed))}")
+    values["q_lora_rank"] = values["q_lora_rank"] or None
+    for name in ("n_group", "topk_group"):
+        if values[name] is None or (kind != "minids" and values["topk_method"] == "greedy"):
+            values[name] = 1
+    dense, layers = values["first_k_dense_replace"], values["num_hidden_layers"]
+    if isinstance(dense, int) and isinstance(layers, int):
+        values["first_k_dense_replace"] = min(dense, layers)
+    values["rope_theta"], values["rope_scaling"] = rope_from_json(json, values["max_position_embeddings"])
+    return ModelConfig(**values | _own_fields(json))
 
 
-def _own_fields(json: dict) -> dict:
+def _value(name: str, value: object) -> object:
+    """The value of field ``name`` as it stands in the file; ModelConfig judges it."""
+    if name == "eos_token_id" and isinstance(value, list):
+        return value[0] if value else None
+    if name in _REALS and type(value) is int and abs(value) < 1 << 53:
+        return float(value)
+    return value
+
+
+def _own_fields(json: dict) -> dict[str, object]:
     """The fields under "minids", or what a file without them means."""
     own = json.get("minids", {})
     if not isinstance(own, dict):
-        raise refuse("minids", printable(own), "must be an object")
+        raise refuse("minids", own, "must be an object")
     for name, value in own.items():
         if name not in _OURS:
-            raise refuse(f"minids.{shortened(name)}", printable(value), f"no such field; there are {', '.join(_OURS)}")
-    values = {name: _value(f"minids.{name}", value, name) for name, value in own.items()}
-    if not own:  # MLA has one key-value head per head; such files say so with the same number twice
-        heads, kv_heads = (json.get(name) for name in ("num_attention_heads", "num_key_value_heads"))
-        values["num_key_value_heads"] = None if kv_heads == heads else scalar("num_key_value_heads", kv_heads)
-    return values
-
-
-# FP8.
+            raise refuse(f"minids.{shortened(name)}", value, f"no such field; there are {', '.join(_OURS)}")
+    if own:
+        return {name: _value(name, value) for name, value in own.items()}
+    # MLA has one key-value head per head; such files say so with the same number twice
+    heads, kv_heads = json.get("num_attention_heads"), json.get("num_key_value_heads")
+    return {"num_key_value_heads": None if kv_heads == heads else kv_heads}
 
 
 def fp8_block_size(json: dict) -> tuple[int, int]:
@@ -244,14 +196,12 @@ def fp8_block_size(json: dict) -> tuple[int, int]:
     quantization = json.get("quantization_config")
     if quantization is None:
         return 128, 128
-    if not isinstance(quantization, dict) or quantization.get("quant_method") != "fp8":
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise refuse(
-            "quantization_config.quant_method", printable(method), "minids reads 'fp8' and weights that are not quantised"
-        )
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if method != "fp8":
+        raise refuse("quantization_config.quant_method", method, "minids reads 'fp8' and weights that are not quantised")
     block = quantization.get("weight_block_size", [128, 128])
-    if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and 1 <= n <= LIMIT for n in block):
-        raise refuse("quantization_config.weight_block_size", printable(block), "must be two whole numbers, such as [128, 128]")
+    if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and n >= 1 for n in block):
+        raise refuse("quantization_config.weight_block_size", block, "must be two whole numbers, such as [128, 128]")
     return block[0], block[1]
 
 

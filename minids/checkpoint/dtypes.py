@@ -17,22 +17,10 @@ from minids.ops import bfloat16, float8
 
 Array = np.ndarray
 
-STORED = {
-    name: np.dtype(code)
-    for name, code in {
-        "F64": "<f8",
-        "F32": "<f4",
-        "F16": "<f2",
-        "BF16": "<u2",
-        "F8_E4M3": "u1",
-        "F8_E5M2": "u1",
-        "I64": "<i8",
-        "I32": "<i4",
-        "I16": "<i2",
-        "I8": "i1",
-        "U8": "u1",
-        "BOOL": "u1",
-    }.items()
+STORED: dict[str, np.dtype] = {
+    **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")},
+    **{"F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"), "U8": np.dtype("u1"), "BOOL": np.dtype("u1")},
+    **{"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1")},
 }
 """Name in a safetensors header → the NumPy type its bytes are read as."""
 
@@ -63,24 +51,13 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
             np.copyto(out, stored, casting="same_kind")
 
 
-def scale_shape(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
-    """Shape of the scales of a matrix: (⌈M/block rows⌉, ⌈N/block columns⌉)."""
-    return -(-shape[0] // block[0]), -(-shape[1] // block[1])
-
-
 def dequantise(values: Array, scales: Array, block: tuple[int, int], rows: Array | None = None) -> None:
     """Multiply ``values`` (M, N), in place, by the scale of each element's block.
 
     ``scales`` (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, all of them
-    when left out. A whole matrix goes block row by block row, so that temporaries stay at one row of scales.
+    when left out. It goes a few rows at a time, so that temporaries stay at one row of blocks.
     """
-    block_rows, block_columns = block
-    columns = values.shape[1]
-    if rows is None:
-        for index, scale in enumerate(scales):
-            piece = values[index * block_rows : (index + 1) * block_rows]
-            piece *= np.repeat(scale, block_columns)[:columns]
-        return
-    for start in range(0, len(rows), block_rows):
-        piece = slice(start, start + block_rows)
-        values[piece] *= np.repeat(scales[rows[piece] // block_rows], block_columns, axis=1)[:, :columns]
+    rows = np.arange(len(values)) if rows is None else rows
+    for start in range(0, len(rows), block[0]):
+        piece = slice(start, start + block[0])
+        values[piece] *= np.repeat(scales[rows[piece] // block[0]], block[1], axis=1)[:, : values.shape[1]]

@@ -15,20 +15,24 @@ not read.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.checksums import NAME as CHECKSUMS_NAME
 from minids.checkpoint.config_json import CONFIG_NAME, fp8_block_size, read_config_json
-from minids.checkpoint.dtypes import FLOATS, FP8, dequantise, scale_shape
-from minids.checkpoint.tensor_file import TensorFile, write_tensors
-from minids.errors import MinidsError, refuse
+from minids.checkpoint.dtypes import FLOATS, FP8, dequantise
+from minids.checkpoint.tensor_file import PIECE, TensorFile, write_tensors
+from minids.errors import MinidsError
 from minids.files import inside, read_json, shortened, staged, sync_folder
+from minids.ops.quantise import grid
 
 Array = np.ndarray
 
@@ -49,6 +53,16 @@ class _Place(NamedTuple):
     at: tuple
     shape: tuple[int, ...]
     scale: _Place | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.file.info(self.name).dtype
+
+    def half(self, expert: int, index: int, halves: int) -> _Place:
+        """Of a fused stack (E, halves · n, m) one expert, and of its rows the half ``index``: shape (n, m)."""
+        rows = self.shape[1] // halves
+        at = ((expert, slice(index * rows, (index + 1) * rows)),)
+        return self._replace(at=at, shape=(rows, self.shape[2]))
 
 
 class CheckpointFolder:
@@ -83,15 +97,15 @@ class CheckpointFolder:
 
     def dtype(self, name: str) -> str:
         """Stored type of a tensor: F32, BF16, F8_E4M3, …"""
-        place = self._place(name)
-        return place.file.info(place.name).dtype
+        return self._place(name).dtype
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors as stored, scales included."""
-        return sum(file.nbytes for file in self._files.values())
-
-    def tensor(self, name: str, rows: Any = None, dtype=np.float32, out: Array | None = None) -> Array:
+    def tensor(
+        self,
+        name: str,
+        rows: slice | Sequence[int] | Array | None = None,
+        dtype: DTypeLike = np.float32,
+        out: Array | None = None,
+    ) -> Array:
         """The real numbers of a tensor, FP8 multiplied by its scales, as a new array of ``dtype`` (float32 or float64).
 
         ``rows``, a slice or an array of indices, takes some of the first axis without touching the others. ``out`` is filled
@@ -121,11 +135,14 @@ class CheckpointFolder:
         return array
 
     def equal(self, name: str, other: str) -> bool:
-        """Whether two tensors hold the same numbers; neither is read whole."""
-        a, b = self._place(name), self._place(other)
-        if a.scale is None and b.scale is None and not a.at and not b.at:
-            return a.file.equal(a.name, b.file, b.name)
-        return a.shape == b.shape and np.array_equal(self.tensor(name), self.tensor(other))
+        """Whether two matrices hold the same numbers, compared a few rows at a time. NaN equals NaN."""
+        shape = self.shape(name)
+        step = max(PIECE // max(math.prod(shape[1:]), 1), 1)
+        for rows in (slice(start, start + step) for start in range(0, shape[0], step)):
+            mine, theirs = self.tensor(name, rows, np.float64), self.tensor(other, rows, np.float64)
+            if not np.array_equal(mine, theirs, equal_nan=True):
+                return False
+        return shape == self.shape(other)
 
     def _place(self, name: str) -> _Place:
         if name not in self._places:
@@ -143,11 +160,9 @@ class CheckpointFolder:
             if not single.exists():
                 raise MinidsError(f"{self.path}: no weights: {self._instead()}")
             return {SINGLE_NAME: TensorFile(inside(self.path, SINGLE_NAME, str(self.path)))}
-        shards = self._read_index(inside(self.path, INDEX_NAME, str(self.path)))
+        shards = _read_index(inside(self.path, INDEX_NAME, str(self.path)))
         if single.exists() and SINGLE_NAME not in shards:
-            raise MinidsError(
-                f"{self.path}: holds two models, {SINGLE_NAME} and {INDEX_NAME}; remove the one that is out of date"
-            )
+            raise MinidsError(f"{self.path}: holds two models, {SINGLE_NAME} and {INDEX_NAME}; remove the one out of date")
         files = {}
         for shard, listed in sorted(shards.items()):
             path = inside(self.path, shard, str(index))
@@ -157,39 +172,25 @@ class CheckpointFolder:
                 self.absent.update(dict.fromkeys(listed, shard))
                 continue
             files[shard] = TensorFile(path)
-            held = set(files[shard].names())
-            if listed - held:
-                raise MinidsError(f"{path}: {few(listed - held, 'tensor')} named in the index but not in the file")
-            if held - listed:
-                raise MinidsError(f"{path}: {few(held - listed, 'tensor')} in the file but not in the index")
+            if differing := listed ^ set(files[shard].names()):
+                raise MinidsError(f"{path}: {few(differing, 'tensor')} only in the index or only in the file")
         if not files:
             raise MinidsError(f"{index}: none of its {len(shards)} shards is in the folder")
         return files
 
-    def _read_index(self, path: Path) -> dict[str, set[str]]:
-        """Shard → the tensors that the index says it holds."""
-        weight_map = read_json(path, INDEX_LIMIT).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise MinidsError(f"{path}: must have a weight_map from tensor to shard")
-        shards: dict[str, set[str]] = {}
-        for name, shard in weight_map.items():
-            if not isinstance(shard, str) or not shard.endswith(".safetensors"):
-                raise MinidsError(f"{path}: tensor {shortened(name)} lies in {shortened(shard)}, which is no safetensors file")
-            shards.setdefault(shard, set()).add(name)
-        return shards
-
     def _instead(self) -> str:
         """What the folder has in place of weights, for the error line."""
-        others = sorted(p.name for p in self.path.iterdir() if p.suffix in (".safetensors", ".bin", ".pt", ".pth"))
-        if any(name.endswith(".safetensors") for name in others):
-            return f"{INDEX_NAME} is missing, which says what lies in {shortened(others[0])}"
-        if others:
-            return f"{shortened(others[0])} is a pickle, which can run code when opened; convert it to safetensors first"
+        for path in sorted(self.path.iterdir(), key=lambda path: (path.suffix != ".safetensors", path.name)):
+            if path.suffix == ".safetensors":
+                return f"{INDEX_NAME} is missing, which says what lies in {shortened(path.name)}"
+            if path.suffix in (".bin", ".pt", ".pth"):
+                return f"{shortened(path.name)} is a pickle, which can run code when opened; convert it to safetensors first"
         return f"neither {SINGLE_NAME} nor {INDEX_NAME}"
 
     def _arrange(self) -> dict[str, _Place]:
         """Name → place, sorted by name, with scales attached to their matrices and fused experts taken apart."""
-        plain, scales = {}, {}
+        plain: dict[str, _Place] = {}
+        scales: dict[str, _Place] = {}
         for file in self._files.values():
             for name in file.names():
                 info = file.info(name)
@@ -205,9 +206,8 @@ class CheckpointFolder:
                     raise MinidsError(f"{self.path}: tensor {shortened(part)} is there twice, fused and by itself")
                 self._check_scale(part, its_place)
                 places[part] = its_place
-        scales = {name for name in scales if name.removesuffix(SCALE_SUFFIX) not in self.absent}
-        if scales:
-            raise MinidsError(f"{self.path}: {few(scales, 'scale')} without the matrix it belongs to")
+        if alone := [name for name in scales if name.removesuffix(SCALE_SUFFIX) not in self.absent]:
+            raise MinidsError(f"{self.path}: {few(alone, 'scale')} without the matrix it belongs to")
         return dict(sorted(places.items()))
 
     def _parts(self, name: str, place: _Place, scale: _Place | None) -> list[tuple[str, _Place]]:
@@ -219,42 +219,41 @@ class CheckpointFolder:
         if not fused:
             return [(name, place._replace(scale=scale))]
         halves = ("gate_proj", "up_proj") if fused[2] == "gate_up_proj" else ("down_proj",)
-        for what, stack in (("tensor", place), ("scale", scale)):
-            if stack is not None and (len(stack.shape) != 3 or 0 in stack.shape or stack.shape[1] % len(halves)):
-                raise MinidsError(f"{self.path}: fused {what} {shortened(stack.name)} has shape {list(stack.shape)}")
+        for stack in (place, scale or place):
+            if len(stack.shape) != 3 or 0 in stack.shape or stack.shape[1] % len(halves):
+                raise MinidsError(f"{self.path}: fused tensor {shortened(stack.name)} has shape {list(stack.shape)}")
         if scale is not None and scale.shape[0] != place.shape[0]:
             raise MinidsError(f"{self.path}: scale {shortened(scale.name)} is for {scale.shape[0]} experts of {place.shape[0]}")
-        parts = []
-        for expert in range(place.shape[0]):
-            for index, half in enumerate(halves):
-                piece = _half(place, expert, index, len(halves))
-                its_scale = None if scale is None else _half(scale, expert, index, len(halves))
-                parts.append((f"{fused[1]}.{expert}.{half}.weight", piece._replace(scale=its_scale)))
-        return parts
+        return [
+            (f"{fused[1]}.{expert}.{half}.weight", place.half(expert, i, n)._replace(scale=scale and scale.half(expert, i, n)))
+            for n in (len(halves),)
+            for expert in range(place.shape[0])
+            for i, half in enumerate(halves)
+        ]
 
     def _check_scale(self, name: str, place: _Place) -> None:
         """An FP8 matrix has scales of exactly the right shape and type, and nothing else has any."""
-        where, stored, scale = f"{self.path}: tensor {shortened(name)}", place.file.info(place.name).dtype, place.scale
-        if (stored in FP8) != (scale is not None):
-            raise MinidsError(
-                f"{where}: is {stored} and has {'no scale' if scale is None else 'a scale'}; FP8 needs one, others none"
-            )
-        if scale is None:
-            return
-        if len(place.shape) != 2:
-            raise MinidsError(f"{where}: FP8 of shape {list(place.shape)}; only matrices are quantised in blocks")
-        expected, scale_dtype = scale_shape(place.shape, self.block_size), scale.file.info(scale.name).dtype
-        if scale.shape != expected or scale_dtype not in FLOATS - FP8.keys():
-            raise MinidsError(
-                f"{where}: its scale is {scale_dtype} {list(scale.shape)}; {list(place.shape)} in blocks of "
-                f"{self.block_size[0]} × {self.block_size[1]} needs F32 {list(expected)}"
-            )
+        has, needs = "none", "none"
+        if place.scale is not None:
+            has = f"{'float' if place.scale.dtype in FLOATS - FP8.keys() else place.scale.dtype} {list(place.scale.shape)}"
+        if place.dtype in FP8:
+            needs = f"float {list(grid(place.shape, self.block_size))}" if len(place.shape) == 2 else "to be a matrix"
+        if has != needs:
+            what = f"tensor {shortened(name)}, {place.dtype} {list(place.shape)}"
+            raise MinidsError(f"{self.path}: {what}: has scales {has}, needs {needs} (FP8 in blocks of {self.block_size})")
 
 
-def _half(stack: _Place, expert: int, index: int, halves: int) -> _Place:
-    """Expert ``expert`` of a fused stack (E, halves · n, m), and of its rows the half ``index``: shape (n, m)."""
-    rows = stack.shape[1] // halves
-    return stack._replace(at=((expert, slice(index * rows, (index + 1) * rows)),), shape=(rows, stack.shape[2]))
+def _read_index(path: Path) -> dict[str, set[str]]:
+    """Shard → the tensors that the index says it holds."""
+    weight_map = read_json(path, INDEX_LIMIT).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise MinidsError(f"{path}: must have a weight_map from tensor to shard")
+    shards: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not shard.endswith(".safetensors"):
+            raise MinidsError(f"{path}: tensor {shortened(name)} lies in {shortened(shard)}, which is no safetensors file")
+        shards.setdefault(shard, set()).add(name)
+    return shards
 
 
 def few(names: set[str] | list[str], what: str) -> str:
@@ -286,14 +285,7 @@ def write_folder(
     folder = Path(path)
     if len(shards) == 1:
         shards = {SINGLE_NAME: next(iter(shards.values()))}
-    weight_map: dict[str, str] = {}
-    for shard, tensors in shards.items():
-        if not shard.endswith(".safetensors"):
-            raise refuse("shard", shard, "must end in .safetensors")
-        for name in tensors:
-            if name in weight_map:
-                raise refuse("tensor", name, f"is in two shards, {weight_map[name]} and {shard}")
-            weight_map[name] = shard
+    weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
     if not weight_map:
         raise MinidsError(f"{folder}: nothing to write: there are no tensors")
     try:
@@ -309,7 +301,7 @@ def write_folder(
             with files.create(folder / INDEX_NAME) as file:
                 index = {"metadata": {"total_size": total}, "weight_map": weight_map}
                 file.write(_json(index))
-        others = dict(others or {})
+        others = others or {}
         for name, content in others.items():
             if content is not None:
                 with files.create(inside(folder, name, str(folder))) as file:
@@ -325,14 +317,9 @@ def _retire(folder: Path, keep: set[str], gone: set[str]) -> None:
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     sync_folder(folder)
     stale = {SINGLE_NAME, CHECKSUMS_NAME, *gone}
-    if (folder / INDEX_NAME).exists():
-        try:
-            weight_map = read_json(folder / INDEX_NAME, INDEX_LIMIT)["weight_map"]
-            listed = {inside(folder, shard, INDEX_NAME).name for shard in set(weight_map.values())}
-            stale |= {name for name in listed if name.endswith(".safetensors")}
-        except (MinidsError, KeyError, AttributeError, TypeError):
-            pass  # an unreadable index lists nothing that could be removed with confidence
-        (folder / INDEX_NAME).unlink()
+    with suppress(MinidsError):  # of an index that is missing or unreadable nothing can be removed with confidence
+        stale |= {inside(folder, shard, INDEX_NAME).name for shard in _read_index(folder / INDEX_NAME)}
+    (folder / INDEX_NAME).unlink(missing_ok=True)
     for name in stale - keep:
         (folder / name).unlink(missing_ok=True)
 

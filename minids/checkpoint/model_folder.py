@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import CONFIG_NAME, config_to_json, read_config
@@ -20,7 +21,7 @@ from minids.model import DeepSeekV3
 
 
 def load(
-    folder: str | Path, dtype=np.float32, mtp: bool = True, extend: float | None = None, trained_length: int = 0
+    folder: str | Path, dtype: DTypeLike = np.float32, mtp: bool = True, extend: float | None = None, trained_length: int = 0
 ) -> DeepSeekV3:
     """The model in a Hugging Face folder of model type deepseek_v3 or deepseek_v2, or in the newest checkpoint of a run.
 
@@ -33,9 +34,9 @@ def load(
     path = resolved(folder)
     verify_checksums(path)
     source = CheckpointFolder(path)
-    config, notes = check_names(read_config(path), source, mtp)
+    config, note = check_names(read_config(path), source, mtp)
     check_copies(config, source)
-    for note in notes:
+    if note:
         warnings.warn(note, stacklevel=2)
     config = extended(config, path, extend, trained_length)
     model = DeepSeekV3(config, seed=None, dtype=dtype)
@@ -44,7 +45,7 @@ def load(
     for name, buffer in model.parameters.buffers.items():
         assemble(source, name, out=buffer)
     if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)
+        model.tokenizer = Tokenizer.load(path)  # type: ignore[assignment]  # the model's floor knows no tokenizer
     return model
 
 

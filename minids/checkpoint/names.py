@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.dtypes import FLOATS
 from minids.checkpoint.folder import SINGLE_NAME, CheckpointFolder, few
@@ -29,14 +29,10 @@ Shape = tuple[int, ...]
 
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 MTP_NAME = "mtp.safetensors"
-PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 _STACK = re.compile(r"(model\.layers\.\d+\.mlp\.experts)\.(gate_proj|up_proj|down_proj)\.weight")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _DERIVED = ".rotary_emb.inv_freq"  # some older files store the RoPE frequencies, which follow from the configuration
-
-
-# Names and shapes.
 
 
 def memory_shapes(config: ModelConfig) -> dict[str, Shape]:
@@ -45,22 +41,14 @@ def memory_shapes(config: ModelConfig) -> dict[str, Shape]:
     return {p.name: p.shape for p in parameters} | {name: buffer.shape for name, buffer in parameters.buffers.items()}
 
 
-def _swiglu_shapes(prefix: str, width: int, d: int) -> dict[str, Shape]:
-    gate, up, down = (f"{prefix}{name}.weight" for name in PROJECTIONS)
-    return {gate: (width, d), up: (width, d), down: (d, width)}
-
-
-def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Every tensor that a folder must hold, by its name on disk."""
-    return dict(_on_disk(memory_shapes(config)))
-
-
-def _on_disk(shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Shape]]:
-    for name, shape in shapes.items():
-        if _STACK.fullmatch(name):
-            yield from ((expert_name(name, e), shape[1:]) for e in range(shape[0]))
-        else:
-            yield name, shape
+def expected_shapes(config: ModelConfig, layer: int | None = None) -> dict[str, Shape]:
+    """Every tensor that a folder must hold, by its name on disk; of one layer only where ``layer`` is given."""
+    shapes: dict[str, Shape] = {}
+    for name, shape in memory_shapes(config).items():
+        if layer is not None and _layer(name) != layer:
+            continue
+        shapes |= {expert_name(name, e): shape[1:] for e in range(shape[0])} if is_stack(name) else {name: shape}
+    return shapes
 
 
 def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
@@ -69,11 +57,11 @@ def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
     The last are what ``transformers`` makes of ``n_shared_experts`` = 0: matrices without an element.
     """
     c = config
-    copies = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
+    copies: dict[str, Shape] = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
     if c.n_shared_experts == 0:
-        layers = range(c.num_hidden_layers + c.num_nextn_predict_layers)
-        empty = _swiglu_shapes("shared_experts.", 0, c.hidden_size)
-        copies |= {f"model.layers.{layer}.mlp.{n}": s for layer in layers if c.is_moe(layer) for n, s in empty.items()}
+        for layer in filter(c.is_moe, range(c.num_hidden_layers + c.num_nextn_predict_layers)):
+            for name, shape in (("gate", (0, c.hidden_size)), ("up", (0, c.hidden_size)), ("down", (c.hidden_size, 0))):
+                copies[f"model.layers.{layer}.mlp.shared_experts.{name}_proj.weight"] = shape
     return copies
 
 
@@ -94,57 +82,35 @@ def is_stack(name: str) -> bool:
 
 def expert_name(name: str, expert: int) -> str:
     """``…mlp.experts.gate_proj.weight`` → ``…mlp.experts.7.gate_proj.weight``."""
-    stack = _STACK.fullmatch(name)
-    return f"{stack[1]}.{expert}.{stack[2]}.weight"
+    return re.sub(r"experts\.(?=\w+\.weight$)", f"experts.{expert}.", name)
 
 
 # Checking a folder.
 
 
-class Checked(NamedTuple):
-    """What a folder was found to hold."""
-
-    config: ModelConfig
-    """As given, but without the MTP modules that the folder does not have or that are not wanted."""
-    notes: tuple[str, ...]
-    """What the user should be told, one line each."""
-
-
-def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> Checked:
+def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> tuple[ModelConfig, str]:
     """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes.
 
-    Without any MTP tensor, or with ``mtp=False``, the result's configuration has no MTP modules; some but not all of their
-    tensors are an error. Nothing but headers is looked at; ``check_copies`` compares the numbers.
+    Returns the configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False`` (only some
+    of them are an error), and a note for the user, or "". Only headers are read; ``check_copies`` compares the numbers.
     """
-    notes = []
+    note = ""
     first, modules = config.num_hidden_layers, config.num_nextn_predict_layers
     held = {name for name in folder.names() if not name.endswith(_DERIVED)}
     beyond = {name for name in held if (layer := _layer(name)) is not None and first <= layer < first + modules}
     if modules and not (mtp and beyond):
         if not beyond:
-            notes.append(f"{folder.path}: has no MTP weights (num_nextn_predict_layers = {modules}); opened without them")
+            note = f"{folder.path}: has no MTP weights (num_nextn_predict_layers = {modules}); opened without them"
         held -= beyond
         config = config.replace(num_nextn_predict_layers=0)
     _check_count(config, folder, len(held))
-    missing, wrong, known = [], [], set()
-    optional = optional_shapes(config)
-    for name, shape in _on_disk(memory_shapes(config)):
-        if name not in held:
-            missing.append(name)
-            continue
-        known.add(name)
-        wrong += _mismatch(folder, name, shape)
-    for name in held & set(optional):
-        known.add(name)
-        wrong += _mismatch(folder, name, optional[name])
-    if missing:
+    wanted, optional = expected_shapes(config), optional_shapes(config)
+    if missing := [name for name in wanted if name not in held]:
         raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{_hint(missing, config)}")
-    if held - known:
-        raise MinidsError(f"{folder.path}: surplus {few(held - known, 'tensor')}, which config.json has no place for")
-    if wrong:
-        rest = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise MinidsError(f"{folder.path}: {wrong[0]}{rest}")
-    return Checked(config, tuple(notes))
+    if surplus := held - wanted.keys() - optional.keys():
+        raise MinidsError(f"{folder.path}: surplus {few(surplus, 'tensor')}, which config.json has no place for")
+    _check_shapes(folder, {name: shape for name, shape in (optional | wanted).items() if name in held})
+    return config, note
 
 
 def _check_count(config: ModelConfig, folder: CheckpointFolder, held: int) -> None:
@@ -160,10 +126,7 @@ def check_layer(config: ModelConfig, folder: CheckpointFolder, layer: int) -> No
     last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
     if not 0 <= layer <= last:
         raise refuse("layer", layer, f"{folder.path} has layers 0 to {last}, MTP modules included")
-    shapes = {name: shape for name, shape in memory_shapes(config).items() if _layer(name) == layer}
-    wrong = [line for name, shape in _on_disk(shapes) for line in _mismatch(folder, name, shape)]
-    if wrong:
-        raise MinidsError(f"{folder.path}: {wrong[0]}")
+    _check_shapes(folder, expected_shapes(config, layer))
 
 
 def check_copies(config: ModelConfig, folder: CheckpointFolder) -> None:
@@ -181,12 +144,16 @@ def _layer(name: str) -> int | None:
     return int(match[1]) if match and len(match[1]) < 10 else None
 
 
-def _mismatch(folder: CheckpointFolder, name: str, shape: Shape) -> list[str]:
-    if folder.shape(name) != shape:
-        return [f"tensor {name!r} has shape {list(folder.shape(name))}, config.json asks for {list(shape)}"]
-    if folder.dtype(name) not in FLOATS:
-        return [f"tensor {name!r} is of type {folder.dtype(name)}; weights are real numbers"]
-    return []
+def _check_shapes(folder: CheckpointFolder, shapes: Mapping[str, Shape]) -> None:
+    """Refuse tensors of other shapes, or that are no real numbers."""
+    wrong = [name for name, shape in shapes.items() if folder.shape(name) != shape]
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    for name in wrong:
+        asked = f"has shape {list(folder.shape(name))}, config.json asks for {list(shapes[name])}"
+        raise MinidsError(f"{folder.path}: tensor {name!r} {asked}{more}")
+    for name in shapes:
+        if folder.dtype(name) not in FLOATS:
+            raise MinidsError(f"{folder.path}: tensor {name!r} is of type {folder.dtype(name)}; weights are real numbers")
 
 
 def _hint(missing: list[str], config: ModelConfig) -> str:
@@ -200,9 +167,9 @@ def _hint(missing: list[str], config: ModelConfig) -> str:
 # Moving tensors.
 
 
-def assemble(folder: CheckpointFolder, name: str, dtype=np.float32, out: Array | None = None) -> Array:
+def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
     """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk."""
-    if not _STACK.fullmatch(name):
+    if not is_stack(name):
         return folder.tensor(name, dtype=dtype, out=out)
     experts = _count_experts(folder, name)
     stack = np.empty((experts, *folder.shape(expert_name(name, 0))), dtype) if out is None else out
@@ -213,7 +180,7 @@ def assemble(folder: CheckpointFolder, name: str, dtype=np.float32, out: Array |
 
 def explode(name: str, array: Array) -> Iterator[tuple[str, Array]]:
     """The tensors on disk that a parameter in memory is written as: one view per expert, or itself."""
-    if _STACK.fullmatch(name):
+    if is_stack(name):
         yield from ((expert_name(name, expert), matrix) for expert, matrix in enumerate(array))
     else:
         yield name, array
@@ -226,10 +193,11 @@ def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 
     embedding and head, have a shard of their own. ``transformers`` opens model.safetensors without looking at the index and so
     never meets weights it has no place for.
     """
-    main, mtp, size = [{}], {}, 0
+    main: list[dict[str, Array]] = [{}]
+    mtp: dict[str, Array] = {}
+    size, copies = 0, shared_copies(config)
     tensors = [item for name, array in parameters.items() for item in explode(name, array)]
-    tensors += [(name, parameters[original]) for name, original in shared_copies(config).items() if name != HEAD]
-    copies = shared_copies(config)
+    tensors += [(name, parameters[original]) for name, original in copies.items() if name != HEAD]
     tensors += [(n, np.empty(shape, np.float32)) for n, shape in optional_shapes(config).items() if n not in copies]
     for name, array in tensors:
         if (_layer(name) or 0) >= config.num_hidden_layers:
@@ -258,12 +226,9 @@ class ExpertStack:
 
     def __getitem__(self, expert: int) -> Array:
         """float32 (out, in), read-only; the folder keeps those used last."""
-        expert = int(expert)
-        if not -len(self) <= expert < len(self):
-            raise IndexError(f"expert {expert} of {len(self)}")
-        return self._folder.cached(expert_name(self._name, expert % len(self)))
+        return self._folder.cached(expert_name(self._name, range(len(self))[expert]))
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         """NumPy would otherwise build the whole stack, unasked, from ``len`` and indexing."""
         raise TypeError(f"{self._name}: these experts are on disk; take them one at a time, or use assemble()")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import read_config
@@ -30,29 +31,27 @@ class _OnDisk(Parameter):
 
     __slots__ = ("folder",)
 
+    def __init__(self, name: str, shape: tuple[int, ...], init: str, folder: CheckpointFolder):
+        self.name, self.shape, self.init, self.folder = name, shape, init, folder
+
     @property
-    def value(self):
-        if is_stack(self.name):
-            return ExpertStack(self.folder, self.name)
-        return self.folder.tensor(self.name)
+    def value(self) -> Array | ExpertStack:  # type: ignore[override]
+        return ExpertStack(self.folder, self.name) if is_stack(self.name) else self.folder.tensor(self.name)
 
 
 class _ParametersOnDisk(Parameters):
     """Parameters that stay on disk, but for the routing biases, and with ``hold`` for all that are not experts."""
 
-    def __init__(self, folder: CheckpointFolder, hold=None):
+    def __init__(self, folder: CheckpointFolder, hold: DTypeLike | None = None):
         super().__init__()
         self.folder, self.hold = folder, hold
 
     def add(self, name: str, shape: tuple[int, ...], init: str = "normal") -> Parameter:
+        self._by_name[name] = _OnDisk(name, shape, init, self.folder)
         if self.hold is not None and not is_stack(name):
-            parameter = Parameter(name, shape, init)
-            parameter.value = self.folder.tensor(name, dtype=self.hold)
-        else:
-            parameter = _OnDisk(name, shape, init)
-            parameter.folder = self.folder
-        self._by_name[name] = parameter
-        return parameter
+            self._by_name[name] = Parameter(name, shape, init)
+            self._by_name[name].value = self.folder.tensor(name, dtype=self.hold)
+        return self._by_name[name]
 
     def add_buffer(self, name: str, shape: tuple[int, ...]) -> None:
         self.buffers[name] = assemble(self.folder, name)
@@ -67,30 +66,29 @@ class StreamedDeepSeekV3(DeepSeekV3):
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
         super().__init__(config, parameters=_ParametersOnDisk(folder))
         embedding = self.embed_tokens.weight.name
-        self.embed_tokens = _EmbeddingOnDisk(folder, embedding)
-        self.head = _HeadOnDisk(folder, embedding if config.tie_word_embeddings else self.head.weight.name)
+        self.embed_tokens = _EmbeddingOnDisk(folder, embedding)  # type: ignore[assignment]  # generating calls forward alone
+        head = embedding if config.tie_word_embeddings else self.head.weight.name
+        self.head = _HeadOnDisk(folder, head)  # type: ignore[assignment]
 
 
-class _EmbeddingOnDisk:
+class _MatrixOnDisk:
+    """The embedding or the head, (V, d)."""
+
     def __init__(self, folder: CheckpointFolder, name: str):
         self.folder, self.name = folder, name
 
-    def forward(self, tokens: Array):
+
+class _EmbeddingOnDisk(_MatrixOnDisk):
+    def forward(self, tokens: Array) -> tuple[Array, None]:
         wanted, place = np.unique(tokens, return_inverse=True)
         return self.folder.tensor(self.name, rows=wanted)[place.reshape(tokens.shape)], None
 
 
-class _HeadOnDisk:
-    def __init__(self, folder: CheckpointFolder, name: str):
-        self.folder, self.name = folder, name
-
-    def forward(self, hidden: Array):
+class _HeadOnDisk(_MatrixOnDisk):
+    def forward(self, hidden: Array) -> tuple[Array, None]:
         rows = self.folder.shape(self.name)[0]
-        logits = np.empty((*hidden.shape[:-1], rows), hidden.dtype)
-        for start in range(0, rows, ROWS):
-            part = slice(start, min(start + ROWS, rows))
-            logits[..., part] = hidden @ self.folder.tensor(self.name, rows=part).T
-        return logits, None
+        parts = [hidden @ self.folder.tensor(self.name, rows=slice(start, start + ROWS)).T for start in range(0, rows, ROWS)]
+        return np.concatenate(parts, axis=-1), None
 
 
 def load_streamed(folder: str | Path, extend: float | None = None, trained_length: int = 0) -> StreamedDeepSeekV3:
@@ -101,11 +99,11 @@ def load_streamed(folder: str | Path, extend: float | None = None, trained_lengt
     config, _ = check_names(read_config(path), source, mtp=False)
     model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)
     if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)
+        model.tokenizer = Tokenizer.load(path)  # type: ignore[assignment]  # the model's floor knows no tokenizer
     return model
 
 
-def load_layer(folder: str | Path, layer: int, dtype=np.float32) -> Block:
+def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) -> Block:
     """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, ready for ``forward``.
 
     ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and

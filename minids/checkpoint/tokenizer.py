@@ -92,8 +92,8 @@ class Tokenizer:
         if self._id_of_byte is not None:
             ids = self._id_of_byte[np.frombuffer(data, dtype=np.uint8)]
             return ids[ids >= 0]
-        ids = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False).ids
-        return np.array(ids, dtype=np.int32)
+        found = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False)
+        return np.array(found.ids, dtype=np.int32)
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that ids stand for. Special tokens, padding (-100) and ids without a token stand for none."""
@@ -103,12 +103,6 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token; none for a special token."""
-        if not 0 <= token_id < self.vocab_size:
-            raise refuse("token_id", token_id, f"must lie between 0 and {self.vocab_size - 1}")
-        return self._pieces[token_id]
 
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
         """Bytes of text in ids of any shape; targets of -100 count none. bits per byte = Σ loss / (ln 2 · bytes)."""

@@ -1,6 +1,6 @@
-"""The commands of ``minids``, one module each.
+"""The commands of the core: train, generate, data. Those that look into, measure or draw are in ``minids/lab/commands``.
 
-A module has a dataclass ``Options``, whose fields are the command's options and whose docstrings are its help, and
-``run(options, given)``, where ``given`` names the options that were typed. Where some options set the defaults of others, it
-has ``defaults(arguments)`` too. Whatever is slow to import is imported when the command runs.
+A command is a module with a dataclass ``Options``, whose fields are its options and whose docstrings are its help (see
+``options.py``), and ``run(options, given)``, where ``given`` names the fields that were typed. Where some options set the
+defaults of others it has ``defaults(typed)`` too. Whatever is slow to import is imported when the command runs.
 """

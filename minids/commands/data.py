@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import tyro
+from typing import Annotated, Literal
 
 from minids.errors import refuse
 
@@ -14,9 +12,9 @@ from minids.errors import refuse
 class Options:
     """List what there is to train on, or fetch a data set."""
 
-    action: tyro.conf.Positional[Literal["list", "fetch"]] = "list"
+    action: Annotated[Literal["list", "fetch"], "positional"] = "list"
     """list shows the built-in corpus and what can be fetched; fetch NAME fetches it once into the user's cache."""
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[str, "positional"] = ""
     """Data set to fetch."""
 
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from minids.commands.arguments import value_of
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
@@ -26,7 +23,7 @@ class Options:
     """Folder of the run; runs/PRESET if not given."""
     resume: bool = False
     """Continue the run in that folder from its newest checkpoint, with its own settings."""
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    train: Annotated[TrainConfig, "flat"] = field(default_factory=TrainConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig.preset("tiny"))
     """The model; defaults are those of the preset."""
 
@@ -46,8 +43,6 @@ def run(options: Options, given: set[str]) -> None:
     ):
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
-    if {"resume", "no_resume"} <= given:
-        raise refuse("resume", options.resume, "is said twice, --resume and --no-resume; leave one out")
     if options.resume:
         trainer = Trainer.resume(out, _asked(options, given))
         print(f"Resuming {out} after step {trainer.step} of {trainer.train.steps}")
@@ -59,14 +54,17 @@ def run(options: Options, given: set[str]) -> None:
     if checkpoint is None:
         return
     print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
-    if (picture := draw(Path(out))) is not None:
-        print(f"Loss picture: {picture}")
+    try:
+        if (picture := draw(Path(out))) is not None:
+            print(f"Loss picture: {picture}")
+    except ModuleNotFoundError as missing:
+        print(f'No loss picture: {missing.name} is not installed; pip install "minids[lab]"')
     print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
 
 
-def defaults(arguments: list[str]) -> Options:
-    """A preset named among the arguments sets the defaults of all other options."""
-    name = value_of("--preset", arguments) or "tiny"
+def defaults(typed: dict[str, object]) -> Options:
+    """The preset that was typed sets the defaults of all other options."""
+    name = str(typed.get("preset", Options.preset))
     if name in PRESETS and name not in TRAINABLE:
         raise refuse("preset", name, f"is too large to train here; choose one of {', '.join(TRAINABLE)}")
     data = ("shakespeare",) if name == "shakespeare" else Options.data
@@ -84,6 +82,5 @@ def _asked(options: Options, given: set[str]) -> dict:
         else:
             owner = options.model if name.startswith("model.") else options.train
             name = name.removeprefix("model.")
-            name = name if hasattr(owner, name) else name.removeprefix("no_")  # --model.no-seq-aux is seq_aux = False
             asked[name] = getattr(owner, name)
     return asked

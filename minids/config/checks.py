@@ -1,20 +1,51 @@
-"""The checks of both configurations, one per kind of value. Each names the field, the value and what would work."""
+"""The checks that every configuration has in common. Each refusal names the field, the value and what would work."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
+import types
 import typing
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from minids.errors import refuse
+from minids.words import did_you_mean
 
 
-def whole(config, name: str, at_least: int, at_most: float = math.inf, prefix: str = "") -> None:
+def check_fields(
+    config: Any,
+    at_least: Mapping[str, float] = types.MappingProxyType({}),
+    above: Mapping[str, float] = types.MappingProxyType({}),
+    at_most: Mapping[str, float] = types.MappingProxyType({}),
+    prefix: str = "",
+) -> None:
+    """Every field holds what its type says; whole numbers are at least 1 and other numbers at least 0 unless told otherwise."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        value, said = getattr(config, name), prefix + name
+        if types.NoneType in typing.get_args(kind):
+            if value is None:
+                continue
+            kind = typing.get_args(kind)[0]
+        if kind is int:
+            _whole(config, name, at_least.get(name, 1), at_most.get(name, math.inf), prefix)
+        elif kind is float:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+                raise refuse(said, value, "must be a finite number")
+            if name in above and not value > above[name]:
+                raise refuse(said, value, f"must be above {above[name]:g}")
+            if value < at_least.get(name, 0):
+                raise refuse(said, value, f"must be at least {at_least.get(name, 0):g}")
+        elif kind is bool and not isinstance(value, bool):
+            raise refuse(said, value, "must be true or false")
+        elif typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+            raise refuse(said, value, f"must be one of {', '.join(typing.get_args(kind))}")
+
+
+def _whole(config: Any, name: str, at_least: float, at_most: float, prefix: str) -> None:
     value = getattr(config, name)
     if isinstance(value, np.integer):  # from an array: as good as any
         value = int(value)
@@ -27,28 +58,9 @@ def whole(config, name: str, at_least: int, at_most: float = math.inf, prefix: s
         raise refuse(prefix + name, value, f"must be at most {at_most:,}")
 
 
-def finite(config, name: str, above: float | None = None, at_least: float | None = None, prefix: str = "") -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        raise refuse(prefix + name, value, "must be a finite number")
-    if above is not None and not value > above:
-        raise refuse(prefix + name, value, f"must be above {above:g}")
-    if at_least is not None and not value >= at_least:
-        raise refuse(prefix + name, value, f"must be at least {at_least:g}")
-
-
-def choices(config) -> None:
-    """Every ``Literal`` field holds one of its values."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
-            raise refuse(name, getattr(config, name), f"must be one of {', '.join(typing.get_args(hint))}")
-
-
-def known(cls, changes: dict) -> None:
+def known(cls: type, changes: Mapping[str, object]) -> None:
+    """Refuse changes to fields that there are not."""
     names = [field.name for field in fields(cls)]
-    for name in changes:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            raise refuse(
-                name, changes[name], f"{cls.__name__} has no such field" + (f"; did you mean {close[0]}?" if close else "")
-            )
+    for name in changes.keys() - set(names):
+        hint = did_you_mean(name, names).strip()
+        raise refuse(name, changes[name], f"{cls.__name__} has no such field" + (f"; {hint}" if hint else ""))

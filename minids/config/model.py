@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from minids.config.checks import choices, finite, known, whole
+from minids.config.checks import check_fields, known
 from minids.config.presets import model_fields
 from minids.errors import refuse
 
@@ -31,18 +31,14 @@ class Yarn:
     mscale_all_dim: float = 1.0
     """The softmax scale is multiplied by m(s, mscale_all_dim)², where m(s, a) = 0.1 · a · ln s + 1."""
 
-    def __post_init__(self):
-        for name in ("factor", "beta_fast", "beta_slow"):
-            finite(self, name, above=0.0, prefix="rope_scaling.")
-        for name in ("mscale", "mscale_all_dim"):
-            finite(self, name, at_least=0.0, prefix="rope_scaling.")
-        whole(self, "original_max_position_embeddings", at_least=1, prefix="rope_scaling.")
+    def __post_init__(self) -> None:
+        above = {"factor": 0, "beta_fast": 0, "beta_slow": 0}
+        check_fields(self, above=above, prefix="rope_scaling.")
         if self.factor < 1:
             raise refuse("rope_scaling.factor", self.factor, "YaRN stretches the context, so it must be at least 1")
         if self.beta_fast < self.beta_slow:
-            raise refuse(
-                "rope_scaling.beta_fast", self.beta_fast, f"must not be below beta_slow = {self.beta_slow}; V3 has 32 and 1"
-            )
+            because = f"must not be below beta_slow = {self.beta_slow}; V3 has 32 and 1"
+            raise refuse("rope_scaling.beta_fast", self.beta_fast, because)
 
 
 @dataclass(frozen=True)
@@ -146,89 +142,53 @@ class ModelConfig:
     fp8_promotion: bool = True
     """False: products are summed in the 14 bits of a tensor core from end to end, as they were before V3 (slow to simulate)."""
 
-    def __post_init__(self):
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "moe_intermediate_size",
-            "num_attention_heads",
-            "kv_lora_rank",
-            "qk_rope_head_dim",
-            "v_head_dim",
-            "n_routed_experts",
-            "num_experts_per_tok",
-            "n_group",
-            "topk_group",
-            "max_position_embeddings",
-            "fp8_tile",
-        ):
-            whole(self, name, at_least=1)
-        for name in ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts"):
-            whole(self, name, at_least=0)
-        whole(self, "num_hidden_layers", at_least=1, at_most=MOST_BLOCKS)
-        whole(self, "num_nextn_predict_layers", at_least=0, at_most=MOST_BLOCKS)
-        for name in ("q_lora_rank", "num_key_value_heads"):
-            if getattr(self, name) is not None:
-                whole(self, name, at_least=1)
-        for name in ("norm_topk_prob", "rope_interleave", "attention_bias", "tie_word_embeddings", "seq_aux", "fp8_promotion"):
-            if not isinstance(getattr(self, name), bool):
-                raise refuse(name, getattr(self, name), "must be true or false")
-        for name in ("routed_scaling_factor", "rms_norm_eps"):
-            finite(self, name, above=0.0)
-        finite(self, "rope_theta", above=1.0)  # at 1 all pairs turn alike, and YaRN divides by its logarithm, 0
-        for name in ("initializer_range", "bias_update_speed", "aux_loss_alpha", "mtp_loss_weight"):
-            finite(self, name, at_least=0.0)
-        choices(self)
+    def __post_init__(self) -> None:
+        may_be_0 = ("first_k_dense_replace", "qk_nope_head_dim", "n_shared_experts", "num_nextn_predict_layers")
+        check_fields(
+            self,
+            at_least=dict.fromkeys((*may_be_0, "bos_token_id", "eos_token_id"), 0),
+            # at rope_theta 1 all pairs turn alike, and YaRN divides by its logarithm, 0
+            above={"routed_scaling_factor": 0, "rms_norm_eps": 0, "rope_theta": 1},
+            at_most={"num_hidden_layers": MOST_BLOCKS, "num_nextn_predict_layers": MOST_BLOCKS},
+        )
         self._check_attention()
         self._check_experts()
         for name in ("bos_token_id", "eos_token_id"):
             token = getattr(self, name)
-            if token is not None:
-                whole(self, name, at_least=0)
-                if token >= self.vocab_size:
-                    raise refuse(name, token, f"must be below vocab_size = {self.vocab_size}, or None")
+            if token is not None and token >= self.vocab_size:
+                raise refuse(name, token, f"must be below vocab_size = {self.vocab_size}, or None")
 
-    def _check_attention(self):
+    def _check_attention(self) -> None:
         if self.qk_rope_head_dim % 2:
             raise refuse("qk_rope_head_dim", self.qk_rope_head_dim, "RoPE turns pairs, so it must be even")
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, Yarn):
             raise refuse("rope_scaling", self.rope_scaling, "must be a Yarn(...) or None")
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        because = f"attention = {self.attention!r} "
         if self.attention in ("mla", "mha") and kv_heads not in (None, heads):
-            raise refuse(
-                "num_key_value_heads", kv_heads, f"attention = {self.attention!r} has one per head; leave it out or say {heads}"
-            )
+            raise refuse("num_key_value_heads", kv_heads, because + f"has one per head; leave it out or say {heads}")
         if self.attention == "mqa" and kv_heads not in (None, 1):
-            raise refuse("num_key_value_heads", kv_heads, "attention = 'mqa' has one for all heads; leave it out or say 1")
+            raise refuse("num_key_value_heads", kv_heads, because + "has one for all heads; leave it out or say 1")
         if self.attention == "gqa" and (kv_heads is None or heads % kv_heads):
-            raise refuse("num_key_value_heads", kv_heads, f"attention = 'gqa' needs a divisor of num_attention_heads = {heads}")
+            raise refuse("num_key_value_heads", kv_heads, because + f"needs a divisor of num_attention_heads = {heads}")
 
-    def _check_experts(self):
+    def _check_experts(self) -> None:
         experts, groups, top_k = self.n_routed_experts, self.n_group, self.num_experts_per_tok
         if self.first_k_dense_replace > self.num_hidden_layers:
-            raise refuse(
-                "first_k_dense_replace",
-                self.first_k_dense_replace,
-                f"must not be above num_hidden_layers = {self.num_hidden_layers}",
-            )
+            because = f"must not be above num_hidden_layers = {self.num_hidden_layers}"
+            raise refuse("first_k_dense_replace", self.first_k_dense_replace, because)
         if experts % groups:
             divisors = [g for g in range(1, min(experts, 1024) + 1) if experts % g == 0]
-            raise refuse(
-                "n_group", groups, f"must divide n_routed_experts = {experts} evenly: one of {', '.join(map(str, divisors))}"
-            )
+            because = f"must divide n_routed_experts = {experts} evenly: one of {', '.join(map(str, divisors))}"
+            raise refuse("n_group", groups, because)
         if self.topk_group > groups:
             raise refuse("topk_group", self.topk_group, f"cannot keep more groups than n_group = {groups}")
         if self.topk_method == "greedy" and groups != 1:
             raise refuse("n_group", groups, "topk_method = 'greedy' knows no groups; say 1, or 'group_limited_greedy'")
         held = self.topk_group * (experts // groups)
         if top_k > held:
-            raise refuse(
-                "num_experts_per_tok",
-                top_k,
-                f"the {self.topk_group} kept groups of {experts // groups} experts hold only {held}; "
-                "lower it, or raise topk_group or n_routed_experts",
-            )
+            because = f"the {self.topk_group} kept groups of {experts // groups} experts hold only {held}; "
+            raise refuse("num_experts_per_tok", top_k, because + "lower it, or raise topk_group or n_routed_experts")
         if self.topk_method == "noaux_tc" and experts // groups < 2:
             raise refuse("n_group", groups, "topk_method = 'noaux_tc' scores a group by its two best experts, so it needs two")
         if self.balance == "bias" and self.topk_method != "noaux_tc":
@@ -252,7 +212,7 @@ class ModelConfig:
         """Whether block ``layer`` (from 0; MTP blocks follow the main ones) has experts."""
         return layer >= self.first_k_dense_replace
 
-    def replace(self, **changes) -> ModelConfig:
+    def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed; checked like a new one."""
         known(type(self), changes)
         return dataclasses.replace(self, **changes)
@@ -269,7 +229,7 @@ class ModelConfig:
         return self.replace(rope_scaling=yarn, max_position_embeddings=int(original * factor))
 
     @classmethod
-    def preset(cls, name: str, **changes) -> ModelConfig:
+    def preset(cls, name: str, **changes: Any) -> ModelConfig:
         """A named configuration: sizes for a laptop, or those of the published models. No weight is allocated."""
         named = model_fields(name)
         if yarn := named.get("rope_scaling"):

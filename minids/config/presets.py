@@ -6,216 +6,151 @@ ships with YaRN switched on, so does its preset.
 
 from __future__ import annotations
 
-import difflib
+from typing import Any
 
 from minids.errors import refuse
+from minids.words import did_you_mean
 
 # V3's mechanisms at laptop size: one dense block first, 4 groups of which a token may use 2, one shared expert, one MTP module.
-_SMALL_SHAPE = dict(
+_TINY = dict(
+    vocab_size=258,
+    hidden_size=128,
+    num_hidden_layers=5,
     first_k_dense_replace=1,
+    intermediate_size=384,
+    moe_intermediate_size=64,
+    num_attention_heads=4,
+    q_lora_rank=64,
+    kv_lora_rank=32,
+    qk_nope_head_dim=32,
+    qk_rope_head_dim=16,
+    v_head_dim=32,
+    n_routed_experts=16,
+    num_experts_per_tok=4,
     n_group=4,
     topk_group=2,
-    num_experts_per_tok=4,
-    n_shared_experts=1,
-    num_nextn_predict_layers=1,
-    routed_scaling_factor=2.5,
+    max_position_embeddings=512,
     bos_token_id=256,
     eos_token_id=257,
     initializer_range=0.02,
 )
+_SMALL = _TINY | dict(
+    hidden_size=192,
+    num_hidden_layers=6,
+    intermediate_size=512,
+    moe_intermediate_size=96,
+    num_attention_heads=6,
+    q_lora_rank=96,
+    kv_lora_rank=48,
+    max_position_embeddings=1024,
+)
+_LAPTOP = _SMALL | dict(
+    vocab_size=2048,
+    hidden_size=256,
+    intermediate_size=704,
+    moe_intermediate_size=128,
+    num_attention_heads=8,
+    q_lora_rank=128,
+    kv_lora_rank=64,
+)
+_SHAKESPEARE = _TINY | dict(
+    vocab_size=65,
+    num_hidden_layers=2,
+    first_k_dense_replace=0,
+    intermediate_size=192,  # of no layer here, but of the dense models that the study race compares it with
+    num_experts_per_tok=2,
+    num_nextn_predict_layers=0,
+    routed_scaling_factor=1.0,
+    max_position_embeddings=64,
+    bos_token_id=None,
+    eos_token_id=None,
+    initializer_range=0.006,
+)
 
-_MODELS = {
-    "tiny": dict(
-        vocab_size=258,
-        hidden_size=128,
-        num_hidden_layers=5,
-        intermediate_size=384,
-        moe_intermediate_size=64,
-        num_attention_heads=4,
-        q_lora_rank=64,
-        kv_lora_rank=32,
-        qk_nope_head_dim=32,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        n_routed_experts=16,
-        max_position_embeddings=512,
-        **_SMALL_SHAPE,
-    ),
-    "small": dict(
-        vocab_size=258,
-        hidden_size=192,
-        num_hidden_layers=6,
-        intermediate_size=512,
-        moe_intermediate_size=96,
-        num_attention_heads=6,
-        q_lora_rank=96,
-        kv_lora_rank=48,
-        qk_nope_head_dim=32,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        n_routed_experts=16,
-        max_position_embeddings=1024,
-        **_SMALL_SHAPE,
-    ),
-    "laptop": dict(
-        vocab_size=2048,
-        hidden_size=256,
-        num_hidden_layers=6,
-        intermediate_size=704,
-        moe_intermediate_size=128,
-        num_attention_heads=8,
-        q_lora_rank=128,
-        kv_lora_rank=64,
-        qk_nope_head_dim=32,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        n_routed_experts=16,
-        max_position_embeddings=1024,
-        **_SMALL_SHAPE,
-    ),
-    "shakespeare": dict(
-        vocab_size=65,
-        hidden_size=128,
-        num_hidden_layers=2,
-        intermediate_size=192,  # of no layer here, but of the dense models that the study race compares it with
-        moe_intermediate_size=64,
-        num_attention_heads=4,
-        q_lora_rank=64,
-        kv_lora_rank=32,
-        qk_nope_head_dim=32,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        n_routed_experts=16,
-        max_position_embeddings=64,
-        **_SMALL_SHAPE
-        | dict(
-            first_k_dense_replace=0,
-            num_experts_per_tok=2,
-            routed_scaling_factor=1.0,
-            num_nextn_predict_layers=0,
-            initializer_range=0.006,
-            bos_token_id=None,
-            eos_token_id=None,
-        ),
-    ),
+# What V2 and V2-Lite have in common: the older router, balanced by a loss, and no MTP module.
+_V2_FAMILY = dict(
+    vocab_size=102400,
+    first_k_dense_replace=1,
+    n_shared_experts=2,
+    num_experts_per_tok=6,
+    scoring_func="softmax",
+    norm_topk_prob=False,
+    rope_scaling=dict(factor=40.0, mscale=0.707, mscale_all_dim=0.707),  # 0.707 as in the paper; some copies say 1.0
+    num_nextn_predict_layers=0,
+    bos_token_id=100000,
+    eos_token_id=100001,
+    balance="aux_loss",
+)
+# What Moonlight and Kimi-K2 have in common: V3's router without groups.
+_KIMI_FAMILY = dict(
+    vocab_size=163840,
+    first_k_dense_replace=1,
+    n_group=1,
+    topk_group=1,
+    rope_theta=50000.0,
+    num_nextn_predict_layers=0,
+    initializer_range=0.02,
+    bos_token_id=163584,
+    eos_token_id=163585,
+    aux_loss_alpha=0.001,
+)
+# The shape that V2-Lite and Moonlight share: 16 billion parameters.
+_16B = dict(
+    hidden_size=2048,
+    num_hidden_layers=27,
+    moe_intermediate_size=1408,
+    num_attention_heads=16,
+    q_lora_rank=None,
+    n_routed_experts=64,
+    n_shared_experts=2,
+    num_experts_per_tok=6,
+    n_group=1,
+    topk_group=1,
+)
+
+_MODELS: dict[str, dict[str, Any]] = {  # what differs from DeepSeek-V3, whose sizes are ModelConfig's defaults
+    "tiny": _TINY,
+    "small": _SMALL,
+    "laptop": _LAPTOP,
+    "shakespeare": _SHAKESPEARE,
     "deepseek-v3": dict(rope_scaling=dict(factor=40.0)),
-    "deepseek-v2": dict(
-        vocab_size=102400,
+    "deepseek-v2": _V2_FAMILY
+    | dict(
         hidden_size=5120,
         num_hidden_layers=60,
-        first_k_dense_replace=1,
         intermediate_size=12288,
         moe_intermediate_size=1536,
         n_routed_experts=160,
-        n_shared_experts=2,
-        num_experts_per_tok=6,
-        n_group=8,
         topk_group=3,
-        scoring_func="softmax",
         topk_method="group_limited_greedy",
-        norm_topk_prob=False,
         routed_scaling_factor=16.0,
-        rope_scaling=dict(factor=40.0, mscale=0.707, mscale_all_dim=0.707),  # 0.707 as in the paper; some copies say 1.0
-        num_nextn_predict_layers=0,
-        initializer_range=0.006,
-        bos_token_id=100000,
-        eos_token_id=100001,
-        balance="aux_loss",
         aux_loss_alpha=0.003,
     ),
-    "deepseek-v2-lite": dict(
-        vocab_size=102400,
-        hidden_size=2048,
-        num_hidden_layers=27,
-        first_k_dense_replace=1,
-        intermediate_size=10944,
-        moe_intermediate_size=1408,
-        num_attention_heads=16,
-        q_lora_rank=None,
-        n_routed_experts=64,
-        n_shared_experts=2,
-        num_experts_per_tok=6,
-        n_group=1,
-        topk_group=1,
-        scoring_func="softmax",
-        topk_method="greedy",
-        norm_topk_prob=False,
-        routed_scaling_factor=1.0,
-        rope_scaling=dict(factor=40.0, mscale=0.707, mscale_all_dim=0.707),
-        num_nextn_predict_layers=0,
-        initializer_range=0.006,
-        bos_token_id=100000,
-        eos_token_id=100001,
-        balance="aux_loss",
-        aux_loss_alpha=0.001,
-    ),
-    "moonlight-16b-a3b": dict(
-        vocab_size=163840,
-        hidden_size=2048,
-        num_hidden_layers=27,
-        first_k_dense_replace=1,
-        intermediate_size=11264,
-        moe_intermediate_size=1408,
-        num_attention_heads=16,
-        q_lora_rank=None,
-        n_routed_experts=64,
-        n_shared_experts=2,
-        num_experts_per_tok=6,
-        n_group=1,
-        topk_group=1,
-        routed_scaling_factor=2.446,
-        rms_norm_eps=1e-5,
-        rope_theta=50000.0,
-        max_position_embeddings=8192,
-        num_nextn_predict_layers=0,
-        initializer_range=0.02,
-        bos_token_id=163584,
-        eos_token_id=163585,
-        aux_loss_alpha=0.001,
-    ),
-    "kimi-k2": dict(
-        vocab_size=163840,
-        first_k_dense_replace=1,
+    "deepseek-v2-lite": _V2_FAMILY
+    | _16B
+    | dict(intermediate_size=10944, topk_method="greedy", routed_scaling_factor=1.0, aux_loss_alpha=0.001),
+    "moonlight-16b-a3b": _KIMI_FAMILY
+    | _16B
+    | dict(intermediate_size=11264, routed_scaling_factor=2.446, rms_norm_eps=1e-5, max_position_embeddings=8192),
+    "kimi-k2": _KIMI_FAMILY
+    | dict(
         num_attention_heads=64,
         n_routed_experts=384,
-        n_group=1,
-        topk_group=1,
         routed_scaling_factor=2.827,
-        rope_theta=50000.0,
         rope_scaling=dict(factor=32.0, beta_fast=1.0, beta_slow=1.0),
         max_position_embeddings=131072,
-        num_nextn_predict_layers=0,
-        initializer_range=0.02,
-        bos_token_id=163584,
-        eos_token_id=163585,
-        aux_loss_alpha=0.001,
     ),
 }
 
-_RUNS = {
+_RUNS: dict[str, dict[str, Any]] = {
     "tiny": dict(steps=1000, batch_size=8, context_length=256),
     "small": dict(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
     "laptop": dict(steps=2400, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
     # As many characters as nanoGPT's CPU recipe sees (2,000 steps of 12 × 64), by Muon with a rate that falls to 0 all the way.
-    "shakespeare": dict(
-        steps=1500,
-        batch_size=16,
-        context_length=64,
-        optimizer="muon",
-        muon_rounds=4,
-        muon_momentum=0.9,
-        learning_rate=0.015,
-        warmup_steps=30,
-        constant_until=0.0,
-        decay_until=1.0,
-        final_from=1.0,
-        decay_shape="linear",
-        decay_to=0.0,
-        tokenizer="chars",
-        eval_every=250,
-        eval_tokens=1 << 17,
-        save_every=500,
-    ),
+    "shakespeare": dict(steps=1500, batch_size=16, context_length=64, tokenizer="chars")
+    | dict(optimizer="muon", muon_rounds=4, muon_momentum=0.9, learning_rate=0.015, warmup_steps=30)
+    | dict(constant_until=0.0, decay_until=1.0, final_from=1.0, decay_shape="linear", decay_to=0.0)
+    | dict(eval_every=250, eval_tokens=1 << 17, save_every=500),
 }
 
 PRESETS = tuple(_MODELS)
@@ -225,19 +160,17 @@ TRAINABLE = tuple(_RUNS)
 """Names of those that come with a training run."""
 
 
-def model_fields(name: str) -> dict:
+def model_fields(name: str) -> dict[str, Any]:
     """The fields of the model configuration called ``name`` that are not V3's own; ``rope_scaling`` as fields of a Yarn."""
     return _look_up(_MODELS, name, "preset")
 
 
-def train_fields(name: str) -> dict:
+def train_fields(name: str) -> dict[str, Any]:
     """The fields of the training run called ``name``."""
     return _look_up(_RUNS, name, "training run")
 
 
-def _look_up(table: dict[str, dict], name: str, what: str) -> dict:
+def _look_up(table: dict[str, dict[str, Any]], name: str, what: str) -> dict[str, Any]:
     if name not in table:
-        close = difflib.get_close_matches(str(name), table, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise refuse("preset", name, f"no {what} of that name; {hint}there are {', '.join(table)}")
+        raise refuse("preset", name, f"no {what} of that name; {did_you_mean(str(name), table)}there are {', '.join(table)}")
     return dict(table[name])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minids.checkpoint.dtypes import decode, dequantise, scale_shape
+from minids.checkpoint.dtypes import decode, dequantise
+from minids.ops.quantise import grid
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_every_code_has_its_value(name, oracle, codes, dtype):
 def test_dequantise_is_the_loop_of_the_definition(m, n, block_m, block_n, seed):
     rng = np.random.default_rng(seed)
     values = rng.normal(0, 1, (m, n)).astype(np.float32)
-    scales = rng.normal(0, 1, scale_shape((m, n), (block_m, block_n))).astype(np.float32)
+    scales = rng.normal(0, 1, grid((m, n), (block_m, block_n))).astype(np.float32)
     expected = np.array([[values[i, j] * scales[i // block_m, j // block_n] for j in range(n)] for i in range(m)])
     whole = values.copy()
     dequantise(whole, scales, (block_m, block_n))
@@ -40,4 +41,4 @@ def test_dequantise_is_the_loop_of_the_definition(m, n, block_m, block_n, seed):
 
 
 def test_v3_has_5_by_56_scales_for_kv_a_proj():
-    assert scale_shape((576, 7168), (128, 128)) == (5, 56)
+    assert grid((576, 7168), (128, 128)) == (5, 56)

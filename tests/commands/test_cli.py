@@ -1,7 +1,9 @@
 """The command line as a user meets it: what it prints, and one clear line with exit code 2 for everything it cannot do."""
 
 import json
+import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 import minids
-from minids.cli import main
-from minids.commands.arguments import value_of
+from minids.cli import COMMANDS, main
+from minids.commands.options import built, options_of, typed
+from minids.config import ModelConfig
 
 SMALL = shlex.split(
     "--steps 3 --batch-size 2 --context-length 16 --log-every 1 --eval-every 3 --eval-tokens 64 --sample-every 0 "
@@ -74,16 +77,45 @@ def test_the_overview_names_every_command(arguments, capsys):
     assert all(f"  {line}" in out for line in ("minids train", "minids generate", "minids info", "minids tour", "minids data"))
 
 
+def parsed(command, *arguments):
+    """The dataclass a command would run with, and what was typed."""
+    owner = COMMANDS[command].Options
+    options = list(options_of(owner))
+    found = typed(command, options, arguments)
+    default = COMMANDS[command].defaults(found) if command == "train" else None
+    return built(command, owner, options, found, default), set(found)
+
+
+def test_options_become_the_fields_of_a_dataclass():
+    options, given = parsed(
+        "train", "--steps=7", "--model.n_group", "2", "--data", "a", "b", "--model.no-seq-aux", "--beta1", "0.5"
+    )
+    assert (options.train.steps, options.train.beta1, options.data) == (7, 0.5, ("a", "b"))
+    assert options.model == ModelConfig.preset("tiny", n_group=2, seq_aux=False)
+    assert given == {"steps", "beta1", "data", "model.n_group", "model.seq_aux"}
+    assert parsed("train", "--model.q-lora-rank", "None")[0].model.q_lora_rank is None
+    assert parsed("train", "--preset", "shakespeare")[0].data == ("shakespeare",)
+    options, given = parsed("figures", "3", "--theme", "dark", "cost", "--formats", "svg", "pdf")
+    assert (options.names, options.theme, options.formats) == (("3", "cost"), "dark", ("svg", "pdf"))
+    options, _ = parsed("generate", "--checkpoint", "x", "--temperature", "-1e-3", "--prompt=--x", "--extend", "-inf")
+    assert (options.temperature, options.prompt, options.extend) == (-1e-3, "--x", -math.inf)
+
+
 def test_version(capsys):
     assert said(capsys, "--version") == (0, f"minids {minids.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "info", "tour", "route", "study", "data"])
-def test_help_of_every_command(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    assert f"minids {command}" in capsys.readouterr().out
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_in_80_columns(command, capsys):
+    code, out, _ = said(capsys, command, "--help")
+    assert code == 0 and out.startswith(f"minids {command}") and max(map(len, out.splitlines())) <= 80
+    for option in options_of(COMMANDS[command].Options):
+        (line,) = [
+            line
+            for line in out.splitlines()
+            if line.startswith(f"  {option.flag}") and line[len(option.flag) + 2 :][:1] in " ,"
+        ]
+        assert set(option.choices) <= set(re.split(r"[{},\s]", line))
 
 
 @pytest.mark.parametrize("preset", ["tiny", "deepseek-v3", "moonlight-16b-a3b"])
@@ -110,7 +142,7 @@ BAD = {
     "unknown command": (["trian"], "did you mean train"),
     "unknown preset": (["train", "--preset", "tinny"], "preset = 'tinny': no training run of that name; did you mean tiny?"),
     "a preset no laptop holds": (["train", "--preset", "deepseek-v3"], "too large to train here"),
-    "unknown option": (["train", "--stpes", "3"], "Unrecognized options: --stpes"),
+    "unknown option": (["train", "--stpes", "3"], "train: there is no option --stpes; did you mean --steps? "),
     "not a number": (["train", "--steps", "many"], "minids: steps = 'many': must be a whole number\n"),
     "half a step": (["train", "--steps", "1.5"], "steps = '1.5': must be a whole number"),
     "a quotation mark for a number": (["train", "--steps", "it's"], """steps = "it's": must be a whole number"""),
@@ -125,8 +157,16 @@ BAD = {
         "model.seq_aux = 'false': is switched without a value, by --model.seq-aux or --model.no-seq-aux",
     ),
     "a switch with a sign of equality": (["study", "fp8", "--show=1"], "show = '1': is switched without a value, by --show or"),
-    "a switch whose value tyro takes for a name": (["study", "--quick=3", "fp8"], "quick = '3': is switched without a value"),
-    "a switch before an unknown option": (["train", "--resume", "--slowly"], "train: Unrecognized options: --slowly"),
+    "a switch whose value would be taken for a name": (
+        ["study", "--quick=3", "fp8"],
+        "quick = '3': is switched without a value",
+    ),
+    "a switch both ways": (["train", "--resume", "--no-resume"], "resume = False: is said twice, --resume and --no-resume"),
+    "an option without its value": (["generate", "--checkpoint"], "checkpoint: has no value"),
+    "a word of no option": (["train", "tiny"], "train: 'tiny' belongs to no option; minids train --help"),
+    "a dash": (["study", "-q"], "study: there is no option -q"),
+    "bench of nothing": (["bench"], "bench: WHAT is missing: train, kernels, decode"),
+    "a switch before an unknown option": (["train", "--resume", "--slowly"], "train: there is no option --slowly"),
     "layers beyond all counting": (["train", "--model.num-hidden-layers", "9" * 30], "must be at most 10,000"),
     "sizes that no memory holds": (["train", "--data", "TEXT", "--model.hidden-size", "9" * 30], "which no memory holds"),
     "steps below one": (["train", "--steps", "0"], "steps = 0: must be at least 1"),
@@ -147,14 +187,17 @@ BAD = {
     "nothing to resume": (["train", "--out", "FOLDER", "--resume"], "no run to resume"),
     "a vocabulary that is not the tokenizer's": (["train", "--model.vocab-size", "300"], "follows from the tokenizer"),
     "no such checkpoint": (["generate", "--checkpoint", "MISSING"], "not a folder"),
-    "no checkpoint named": (["generate"], "--checkpoint"),
+    "no checkpoint named": (["generate"], "generate: --checkpoint is missing: A run's folder"),
     "negative temperature": (["generate", "--checkpoint", "RUN", "--temperature", "-1"], "temperature = -1"),
     "a seed below zero": (
         ["generate", "--checkpoint", "RUN", "--temperature", "1", "--seed", "-1"],
         "seed = -1: must be at least 0",
     ),
     "a batch of too many zeros": (["train", "--batch-size", "1" + "0" * 20], "batch_size = 1" + "0" * 20),
-    "unknown cache": (["generate", "--checkpoint", "RUN", "--cache", "paged"], "--cache"),
+    "unknown cache": (
+        ["generate", "--checkpoint", "RUN", "--cache", "paged"],
+        "cache = 'paged': must be one of latent, full, none",
+    ),
     "draft tokens without speculation": (
         ["generate", "--checkpoint", "RUN", "--draft-tokens", "2"],
         "draft_tokens = 2: concerns",
@@ -236,13 +279,13 @@ def test_too_little_memory_is_a_line(places, capsys, monkeypatch):
     assert err == "minids: not enough memory (unable to allocate 1.00 EiB); smaller sizes, batches or contexts need less\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # with a frame around the message, and without one
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["--preset", "x"], "minids: preset = 'x'"),
         (["--steps", "1.5"], "minids: steps = '1.5': must be a whole number\n"),
-        (["--model.precision", "fp9"], "minids: train: invalid choice 'fp9' for argument '--model.precision'"),
+        (["--model.precision", "fp9"], "minids: model.precision = 'fp9': must be one of fp32, fp8\n"),
         (["--model.n-group", "3"], "minids: n_group = 3: must divide"),
     ],
 )
@@ -263,8 +306,10 @@ def test_where_a_character_cannot_be_printed_another_one_is():
         assert done.returncode == 0 and done.stdout and not done.stderr, (arguments, done.stderr)
 
 
-def test_the_last_preset_counts():
-    assert value_of("--preset", ["--preset", "small", "--steps", "3", "--preset=tiny"]) == "tiny"
+def test_the_preset_sets_the_defaults_that_help_shows_and_the_last_one_counts(capsys):
+    for arguments, steps in (([], 1000), (["--preset", "small"], 2000), (["--preset", "small", "--preset=tiny"], 1000)):
+        out = said(capsys, "train", *arguments, "--help")[1]
+        assert f"Optimizer steps. (default: {steps})" in out
 
 
 @pytest.mark.parametrize("tokens", ["0", "1"])
@@ -272,3 +317,26 @@ def test_nothing_written_has_no_speed(places, capsys, tokens):
     run = places[1]["RUN"]
     code, out, err = said(capsys, "generate", "--checkpoint", run, "--compare", "--max-new-tokens", tokens)
     assert code == 0 and not err and "no speeds to compare" in out
+
+
+def without_pictures(*arguments):
+    """Run a command in a process where matplotlib and Pillow are not installed."""
+    code = (
+        "import sys; sys.modules.update(matplotlib=None, PIL=None); from minids.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_only_pictures_need_the_drawing_tools(tmp_path, text, places):
+    run, checkpoint = str(tmp_path / "run"), places[1]["RUN"]
+    done = without_pictures("train", "--data", text, "--out", run, *SMALL)
+    assert done.returncode == 0 and 'No loss picture: matplotlib is not installed; pip install "minids[lab]"' in done.stdout
+    assert not (tmp_path / "run" / "loss.png").exists()
+    assert without_pictures("info", "--checkpoint", run).returncode == 0
+    assert without_pictures("figures", "--list").returncode == 0
+    assert without_pictures("generate", "--checkpoint", run, "--max-new-tokens", "3").returncode == 0
+    assert without_pictures("route", "--checkpoint", checkpoint, "--text", "one").returncode == 0
+    for asked in (["route", "--checkpoint", checkpoint, "--text", "x", "--png", str(tmp_path / "x.png")], ["figures", "3"]):
+        done = without_pictures(*asked)
+        line = 'minids: matplotlib is not installed, which pictures need: pip install "minids[lab]"\n'
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

@@ -51,7 +51,7 @@ def test_domains_are_measured_and_weights_may_stay_on_disk(places, capsys):
         "bits of domain",
         "Busiest experts",
         "sequences shuffled",
-        "limit   nodes used",
+        "nodes used",
         "(trained with 2)",
     ):
         assert part in out, f"{part!r} is not in what minids route prints"

@@ -137,8 +137,8 @@ def test_what_transformers_writes_is_read(tmp_path, name, dtype, fused):
     # a few kB per shard: several shards and an index
     model.save_pretrained(tmp_path, save_original_format=not fused, max_shard_size="100KB")
     folder = CheckpointFolder(tmp_path)
-    found, notes = check_names(read_config(tmp_path), folder)
-    assert found.num_nextn_predict_layers == 0 and len(notes) == config.num_nextn_predict_layers
+    found, note = check_names(read_config(tmp_path), folder)
+    assert found.num_nextn_predict_layers == 0 and bool(note) == bool(config.num_nextn_predict_layers)
     check_copies(found, folder)
     theirs = {key: tensor.float().numpy() for key, tensor in model.state_dict().items()}
     ours = {key: assemble(folder, key) for key in memory_shapes(found)}

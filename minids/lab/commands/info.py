@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+from minids.checkpoint.config_json import read_config
+from minids.checkpoint.latest import resolved
 from minids.config import ModelConfig
 from minids.errors import MinidsError
 
@@ -25,19 +28,12 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.lab.analysis.info import info as account
     from minids.lab.analysis.info_table import format_info
 
-    if (options.preset is None) == (options.checkpoint is None):
+    preset, checkpoint = options.preset, options.checkpoint
+    if (preset is None) == (checkpoint is None):
         raise MinidsError("info: give either --preset NAME or --checkpoint FOLDER")
-    if options.preset:
-        config, name = ModelConfig.preset(options.preset), options.preset
-    else:
-        from minids.checkpoint.config_json import read_config
-        from minids.checkpoint.latest import resolved
-
-        config, name = read_config(resolved(options.checkpoint)), options.checkpoint
-    found = account(config, name, context=options.context, batch=options.batch)
+    config = read_config(resolved(checkpoint)) if checkpoint is not None else ModelConfig.preset(str(preset))
+    found = account(config, str(preset or checkpoint), context=options.context, batch=options.batch)
     print(json.dumps(found, indent=2) if options.json else format_info(found))

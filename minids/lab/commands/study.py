@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
-import tyro
-
+from minids import words
 from minids.errors import refuse
 
 
@@ -13,7 +13,7 @@ from minids.errors import refuse
 class Options:
     """Run one of the papers' ablations at laptop size over several seeds, or go on with it; without a name, list them."""
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[str, "positional"] = ""
     """Study to run."""
     seeds: tuple[int, ...] = ()
     """Seeds to run every arm with; the study's own if not given."""
@@ -43,41 +43,28 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.studies.table import table
 
     if not options.name:
-        for name in STUDIES:
-            print(f"  {name:<14}{study(name).question} ({len(study(name).arms)} arms)")
+        print(words.table([("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l"))
         return
     chosen = study(options.name)
     if options.show:
-        for name in sorted(given & {field.name for field in fields(Options)} - {"show"}):
+        for name in sorted(given - {"name", "show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
         print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
         return
-    for field in ("steps", "processes"):
-        if getattr(options, field) < 0:
-            raise refuse(field, getattr(options, field), "must be at least 0, which means the default")
+    for field, least in (("steps", 0), ("processes", 0), ("threads", 1)):
+        if getattr(options, field) < least:
+            raise refuse(field, getattr(options, field), f"must be at least {least}" + ", the default" * (least == 0))
     if any(seed < 0 for seed in options.seeds):
         raise refuse("seeds", options.seeds, "must be at least 0")
-    if options.threads < 1:
-        raise refuse("threads", options.threads, "must be at least 1")
     part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
     from minids.lab.studies.runner import run_study
     from minids.lab.studies.store import kept, write_results
 
-    out = options.out or f"runs/studies/{options.name}"
-    found = run_study(
-        options.name,
-        out,
-        options.seeds,
-        options.steps,
-        options.arms,
-        options.data,
-        options.processes,
-        options.quick,
-        options.threads,
-    )
+    o, out = options, options.out or f"runs/studies/{options.name}"
+    found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads)
     print(f"\n{table(chosen, found)}\nResults: {out}/results.json")
     if options.write_results:
         write_results(kept(options.name), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -14,7 +15,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
     from dataclasses import asdict
 
     from minids.lab.bench.doctor import advice, examined, table

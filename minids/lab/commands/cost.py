@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from minids.config import ModelConfig
@@ -37,8 +38,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.lab.analysis.flops import usual_context
 
     o = options
@@ -60,8 +59,7 @@ def run(options: Options, given: set[str]) -> None:
     memory = int(o.memory * 2**30) or installed_memory()
     speed = measure_flops_per_second()
     if o.json:
-        time = training_time(config, speed, o.tokens, context)
-        fits = [fit._asdict() for fit in what_fits(memory)]
+        time, fits = training_time(config, speed, o.tokens, context), [fit._asdict() for fit in what_fits(memory)]
         print(json.dumps({"memory": memory, "flops_per_second": speed, "seconds": time.seconds, "fits": fits}, indent=2))
-        return
-    print(format_laptop(memory, speed, o.preset, o.tokens, context))
+    else:
+        print(format_laptop(memory, speed, o.preset, o.tokens, context))

@@ -35,4 +35,4 @@ def run(options: Options, given: set[str]) -> None:
     model = DeepSeekV3(config)
     ids = np.resize(byte_tokenizer().encode(TEXT), (2, 65)) % config.vocab_size  # a smaller vocabulary reads some other text
     values = step_values(model, ids[:, :-1], ids[:, 1:])
-    print(walk(config, options.preset, *ids[:, 1:].shape, values=values))
+    print(walk(config, options.preset, len(ids), ids.shape[1] - 1, values=values))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-
-import tyro
+from typing import Annotated
 
 
 @dataclass(frozen=True)
 class Options:
     """Recompute every number of the DeepSeek papers that is arithmetic, and say how far print and arithmetic agree."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tuple[str, ...], "positional"] = ()
     """Claims to show, by the names that --json gives; all if none is named."""
     json: bool = False
     """Print JSON."""
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.lab.analysis.claim import format_claims
     from minids.lab.analysis.claims import CLAIMS, claim_named
 
@@ -27,18 +25,6 @@ def run(options: Options, given: set[str]) -> None:
     if not options.json:
         print(format_claims(chosen))
         return
-    rows = [
-        {
-            "name": c.name,
-            "title": c.title,
-            "printed": c.printed,
-            "computed": c.computed(),
-            "unit": c.unit,
-            "verdict": c.verdict(),
-            "formula": c.formula,
-            "source": c.source,
-            "words": c.words,
-        }
-        for c in chosen
-    ]
+    own = ("name", "title", "printed", "unit", "formula", "source", "words")
+    rows = [{name: getattr(c, name) for name in own} | {"computed": c.computed(), "verdict": c.verdict()} for c in chosen]
     print(json.dumps(rows, indent=2))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import tyro
+from typing import Annotated, Literal
 
 
 @dataclass(frozen=True)
 class Options:
     """Draw the figures for talks: SVG, PNG and PDF at 16:9, light and dark, each with its data and its words."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tuple[str, ...], "positional"] = ()
     """Figures by number or name; all of them if none is given."""
     theme: Literal["light", "dark", "both"] = "both"
     """Colours for a bright or a dark slide."""
@@ -38,6 +36,8 @@ def run(options: Options, given: set[str]) -> None:
     if options.list:
         print(listing(asked, out))
         return
+    import matplotlib  # noqa: F401 (missed now, not after minutes of work)
+
     sources = Sources(options.run)
     sources.check(asked)
     themes = THEMES if options.theme == "both" else (options.theme,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -16,8 +17,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.errors import refuse
     from minids.lab.analysis.models import comparison, format_comparison
 

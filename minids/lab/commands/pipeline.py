@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +30,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    import json
-
     from minids.lab.analysis.pipeline import Times, closed_form, simulate
     from minids.lab.analysis.pipeline_table import format_timeline
 

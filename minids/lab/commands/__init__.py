@@ -1,0 +1,1 @@
+"""The commands of the lab, made like those of ``minids/commands``."""

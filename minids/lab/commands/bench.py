@@ -1,0 +1,72 @@
+"""minids bench: how fast it is here, against the machine's limits and the peers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from minids.errors import refuse
+
+
+@dataclass(frozen=True)
+class Options:
+    """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
+
+    what: Annotated[Literal["train", "kernels", "decode", "race", "speculation"], "positional"]
+    """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches.
+    race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it.
+    speculation: a trained run's guesses on its held-out text, how many stand and what they are worth."""
+    against: Literal["torch", "torch-compiled"] | None = None
+    """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
+    ``torch.compile``, which needs a C++ compiler and some minutes."""
+    checkpoint: str | None = None
+    """speculation: the run's folder."""
+    sizes: tuple[Literal["A-12x64", "A-16x256", "B-16x256"], ...] = ("A-12x64", "A-16x256", "B-16x256")
+    """Model and batch: A has 1.6 M parameters, B 18.5 M; sequences × tokens."""
+    rounds: int = 9
+    """How often each contender takes its turn. The whole race is 50."""
+    threads: int = 0
+    """Cores to use, the same for everyone; 0 for all."""
+    parts: tuple[Literal["generation", "context", "batch", "at-once"], ...] = ("generation", "context", "batch", "at-once")
+    """Of decode: a whole generation, one more token behind a context, several sequences, several tokens at once."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise refuse(name, getattr(self, name), f"must be at least {least}")
+
+
+NOT_FOR = {  # what, field → why it cannot be said there
+    ("race", "sizes"): "the race has a size of its own, that of the preset shakespeare",
+    ("kernels", "threads"): "every operation is measured on one core; leave it out",
+    ("speculation", "sizes"): "does not concern bench speculation; it measures a run of your own",
+    ("speculation", "against"): "does not concern bench speculation; it measures a run of your own",
+}
+
+
+def run(options: Options, given: set[str]) -> None:
+    o = options
+    for (what, name), because in NOT_FOR.items():
+        if o.what == what and name in given:
+            raise refuse(name, getattr(o, name), because)
+    if o.what == "race" and o.against == "torch-compiled":
+        raise refuse("against", o.against, "nanoGPT's recipe for a CPU does not compile; say torch")
+    if o.what != "decode" and "parts" in given:
+        raise refuse("parts", o.parts, f"decode has parts, {o.what} has none")
+    if o.what == "speculation" and o.checkpoint is None:
+        raise refuse("checkpoint", None, "bench speculation measures a trained run; say --checkpoint and its folder")
+    if o.what != "speculation" and o.checkpoint is not None:
+        raise refuse("checkpoint", o.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
+    bench = importlib.import_module(f"minids.lab.bench.{o.what}")  # each has run() → what JSON knows, and table()
+    if o.what == "speculation":
+        found = bench.run(o.checkpoint, o.rounds, o.threads)
+    else:
+        sizes = () if o.what == "race" else (o.sizes,)
+        parts = (o.parts, lambda part: print(part, "…", file=sys.stderr)) if o.what == "decode" else ()
+        found = bench.run(*sizes, o.rounds, o.threads, o.against, *parts)
+    print(json.dumps(found, indent=2) if o.json else bench.table(found))
