@@ -106,7 +106,7 @@ class Staged:
 
     @contextmanager
     def create(self, path: Path) -> Iterator[BinaryIO]:
-        """A file that will be called ``path``, on the disk (fsync) when the block ends. What a killed attempt left is removed."""
+        """A file that will be called ``path``, on the disk (fsync) when the block ends; leftovers of a kill are removed."""
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
             leftover.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -22,7 +22,7 @@ class Options:
 
 def run(options: Options, given: set[str]) -> None:
     from minids.training.corpus import describe, load_corpus
-    from minids.training.download import datasets, fetch
+    from minids.training.download import DATASETS, fetch
 
     if options.action == "fetch":
         if not options.name:
@@ -32,5 +32,5 @@ def run(options: Options, given: set[str]) -> None:
     if options.name:
         raise refuse("name", options.name, "list shows everything; fetch NAME fetches one of them")
     print(describe(load_corpus(["builtin"])))
-    for dataset in datasets():
+    for dataset in DATASETS.values():
         print(dataset)

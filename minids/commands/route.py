@@ -66,9 +66,9 @@ def run(options: Options, given: set[str]) -> None:
 
 def _show(model, options: Options) -> None:
     """One text, token by token."""
+    from minids.lab.analysis.routing_trace import trace
     from minids.lab.figures import routed_text
     from minids.lab.figures.style import write_bytes
-    from minids.training.routing_trace import trace
 
     config, tokenizer = model.config, model.tokenizer
     begin = [] if config.bos_token_id is None else [config.bos_token_id]  # as in training: a document begins with it
@@ -96,10 +96,10 @@ def _measure(model, options: Options) -> None:
     from minids.checkpoint.extension import run_setting
     from minids.checkpoint.latest import resolved
     from minids.lab.analysis.routing import domain_counts, relative_load, specialisation_test
+    from minids.lab.analysis.routing_trace import trace
     from minids.lab.analysis.traffic import of_model
     from minids.training.batches import TokenStream
     from minids.training.corpus import load_corpus
-    from minids.training.routing_trace import trace
 
     length = min(256, model.config.max_position_embeddings)
     if options.tokens < length:

@@ -41,6 +41,11 @@ class Document:
         """Bytes of text."""
         return len(self.text)
 
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text).digest()
+
 
 AnyDocument = Document | FileDocument
 """In memory, or on the disk where its file is too large."""
@@ -107,7 +112,7 @@ def _split(documents: list[AnyDocument], share: float) -> tuple[list[AnyDocument
     wanted = share * sum(document.size for document in documents)
     if not wanted:
         return documents, []
-    by_hash = sorted(documents, key=lambda document: hashlib.sha256(document.text).digest())
+    by_hash = sorted(documents, key=lambda document: document.digest)
     chosen: set[int] = set()
     size = 0
     for document in by_hash:

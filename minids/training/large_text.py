@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,11 @@ class FileDocument:
     @property
     def size(self) -> int:
         return self.end - self.begin
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text).digest()
 
 
 def read_stretch(path: str | Path, begin: int, end: int) -> bytes:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from minids.config import ModelConfig, TrainConfig
-from minids.lab.studies.training import Text, validate
+from minids.lab.studies.training import validate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.training.batches import Batches
+from minids.training.text import Text
 
 
 def same_weights(model: DeepSeekV3, config: ModelConfig) -> DeepSeekV3:
