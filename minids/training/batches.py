@@ -21,8 +21,8 @@ import numpy as np
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.ops.cross_entropy import IGNORE
-from minids.training.corpus import AnyDocument
-from minids.training.large_text import LARGE
+from minids.training.corpus import Document
+from minids.training.text_files import LARGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class TokenStream:
     """(documents,) int: the domain of each document, an index of ``domains``."""
 
     @classmethod
-    def encode(cls, documents: Iterable[AnyDocument], tokenizer: Tokenizer) -> TokenStream:
+    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
         """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
         begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
