@@ -155,20 +155,6 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     return Corpus(" ".join(spec), tuple(documents), tuple(skipped))
 
 
-def describe(corpus: Corpus) -> str:
-    """A table of the domains: documents, bytes, and how the first document begins."""
-    width = max(len("domain"), *map(len, corpus.domains))
-    lines = [f"{'domain':{width}}  documents       bytes  begins with"]
-    for domain in corpus.domains:
-        documents = corpus.of(domain)
-        size = sum(document.size for document in documents)
-        start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
-        lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
-    if corpus.skipped:
-        lines.append(corpus.passed_over())
-    return "\n".join(lines)
-
-
 def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[Document]:
     """The documents of one path: a domain."""
     if not path.exists():

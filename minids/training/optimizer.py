@@ -42,7 +42,8 @@ class Stretch(NamedTuple):
     def part(self, index: int, count: int) -> Stretch:
         """One of ``count`` pieces."""
         piece = pieces(self.place.stop - self.place.start, count)[index]
-        return self._replace(place=_behind(piece, self.place.start), second=_behind(piece, self.second.start))
+        place, second = (slice(start + piece.start, start + piece.stop) for start in (self.place.start, self.second.start))
+        return self._replace(place=place, second=second)
 
 
 class AdamW:
@@ -183,10 +184,6 @@ def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
 def _share_out(workers: Workers | None, work: Callable, shares: list) -> list:
     """``work`` on each of the shares, by the threads where there are some."""
     return workers.share_out(work, shares) if workers else [work(share) for share in shares]
-
-
-def _behind(piece: slice, start: int) -> slice:
-    return slice(start + piece.start, start + piece.stop)
 
 
 def _stretches(parameters: list[Parameter]) -> list[Stretch]:

@@ -36,7 +36,7 @@ from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
 from minids.training.printing import Interrupt, Say, Voice, in_words, printable, progress_bar
-from minids.training.run_folder import RunFolder
+from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import differences, other_threads, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
 from minids.training.workers import Workers, useful_workers
@@ -176,7 +176,7 @@ class Run:
             now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
             rng = np.random.default_rng(train.seed)
             run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
-            state = RunFolder.read_state(checkpoint)
+            state = read_state(checkpoint)
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
@@ -253,7 +253,7 @@ class Run:
         def write(folder: Path) -> None:
             save(self.model, folder)
             write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
-            RunFolder.write_state(folder, state)
+            write_state(folder, state)
 
         return self.folder.write_checkpoint(self.step, write)
 

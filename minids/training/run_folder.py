@@ -92,7 +92,7 @@ class RunFolder:
 
     def write_description(self, description: dict) -> None:
         """``run.json``: what the run was asked to do."""
-        self._write_json(self.path / "run.json", description)
+        _write_json(self.path / "run.json", description)
 
     def description(self) -> dict:
         return read_json(self.path / "run.json", _LARGEST_JSON)
@@ -116,8 +116,8 @@ class RunFolder:
             say(f"{self.path / 'latest'} {what}: going on from {checkpoint.name}, the newest whole checkpoint")
             point_to(checkpoint)
             return checkpoint
-        if there or named:
-            names = ", ".join(checkpoint.name for checkpoint in there) or f"{named.name} is not there"
+        names = ", ".join(checkpoint.name for checkpoint in there) or (f"{named.name} is not there" if named else "")
+        if names:
             raise MinidsError(f"{self.path}: holds no whole checkpoint ({names}); start another run in another folder")
         return None
 
@@ -159,18 +159,18 @@ class RunFolder:
                 shutil.rmtree(old)
         return final
 
-    @staticmethod
-    def write_state(folder: Path, state: dict) -> None:
-        """``training_state.json`` of a checkpoint."""
-        RunFolder._write_json(folder / "training_state.json", state)
 
-    @staticmethod
-    def read_state(folder: Path) -> dict:
-        return read_json(folder / "training_state.json", _LARGEST_JSON)
+def write_state(checkpoint: Path, state: dict) -> None:
+    """``training_state.json`` of a checkpoint."""
+    _write_json(checkpoint / "training_state.json", state)
 
-    @staticmethod
-    def _write_json(path: Path, value: dict) -> None:
-        write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+def read_state(checkpoint: Path) -> dict:
+    return read_json(checkpoint / "training_state.json", _LARGEST_JSON)
+
+
+def _write_json(path: Path, value: dict) -> None:
+    write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def _left_over(name: str) -> bool:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minids.commands.data import describe
 from minids.errors import MinidsError
 from minids.training import builtin, corpus, download, text_files
-from minids.training.corpus import Corpus, Document, describe, load_corpus
+from minids.training.corpus import Corpus, Document, load_corpus
 
 
 def corpus_of(**domains: list[bytes]) -> Corpus:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from minids.checkpoint.tokenizer import byte_tokenizer
+from minids.commands.data import describe
 from minids.errors import MinidsError
-from minids.training import batches, corpus, text_files
+from minids.training import batches, text_files
 from minids.training.batches import TokenStream
 from minids.training.corpus import load_corpus
 
@@ -38,7 +39,7 @@ def test_it_is_the_corpus_that_reading_whole_gives(tmp_path, monkeypatch):
     pieces, others = read(path)
     assert all(isinstance(d.content, text_files.Stretch) for d in pieces.documents) and len(pieces.documents) > 3
     assert [d.text for d in pieces.documents] == [d.text for d in whole.documents]
-    assert pieces.sha256 == whole.sha256 and corpus.describe(pieces) == corpus.describe(whole)
+    assert pieces.sha256 == whole.sha256 and describe(pieces) == describe(whole)
     for ours, theirs in zip(others, tokens, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
