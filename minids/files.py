@@ -11,21 +11,19 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
+from minids.caches import try_to_write
 from minids.errors import MinidsError, refuse
 
 
 def make_writable(folder: Path) -> None:
     """Make ``folder`` where it is missing and see that it takes a file, before any work is done for what shall lie there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        try_to_write(folder)
     except OSError as error:
         raise refuse("out", str(folder), f"cannot be written to ({error.strerror}); choose another folder") from None
 
@@ -45,7 +43,8 @@ def parse_json(data: bytes, source: str) -> dict:
     except ValueError as error:  # JSONDecodeError, the two hooks below, and integers of thousands of digits
         raise MinidsError(f"{source}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise MinidsError(f"{source}: must be a JSON object, not {_kind(value)}")
+        kinds = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+        raise MinidsError(f"{source}: must be a JSON object, not {kinds.get(type(value), 'a number')}")
     return value
 
 
@@ -77,17 +76,14 @@ def inside(folder: Path, name: object, source: str) -> Path:
     """The path of the file called ``name`` in ``folder``; refused when it could be anywhere else.
 
     ``name`` comes from a file, so it must be a bare file name: no separator of any system, no drive, no "..". A symbolic link
-    must end in the folder too, with one exception: the hub's cache, whose ``snapshots/REVISION/`` folders are links into
-    ``blobs/`` beside ``snapshots``.
+    must end in the folder too, but for the hub's cache: its ``snapshots/REVISION/`` link into ``blobs/`` beside ``snapshots``.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or len(name) > 200 or any(c in name for c in '/\\:\0\n"'):
         raise MinidsError(f"{source}: file name {shortened(name)} is refused: it must be a bare name in the same folder")
     path = folder / name
     if path.is_symlink():
         home = folder.resolve()
-        allowed = [home]
-        if home.parent.name == "snapshots":
-            allowed.append(home.parent.parent / "blobs")
+        allowed = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
         if not any(path.resolve().is_relative_to(root) for root in allowed):
             raise MinidsError(f"{source}: file name {shortened(name)} is refused: it is a link that leaves the folder")
     return path
@@ -110,10 +106,7 @@ class Staged:
 
     @contextmanager
     def create(self, path: Path) -> Iterator[BinaryIO]:
-        """A file to write to, which will be called ``path``. It is on the disk (fsync) when the block ends.
-
-        What an earlier, killed attempt at the same file left behind is removed.
-        """
+        """A file that will be called ``path``, on the disk (fsync) when the block ends; leftovers of a kill are removed."""
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
             leftover.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -144,6 +137,14 @@ class Staged:
         self._waiting.clear()
 
 
+def write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Put one file in its place, whole or not at all: ``content`` itself, or what the function writes to an open file."""
+    with staged() as files:
+        with files.create(path) as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+        files.publish()
+
+
 @contextmanager
 def staged() -> Iterator[Staged]:
     """``with staged() as files``: whatever is not published when the block ends, however it ends, is removed."""
@@ -165,17 +166,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {shortened(twice)} is given twice")
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"key {shortened(key)} is given twice")
+        result[key] = value
     return result
 
 
-def _no_constant(text: str):
+def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number that JSON knows")
-
-
-def _kind(value: object) -> str:
-    return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -15,7 +17,7 @@ from tqdm.auto import tqdm
 
 from minids.config import ModelConfig, TrainConfig
 from minids.training.metrics import read_metrics
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 MODEL = ModelConfig.preset(
     "tiny",
@@ -54,10 +56,33 @@ def quiet(line):
     pass
 
 
-def start_or_resume(out: Path, data: list[str], run: TrainConfig = RUN) -> Trainer:
+def start_or_resume(out: Path, data: list[str], run: TrainConfig = RUN) -> Run:
     if (out / "run.json").exists():
-        return Trainer.resume(out, say=quiet)
-    return Trainer.start(out, MODEL, run, data, "tiny", quiet)
+        return Run.resume(out, say=quiet)
+    return Run.start(out, MODEL, run, data, "tiny", quiet)
+
+
+def at_step(run: Run, step: int, act: Callable[[], None]) -> None:
+    """Have ``act`` called when the run is about to make step ``step``, counted from 1."""
+
+    @contextmanager
+    def observer(run: Run) -> Iterator[None]:
+        if run.step + 1 == step:
+            act()
+        yield
+
+    run.observers.append(observer)
+
+
+def stop_after(run: Run, step: int) -> None:
+    """Ctrl-C during a step."""
+    at_step(run, step, run.ask_to_stop)
+
+
+def close(run: Run) -> None:
+    """Let go of a run that is not run to its end."""
+    run.metrics.close()
+    run.folder.unlock()
 
 
 def lines(out: Path) -> list[dict]:

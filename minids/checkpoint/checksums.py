@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from minids.errors import MinidsError
-from minids.files import inside, read_json, staged
+from minids.files import inside, read_json, write
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes
@@ -23,10 +23,7 @@ _ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 def write_checksums(folder: Path) -> None:
     """List every file that ``folder`` holds now."""
     sums = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != NAME}
-    with staged() as files:
-        with files.create(folder / NAME) as file:
-            file.write(json.dumps(sums, indent=2).encode() + b"\n")
-        files.publish()
+    write(folder / NAME, json.dumps(sums, indent=2).encode() + b"\n")
 
 
 class Damaged(MinidsError):

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 from minids.errors import MinidsError
-from minids.files import inside, staged
+from minids.files import inside, write
 
 POINTER = "latest"
 
@@ -30,10 +30,7 @@ def latest_checkpoint(run: str | Path) -> Path | None:
 
 def point_to(checkpoint: Path) -> None:
     """Make ``checkpoint`` the newest of the folder it lies in."""
-    with staged() as files:
-        with files.create(checkpoint.parent / POINTER) as file:
-            file.write(checkpoint.name.encode() + b"\n")
-        files.publish()
+    write(checkpoint.parent / POINTER, checkpoint.name.encode() + b"\n")
 
 
 def resolved(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 
 from minids.checkpoint.dtypes import FLOATS, STORED, decode
 from minids.errors import MinidsError
-from minids.files import file_size, parse_json, shortened, staged
+from minids.files import file_size, parse_json, shortened, write
 from minids.ops import bfloat16
 
 Array = np.ndarray
@@ -168,10 +168,7 @@ def write_tensor_file(path: str | Path, tensors: Mapping[str, Array], floats: st
     Real numbers are stored as ``floats`` ("BF16" rounds to nearest even), integers and booleans as they are. The same tensors
     always give the same bytes.
     """
-    with staged() as files:
-        with files.create(Path(path)) as file:
-            write_tensors(file, tensors, floats)
-        files.publish()
+    write(Path(path), lambda file: write_tensors(file, tensors, floats))
 
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Array], floats: str = "F32", keep_f32: tuple[str, ...] = ()) -> int:

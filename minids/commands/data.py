@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from minids.errors import refuse
+
+if TYPE_CHECKING:
+    from minids.training.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.training.corpus import describe, load_corpus
-    from minids.training.download import datasets, fetch
+    from minids.training.corpus import load_corpus
+    from minids.training.download import DATASETS, fetch
 
     if options.action == "fetch":
         if not options.name:
@@ -30,5 +33,19 @@ def run(options: Options, given: set[str]) -> None:
     if options.name:
         raise refuse("name", options.name, "list shows everything; fetch NAME fetches one of them")
     print(describe(load_corpus(["builtin"])))
-    for dataset in datasets():
+    for dataset in DATASETS.values():
         print(dataset)
+
+
+def describe(corpus: Corpus) -> str:
+    """A table of the domains: documents, bytes, and how the first document begins."""
+    width = max(len("domain"), *map(len, corpus.domains))
+    lines = [f"{'domain':{width}}  documents       bytes  begins with"]
+    for domain in corpus.domains:
+        documents = corpus.of(domain)
+        size = sum(document.size for document in documents)
+        start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
+        lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
+    if corpus.skipped:
+        lines.append(corpus.passed_over())
+    return "\n".join(lines)

@@ -29,8 +29,9 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
+    from minids.lab.analysis import routing_trace
     from minids.lab.figures.run_curves import draw
-    from minids.training.trainer import Trainer
+    from minids.training.run import Run
 
     out = options.out or f"runs/{options.preset}"
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
@@ -44,13 +45,14 @@ def run(options: Options, given: set[str]) -> None:
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
     if options.resume:
-        trainer = Trainer.resume(out, _asked(options, given))
-        print(f"Resuming {out} after step {trainer.step} of {trainer.train.steps}")
+        training = Run.resume(out, _asked(options, given))
+        print(f"Resuming {out} after step {training.step} of {training.train.steps}")
     else:
-        trainer = Trainer.start(out, options.model, options.train, list(options.data), options.preset)
-        print(f"Training {options.preset} on {', '.join(options.data)}: {trainer.model.parameters.values.size:,} parameters,")
+        training = Run.start(out, options.model, options.train, list(options.data), options.preset)
+        print(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
         print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
-    checkpoint = trainer.run()
+    training.observers.append(routing_trace.record)
+    checkpoint = training.run()
     if checkpoint is None:
         return
     print(f"Checkpoint (a Hugging Face folder): {checkpoint}")

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numba.core.config
+
+from minids.caches import user_cache, writable
 
 # All of fastmath but "nnan" and "ninf", which are as said, and "afn" and "arcp": those replace 1 / sqrt(x) by an estimate and
 # a Newton step, which makes NaN of x = inf, and cost the last digits.
@@ -66,30 +66,12 @@ def cache_folder() -> Path | None:
     key = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         key.update(source.name.encode() + b"\0" + source.read_bytes())
-    for parent in _parents():
-        folder = parent / f"minids-kernels-{key.hexdigest()[:16]}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
-            continue
-    return None
-
-
-def _parents() -> list[Path]:
-    """Candidates for the folder above. Never a folder that others can write to: code is loaded from it."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return [Path(os.environ["NUMBA_CACHE_DIR"])]
-    if os.environ.get("XDG_CACHE_HOME"):
-        return [Path(os.environ["XDG_CACHE_HOME"]) / "minids"]
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return [Path(os.environ["LOCALAPPDATA"]) / "minids" / "cache"]
-    try:
-        home = Path.home()
-    except RuntimeError:  # no home at all
-        return []
-    return [home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "minids"]
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    parent = Path(given) if given else user_cache()  # never a folder that others can write to: code is loaded from it
+    if parent is None:
+        return None
+    folder = parent / f"minids-kernels-{key.hexdigest()[:16]}"
+    return folder if writable(folder) else None
 
 
 CACHE_FOLDER = cache_folder()

@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.ops.cross_entropy import IGNORE
-from minids.training.corpus import AnyDocument
-from minids.training.large_text import LARGE
+from minids.training.corpus import Document
+from minids.training.text_files import LARGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class TokenStream:
     """(documents,) int: the domain of each document, an index of ``domains``."""
 
     @classmethod
-    def encode(cls, documents: Iterable[AnyDocument], tokenizer: Tokenizer) -> TokenStream:
+    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
         """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
         begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
@@ -47,7 +48,11 @@ class TokenStream:
         if not documents:
             return cls(np.zeros(0, dtype), np.zeros(1, np.int64))
         pieces = (np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents)
-        tokens, lengths = (_joined if sum(d.size for d in documents) < LARGE else _joined_on_disk)(pieces, dtype)
+        if sum(d.size for d in documents) < LARGE:
+            held = list(pieces)
+            tokens, lengths = np.concatenate(held), [len(piece) for piece in held]
+        else:
+            tokens, lengths = _joined_on_disk(pieces, dtype)
         domains = tuple(dict.fromkeys(d.domain for d in documents))
         domain_of = np.array([domains.index(d.domain) for d in documents])
         return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, domain_of)
@@ -177,14 +182,8 @@ def validation_windows(
         yield inputs.reshape(rows, context_length), targets.reshape(rows, context_length)
 
 
-def _joined(pieces: Iterator[np.ndarray], dtype) -> tuple[np.ndarray, list[int]]:
-    """All pieces one behind another, and their lengths."""
-    held = list(pieces)
-    return np.concatenate(held), [len(piece) for piece in held]
-
-
-def _joined_on_disk(pieces: Iterator[np.ndarray], dtype) -> tuple[np.ndarray, list[int]]:
-    """The same in a temporary file that goes when the array does, for more text than should be held in memory."""
+def _joined_on_disk(pieces: Iterator[np.ndarray], dtype: DTypeLike) -> tuple[np.ndarray, list[int]]:
+    """The pieces one behind another, in a temporary file that goes when the array does, and their lengths."""
     with tempfile.TemporaryFile(prefix="minids-tokens-") as file:
         lengths = []
         for piece in pieces:

@@ -15,7 +15,8 @@ import random
 import re
 import string
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from minids.errors import refuse
@@ -28,18 +29,18 @@ validation is then not met again inside the code that is trained on."""
 SEED = 1729
 """Of the arithmetic problems."""
 
-Text = tuple[str, bytes]
+Named = tuple[str, bytes]
 """Name and content."""
 
 
-def domains() -> dict[str, list[Text]]:
+def domains() -> dict[str, list[Named]]:
     """The texts of each domain, sorted by name; the same on every call.
 
     Raises ``MinidsError`` where Python comes without readable sources (packed applications, minimal containers).
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    explaining: list[Text] = []
-    plain: list[Text] = []
+    explaining: list[Named] = []
+    plain: list[Named] = []
     for name, source in _standard_library(folder):
         docstrings = sum(map(len, _TRIPLE_QUOTED.findall(source)))
         (explaining if docstrings >= EXPLANATION * len(source) else plain).append((name, source))
@@ -50,7 +51,7 @@ def domains() -> dict[str, list[Text]]:
     return found
 
 
-def _fill(texts: Iterable[Text]) -> list[Text]:
+def _fill(texts: Iterable[Named]) -> list[Named]:
     """Up to ``DOMAIN_BYTES`` of texts, chosen by the hash of their names: the first by name would be a narrow choice."""
     kept, room = [], DOMAIN_BYTES
     for name, text in sorted(texts, key=lambda named: hashlib.sha256(named[0].encode()).digest()):
@@ -71,17 +72,15 @@ _SMALL_LETTERS_AND_SPACE = (string.ascii_lowercase + string.whitespace).encode()
 _LETTERS_AND_SPACE = (string.ascii_letters + string.whitespace + "_").encode()
 
 
-def _standard_library(folder: Path) -> Iterator[Text]:
+def _standard_library(folder: Path) -> Iterator[Named]:
     """Its modules without tests and tables, by path from ``folder``."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _OTHER_FOLDERS]
         for file in (Path(here, name) for name in files if name.endswith(".py")):
             # _sysconfigdata holds the paths of the machine that Python was built on, locale little but a table.
             if not file.name.startswith(("_sysconfigdata", "locale")):
-                try:
+                with suppress(OSError):
                     yield file.relative_to(folder).as_posix(), file.read_bytes()
-                except OSError:
-                    continue
 
 
 def _portion(text: bytes, characters: bytes) -> float:
@@ -89,25 +88,21 @@ def _portion(text: bytes, characters: bytes) -> float:
     return 1 - len(text.translate(None, delete=characters)) / len(text)
 
 
-def _is_code(module: Text) -> bool:
+def _is_code(module: Named) -> bool:
     """Whether a module reads as code: long enough, ASCII, and no table of numbers."""
     _, text = module
     return len(text) >= 500 and text.isascii() and _portion(text, _LETTERS_AND_SPACE) >= 0.65
 
 
-def _prose(modules: Iterable[Text]) -> Iterator[Text]:
+def _prose(modules: Iterable[Named]) -> Iterator[Named]:
     """The language reference topic by topic and the docstrings module by module; paragraphs of English, each once."""
     passages: list[tuple[str, list[str]]] = []
-    try:
+    with suppress(ImportError):  # some distributions leave the topics out
         topics = importlib.import_module("pydoc_data.topics").topics
         passages += [(f"help/{topic}", [text]) for topic, text in sorted(topics.items())]
-    except ImportError:  # some distributions leave it out
-        pass
     for name, source in sorted(modules):
-        try:
+        with suppress(SyntaxError, ValueError):  # a template, or a broken encoding
             passages.append((f"modules/{name}", list(_docstrings(ast.parse(source)))))
-        except (SyntaxError, ValueError):  # a template, or a broken encoding
-            continue
     seen: set[str] = set()
     for name, texts in passages:
         paragraphs = []
@@ -132,13 +127,9 @@ def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFun
 
 def _is_english(paragraph: str) -> bool:
     """Whether a paragraph is a sentence or more, and not a heading, a list of names, grammar or an interpreter session."""
-    return (
-        len(paragraph) >= 40
-        and paragraph.count(" ") >= 6
-        and ">>>" not in paragraph
-        and "::=" not in paragraph
-        and _portion(paragraph.encode(), _SMALL_LETTERS_AND_SPACE) >= 0.8
-    )
+    if len(paragraph) < 40 or paragraph.count(" ") < 6 or ">>>" in paragraph or "::=" in paragraph:
+        return False
+    return _portion(paragraph.encode(), _SMALL_LETTERS_AND_SPACE) >= 0.8
 
 
 # Arithmetic. An answer is reached by chains of equal terms, each one small step: what a small model can learn to write.
@@ -147,19 +138,18 @@ _PEOPLE = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jo
 _THINGS = ("apple", "book", "button", "card", "coin", "cup", "marble", "pencil", "shell", "stamp", "stone", "ticket")
 
 
-def _arithmetic() -> Iterator[Text]:
+def _arithmetic() -> Iterator[Named]:
     """Pages of drill and pages of problems; half of all numbers have one digit, so that small sums come back often."""
     draw = random.Random(SEED).random  # the one method whose sequence Python promises to keep
 
     def number(low: int, high: int) -> int:
         return low + int(draw() * (high - low + 1))
 
-    size = 0
-    page = 0
+    size, page = 0, 0
     while size < DOMAIN_BYTES:
         page += 1
         if page % 3 == 0:
-            drill = (_DRILL[number(0, 3)](number(0, 9), number(1, 9)) for _ in range(150))
+            drill = (_drill(number(0, 3), number(0, 9), number(1, 9)) for _ in range(150))
             text = "Drill\n\n" + "\n".join(drill) + "\n"
         else:
             problems = []
@@ -172,12 +162,8 @@ def _arithmetic() -> Iterator[Text]:
         yield f"page {page:04}", text.encode()
 
 
-_DRILL: tuple[Callable[[int, int], str], ...] = (
-    lambda a, b: f"{a} + {b} = {a + b}",
-    lambda a, b: f"{a + b} - {b} = {a}",
-    lambda a, b: f"{a} * {b} = {a * b}",
-    lambda a, b: f"{a * b} / {b} = {a}",
-)
+def _drill(operation: int, a: int, b: int) -> str:
+    return (f"{a} + {b} = {a + b}", f"{a + b} - {b} = {a}", f"{a} * {b} = {a * b}", f"{a * b} / {b} = {a}")[operation]
 
 
 def _sum(a: int, b: int) -> str:
@@ -203,8 +189,6 @@ def _count(number: int, thing: str) -> str:
 
 
 # Each takes a name, a thing and two numbers from 1 to 99, and gives the lines of a question and of its answer.
-
-
 def _calculate(who: str, thing: str, a: int, b: int) -> str:
     return f"What is {a} + {b}?\n{_sum(a, b)}."
 
@@ -254,13 +238,4 @@ def _continue(who: str, thing: str, a: int, b: int) -> str:
     return f"{who} counts {row}. What comes next?\nThe step is {b}. {a + 3 * b} + {b} = {a + 4 * b}."
 
 
-_PROBLEMS: tuple[Callable[[str, str, int, int], str], ...] = (
-    _calculate,
-    _gain,
-    _lose,
-    _compare,
-    _buy,
-    _share,
-    _pack,
-    _continue,
-)
+_PROBLEMS = (_calculate, _gain, _lose, _compare, _buy, _share, _pack, _continue)

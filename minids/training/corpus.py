@@ -12,18 +12,15 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from minids.errors import refuse
-from minids.training import builtin, download, large_text
-from minids.training.large_text import FileDocument
-
-DOCUMENT_BYTES = 1 << 16
-"""A longer text is cut into documents of at most this size, so that validation can take some of it."""
+from minids.training import builtin, download, text_files
+from minids.training.text_files import Stretch, boundary
 
 
 @dataclass(frozen=True)
@@ -32,18 +29,24 @@ class Document:
 
     domain: str
     name: str
-    text: bytes
+    content: bytes | Stretch
     part: Literal["train", "validation"] | None = None
     """Where ``Corpus.split`` puts it; None leaves that to the split."""
 
     @property
+    def text(self) -> bytes:
+        """Read from the disk where it is not held."""
+        return bytes(self.content)
+
+    @property
     def size(self) -> int:
         """Bytes of text."""
-        return len(self.text)
+        return len(self.content)
 
-
-AnyDocument = Document | FileDocument
-"""In memory, or on the disk where its file is too large."""
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text).digest()
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Corpus:
     """Documents in a fixed order, those of a domain side by side."""
 
     name: str
-    documents: tuple[AnyDocument, ...]
+    documents: tuple[Document, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that were passed over, and why."""
 
@@ -60,7 +63,7 @@ class Corpus:
         """Names of the domains, in order."""
         return tuple(dict.fromkeys(document.domain for document in self.documents))
 
-    def of(self, domain: str) -> tuple[AnyDocument, ...]:
+    def of(self, domain: str) -> tuple[Document, ...]:
         """The documents of one domain."""
         return tuple(document for document in self.documents if document.domain == domain)
 
@@ -89,25 +92,22 @@ class Corpus:
         """
         if not 0 <= share < 1:
             raise refuse("validation_share", share, "must be at least 0 and below 1")
-        sides: tuple[list[AnyDocument], list[AnyDocument]] = [], []
+        sides: tuple[list[Document], list[Document]] = [], []
         for domain in self.domains:
-            free = []
-            for document in self.of(domain):
-                if document.part is None:
-                    free.append(document)
-                else:
-                    sides[document.part == "validation"].append(document)
+            for side, part in zip(sides, ("train", "validation"), strict=True):
+                side.extend(document for document in self.of(domain) if document.part == part)
+            free = [document for document in self.of(domain) if document.part is None]
             for side, documents in zip(sides, _split(free, share), strict=True):
                 side.extend(documents)
         return Corpus(self.name, tuple(sides[0])), Corpus(self.name, tuple(sides[1]))
 
 
-def _split(documents: list[AnyDocument], share: float) -> tuple[list[AnyDocument], list[AnyDocument]]:
+def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
     """One domain's documents, divided."""
     wanted = share * sum(document.size for document in documents)
     if not wanted:
         return documents, []
-    by_hash = sorted(documents, key=lambda document: hashlib.sha256(document.text).digest())
+    by_hash = sorted(documents, key=lambda document: document.digest)
     chosen: set[int] = set()
     size = 0
     for document in by_hash:
@@ -119,7 +119,7 @@ def _split(documents: list[AnyDocument], share: float) -> tuple[list[AnyDocument
     if size < wanted / 2:
         whole = next(document for document in by_hash if id(document) not in chosen)
         text = whole.text
-        at = _boundary(text, len(text) - math.ceil(wanted - size), reach=len(text) // 8)
+        at = boundary(text, len(text) - math.ceil(wanted - size), reach=len(text) // 8)
         if not at:
             raise refuse("data", whole.name, "one character cannot be divided into training and validation text")
         head, tail = (Document(whole.domain, whole.name, piece) for piece in (text[:at], text[at:]))
@@ -139,7 +139,7 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     spec = [spec] if isinstance(spec, str) else [os.fspath(entry) for entry in spec]
     if not spec:
         raise refuse("data", spec, f"name {', '.join(SOURCES)}, or files and folders of text")
-    documents: list[AnyDocument] = []
+    documents: list[Document] = []
     skipped: list[tuple[str, str]] = []
     seen: dict[bytes, str] = {}  # hash of a text → where it was read; a copy could sit on the other side of the split
     for entry in spec:
@@ -155,24 +155,7 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     return Corpus(" ".join(spec), tuple(documents), tuple(skipped))
 
 
-def describe(corpus: Corpus) -> str:
-    """A table of the domains: documents, bytes, and how the first document begins."""
-    width = max(len("domain"), *map(len, corpus.domains))
-    lines = [f"{'domain':{width}}  documents       bytes  begins with"]
-    for domain in corpus.domains:
-        documents = corpus.of(domain)
-        size = sum(document.size for document in documents)
-        start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
-        lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
-    if corpus.skipped:
-        lines.append(corpus.passed_over())
-    return "\n".join(lines)
-
-
-# Files and folders.
-
-
-def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[AnyDocument]:
+def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[Document]:
     """The documents of one path: a domain."""
     if not path.exists():
         close = difflib.get_close_matches(str(path), SOURCES, n=1)
@@ -180,19 +163,16 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
         raise refuse("data", str(path), f"there is no such file or folder; {works}")
     alone = not path.is_dir()
     domain = path.stem if alone else Path(os.path.abspath(path)).name or "files"
-    documents: list[AnyDocument] = []
+    documents: list[Document] = []
     passed: list[tuple[str, str]] = []
-    for file in [path] if alone else _walk(path, passed):
+    for file in [path] if alone else text_files.walk(path, passed):
         name = file.name if alone else file.relative_to(path).as_posix()
-        text, digest, problem = _read_text(file)
+        text, digest, problem = text_files.read(file)
         if not problem and digest in seen:
             problem = f"is the same text as {seen[digest]}"
         if not problem:
             seen[digest] = str(file)
-            if text is None:
-                documents += large_text.cut(file, domain, name, DOCUMENT_BYTES, _boundary)
-            else:
-                documents += [Document(domain, *piece) for piece in _cut(name, text)]
+            documents += [Document(domain, *piece) for piece in text_files.cut(name, text)]
         elif alone:
             raise refuse("data", str(path), f"{problem}; name a file of UTF-8 text, each text once")
         else:
@@ -204,72 +184,10 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
     return documents
 
 
-def _walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
-    """Every file under a folder but hidden ones, in sorted order; links are followed, each folder entered once."""
-    entered = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
-        if (real := os.path.realpath(here)) in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _read_text(file: Path) -> tuple[bytes | None, bytes, str]:
-    """A file's bytes (None for one too large to hold), their SHA-256, and an empty string or what is wrong with it as text."""
-    if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
-        return b"", b"", "is neither a file nor a folder"
-    try:
-        if file.stat().st_size >= large_text.LARGE:
-            return None, *large_text.inspect(file)
-        text = file.read_bytes()
-    except OSError as error:
-        return b"", b"", _reason(error)
-    if not text.strip():
-        return b"", b"", "is empty"
-    if b"\0" in text:
-        return b"", b"", "is binary (it holds NUL bytes)"
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return b"", b"", f"is not UTF-8 text (byte {error.start})"
-    return text, hashlib.sha256(text).digest(), ""
-
-
-def _reason(error: OSError) -> str:
-    return f"cannot be read ({error.strerror or error})"
-
-
-def _cut(name: str, text: bytes) -> list[tuple[str, bytes]]:
-    """A text as documents of about equal size, none above ``DOCUMENT_BYTES``, cut where the text pauses."""
-    if len(text) <= DOCUMENT_BYTES:
-        return [(name, text)]
-    count = math.ceil(len(text) / (DOCUMENT_BYTES * 2 / 3))  # leaves room to look back for a blank line
-    size = len(text) // count
-    cuts = [0, *(_boundary(text, i * size, reach=size // 3) for i in range(1, count)), len(text)]
-    return [(f"{name}#{i + 1}", text[cuts[i] : cuts[i + 1]]) for i in range(count)]
-
-
-def _boundary(text: bytes, at: int, reach: int) -> int:
-    """The best place to cut near ``at``: behind the last blank line, or else the last line's end, in the ``reach`` bytes
-    before it; or else between two characters; 0 where there is but one character."""
-    for mark in (b"\n\n", b"\n\r\n", b"\n"):
-        found = text.rfind(mark, max(0, at - reach), at)
-        if found >= 0:
-            return found + len(mark)
-    near = itertools.chain(range(at, 0, -1), range(at + 1, len(text)))
-    return next((place for place in near if text[place] & 0xC0 != 0x80), 0)  # 0b10xxxxxx continues a UTF-8 character
-
-
 def _unique(name: str, taken: set[str]) -> str:
     """``name``, or with the first number from 2 on that makes it new."""
-    number = 2
-    candidate = name
-    while candidate in taken:
-        candidate = f"{name}-{number}"
-        number += 1
-    return candidate
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in names if candidate not in taken)
 
 
 def _builtin() -> list[Document]:
@@ -277,7 +195,7 @@ def _builtin() -> list[Document]:
         Document(domain, *piece)
         for domain, texts in builtin.domains().items()
         for name, text in texts
-        for piece in _cut(name, text)
+        for piece in text_files.cut(name, text)
     ]
 
 

@@ -1,13 +1,11 @@
 """Fetch a public data set once, check it, keep it.
 
-A file counts as present only when its SHA-256 is the known one, so a half or altered file is never read. What arrives
-goes into a ``.part`` file beside its place; the next attempt asks for the rest of it (HTTP ``Range``), and ``os.replace``
-moves it when the hash is right. Where ``MINIDS_DATA`` names a folder that holds the file, no network is used.
+A file counts as present only when its SHA-256 is the known one, so that half a file or an altered one is never read. Where
+``MINIDS_DATA`` names a folder that holds the file, no network is used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -16,13 +14,12 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from minids.caches import user_cache, writable
 from minids.errors import MinidsError, refuse
+from minids.files import write
 
-ATTEMPTS = 5
-"""Connections per fetch. A cut one is followed by the next only if it brought something."""
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection counts as cut."""
-CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,12 @@ class Dataset:
         except OSError:
             return False
 
+    def __str__(self) -> str:
+        """A line for the user, who learns where it is."""
+        found = find(self)
+        where = f"in {found}" if found else f"not here yet: minids data fetch {self.name}"
+        return f"{self.name}  {self.size:,} bytes  {self.about} ({where})"
+
 
 DATASETS = {
     "shakespeare": Dataset(
@@ -63,23 +66,6 @@ DATASETS = {
 }
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A data set and the file that holds it on this machine, or None; as text, a line for the user."""
-
-    dataset: Dataset
-    path: Path | None
-
-    def __str__(self) -> str:
-        where = f"in {self.path}" if self.path else f"not here yet: minids data fetch {self.dataset.name}"
-        return f"{self.dataset.name}  {self.dataset.size:,} bytes  {self.dataset.about} ({where})"
-
-
-def datasets() -> list[Listed]:
-    """Every data set that can be fetched."""
-    return [Listed(dataset, find(dataset)) for dataset in DATASETS.values()]
-
-
 def find(dataset: Dataset) -> Path | None:
     """The checked file of a data set: in the folder of ``MINIDS_DATA``, else in the user's cache. No network."""
     places = [folder / dataset.filename for folder in _cache_folders()]
@@ -91,82 +77,33 @@ def find(dataset: Dataset) -> Path | None:
 def fetch(name: str, url: str | None = None) -> Path:
     """The checked file of the data set ``name``, downloaded unless it is here already.
 
-    ``url`` is for a mirror; the hash stays the same. Raises ``MinidsError`` for an unknown name, a failed download and
-    content that is not the data set, saying where a file fetched by other means is looked for.
+    ``url`` is for a mirror; the hash stays the same. Raises ``MinidsError`` for an unknown name, a failed download and content
+    that is not the data set, saying where a file fetched by other means is looked for.
     """
     if name not in DATASETS:
         raise refuse("data", name, f"there is no such data set; there is {', '.join(DATASETS)}")
     dataset = DATASETS[name]
     if (found := find(dataset)) is not None:
         return found
-    url = url or dataset.url
-    target = _cache_folder() / dataset.filename
-    part = target.with_name(target.name + ".part")
-    reason = "the connection was cut before the end"
-    for _ in range(ATTEMPTS):
-        begun = _size(part)
-        try:
-            _continue(url, part, dataset.size)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        if dataset.matches(part):
-            os.replace(part, target)
-            return target
-        if _size(part) >= dataset.size:
-            reason = "what arrived is not this data set (wrong SHA-256)"
-            part.unlink()
-            if not begun:  # a stale .part deserves one fresh start; a whole wrong file does not
-                break
-        elif _size(part) == begun:  # nothing came, nor will it now
-            break
-    raise MinidsError(
-        f"data = {name!r}: cannot be fetched: {reason}. Get {url} by other means and put it at {target}, "
-        "or name its folder in MINIDS_DATA"
-    )
-
-
-def _continue(url: str, part: Path, size: int) -> None:
-    """Append to ``part`` what the server has beyond it; begin anew where the server sends the whole file.
-
-    A cut connection raises or just ends: the caller compares sizes.
-    """
-    begun = _size(part)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        # 206 answers the Range; 200 ignores it. A piece that begins elsewhere cannot be appended.
-        if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
-            raise OSError("the server sent another part of the file than was asked for")
-        with open(part, "ab" if response.status == 206 else "wb") as file:
-            while file.tell() <= size and (chunk := response.read1(CHUNK)):  # past its size it is not our file
-                file.write(chunk)
-
-
-def _size(path: Path) -> int:
+    folder = next(filter(writable, _cache_folders()), None)
+    if folder is None:
+        raise MinidsError("no folder to keep downloads in can be written to: name one in XDG_CACHE_HOME")
+    url, target = url or dataset.url, folder / dataset.filename
     try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            content = response.read(dataset.size + 1)  # a longer one is not our file, however long it is
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        content, reason = b"", str(getattr(error, "reason", error)) or type(error).__name__
+    else:
+        reason = "the connection was cut before the end" if len(content) < dataset.size else "wrong SHA-256: it is another file"
+    if hashlib.sha256(content).hexdigest() != dataset.sha256:
+        where = f"Get {url} by other means and put it at {target}, or name its folder in MINIDS_DATA"
+        raise MinidsError(f"data = {name!r}: cannot be fetched: {reason}. {where}")
+    write(target, content)
+    return target
 
 
 def _cache_folders() -> list[Path]:
-    """Where the cache may be, best first: the platform's place for caches, then a folder for temporary files."""
-    folders = []
-    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        given = os.environ.get(variable)
-        if given and os.path.isabs(given):  # a relative one would move with the working directory
-            folders.append(Path(given) / "minids")
-    with contextlib.suppress(RuntimeError):  # no HOME and no entry in the password file, as in some containers
-        folders.append(Path.home() / ".cache" / "minids")
-    return [*folders, Path(tempfile.gettempdir()) / "minids"]
-
-
-def _cache_folder() -> Path:
-    """The first of those folders that can be written to, made if need be."""
-    for folder in _cache_folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    raise MinidsError("no folder to keep downloads in can be written to: name one in XDG_CACHE_HOME")
+    """Where downloads may be kept, best first: the user's cache, then a folder for temporary files."""
+    own = user_cache()
+    return [*([own] if own else []), Path(tempfile.gettempdir()) / "minids"]

@@ -32,17 +32,18 @@ PARTIAL_SUMS = 16
 """Of the gradient's norm. Their number is fixed so that the norm has the same bits whatever the number of threads."""
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Neighbouring parameters that AdamW treats alike."""
 
     place: slice  # in the flat arrays of all parameters
     second: slice  # in ``AdamW.v``
     decayed: bool
 
-    def part(self, index: int, count: int) -> Run:
+    def part(self, index: int, count: int) -> Stretch:
         """One of ``count`` pieces."""
         piece = pieces(self.place.stop - self.place.start, count)[index]
-        return self._replace(place=_behind(piece, self.place.start), second=_behind(piece, self.second.start))
+        place, second = (slice(start + piece.start, start + piece.stop) for start in (self.place.start, self.second.start))
+        return self._replace(place=place, second=second)
 
 
 class AdamW:
@@ -52,10 +53,10 @@ class AdamW:
         """``takes``: whether a parameter is AdamW's."""
         self.parameters, self.config = parameters, config
         self.steps_taken = 0
-        self.runs = _runs([p for p in parameters if takes(p)])
+        self.stretches = _stretches([p for p in parameters if takes(p)])
         kept = np.uint16 if config.moments == "bf16" else parameters.values.dtype
         self.m = np.zeros(parameters.values.shape, kept)  # (P,) first moment
-        self.v = np.zeros(self.runs[-1].second.stop if self.runs else 0, kept)  # second moment of what AdamW takes
+        self.v = np.zeros(self.stretches[-1].second.stop if self.stretches else 0, kept)  # second moment of what AdamW takes
 
     def step(self, learning_rate: float, workers: Workers | None = None) -> float:
         """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
@@ -87,7 +88,7 @@ class AdamW:
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         c, p = self.config, self.parameters
 
-        def update(share: list[Run]) -> None:
+        def update(share: list[Stretch]) -> None:
             for place, second, decayed in share:
                 op.adamw.update(
                     p.values[place],
@@ -104,7 +105,7 @@ class AdamW:
                 )
 
         count = workers.count if workers else 1
-        _share_out(workers, update, [[run.part(i, count) for run in self.runs] for i in range(count)])
+        _share_out(workers, update, [[stretch.part(i, count) for stretch in self.stretches] for i in range(count)])
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs, besides the values themselves."""
@@ -185,21 +186,17 @@ def _share_out(workers: Workers | None, work: Callable, shares: list) -> list:
     return workers.share_out(work, shares) if workers else [work(share) for share in shares]
 
 
-def _behind(piece: slice, start: int) -> slice:
-    return slice(start + piece.start, start + piece.stop)
-
-
-def _runs(parameters: list[Parameter]) -> list[Run]:
+def _stretches(parameters: list[Parameter]) -> list[Stretch]:
     """AdamW's parameters as few slices: it is one pass over contiguous memory where it can be."""
-    runs: list[Run] = []
+    found: list[Stretch] = []
     at = 0
     for p in sorted(parameters, key=lambda p: p.place.start):
         decayed = len(p.shape) >= 2
-        if runs and runs[-1].place.stop == p.place.start and runs[-1].decayed == decayed:
-            last = runs.pop()
+        if found and found[-1].place.stop == p.place.start and found[-1].decayed == decayed:
+            last = found.pop()
             place, second = slice(last.place.start, p.place.stop), slice(last.second.start, at + p.size)
         else:
             place, second = p.place, slice(at, at + p.size)
-        runs.append(Run(place, second, decayed))
+        found.append(Stretch(place, second, decayed))
         at += p.size
-    return runs
+    return found

@@ -18,12 +18,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from minids.checkpoint.checksums import verify_checksums, write_checksums
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
-from minids.files import make_writable, read_json, staged, sync_folder
+from minids.files import make_writable, read_json, sync_folder, write
 
 _LARGEST_JSON = 16 << 20  # bytes
 
@@ -34,26 +37,26 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.metrics = path / "metrics.jsonl"
-        self._lock = None  # an open file; the system lets go of it when the process ends, however it ends
+        # The system lets go of the lock when the process ends, however it ends. Any thread may unlock what another locked.
+        self._lock = FileLock(path / "lock", thread_local=False)
 
     def lock(self) -> RunFolder:
         """Keep every other process from training here, until ``unlock`` or the end of this one."""
-        file = open(self.path / "lock", "a+b")  # noqa: SIM115 - stays open
-        if not _locked(file):
-            file.seek(0)
-            who = file.read(20).decode(errors="replace").strip()
-            file.close()
-            raise refuse("out", str(self.path), f"another process ({who or 'unknown'}) trains here; wait for it, or stop it")
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
-        self._lock = file
+        file, who = self.path / "lock", ""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            with suppress(OSError):  # Windows lets nobody else read a locked file
+                who = file.read_text(encoding="utf-8", errors="replace")[:20].strip()
+            raise refuse(
+                "out", str(self.path), f"another process ({who or 'unknown'}) trains here; wait for it, or stop it"
+            ) from None
+        with suppress(OSError):
+            file.write_text(str(os.getpid()), encoding="utf-8")
         return self
 
     def unlock(self) -> None:
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     @staticmethod
     def refuse_taken(path: str | Path) -> None:
@@ -89,7 +92,7 @@ class RunFolder:
 
     def write_description(self, description: dict) -> None:
         """``run.json``: what the run was asked to do."""
-        self._write_json(self.path / "run.json", description)
+        _write_json(self.path / "run.json", description)
 
     def description(self) -> dict:
         return read_json(self.path / "run.json", _LARGEST_JSON)
@@ -113,8 +116,8 @@ class RunFolder:
             say(f"{self.path / 'latest'} {what}: going on from {checkpoint.name}, the newest whole checkpoint")
             point_to(checkpoint)
             return checkpoint
-        if there or named:
-            names = ", ".join(checkpoint.name for checkpoint in there) or f"{named.name} is not there"
+        names = ", ".join(checkpoint.name for checkpoint in there) or (f"{named.name} is not there" if named else "")
+        if names:
             raise MinidsError(f"{self.path}: holds no whole checkpoint ({names}); start another run in another folder")
         return None
 
@@ -156,40 +159,20 @@ class RunFolder:
                 shutil.rmtree(old)
         return final
 
-    @staticmethod
-    def write_state(folder: Path, state: dict) -> None:
-        """``training_state.json`` of a checkpoint."""
-        RunFolder._write_json(folder / "training_state.json", state)
 
-    @staticmethod
-    def read_state(folder: Path) -> dict:
-        return read_json(folder / "training_state.json", _LARGEST_JSON)
+def write_state(checkpoint: Path, state: dict) -> None:
+    """``training_state.json`` of a checkpoint."""
+    _write_json(checkpoint / "training_state.json", state)
 
-    @staticmethod
-    def _write_json(path: Path, value: dict) -> None:
-        with staged() as files:
-            with files.create(path) as file:
-                file.write(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
-            files.publish()
+
+def read_state(checkpoint: Path) -> dict:
+    return read_json(checkpoint / "training_state.json", _LARGEST_JSON)
+
+
+def _write_json(path: Path, value: dict) -> None:
+    write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def _left_over(name: str) -> bool:
     """Whether a file is what a run leaves that was killed before it had described itself: nothing anybody could miss."""
     return name in ("lock", ".writable") or (name.startswith(".run.json.") and name.endswith(".tmp"))
-
-
-def _locked(file) -> bool:
-    """Whether this process got the file for itself."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(1 << 20)  # a byte behind the text, which others may go on reading
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

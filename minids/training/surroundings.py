@@ -6,19 +6,29 @@ import platform
 from importlib import metadata
 
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from minids.backend import backend_name
+from minids.processor import processor
 
 _SAME_RUN = "the run goes on, equal to the uninterrupted one to rounding but not to the bit"
 
 
 def surroundings() -> dict[str, str]:
-    """Backend, versions and kind of processor, as they are now."""
-    backend = backend_name()
-    found = {"backend": backend, "numpy": np.__version__, "machine": platform.machine()}
+    """Backend, versions, processor and BLAS, as they are now. What cannot be told is left out."""
+    backend, cpu = backend_name(), processor()
+    found = {"backend": backend, "numpy": np.__version__, "machine": platform.machine(), "processor": cpu.model}
+    if cpu.flags:  # of x86: on others the system names no width
+        found["vector_bits"] = "512" if cpu.has_avx512 else "256" if "avx2" in cpu.flags else "128"
     if backend == "numba":
         found["numba"] = metadata.version("numba")
-    return found
+    with threadpool_limits(1, user_api="blas"):  # as Workers has it; setting a number has NumPy load its BLAS
+        libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    for library in sorted(libraries, key=lambda library: "numpy" not in library["filepath"])[:1]:  # PyTorch brings another
+        names = (library["internal_api"], library["version"], library.get("architecture"))
+        found["blas"] = " ".join(filter(None, names))
+        found["blas_threads"] = str(library["num_threads"])
+    return {name: value for name, value in found.items() if value}
 
 
 def differences(then: dict[str, str]) -> list[str]:

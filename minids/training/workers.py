@@ -1,9 +1,10 @@
 """Several threads, each with some sequences of every batch: at these sizes the way to keep all cores at work.
 
 The matrix products of a small model are too short to be shared out inside BLAS: its threads wait actively for each other at
-the end of every product, and when anything else runs on the machine they wait for a core. So BLAS is held to one thread,
-and each of ours carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels let
-the others run meanwhile.
+the end of every product, and when anything else runs on the machine they wait for a core (413 to 557 tokens a second beside
+busy neighbours, where one thread makes 6,900). So BLAS is held to one thread, with a single worker too, and each of ours
+carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels let the others run
+meanwhile.
 
 Weights and routing biases are shared; gradients are not: each thread has its own and they are added, always in the same
 order, so that the same number of threads gives the same bits.
@@ -42,12 +43,12 @@ class Workers:
 
     def __enter__(self) -> Workers:
         several = len(self.models) > 1
-        self._limits = threadpool_limits(1 if several else None, user_api="blas")
-        # NumPy's warnings are a setting of each thread, and off as in ours: the trainer finds what is not finite.
+        self._limits = threadpool_limits(1, user_api="blas")
+        # NumPy's warnings are a setting of each thread, and off as in ours: the run finds what is not finite.
         self._pool = ThreadPoolExecutor(len(self.models), initializer=lambda: np.seterr(all="ignore")) if several else None
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown()
             self._pool = None
@@ -110,5 +111,5 @@ def weighted(parts: list[Losses], shares: list[float]) -> Losses:
         mean(p.main for p in parts),
         tuple(mean(depth) for depth in zip(*(p.mtp for p in parts), strict=True)),
         mean(p.balance for p in parts),
-        sum(p.counts for p in parts),
+        np.sum([p.counts for p in parts], axis=0),
     )

@@ -14,7 +14,7 @@ import minids
 from minids.checkpoint.extension import run_setting
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 
 def same(a, b):
@@ -25,7 +25,7 @@ def same(a, b):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     run = small_run.RUN.replace(steps=2, save_every=2)
-    Trainer.start(folder / "run", small_run.MODEL, run, write_text(folder), "tiny", quiet).run()
+    Run.start(folder / "run", small_run.MODEL, run, write_text(folder), "tiny", quiet).run()
     return folder / "run"
 
 

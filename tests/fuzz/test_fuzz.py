@@ -21,7 +21,7 @@ from minids.errors import MinidsError
 from minids.inference.generate import generate, prompt_ids
 from minids.training.batches import Batches, TokenStream
 from minids.training.corpus import load_corpus
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
     model = ModelConfig.preset("tiny", hidden_size=12, num_hidden_layers=1, moe_intermediate_size=4, intermediate_size=8)
     model = model.replace(num_attention_heads=2, q_lora_rank=6, kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=4)
     run = TrainConfig(steps=2, batch_size=2, context_length=8, eval_tokens=16, sample_every=0, save_every=1, workers=1)
-    Trainer.start(home / "run", model, run, [str(home / "rhyme.txt")], "tiny", lambda line: None).run()
+    Run.start(home / "run", model, run, [str(home / "rhyme.txt")], "tiny", lambda line: None).run()
     return home / "run"
 
 
@@ -178,7 +178,7 @@ def test_500_descriptions_of_a_run(folder, monkeypatch):
             raise MinidsError("data: not the text of this test")
         return load_corpus(spec)
 
-    monkeypatch.setattr("minids.training.trainer.load_corpus", only_ours)
+    monkeypatch.setattr("minids.training.run.load_corpus", only_ours)
     rng = np.random.default_rng(8)
     for case in range(500):
         path = folder / ("run.json", "latest")[case % 5 == 4]
@@ -189,9 +189,9 @@ def test_500_descriptions_of_a_run(folder, monkeypatch):
         path.write_bytes(damaged)
 
         def resume():
-            trainer = Trainer.resume(folder, say=lambda line: None)
-            trainer.metrics.close()
-            trainer.folder.unlock()
+            run = Run.resume(folder, say=lambda line: None)
+            run.metrics.close()
+            run.folder.unlock()
 
         refused_or_right(resume, lambda path=path, d=damaged: f"{path.name}: {d[:300]!r}")
         path.write_bytes(whole)
@@ -255,7 +255,7 @@ def test_1000_command_lines(tmp_path, monkeypatch, capsys):
     def no_text(spec):
         raise MinidsError("data: this test has none")
 
-    monkeypatch.setattr("minids.training.trainer.load_corpus", no_text)
+    monkeypatch.setattr("minids.training.run.load_corpus", no_text)
     monkeypatch.setattr("minids.training.corpus.load_corpus", no_text)
     rng = np.random.default_rng(9)
     commands = sorted(set(OPTIONS) & set(COMMANDS))

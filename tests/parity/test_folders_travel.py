@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import minids
 from minids.config import TrainConfig
 from minids.model import DeepSeekV3
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 pytestmark = pytest.mark.parity
 
@@ -81,7 +81,7 @@ def test_a_trained_model_writes_the_same_greedy_text_in_transformers(tmp_path):
     """200 tokens, its own tokenizer.json: the command of the README."""
     model_config = minids.ModelConfig.preset("tiny", num_hidden_layers=2)
     train = TrainConfig.preset("tiny", steps=40, batch_size=4, sample_every=0, eval_every=40, save_every=40, eval_tokens=1024)
-    folder = Trainer.start(tmp_path / "run", model_config, train, ["builtin"], "tiny", lambda line: None).run()
+    folder = Run.start(tmp_path / "run", model_config, train, ["builtin"], "tiny", lambda line: None).run()
     prompt = "def "
     model = minids.load(folder)
     new = minids.generate(model, prompt, 200)

@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from small_run import RUN, forked, in_a_new_python, lines, quiet, start_or_resume, write_text
+from small_run import RUN, forked, in_a_new_python, lines, quiet, start_or_resume, stop_after, write_text
 
 import minids
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import MinidsError
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 pytestmark = pytest.mark.slow
 KILLS = 100
@@ -85,10 +86,9 @@ def test_a_full_disk_ends_the_run_in_a_line_and_what_was_saved_opens(tmp_path):
     reference, data = whole_run(tmp_path)
     out = tmp_path / "full"
     run = RUN.replace(save_every=5)
-    trainer = start_or_resume(out, data, run)
-    take = trainer.train_step
-    trainer.train_step = lambda now: (trainer._ask_to_stop(), take(now))[1]  # Ctrl-C in the first step
-    trainer.run()
+    training = start_or_resume(out, data, run)
+    stop_after(training, 1)
+    training.run()
     assert latest_checkpoint(out).name == "step-000001"
 
     assert in_a_new_python(train_until_the_disk_is_full, out, data) == 0
@@ -128,16 +128,16 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     assert "Stopping after this step" in said and f"minids train --out {out} --resume" in said
     step = lines(out)[-1]["step"]
     assert latest_checkpoint(out).name == f"step-{step:06d}", "the last step that was told of was not saved"
-    assert Trainer.resume(out, say=quiet).step == step
+    assert Run.resume(out, say=quiet).step == step
 
 
 def test_two_processes_cannot_train_into_one_folder(tmp_path):
     data, out = write_text(tmp_path), tmp_path / "run"
-    trainer = start_or_resume(out, data)
+    training = start_or_resume(out, data)
     command = [sys.executable, "-m", "minids", "train", "--out", str(out), "--resume"]
     second = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert second.returncode == 2 and f"another process ({os.getpid()}) trains here" in second.stderr
-    trainer.run()
+    training.run()
     assert subprocess.run(command, capture_output=True, timeout=180).returncode == 0
 
 
@@ -146,16 +146,16 @@ def test_memory_does_not_grow_over_5000_steps(tmp_path):
 
     data, out = write_text(tmp_path), tmp_path / "run"
     run = RUN.replace(steps=5000, save_every=1000, eval_every=1000, log_every=50)
-    trainer = start_or_resume(out, data, run)
-    take, resident = trainer.train_step, []
+    training, resident = start_or_resume(out, data, run), []
 
-    def train_step(now):
-        if trainer.step % 100 == 0:
+    @contextmanager
+    def weigh(training):
+        if training.step % 100 == 0:
             with open("/proc/self/statm") as file:
                 resident.append(int(file.read().split()[1]) * resource.getpagesize())
-        return take(now)
+        yield
 
-    trainer.train_step = train_step
-    trainer.run()
+    training.observers.append(weigh)
+    training.run()
     early, late = np.median(resident[10:15]), np.median(resident[-5:])
     assert late - early < 4 << 20, f"{(late - early) / 2**20:.1f} MB more after 5,000 steps than after 1,000"

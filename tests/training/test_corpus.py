@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minids.commands.data import describe
 from minids.errors import MinidsError
-from minids.training import builtin, corpus, download
-from minids.training.corpus import Corpus, Document, describe, load_corpus
+from minids.training import builtin, corpus, download, text_files
+from minids.training.corpus import Corpus, Document, load_corpus
 
 
 def corpus_of(**domains: list[bytes]) -> Corpus:
@@ -233,7 +234,7 @@ def test_a_long_file_is_cut_at_blank_lines(tmp_path, newline):
     pieces = [document.text for document in load_corpus(str(tmp_path / "long.txt")).documents]
     assert b"".join(pieces) == text and len(pieces) > 3
     assert all(piece.startswith(b"paragraph ") for piece in pieces), "a cut is not behind a blank line"
-    assert max(map(len, pieces)) <= corpus.DOCUMENT_BYTES and min(map(len, pieces)) > corpus.DOCUMENT_BYTES // 4
+    assert max(map(len, pieces)) <= text_files.DOCUMENT_BYTES and min(map(len, pieces)) > text_files.DOCUMENT_BYTES // 4
 
 
 def test_a_long_line_is_cut_between_characters(tmp_path):

@@ -3,11 +3,9 @@
 import contextlib
 import hashlib
 import http.server
-import re
 import socket
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,18 +16,15 @@ CONTENT = b"".join(b"line %d of the play\n" % i for i in range(20_000))
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends ``content`` ``repeat`` times and counts them in ``sent``; closes after ``cut_after`` bytes of it.
-
-    ``ranges``: whether it honours them; ``shift``: by how much it then begins too late.
-    """
+    """Sends ``content`` ``repeat`` times and counts them in ``sent``; closes after ``cut_after`` bytes of it."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.cut_after, self.ranges, self.shift = CONTENT, None, True, 0
+        self.content, self.cut_after = CONTENT, None
         self.repeat, self.sent = 1, 0
-        self.asked: list[str | None] = []
+        self.asked = 0
 
     @property
     def url(self) -> str:
@@ -40,24 +35,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        content, begin = self.server.content, 0
-        if wanted and self.server.ranges:
-            begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) + self.server.shift
-            if begin >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
+        self.server.asked += 1
+        self.send_response(200)
         if self.server.repeat == 1:
-            self.send_header("Content-Length", str(len(content) - begin))
+            self.send_header("Content-Length", str(len(self.server.content)))
         self.end_headers()
         with contextlib.suppress(OSError):  # the client may have read enough
             for _ in range(self.server.repeat):
-                self.wfile.write(content[begin:][: self.server.cut_after])
+                self.wfile.write(self.server.content[: self.server.cut_after])
                 self.server.sent += 1
 
     def log_message(self, *_):
@@ -99,51 +84,20 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "minids"
 
 
-def part_of(cache: Path) -> Path:
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache / "play.txt.part"
-
-
 def test_a_file_is_fetched_once(server, cache):
     assert download.fetch("play", server.url) == cache / "play.txt"
     assert download.fetch("play", server.url).read_bytes() == CONTENT
-    assert server.asked == [None], "the second call asked the server again"
-    assert not part_of(cache).exists()
+    assert server.asked == 1, "the second call asked the server again"
+    assert [path.name for path in cache.iterdir()] == ["play.txt"]
 
 
-def test_a_cut_connection_is_continued_where_it_stopped(server, cache):
+def test_a_cut_connection_leaves_nothing_and_the_next_call_begins_anew(server, cache):
     server.cut_after = 150_000
-    assert download.fetch("play", server.url).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=150000-", "bytes=300000-"]
-
-
-def test_the_next_call_continues_what_an_earlier_one_left(server, cache):
-    part_of(cache).write_bytes(CONTENT[:1000])
-    assert download.fetch("play", server.url).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000-"]
-
-
-def test_a_server_that_ignores_ranges_sends_the_whole_file_again(server, cache):
-    server.ranges = False
-    part_of(cache).write_bytes(CONTENT[:1000])
-    assert download.fetch("play", server.url).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000-"]
-
-
-def test_another_range_than_asked_for_is_not_appended(server, cache):
-    server.shift = 7
-    part_of(cache).write_bytes(CONTENT[:1000])
-    with pytest.raises(MinidsError, match="another part"):
+    with pytest.raises(MinidsError, match="cannot be fetched: the connection was cut before the end"):
         download.fetch("play", server.url)
-    assert part_of(cache).read_bytes() == CONTENT[:1000]
-    assert len(server.asked) == 1, "asked again though nothing had come"
-
-
-@pytest.mark.parametrize("stale", [b"not the beginning", b"x" * len(CONTENT), b"x" * (len(CONTENT) + 5)])
-def test_a_part_that_belongs_to_another_file_is_given_up_for_a_fresh_start(server, cache, stale):
-    part_of(cache).write_bytes(stale)
+    assert list(cache.iterdir()) == []
+    server.cut_after = None
     assert download.fetch("play", server.url).read_bytes() == CONTENT
-    assert server.asked[-1] is None
 
 
 def test_an_altered_file_is_never_used(server, cache):
@@ -163,28 +117,35 @@ def test_a_file_without_end_is_not_read_to_its_end(server, cache):
     assert server.sent < 100, "all of a file far too long was read"
 
 
-def test_a_file_that_ends_early_is_refused_after_a_few_attempts(server, cache):
+def test_a_file_that_ends_early_is_refused(server, cache):
     server.content = CONTENT[:5000]
     with pytest.raises(MinidsError, match="cannot be fetched"):
         download.fetch("play", server.url)
-    assert len(server.asked) <= download.ATTEMPTS
-    assert not (cache / "play.txt").exists()
+    assert server.asked == 1 and list(cache.iterdir()) == []
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server, cache):
-    part_of(cache)
+    cache.mkdir(parents=True)
     (cache / "play.txt").write_bytes(CONTENT[:-1])
     assert download.fetch("play", server.url).read_bytes() == CONTENT
 
 
-def test_a_refused_connection_is_said_in_one_line_and_keeps_what_there_is(cache):
+def test_a_failed_download_leaves_the_damaged_file_as_it_was(server, cache):
+    cache.mkdir(parents=True)
+    (cache / "play.txt").write_bytes(CONTENT[:-1])
+    server.cut_after = 10
+    with pytest.raises(MinidsError, match="cannot be fetched"):
+        download.fetch("play", server.url)
+    assert [(path.name, path.read_bytes()) for path in cache.iterdir()] == [("play.txt", CONTENT[:-1])]
+
+
+def test_a_refused_connection_is_said_in_one_line(cache):
     with socket.socket() as free:  # bound and not listening: nothing answers there, and nobody else can
         free.bind(("127.0.0.1", 0))
-        part_of(cache).write_bytes(CONTENT[:1000])
         with pytest.raises(MinidsError, match="cannot be fetched") as error:
             download.fetch("play", f"http://127.0.0.1:{free.getsockname()[1]}/input.txt")
     assert "\n" not in str(error.value) and "MINIDS_DATA" in str(error.value)
-    assert part_of(cache).read_bytes() == CONTENT[:1000]
+    assert list(cache.iterdir()) == []
 
 
 def test_an_address_that_is_none_is_said(cache):
@@ -212,27 +173,32 @@ def test_unknown_names_are_refused(cache):
 
 
 def test_the_list_says_what_is_here(server, cache):
-    (before,) = download.datasets()
-    assert before.path is None and "not here yet: minids data fetch play" in str(before)
+    (play,) = download.DATASETS.values()
+    assert download.find(play) is None and "not here yet: minids data fetch play" in str(play)
     download.fetch("play", server.url)
-    (after,) = download.datasets()
-    assert after.path == cache / "play.txt" and f"{len(CONTENT):,} bytes" in str(after)
+    assert download.find(play) == cache / "play.txt" and f"{len(CONTENT):,} bytes" in str(play)
 
 
 def test_without_a_home_the_cache_is_a_folder_for_temporary_files(server, cache, tmp_path, monkeypatch):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
+    def no_home(*_, **__):
+        raise RuntimeError("could not determine the home directory")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative/folders/do/not/count")
-    monkeypatch.setattr(download.Path, "home", no_home)
+    monkeypatch.setattr("platformdirs.user_cache_dir", no_home)
+    assert download.fetch("play", server.url) == tmp_path / "temporary" / "minids" / "play.txt"
+
+
+def test_a_relative_folder_for_caches_does_not_count(server, cache, tmp_path, monkeypatch):
+    """It would move with the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: "relative/minids")
     assert download.fetch("play", server.url) == tmp_path / "temporary" / "minids" / "play.txt"
 
 
 def test_a_cache_that_cannot_be_made_gives_way_to_the_next(server, cache, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert download.fetch("play", server.url) == tmp_path / "home" / ".cache" / "minids" / "play.txt"
-    monkeypatch.setattr(download.os, "access", lambda *_: False)
+    assert download.fetch("play", server.url) == tmp_path / "temporary" / "minids" / "play.txt"
+    monkeypatch.setattr(download, "writable", lambda folder: False)
     monkeypatch.setattr(download, "DATASETS", {"play": replace(download.DATASETS["play"], size=1)})
     with pytest.raises(MinidsError, match="XDG_CACHE_HOME"):
         download.fetch("play", server.url)

@@ -77,7 +77,8 @@ def test_every_matrix_and_no_vector_decays(kind):
 
 
 def test_neighbours_are_updated_in_one_pass():
-    assert [(run.place.stop, run.decayed) for run in AdamW(some_parameters(), TrainConfig()).runs] == [(12, True), (17, False)]
+    found = AdamW(some_parameters(), TrainConfig()).stretches
+    assert [(stretch.place.stop, stretch.decayed) for stretch in found] == [(12, True), (17, False)]
 
 
 def test_the_configuration_names_the_optimizer_and_adamw_is_the_default():

@@ -56,9 +56,10 @@ def test_weights_and_biases_are_shared_and_gradients_are_not():
     assert not model.parameters.grads.any()
 
 
-def test_blas_is_held_to_one_thread_and_let_go():
+@pytest.mark.parametrize("count", [1, 2])
+def test_blas_is_held_to_one_thread_and_let_go(count):
     before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    with Workers(build(TINY), 2):
+    with Workers(build(TINY), count):
         assert all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas")
     assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
 

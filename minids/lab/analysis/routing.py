@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.errors import refuse
+from minids.lab.analysis.routing_trace import RoutingTrace
 from minids.layers.parameters import Array
 from minids.training.metrics import max_violation
-from minids.training.routing_trace import RoutingTrace
 
 
 def relative_load(counts: Array) -> Array:

@@ -20,11 +20,11 @@ import numpy as np
 
 from minids.lab.analysis.network import INFINIBAND, NVLINK
 from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.same_weights import same_weights
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.ops.router import choose
-from minids.training.routing_trace import trace
 
 TILE = 128
 """Elements that share a scale in dispatched activations (V3 section 3.3.2)."""

@@ -18,11 +18,12 @@ from minids.lab.bench import nanogpt
 from minids.lab.bench.peers import require_torch
 from minids.lab.bench.timing import median, ratio
 from minids.lab.studies.race import CHARACTERS, NANOGPT, held_out_loss
-from minids.lab.studies.training import Text, text, training
+from minids.lab.studies.training import text, training
 from minids.model import IGNORE
 from minids.processor import cores
 from minids.training.batches import validation_windows
 from minids.training.optimizer import optimizer
+from minids.training.text import Text
 
 TURN = 30_720
 """Characters of one turn."""

@@ -1,11 +1,13 @@
-"""A whole training step, clipping and AdamW included: NumPy, Numba and, if asked, PyTorch, by turns in one process."""
+"""A whole training step, clipping and AdamW included: NumPy, Numba and, if asked, PyTorch, by turns in one process.
+
+Ours are steps of the loop that trains (``training/loop.py``), so that what is measured is what is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-
-from threadpoolctl import threadpool_limits
+from typing import NamedTuple
 
 from minids.backend import use_backend
 from minids.config import TrainConfig
@@ -15,16 +17,19 @@ from minids.lab.bench.machine import sgemm
 from minids.lab.bench.memory import peak_megabytes
 from minids.lab.bench.sizes import SIZES, Size
 from minids.lab.bench.timing import alternate, median, ratio
+from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.processor import cores
+from minids.training.loop import training_steps
 from minids.training.optimizer import AdamW
 from minids.training.workers import Workers, useful_workers
 
-TRAIN = TrainConfig(learning_rate=1e-3)
+# Every step with the same rate, and as many as anyone asks for.
+TRAIN = TrainConfig(learning_rate=1e-3, steps=2**31 - 1, warmup_steps=0, constant_until=1.0, decay_until=1.0, final_from=1.0)
 BACKENDS = ("numpy", "numba")
 SGEMM = "sgemm"  # the yardstick takes its turn like everyone
 
-Step = Callable[[], float]
+TimedStep = Callable[[], float]
 
 
 def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) -> dict:
@@ -63,34 +68,39 @@ def _measured(name: str, rounds: int, threads: int, against: str | None) -> dict
     }
 
 
-def contenders(size: Size, threads: int, against: str | None, stack: ExitStack) -> dict[str, Step]:
+def contenders(size: Size, threads: int, against: str | None, stack: ExitStack) -> dict[str, TimedStep]:
     """Everyone's training step, from the same initial weights. What has to be closed goes on ``stack``."""
-    return {name: contender(size, threads, name, stack) for name in (*BACKENDS, *peers.PEERS.get(against, ()))}
+    return {name: contender(size, threads, name, stack) for name in (*BACKENDS, *(peers.PEERS[against] if against else ()))}
 
 
-def contender(size: Size, threads: int, name: str, stack: ExitStack) -> Step:
+def contender(size: Size, threads: int, name: str, stack: ExitStack) -> TimedStep:
     """The training step of one of ours or one of the peers."""
     if name in BACKENDS:
         return our_step(size, threads, name, stack)
     return peers.torch_step(DeepSeekV3(size.config, 0), size, TRAIN, threads, name == peers.COMPILED)
 
 
-def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> Step:
+def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> TimedStep:
     """A call that makes one training step with ``backend`` and returns its loss before the step."""
     model = DeepSeekV3(size.config, 0)
-    optimizer = AdamW(model.parameters, TRAIN)
-    stack.enter_context(threadpool_limits(threads, user_api="blas"))  # for one worker; several hold it to one themselves
     workers = stack.enter_context(Workers(model, useful_workers(model, size.batch, threads)))
-    tokens, targets = size.sequences()
+    steps = training_steps(model, AdamW(model.parameters, TRAIN), Again(*size.sequences()), TRAIN, workers)
 
     def step() -> float:
         with use_backend(backend):
-            workers.zero_grads()
-            losses = workers.forward_backward(tokens, targets, 1.0, 0.0)
-            optimizer.step(TRAIN.learning_rate, workers)
-        return losses.total
+            return next(steps).losses.total
 
     return step
+
+
+class Again(NamedTuple):
+    """The same batch for ever."""
+
+    tokens: Array
+    targets: Array
+
+    def next(self) -> tuple[Array, Array]:
+        return self.tokens, self.targets
 
 
 def table(found: dict) -> str:

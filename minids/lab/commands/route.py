@@ -16,8 +16,8 @@ from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.lab.analysis import routing
+from minids.lab.analysis.routing_trace import RoutingTrace, trace
 from minids.model import DeepSeekV3
-from minids.training.routing_trace import RoutingTrace, trace
 from minids.words import table
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import limited_to, meter
 from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.trained import Trained
 from minids.ops import router
-from minids.training.routing_trace import trace
 
 
 def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, seed: int = 0) -> Rows:

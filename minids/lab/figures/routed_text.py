@@ -15,8 +15,8 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
+from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
 from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
-from minids.training.routing_trace import LayerTrace, RoutingTrace
 
 
 class Piece(NamedTuple):

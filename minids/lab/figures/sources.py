@@ -90,12 +90,12 @@ def fingerprint(run: str | Path) -> str:
 def trained_run(folder: Path, say: Callable[[str], None] = print) -> Path:
     """The run in ``folder`` as it stands; if there is none, the tiny preset is trained into it first."""
     from minids.config import ModelConfig, TrainConfig
-    from minids.training.trainer import Trainer
+    from minids.training.run import Run
 
     if latest_checkpoint(folder) is None:
         say(f"Some figures look into a trained model: training the tiny preset into {folder}, some minutes …")
-        trainer = Trainer.start(folder, ModelConfig.preset("tiny"), TrainConfig.preset("tiny"), ["builtin"], "tiny", say)
-        trainer.run()
-        if trainer.step < trainer.train.steps:
+        run = Run.start(folder, ModelConfig.preset("tiny"), TrainConfig.preset("tiny"), ["builtin"], "tiny", say)
+        run.run()
+        if run.step < run.train.steps:
             raise KeyboardInterrupt  # a half-trained model is not what the captions speak of
     return folder

@@ -20,8 +20,9 @@ from minids.model import DeepSeekV3
 from minids.ops.router import Routing
 from minids.training.batches import TokenStream
 from minids.training.corpus import Corpus, load_corpus
+from minids.training.printing import printable
 from minids.training.run_folder import RunFolder
-from minids.training.trainer import held_out_prompt, printable
+from minids.training.text import held_out_prompt
 
 
 class Passing(NamedTuple):

@@ -18,10 +18,11 @@ import numpy as np
 
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.same_weights import same_weights
-from minids.lab.studies.training import Text, validate
+from minids.lab.studies.training import validate
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3, routing_fixed
 from minids.training.batches import Batches
+from minids.training.text import Text
 
 
 def readings(

@@ -31,12 +31,13 @@ from minids.lab.studies.base import BALANCED, MODEL, configs
 from minids.lab.studies.compare import below
 from minids.lab.studies.needles import KINDS, SAID, VALUES, WithFacts, found, haystacks, plain
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
-from minids.lab.studies.training import Curves, Text, text, training_further
+from minids.lab.studies.training import Curves, text, training_further
 from minids.layers.parameters import Array
 from minids.layers.positions import Rotary, rotary
 from minids.model import DeepSeekV3
 from minids.training.batches import Batches, validation_windows
 from minids.training.optimizer import optimizer
+from minids.training.text import Text
 
 TRAINED, FACTOR = 128, 4
 LONGEST = TRAINED * FACTOR

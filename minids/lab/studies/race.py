@@ -22,10 +22,11 @@ from minids.lab.analysis.parameters import activated
 from minids.lab.studies.base import configs
 from minids.lab.studies.compare import below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
-from minids.lab.studies.training import Curves, Text, text, train
+from minids.lab.studies.training import Curves, text, train
 from minids.model import DeepSeekV3
 from minids.training.evaluate import validation
 from minids.training.optimizer import optimizer
+from minids.training.text import Text
 
 NANOGPT = 1.886
 """Validation loss that nanoGPT's recipe ends at; its README says 1.88."""

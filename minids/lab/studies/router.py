@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import meter
 from minids.lab.studies.base import BALANCED, COMMON, configs, trained
 from minids.lab.studies.compare import above, below
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 from minids.lab.studies.training import text, validation_batches
-from minids.training.routing_trace import trace
 
 SCALES = (1.0, 4.0)
 LIMITS = (1, 4)

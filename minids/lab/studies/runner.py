@@ -87,7 +87,7 @@ def run_study(
 
 def one_run(name: str, job: Job) -> tuple[Outcome | str, float]:
     """One arm with one seed: what it gave, or why it failed; and the seconds it took."""
-    from minids.lab.studies.training import Diverged
+    from minids.training.loop import Diverged
 
     study, began = study_called(name), time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""The training loop that the studies share: the parts of ``minids train`` without a folder, samples or checkpoints.
+"""How the studies train: the loop of ``minids train`` without a folder, samples or checkpoints.
 
 Runs of different arms with the same seed see the same batches in the same order: the text has a generator of its own, apart
 from that of the initial weights, whose number differs from arm to arm.
@@ -6,52 +6,27 @@ from that of the initial weights, whose number differs from arm to arm.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer
 from minids.config import ModelConfig, TrainConfig
-from minids.errors import MinidsError, refuse
+from minids.errors import refuse
 from minids.lab.analysis.routing import PermutationTest, specialisation_test
+from minids.lab.analysis.routing_trace import Recorder
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3, Losses
-from minids.training.batches import Batches, TokenStream, validation_windows
+from minids.training.batches import Batches, validation_windows
 from minids.training.corpus import load_corpus
+from minids.training.evaluate import score
+from minids.training.loop import Optimizer, Supply, training_steps
 from minids.training.optimizer import AdamW
-from minids.training.routing_trace import Recorder
-from minids.training.schedule import settings
+from minids.training.text import Text, tokenizer_for
 from minids.training.workers import Workers, useful_workers
-
-
-class Diverged(MinidsError):
-    """A run whose loss is no longer a number: a result, not a mistake."""
-
-
-class Optimizer(Protocol):
-    def step(self, learning_rate: float, workers: Workers) -> float: ...
-
-
-class Supply(Protocol):
-    """Batches without end: tokens and the tokens that follow them, (B, T) each."""
-
-    def next(self) -> tuple[Array, Array]: ...
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus ready to train on."""
-
-    tokenizer: Tokenizer
-    training: TokenStream
-    held_out: dict[str, TokenStream]
-    """Domain → text kept for validation."""
 
 
 @cache
@@ -60,12 +35,7 @@ def text(
 ) -> Text:
     """The corpus that ``data`` names, by bytes or by the characters of its training part, read once per process."""
     training, held_out = load_corpus(list(data)).split(validation_share)
-    tokenizer = byte_tokenizer() if tokens == "bytes" else character_tokenizer(d.text for d in training.documents)
-    domains = {
-        domain: TokenStream.encode(sorted(held_out.of(domain), key=lambda d: sha256(d.text).digest()), tokenizer)
-        for domain in held_out.domains  # in an order without a system: only some of the text is read
-    }
-    return Text(tokenizer, TokenStream.encode(training.documents, tokenizer), domains)
+    return Text.encode(training, held_out, tokenizer_for(training, tokens))
 
 
 @dataclass
@@ -130,17 +100,9 @@ def training_further(
     threads: int = 1,
 ) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
     """The steps of ``run`` on a model as it stands, on any batches, with a schedule and an optimizer of their own."""
-    stepper = optimizer(model.parameters, run)
-    with threadpool_limits(1, user_api="blas"), Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
-        for step in range(run.steps):
-            now = settings(step, model.config, run)
-            model.parameters.zero_grads()
-            losses = workers.forward_backward(*batches.next(), 1.0, now.mtp_loss_weight)
-            norm = stepper.step(now.learning_rate, workers)
-            if not (math.isfinite(losses.total) and math.isfinite(norm)):
-                raise Diverged(f"step {step + 1}: loss = {losses.total}, gradient norm = {norm}")
-            model.update_biases(losses.counts, now.bias_update_speed)
-            yield step + 1, losses, model
+    with Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
+        for done in training_steps(model, optimizer(model.parameters, run), batches, run, workers):
+            yield done.step, done.losses, model
 
 
 @dataclass(frozen=True)
@@ -177,12 +139,8 @@ def validate(model: DeepSeekV3, text: Text, run: TrainConfig) -> Validation:
     """Loss and expert load on held-out text, ``run.eval_tokens`` per domain at most. The model and its biases stay."""
     loss, routed = {}, {}
     for domain, batches in validation_batches(text, run).items():
-        nats, size = 0.0, 0
         with threadpool_limits(1, user_api="blas"), Recorder([model]) as recorder:
-            for tokens, targets in batches:
-                nats += model.losses(tokens, targets, mtp=False).main * targets.size
-                size += targets.size
-        loss[domain] = nats / size
+            loss[domain] = score(model, batches, text.tokenizer)["loss"]
         routed[domain] = recorder.trace(np.concatenate([tokens for tokens, _ in batches])).counts_by_sequence()
     return Validation(loss, routed)
 

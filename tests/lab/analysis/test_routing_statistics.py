@@ -16,7 +16,7 @@ from minids.lab.analysis.routing import (
     specialisation_test,
     statistics,
 )
-from minids.training.routing_trace import LayerTrace, RoutingTrace, trace
+from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace, trace
 
 RNG = np.random.default_rng(0)
 

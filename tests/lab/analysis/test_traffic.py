@@ -9,9 +9,9 @@ from minids.checkpoint.streaming import load_streamed
 from minids.errors import MinidsError
 from minids.lab.analysis.network import experts_per_node
 from minids.lab.analysis.routing import nodes_touched
+from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import against_limit, limited_to, meter, of_model
 from minids.model import DeepSeekV3
-from minids.training.routing_trace import trace
 
 RNG = np.random.default_rng(0)
 

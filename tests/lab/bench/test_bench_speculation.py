@@ -9,7 +9,7 @@ from support import TINY, build
 from minids.cli import main
 from minids.inference.generate import generate
 from minids.lab.bench import speculation
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 MODEL = build(TINY.replace(num_nextn_predict_layers=1), dtype=np.float32)
 DOCUMENTS = [np.arange(40) % 19, np.arange(50) % 7]
@@ -75,7 +75,7 @@ def test_what_the_weights_allow_is_what_both_ways_read():
 
 def test_the_command_measures_the_folder_of_a_run(tmp_path, capsys):
     run = RUN.replace(steps=2, save_every=2, eval_every=2)
-    Trainer.start(tmp_path / "run", SMALL, run, write_text(tmp_path), "tiny", quiet).run()
+    Run.start(tmp_path / "run", SMALL, run, write_text(tmp_path), "tiny", quiet).run()
     assert main(["bench", "speculation", "--checkpoint", str(tmp_path / "run"), "--rounds", "1", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
     assert "rhyme" in shown and "the same" in shown

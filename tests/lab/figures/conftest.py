@@ -3,7 +3,7 @@
 import pytest
 
 from minids import ModelConfig, TrainConfig
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 TEXTS = {
     "prose": "The river ran under the old bridge, and the children counted the boats that came back in the evening. ",
@@ -25,5 +25,5 @@ def run(tmp_path_factory):
         steps=12, batch_size=4, context_length=32, warmup_steps=2, log_every=2, eval_every=6, eval_tokens=64,
         sample_every=0, save_every=12, workers=1, validation_share=0.3,
     )  # fmt: skip
-    Trainer.start(folder / "run", model, train, files, "tiny", say=lambda line: None).run()
+    Run.start(folder / "run", model, train, files, "tiny", say=lambda line: None).run()
     return folder / "run"

@@ -8,8 +8,8 @@ import pytest
 
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
+from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
 from minids.lab.figures.routed_text import as_html, as_png, in_terminal, layer_of, leading, legend, palette, pieces
-from minids.training.routing_trace import LayerTrace, RoutingTrace
 
 TOKENIZER = byte_tokenizer()
 TEXT = "<b>é\n\x1b$x$ & y"

@@ -8,7 +8,7 @@ import pytest
 from minids.errors import MinidsError
 from minids.lab.studies import registry, runner, store
 from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
-from minids.lab.studies.training import Diverged
+from minids.training.loop import Diverged
 
 
 def noise(seed):

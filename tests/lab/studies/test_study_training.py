@@ -8,9 +8,11 @@ from minids.config import TrainConfig
 from minids.errors import MinidsError
 from minids.lab.studies import base
 from minids.lab.studies.study import Job
-from minids.lab.studies.training import Curves, Diverged, Text, text, train, validate
+from minids.lab.studies.training import Curves, text, train, validate
 from minids.training.batches import TokenStream
 from minids.training.corpus import Document
+from minids.training.loop import Diverged
+from minids.training.text import Text
 
 MODEL, _ = base.configs(
     {"model": dict(hidden_size=16, num_hidden_layers=2, intermediate_size=16, moe_intermediate_size=8)}, Job("x", 0, 1)

@@ -1,14 +1,15 @@
 """A record of what routers did: for every token and layer the experts it chose and their gates, and the biases at that step.
 
 Every MoE layer calls ``on_routing`` after each forward pass where that is set; while nobody records it is None, and asking
-that is all it costs. Training with ``trace_every = n`` records every n-th step into ``RUN/routing/step-000100.npz``; ``trace``
-records what a model does with a text. Statistics are in ``minids.lab.analysis.routing``.
+that is all it costs. ``record`` observes a training run with ``trace_every = n`` and writes every n-th step to
+``RUN/routing/step-000100.npz``; ``trace`` records what a model does with a text. Statistics are in ``routing``.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from minids.errors import MinidsError
-from minids.files import staged
+from minids.files import write
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.model_checks import check_tokens
 from minids.ops.router import Routing
+from minids.training.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +90,7 @@ class RoutingTrace:
             if layer.bias is not None:
                 arrays[f"bias.{i}"] = layer.bias
         path.parent.mkdir(parents=True, exist_ok=True)
-        with staged() as files:
-            with files.create(path) as file:
-                np.savez_compressed(file, **arrays)
-            files.publish()
+        write(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> RoutingTrace:
@@ -169,6 +168,19 @@ def trace(
         for start in range(0, len(tokens), batch_size):
             model.logits(tokens[start : start + batch_size])
     return recorder.trace(tokens, 0, domains, domain)
+
+
+@contextmanager
+def record(run: Run) -> Iterator[None]:
+    """An observer of a training run: puts the routing of every ``trace_every``-th step into the run's folder."""
+    step, every = run.step, run.train.trace_every
+    if not every or step % every:
+        yield
+        return
+    with Recorder(run.workers.models) as recorder:
+        yield
+    tokens, domain = (np.concatenate([batch[i] for batch in run.last.kept]) for i in (0, 2))  # micro-batches, in order
+    recorder.trace(tokens, step, run.text.training.domains, domain).save(path_of(run.folder.path, step))
 
 
 def path_of(run: Path, step: int) -> Path:

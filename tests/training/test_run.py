@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_run
-from small_run import MODEL, lines, quiet, write_text
+from small_run import MODEL, at_step, close, lines, quiet, stop_after, write_text
 
 import minids
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import MinidsError
+from minids.lab.analysis.routing_trace import RoutingTrace, record, traces
+from minids.training.loop import training_steps
 from minids.training.metrics import read_metrics
-from minids.training.trainer import Trainer
+from minids.training.run import Run
 
 RUN = small_run.RUN.replace(steps=12, gradient_accumulation_steps=2, eval_every=6, save_every=4, workers=2)
 
@@ -27,20 +29,7 @@ def text(tmp_path):
 
 
 def start(out, text, model=MODEL, run=RUN, say=quiet):
-    return Trainer.start(out, model, run, text, "tiny", say)
-
-
-def stop_after(trainer, step):
-    """Ctrl-C during a step."""
-    take = trainer.train_step
-
-    def train_step(now):
-        done = take(now)
-        if trainer.step + 1 == step:
-            trainer._ask_to_stop()
-        return done
-
-    trainer.train_step = train_step
+    return Run.start(out, model, run, text, "tiny", say)
 
 
 def test_fifty_steps_twice_give_identical_losses(tmp_path, text):
@@ -63,12 +52,12 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, text, step
     run = RUN.replace(optimizer=optimizer)
     start(tmp_path / "whole", text, run=run).run()
     said = []
-    trainer = start(tmp_path / "parts", text, run=run, say=said.append)
-    stop_after(trainer, step)
-    trainer.run()
+    training = start(tmp_path / "parts", text, run=run, say=said.append)
+    stop_after(training, step)
+    training.run()
     assert "--resume" in said[-1]
     assert latest_checkpoint(tmp_path / "parts").name == f"step-{step:06d}"
-    Trainer.resume(tmp_path / "parts", say=quiet).run()
+    Run.resume(tmp_path / "parts", say=quiet).run()
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
     for name in ("model.safetensors", "mtp.safetensors", "optimizer.safetensors"):
         whole, parts = ((tmp_path / run / "step-000012" / name).read_bytes() for run in ("whole", "parts"))
@@ -77,95 +66,56 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, text, step
 
 def test_a_run_killed_between_checkpoints_loses_only_the_steps_since(tmp_path, text):
     start(tmp_path / "whole", text).run()
-    trainer = start(tmp_path / "killed", text)
-    take = trainer.train_step
+    training = start(tmp_path / "killed", text)
 
-    def train_step(now):
-        if trainer.step == 7:
-            raise MemoryError("killed")  # after the checkpoint of step 4 and the metrics of step 7
-        return take(now)
+    def kill():
+        raise MemoryError("killed")
 
-    trainer.train_step = train_step
+    at_step(training, 8, kill)  # after the checkpoint of step 4 and the metrics of step 7
     with pytest.raises(MemoryError):
-        trainer.run()
-    again = Trainer.resume(tmp_path / "killed", say=quiet)
+        training.run()
+    again = Run.resume(tmp_path / "killed", say=quiet)
     assert again.step == 4
     again.run()
     assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
 
 
-def test_the_bias_moves_once_per_optimizer_step_by_the_load_of_the_global_batch(tmp_path, text):
-    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
-    model, counted = trainer.model, []
-    forward_backward = model.forward_backward
-
-    def counting(*args, **kwargs):
-        before = [layer.bias.copy() for layer in model.moe_layers]
-        losses = forward_backward(*args, **kwargs)
-        assert all(np.array_equal(b, layer.bias) for b, layer in zip(before, model.moe_layers, strict=True))
-        counted.append(losses.counts)
-        return losses
-
-    model.forward_backward = counting
-    before = [layer.bias.copy() for layer in model.moe_layers]
-    now = minids.training.schedule.settings(5, model.config, trainer.train)
-    trainer.train_step(now)
-    assert len(counted) == 2, "two micro-batches"
-    total = counted[0] + counted[1]
-    for layer, old, count in zip(model.moe_layers, before, total, strict=True):
-        want = old + np.float32(now.bias_update_speed) * np.sign(count.mean() - count).astype(np.float32)
-        assert np.array_equal(layer.bias, want) and layer.bias.dtype == np.float32
-        assert np.any(layer.bias != old)
-
-
 def test_evaluation_and_samples_leave_model_bias_and_data_as_they_are(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
-    trainer.train_step(minids.training.schedule.settings(0, MODEL, RUN))
+    training = start(tmp_path / "run", text)
+    next(training_steps(training.model, training.optimizer, training.batches, RUN, training.workers))
     before = (
-        trainer.model.parameters.values.copy(),
-        [layer.bias.copy() for layer in trainer.model.moe_layers],
-        json.dumps(trainer.batches.state()),
+        training.model.parameters.values.copy(),
+        [layer.bias.copy() for layer in training.model.moe_layers],
+        json.dumps(training.batches.state()),
     )
-    trainer._validate()
-    trainer.show_samples("now")
-    assert np.array_equal(before[0], trainer.model.parameters.values)
-    assert all(np.array_equal(b, layer.bias) for b, layer in zip(before[1], trainer.model.moe_layers, strict=True))
-    assert before[2] == json.dumps(trainer.batches.state())
+    training.validate()
+    training.show_samples("now")
+    assert np.array_equal(before[0], training.model.parameters.values)
+    assert all(np.array_equal(b, layer.bias) for b, layer in zip(before[1], training.model.moe_layers, strict=True))
+    assert before[2] == json.dumps(training.batches.state())
 
 
 @pytest.mark.parametrize("balance", ["aux_loss", "none"])
 def test_without_bias_balancing_the_bias_stays_zero(tmp_path, text, balance):
-    trainer = start(tmp_path / "run", text, MODEL.replace(balance=balance))
-    trainer.run()
-    assert all(not layer.bias.any() for layer in trainer.model.moe_layers)
-
-
-def test_accumulated_micro_batches_are_one_large_batch(tmp_path, text):
-    """Without MTP and balance loss, whose means are over other numbers of tokens, the two are the same sum."""
-    model = MODEL.replace(num_nextn_predict_layers=0, aux_loss_alpha=0.0)
-    results = []
-    for name, size, parts in (("one", 4, 1), ("two", 2, 2)):
-        run = RUN.replace(batch_size=size, gradient_accumulation_steps=parts)
-        trainer = start(tmp_path / name, text, model, run)
-        trainer.train_step(minids.training.schedule.settings(5, model, run))
-        results.append(trainer.model.parameters.grads.copy())
-    np.testing.assert_allclose(*results, rtol=2e-4, atol=1e-6)
+    training = start(tmp_path / "run", text, MODEL.replace(balance=balance))
+    training.run()
+    assert all(not layer.bias.any() for layer in training.model.moe_layers)
 
 
 def test_the_checkpoint_opens_and_gives_the_trained_model(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
-    folder = trainer.run()
+    training = start(tmp_path / "run", text)
+    folder = training.run()
     tokens = np.arange(20)[None] + 65
     for place in (folder, tmp_path / "run"):
         model = minids.load(place)
-        assert np.array_equal(model.logits(tokens), trainer.model.logits(tokens))
+        assert np.array_equal(model.logits(tokens), training.model.logits(tokens))
         assert model.tokenizer.decode(model.tokenizer.encode("Grüße")) == "Grüße"
 
 
 def test_bpe_trains_on_the_training_documents(tmp_path, text):
-    trainer = start(tmp_path / "run", text, run=RUN.replace(tokenizer="bpe", bpe_vocab_size=300, steps=2))
-    trainer.run()
-    assert trainer.model.config.vocab_size == trainer.tokenizer.vocab_size > 258
+    training = start(tmp_path / "run", text, run=RUN.replace(tokenizer="bpe", bpe_vocab_size=300, steps=2))
+    training.run()
+    assert training.model.config.vocab_size == training.tokenizer.vocab_size > 258
     found = [line["validation"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation" in line]
     numbers = found[0]["text"]
     per_token = numbers["loss"] / math.log(2)
@@ -179,7 +129,7 @@ def test_bpe_trains_on_the_training_documents(tmp_path, text):
 def test_resuming_with_other_settings_names_the_difference(tmp_path, text, asked, message):
     start(tmp_path / "run", text).run()
     with pytest.raises(MinidsError, match=message):
-        Trainer.resume(tmp_path / "run", asked, quiet)
+        Run.resume(tmp_path / "run", asked, quiet)
 
 
 def test_resuming_with_a_changed_text_is_refused(tmp_path, text):
@@ -187,51 +137,43 @@ def test_resuming_with_a_changed_text_is_refused(tmp_path, text):
     with open(tmp_path / "text" / "rhyme.txt", "a") as file:
         file.write("a line more")
     with pytest.raises(MinidsError, match="not what this run began with"):
-        Trainer.resume(tmp_path / "run", say=quiet)
+        Run.resume(tmp_path / "run", say=quiet)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_parameter(tmp_path, text):
-    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
-    stop_at = trainer.train_step
-
-    def train_step(now):
-        if trainer.step == 5:
-            trainer.model.embed_tokens.weight.value[:] = np.inf
-        with np.errstate(all="ignore"):
-            return stop_at(now)
-
-    trainer.train_step = train_step
+    training = start(tmp_path / "run", text, run=RUN.replace(workers=1))
+    at_step(training, 6, lambda: training.model.embed_tokens.weight.value.fill(np.inf))
     said = r"step 6: loss = nan.*began here: the weight model.embed_tokens.weight.*Last good checkpoint: .*step-000004"
     with pytest.raises(MinidsError, match=said):
-        trainer.run()
+        training.run()
 
 
 def test_a_gradient_that_is_no_number_reaches_no_weight(tmp_path, text):
-    trainer = start(tmp_path / "run", text, run=RUN.replace(workers=1))
-    step = trainer.optimizer.step
+    training = start(tmp_path / "run", text, run=RUN.replace(workers=1))
+    step = training.optimizer.step
 
     def spoilt(rate, workers):
-        if trainer.step == 5:
-            trainer.model.parameters["lm_head.weight"].grad[0, 0] = np.inf
+        if training.step == 5:
+            training.model.parameters["lm_head.weight"].grad[0, 0] = np.inf
         return step(rate, workers)
 
-    trainer.optimizer.step = spoilt
+    training.optimizer.step = spoilt
     with pytest.raises(MinidsError, match=r"step 6: .*the gradient of lm_head.weight is not finite"):
-        trainer.run()
-    assert np.isfinite(trainer.model.parameters.values).all()
+        training.run()
+    assert np.isfinite(training.model.parameters.values).all()
 
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
-    take = trainer.workers.forward_backward
-    trainer.workers.forward_backward = lambda *args: take(*args)._replace(main=20.0)
+    training = start(tmp_path / "run", text)
+    take = training.workers.forward_backward
+    training.workers.forward_backward = lambda *args: take(*args)._replace(main=20.0)
     with pytest.raises(MinidsError, match=r"step 1: .*the loss exploded.*initializer_range = 0.02 .*no checkpoint yet"):
-        trainer.run()  # before any update no learning rate can have done it
-    trainer = start(tmp_path / "later", text)
-    later = trainer.workers.forward_backward
-    trainer.workers.forward_backward = lambda *args: later(*args)._replace(**{"main": 20.0} if trainer.step == 1 else {})
+        training.run()  # before any update no learning rate can have done it
+    training = start(tmp_path / "later", text)
+    later = training.workers.forward_backward
+    training.workers.forward_backward = lambda *args: later(*args)._replace(**{"main": 20.0} if training.step == 1 else {})
     with pytest.raises(MinidsError, match=r"step 2: .*the loss exploded.*lower learning_rate than 0.01"):
-        trainer.run()
+        training.run()
 
 
 @pytest.mark.filterwarnings("error")
@@ -245,27 +187,27 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path, text):
     ],
 )
 def test_numbers_beyond_all_others_are_said_in_a_line_without_warnings(wrong, line, workers, tmp_path, text):
-    trainer = start(tmp_path / "run", text, MODEL.replace(**wrong), RUN.replace(workers=workers))
+    training = start(tmp_path / "run", text, MODEL.replace(**wrong), RUN.replace(workers=workers))
     with pytest.raises(MinidsError, match=line):
-        trainer.run()
+        training.run()
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again_and_is_the_same(tmp_path, text):
     start(tmp_path / "whole", text).run()
-    trainer = start(tmp_path / "early", text)
-    trainer.metrics.write({"step": 0, "note": "written before the end came"})
-    trainer.folder.unlock()
-    Trainer.resume(tmp_path / "early", say=quiet).run()
+    training = start(tmp_path / "early", text)
+    training.metrics.write({"step": 0, "note": "written before the end came"})
+    training.folder.unlock()
+    Run.resume(tmp_path / "early", say=quiet).run()
     assert lines(tmp_path / "whole") == lines(tmp_path / "early")
 
 
 def test_another_backend_and_other_threads_are_said_and_what_it_means(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
-    stop_after(trainer, 4)
-    trainer.run()
+    training = start(tmp_path / "run", text)
+    stop_after(training, 4)
+    training.run()
     said = []
     with minids.use_backend("numpy"):
-        again = Trainer.resume(tmp_path / "run", {"workers": 1}, said.append)
+        again = Run.resume(tmp_path / "run", {"workers": 1}, said.append)
         again.run()
     assert any(line.startswith("workers was 2, is 1: ") and "not to the bit" in line for line in said)
     assert any(line.startswith("backend was numba, is numpy: ") and "not to the bit" in line for line in said)
@@ -273,11 +215,11 @@ def test_another_backend_and_other_threads_are_said_and_what_it_means(tmp_path, 
 
 
 def test_a_second_process_is_refused_while_the_first_trains(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
+    training = start(tmp_path / "run", text)
     with pytest.raises(MinidsError, match=r"out = .*another process \(\d+\) trains here"):
-        Trainer.resume(tmp_path / "run", say=quiet)
-    trainer.run()
-    Trainer.resume(tmp_path / "run", say=quiet)  # the first has ended
+        Run.resume(tmp_path / "run", say=quiet)
+    training.run()
+    Run.resume(tmp_path / "run", say=quiet)  # the first has ended
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_there(tmp_path, text):
@@ -299,10 +241,10 @@ def test_nothing_is_left_behind_when_a_run_cannot_begin(tmp_path, text):
 
 
 def test_traces_of_the_routing_lie_beside_the_run_and_do_not_change_it(tmp_path, text):
-    from minids.training.routing_trace import RoutingTrace, traces
-
     start(tmp_path / "a", text).run()
-    start(tmp_path / "b", text, run=RUN.replace(trace_every=5)).run()
+    traced = start(tmp_path / "b", text, run=RUN.replace(trace_every=5))
+    traced.observers.append(record)
+    traced.run()
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
     found = [RoutingTrace.load(path) for path in traces(tmp_path / "b")]
     assert [one.step for one in found] == [0, 5, 10]
@@ -316,14 +258,37 @@ def test_traces_of_the_routing_lie_beside_the_run_and_do_not_change_it(tmp_path,
     ), "the trace of step 5 is that of the sixth step's batch"
 
 
+def test_a_resumed_run_goes_on_with_its_traces(tmp_path, text):
+    run = RUN.replace(trace_every=3)
+    for name, stops in (("whole", ()), ("parts", (5,))):
+        training = start(tmp_path / name, text, run=run)
+        for step in stops:
+            stop_after(training, step)
+            training.observers.append(record)
+            training.run()
+            training = Run.resume(tmp_path / name, say=quiet)
+        training.observers.append(record)
+        training.run()
+    whole, parts = (traces(tmp_path / name) for name in ("whole", "parts"))
+    assert [path.name for path in whole] == [path.name for path in parts] == [f"step-{n:06d}.npz" for n in (0, 3, 6, 9)]
+    for a, b in zip(whole, parts, strict=True):
+        a, b = np.load(a), np.load(b)
+        assert a.files == b.files and all(np.array_equal(a[name], b[name]) for name in a.files)
+
+
+def test_traces_that_nobody_would_record_are_refused(tmp_path, text):
+    with pytest.raises(MinidsError, match="trace_every = 5: nothing records: add"):
+        start(tmp_path / "run", text, run=RUN.replace(trace_every=5)).run()
+
+
 def test_characters_without_begin_and_end_tokens_train_sample_and_resume(tmp_path, text):
     said = []
-    trainer = start(tmp_path / "run", text, run=RUN.replace(tokenizer="chars", sample_every=6), say=said.append)
-    assert trainer.model.config.vocab_size == len(set("one, two, three, four, five; once I caught a fish alive.\n"))
-    trainer.run()
+    training = start(tmp_path / "run", text, run=RUN.replace(tokenizer="chars", sample_every=6), say=said.append)
+    assert training.model.config.vocab_size == len(set("one, two, three, four, five; once I caught a fish alive.\n"))
+    training.run()
     assert any("after 6 steps" in line for line in said)
-    again = Trainer.resume(tmp_path / "run", say=quiet)
-    assert again.tokenizer.encode("fish").tolist() == trainer.tokenizer.encode("fish").tolist()
+    again = Run.resume(tmp_path / "run", say=quiet)
+    assert again.tokenizer.encode("fish").tolist() == training.tokenizer.encode("fish").tolist()
 
 
 # What ends a run, and what was lost of its folder.
@@ -331,12 +296,12 @@ def test_characters_without_begin_and_end_tokens_train_sample_and_resume(tmp_pat
 
 def test_a_run_whose_pointer_is_lost_goes_on_from_its_newest_checkpoint(tmp_path, text):
     start(tmp_path / "whole", text).run()
-    trainer = start(tmp_path / "run", text)
-    stop_after(trainer, 9)
-    trainer.run()
+    training = start(tmp_path / "run", text)
+    stop_after(training, 9)
+    training.run()
     (tmp_path / "run" / "latest").unlink()
     said = []
-    again = Trainer.resume(tmp_path / "run", say=said.append)
+    again = Run.resume(tmp_path / "run", say=said.append)
     assert again.step == 9 and "latest is missing: going on from step-000009" in said[0]
     again.run()
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
@@ -344,15 +309,15 @@ def test_a_run_whose_pointer_is_lost_goes_on_from_its_newest_checkpoint(tmp_path
 
 def test_behind_a_damaged_checkpoint_the_one_before_is_named_and_serves(tmp_path, text):
     start(tmp_path / "whole", text).run()
-    trainer = start(tmp_path / "run", text)
-    stop_after(trainer, 9)
-    trainer.run()
+    training = start(tmp_path / "run", text)
+    stop_after(training, 9)
+    training.run()
     damaged = tmp_path / "run" / "step-000009"
     (damaged / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(MinidsError, match=r"To go on from step-000008, remove .*step-000009"):
-        Trainer.resume(tmp_path / "run", say=quiet)
+        Run.resume(tmp_path / "run", say=quiet)
     shutil.rmtree(damaged)
-    Trainer.resume(tmp_path / "run", say=quiet).run()
+    Run.resume(tmp_path / "run", say=quiet).run()
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
 
@@ -367,12 +332,12 @@ def test_when_nobody_listens_any_more_the_run_ends_as_by_ctrl_c(tmp_path, text, 
             raise BrokenPipeError
         told.append(line)
 
-    trainer = start(tmp_path / "run", text, say=say)
-    trainer.run()
-    assert trainer.step < RUN.steps and f"Stopped after step {trainer.step}. To go on" in capsys.readouterr().err
-    if trainer.step:
-        assert latest_checkpoint(tmp_path / "run").name == f"step-{trainer.step:06d}"
-    Trainer.resume(tmp_path / "run", say=quiet).run()
+    training = start(tmp_path / "run", text, say=say)
+    training.run()
+    assert training.step < RUN.steps and f"Stopped after step {training.step}. To go on" in capsys.readouterr().err
+    if training.step:
+        assert latest_checkpoint(tmp_path / "run").name == f"step-{training.step:06d}"
+    Run.resume(tmp_path / "run", say=quiet).run()
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
 
@@ -382,39 +347,38 @@ def test_when_stderr_is_closed_too_nothing_is_said_and_nothing_lost(tmp_path, te
     def broken(*_):
         raise BrokenPipeError
 
-    trainer = start(tmp_path / "run", text, say=lambda line: trainer.step == 5 and broken())
-    trainer.train = trainer.train.replace(log_every=1, eval_every=5)
+    training = start(tmp_path / "run", text, say=lambda line: training.step == 5 and broken())
+    training.train = training.train.replace(log_every=1, eval_every=5)
     monkeypatch.setattr("sys.stderr.write", broken)
-    trainer.run()
+    training.run()
     monkeypatch.undo()
     assert latest_checkpoint(tmp_path / "run").name == "step-000005"
 
 
 def test_stopped_before_the_first_step_it_says_so_and_can_go_on(tmp_path, text):
-    trainer = start(tmp_path / "run", text, say=(said := []).append)
-    trainer._stop = True
-    assert trainer.run() is None and "Stopped after step 0. To go on" in said[-1]
-    Trainer.resume(tmp_path / "run", say=quiet).run()
+    training = start(tmp_path / "run", text, say=(said := []).append)
+    training._stop = True
+    assert training.run() is None and "Stopped after step 0. To go on" in said[-1]
+    Run.resume(tmp_path / "run", say=quiet).run()
 
 
 def test_more_threads_than_sequences_are_not_taken_on_resuming_either(tmp_path, text):
-    trainer = start(tmp_path / "run", text)
-    stop_after(trainer, 3)
-    trainer.run()
-    again = Trainer.resume(tmp_path / "run", {"workers": 9}, say=quiet)
+    training = start(tmp_path / "run", text)
+    stop_after(training, 3)
+    training.run()
+    again = Run.resume(tmp_path / "run", {"workers": 9}, say=quiet)
     assert again.train.workers == RUN.batch_size
     again.run()
 
 
 def test_threads_are_not_taken_where_they_would_change_the_loss(tmp_path, text):
     model = MODEL.replace(seq_aux=False, aux_loss_alpha=0.01)
-    trainer = start(tmp_path / "run", text, model)
-    stop_after(trainer, 3)
-    trainer.run()
-    again = Trainer.resume(tmp_path / "run", {"workers": 2}, say=(said := []).append)
+    training = start(tmp_path / "run", text, model)
+    stop_after(training, 3)
+    training.run()
+    again = Run.resume(tmp_path / "run", {"workers": 2}, say=(said := []).append)
     assert again.train.workers == 1 and not any("thread" in line for line in said)
-    again.metrics.close()
-    again.folder.unlock()
+    close(again)
 
 
 def test_what_cannot_be_trained_takes_no_folder(tmp_path, text):
@@ -428,7 +392,6 @@ def test_what_cannot_be_trained_takes_no_folder(tmp_path, text):
 
 def test_files_that_are_passed_over_are_told_of(tmp_path, text):
     (Path(text[0]) / "old.txt").write_bytes("über".encode("latin-1"))
-    trainer = start(tmp_path / "run", text, say=(said := []).append)
+    training = start(tmp_path / "run", text, say=(said := []).append)
     assert said == ["Passed over 1 file: old.txt is not UTF-8 text (byte 0)"]
-    trainer.metrics.close()
-    trainer.folder.unlock()
+    close(training)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from minids.checkpoint.tokenizer import byte_tokenizer
+from minids.commands.data import describe
 from minids.errors import MinidsError
-from minids.training import batches, corpus, large_text
+from minids.training import batches, text_files
 from minids.training.batches import TokenStream
 from minids.training.corpus import load_corpus
 
@@ -18,7 +19,7 @@ TEXT = ("größe und 語\n\n" + "one, two, three\n" * 40 + "x" * 900) * 300
 @pytest.fixture
 def piecewise(monkeypatch):
     """Every file and every corpus counts as large."""
-    monkeypatch.setattr(large_text, "LARGE", 1)
+    monkeypatch.setattr(text_files, "LARGE", 1)
     monkeypatch.setattr(batches, "LARGE", 1)
 
 
@@ -33,12 +34,12 @@ def test_it_is_the_corpus_that_reading_whole_gives(tmp_path, monkeypatch):
     path = tmp_path / "book.txt"
     path.write_text(TEXT)
     whole, tokens = read(path)
-    monkeypatch.setattr(large_text, "LARGE", 1)
+    monkeypatch.setattr(text_files, "LARGE", 1)
     monkeypatch.setattr(batches, "LARGE", 1)
     pieces, others = read(path)
-    assert all(isinstance(d, large_text.FileDocument) for d in pieces.documents) and len(pieces.documents) > 3
+    assert all(isinstance(d.content, text_files.Stretch) for d in pieces.documents) and len(pieces.documents) > 3
     assert [d.text for d in pieces.documents] == [d.text for d in whole.documents]
-    assert pieces.sha256 == whole.sha256 and corpus.describe(pieces) == corpus.describe(whole)
+    assert pieces.sha256 == whole.sha256 and describe(pieces) == describe(whole)
     for ours, theirs in zip(others, tokens, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -55,8 +56,9 @@ def test_one_long_line_is_cut_between_characters(tmp_path, piecewise):
     [
         (b" \n" * 800_000, "is empty"),
         (b"text" * 400_000 + b"\0", "binary"),
-        (b"text" * 400_000 + b"\xff.", "not UTF-8 text .near byte 1600000"),
-        (b"text" * 400_000 + b"\xe8\xaa", "ends inside a character"),
+        (b"text" * 400_000 + b"\xff.", "not UTF-8 text .byte 1600000"),
+        (b"text" * 400_000 + b"\xe8\xaa", "not UTF-8 text .byte 1600000"),
+        (b"x" + "\u8a9e".encode() * 400_000 + b"\xff", "not UTF-8 text .byte 1200001"),
     ],
 )
 def test_what_is_no_text_is_refused_wherever_it_shows(tmp_path, piecewise, data, words):

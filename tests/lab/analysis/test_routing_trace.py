@@ -5,8 +5,8 @@ import pytest
 import support
 
 from minids.errors import MinidsError
+from minids.lab.analysis.routing_trace import Recorder, RoutingTrace, path_of, trace, traces
 from minids.model import DeepSeekV3
-from minids.training.routing_trace import Recorder, RoutingTrace, path_of, trace, traces
 from minids.training.workers import Workers
 
 TINY = support.TINY

@@ -1,0 +1,81 @@
+"""The training loop of DeepSeek-V3 (sections 2.1.2, 2.2 and 4.2): batches in, gradients, one optimizer step, one of the bias.
+
+It is a generator: each ``next`` makes one optimizer step, and whoever drives it does between two steps whatever else there is
+to do: print, validate, save, stop. ``minids train``, the studies and the benchmarks all run this one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from minids.config import TrainConfig
+from minids.errors import MinidsError
+from minids.layers.parameters import Array
+from minids.model import DeepSeekV3, Losses
+from minids.training.schedule import settings
+from minids.training.workers import Workers, weighted
+
+
+class Supply(Protocol):
+    """Batches without end, such as ``Batches``: tokens and the tokens that follow them, (B, T) int each."""
+
+    def next(self) -> tuple[Array, Array]: ...
+
+
+class Optimizer(Protocol):
+    """Updates the parameters from their gradients and returns the gradients' norm; leaves them alone if that is no number."""
+
+    def step(self, learning_rate: float, workers: Workers) -> float: ...
+
+
+class TrainStep(NamedTuple):
+    """One optimizer step that has been made."""
+
+    step: int
+    """Steps finished, this one among them."""
+    losses: Losses
+    """Means over the whole global batch, before the update; ``counts`` are its expert loads."""
+    norm: float
+    """Of the gradient, before clipping."""
+    learning_rate: float
+
+
+class Diverged(MinidsError):
+    """A run whose loss or gradient is no longer a number."""
+
+    def __init__(self, step: int, losses: Losses, norm: float):
+        super().__init__(f"step {step}: loss = {losses.total:.4g}, gradient norm = {norm:.4g}")
+        self.step = step
+
+
+def training_steps(
+    model: DeepSeekV3, optimizer: Optimizer, batches: Supply, train: TrainConfig, workers: Workers, finished: int = 0
+) -> Iterator[TrainStep]:
+    """Make the steps of ``train`` after the first ``finished``, which model, optimizer and batches have behind them already.
+
+    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end.
+    """
+    parts = train.gradient_accumulation_steps
+    for step in range(finished, train.steps):
+        now = settings(step, model.config, train)  # learning rate, weight λ of the MTP loss, speed γ of the bias
+
+        # Forward and backward pass of every micro-batch. Gradients add up, each with its share, to those of the mean loss.
+        workers.zero_grads()
+        each = []
+        for _ in range(parts):
+            tokens, targets = batches.next()  # (B, T) each; targets are the tokens that follow
+            each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+        losses = weighted(each, [1 / parts] * parts)
+
+        # Clip the gradients' norm, then update every weight.
+        norm = optimizer.step(now.learning_rate, workers)
+        if not (math.isfinite(losses.total) and math.isfinite(norm)):
+            raise Diverged(step + 1, losses, norm)
+
+        # Auxiliary-loss-free balancing: b_i ← b_i + γ sign(mean load − load_i), once per optimizer step, from the loads of
+        # the whole global batch, and after the step, so that the biases that chose are those that were trained with.
+        model.update_biases(losses.counts, now.bias_update_speed)
+
+        yield TrainStep(step + 1, losses, norm, now.learning_rate)

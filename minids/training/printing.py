@@ -1,0 +1,75 @@
+"""What a run shows: lines of text, a bar on a terminal or in a notebook, and how Ctrl-C ends it between two steps."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+
+from tqdm.auto import tqdm
+
+from minids.model import Losses
+
+Say = Callable[[str], None]
+
+
+class Voice:
+    """Says lines through ``say``; where nobody listens any more (``| head``) it goes on at stderr, and calls ``unheard``."""
+
+    def __init__(self, say: Say, unheard: Callable[[], None]):
+        self._say, self._unheard = say, unheard
+
+    def __call__(self, line: str) -> None:
+        try:
+            with tqdm.external_write_mode():  # a bar would be torn by what is printed beside it
+                self._say(line)
+        except BrokenPipeError:
+            self._say = _on_stderr
+            self._unheard()
+
+
+def _on_stderr(line: str) -> None:
+    """Said where somebody may still listen; if not (``2>&1 | head``), not at all."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
+
+
+def progress_bar(steps: int, finished: int) -> tqdm:
+    """A bar on a terminal or in a notebook; disabled where the output is a file, which gets lines instead."""
+    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(total=steps, initial=finished, disable=quiet, unit="step", dynamic_ncols=True)
+
+
+def in_words(losses: Losses, max_violation: float | None, tokens_per_second: float) -> str:
+    """One step, as bar and lines show it."""
+    mtp = " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp) if losses.mtp else ""
+    balance = "" if max_violation is None else f" MaxVio {max_violation:.2f}"
+    return f"loss {losses.main:.3f}{mtp}{balance} {tokens_per_second:,.0f} tokens/s"
+
+
+def printable(text: str) -> str:
+    """Text that cannot upset a terminal: an untrained model writes control characters too."""
+    return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
+
+
+class Interrupt:
+    """Within it, Ctrl-C asks for a stop instead of breaking into a step; pressed again, it breaks."""
+
+    def __init__(self, ask: Callable[[], None]):
+        self.ask = ask
+
+    def __enter__(self) -> None:
+        self.active = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+        if self.active:
+            self.before = signal.signal(signal.SIGINT, self._once)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.active:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _once(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, self.before)
+        self.ask()

@@ -1,0 +1,328 @@
+"""A training run: the loop (``loop.py``) with a folder, checkpoints, validation, samples and what is told around it.
+
+Everything random comes from one generator, so that two runs of the same seed, machine and thread count give the same bits,
+and a resumed run the same as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from minids.backend import compiling
+from minids.checkpoint.checksums import Damaged
+from minids.checkpoint.latest import latest_checkpoint
+from minids.checkpoint.model_folder import load, save
+from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
+from minids.checkpoint.tokenizer import Tokenizer
+from minids.config import ModelConfig, TrainConfig, Yarn
+from minids.errors import MinidsError, refuse
+from minids.inference.generate import generate
+from minids.layers.parameters import Array
+from minids.model import DeepSeekV3
+from minids.model_checks import check_length
+from minids.training.batches import Batches
+from minids.training.corpus import Corpus, load_corpus
+from minids.training.diagnosis import exploded, where_it_began
+from minids.training.evaluate import validation
+from minids.training.loop import Diverged, TrainStep, training_steps
+from minids.training.metrics import MetricsFile, max_violation
+from minids.training.optimizer import optimizer
+from minids.training.printing import Interrupt, Say, Voice, in_words, printable, progress_bar
+from minids.training.run_folder import RunFolder, read_state, write_state
+from minids.training.surroundings import differences, other_threads, surroundings
+from minids.training.text import Text, held_out_prompt, tokenizer_for
+from minids.training.workers import Workers, useful_workers
+
+Observer = Callable[["Run"], AbstractContextManager[object]]
+"""Called before every step, which is then made within the context that it returns. ``step`` is the number finished before."""
+
+
+class LastBatches:
+    """Passes on a run's batches and keeps those of the last step, for whoever has to look at them again."""
+
+    def __init__(self, batches: Batches, per_step: int):
+        self.batches = batches
+        self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=per_step)  # tokens, targets, domains, (B, T) each
+
+    def next(self) -> tuple[Array, Array]:
+        tokens, targets = self.batches.next()
+        self.kept.append((tokens, targets, self.batches.domain()))
+        return tokens, targets
+
+
+class Run:
+    """One run, from its first step or from its last checkpoint. Make it with ``start`` or ``resume``, then ``run()``."""
+
+    folder: RunFolder
+    metrics: MetricsFile
+
+    def __init__(
+        self,
+        halves: tuple[Corpus, Corpus],
+        tokenizer: Tokenizer,
+        model: DeepSeekV3,
+        train: TrainConfig,
+        rng: np.random.Generator,
+        say: Say,
+    ):
+        """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
+        self.tokenizer, self.model, self.train = tokenizer, model, train
+        model.tokenizer = tokenizer
+        self.text = Text.encode(*halves, tokenizer)
+        self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
+        self.optimizer = optimizer(model.parameters, train)
+        self.workers = Workers(model, train.workers)
+        self.batches = Batches(self.text.training, train.batch_size, train.context_length, rng)
+        self.last = LastBatches(self.batches, train.gradient_accumulation_steps)
+        self.observers: list[Observer] = []
+        self.step = 0  # steps finished
+        self.seconds = 0.0  # spent training, over all sessions
+        self.say = Voice(say, self.ask_to_stop)
+        self._stop = False
+
+    @classmethod
+    def start(
+        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
+    ) -> Run:
+        """A new run in the folder ``out``."""
+        if train.context_length > (most := model_config.max_position_embeddings):
+            raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
+        check_length(train.context_length, model_config.num_nextn_predict_layers)
+        RunFolder.refuse_taken(out)
+        corpus = load_corpus(data)
+        if corpus.skipped:
+            say(corpus.passed_over())
+        run = cls._fresh(corpus, model_config, train, say)
+        run.folder = RunFolder.create(out)
+        run.folder.write_description(
+            {
+                "preset": preset,
+                "data": list(data),
+                "corpus": {"name": corpus.name, "sha256": corpus.sha256},
+                "model": dataclasses.asdict(run.model.config),
+                "train": dataclasses.asdict(run.train),
+                "surroundings": surroundings(),
+            }
+        )
+        run.metrics = MetricsFile(run.folder.metrics)
+        return run
+
+    @classmethod
+    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Run:
+        """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
+        halves = corpus.split(train.validation_share)
+        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size)
+        special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        rng = np.random.default_rng(train.seed)
+        model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
+        train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
+        return cls(halves, tokenizer, model, train, rng, say)
+
+    @classmethod
+    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = print) -> Run:
+        """The run in the folder ``out``, from its newest checkpoint.
+
+        ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
+        what the run began with; only ``workers`` may differ, and what that means is said, as it is of another backend.
+        """
+        folder = RunFolder.open(out)
+        try:
+            return cls._resumed(folder, folder.description(), dict(asked or {}), say)
+        except BaseException:
+            folder.unlock()
+            raise
+
+    @classmethod
+    def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Run:
+        try:
+            train, model_config = TrainConfig(**described["train"]), _model_config(described["model"])
+            known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
+            data = [str(entry) for entry in described["data"]]
+            sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+        except MinidsError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
+        workers = asked.pop("workers", 0)
+        for name, value in asked.items():
+            if name not in known or known[name] != value:
+                why = f"the run in {folder.path} has {known.get(name)!r}; resume it as it is, or start another"
+                raise refuse(name, value, why)
+        for line in differences(then):
+            say(line)
+        corpus = load_corpus(data)
+        if corpus.sha256 != sha256:
+            why = "the text is not what this run began with (other files, or another Python for the built-in corpus); "
+            raise refuse("data", described["data"], why + "give it back its text, or start another run")
+        checkpoint = folder.newest(say)
+        if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
+            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
+            state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
+        else:
+            try:
+                model = load(checkpoint)
+            except Damaged as error:
+                if (before := folder.before(checkpoint)) is None:
+                    raise
+                raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
+            now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
+            rng = np.random.default_rng(train.seed)
+            run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
+            state = read_state(checkpoint)
+            run.batches.restore(state["data"])
+            moments = TensorFile(checkpoint / "optimizer.safetensors")
+            run.optimizer.restore({name: moments.read(name) for name in moments.names()})
+        if run.train.workers != train.workers:
+            say(other_threads(train.workers, run.train.workers))
+        run.folder, run.metrics = folder, MetricsFile(folder.metrics, state["metrics_bytes"])
+        run.step, run.seconds = state["step"], state["seconds"]
+        return run
+
+    def run(self) -> Path | None:
+        """Train to the end, or to Ctrl-C; the newest checkpoint's folder, or None if it was stopped before the first."""
+        try:
+            if self.train.trace_every and not self.observers:
+                why = "nothing records: add minids.lab.analysis.routing_trace.record to the run's observers"
+                raise refuse("trace_every", self.train.trace_every, why)
+            with self.workers, np.errstate(all="ignore"):  # what is not finite is found below, and said in words
+                return self._run()
+        finally:
+            self.metrics.close()
+            self.folder.unlock()
+
+    def _run(self) -> Path | None:
+        train = self.train
+        if compiling():
+            self.say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
+        if self.step == 0:
+            self.validate()
+            self.show_samples("before training")
+        saved = True  # nothing has been done that is not on the disk
+        steps = training_steps(self.model, self.optimizer, self.last, train, self.workers, self.step)
+        with Interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
+            while self.step < train.steps and not self._stop:
+                began = time.perf_counter()
+                try:
+                    with ExitStack() as around:
+                        for observe in self.observers:
+                            around.enter_context(observe(self))
+                        done = next(steps)
+                except Diverged as error:
+                    where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.last.kept])
+                    raise self._broken(str(error), f"it began here: {where}") from None
+                if exploded(done.losses.main, self.model.config.vocab_size):
+                    raise self._broken(str(Diverged(*done[:3])), "the loss exploded")
+                took = time.perf_counter() - began
+                self.seconds += took
+                self.step = done.step
+                self._report(bar, done, took)
+                last, saved = self.step == train.steps, False
+                if last or self.step % train.eval_every == 0:
+                    self.validate()
+                if train.sample_every and self.step % train.sample_every == 0 and not last:
+                    self.show_samples(f"after {self.step} steps")
+                if last or self.step % train.save_every == 0 or self._stop:
+                    self.save()
+                    saved = True
+        if self._stop and self.step < train.steps:
+            if not saved:
+                self.save()
+            self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
+        else:
+            self.show_samples("after training")
+        return latest_checkpoint(self.folder.path)
+
+    def ask_to_stop(self) -> None:
+        """Have the run end after the step it is in."""
+        self._stop = True
+        self.say("\nStopping after this step …")
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        metrics_bytes = self.metrics.sync()  # before the checkpoint that counts on them
+        state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "data": self.batches.state()}
+
+        def write(folder: Path) -> None:
+            save(self.model, folder)
+            write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
+            write_state(folder, state)
+
+        return self.folder.write_checkpoint(self.step, write)
+
+    def show_samples(self, when: str, length: int = 160) -> None:
+        """A few lines of text in each domain, continued from the beginning of a held-out document."""
+        self.say(f"\n--- samples {when}")
+        for i, (domain, prompt) in enumerate(self.prompts.items()):
+            start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
+            if not start:  # a text without a character of the vocabulary
+                continue
+            rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
+            new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
+            self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
+
+    def validate(self) -> None:
+        """Loss and bits per byte of every domain's held-out text, told and kept."""
+        c = self.train
+        found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
+        for domain, numbers in found.items():
+            if not all(map(math.isfinite, numbers.values())):
+                loss = ", ".join(f"{name} = {value:.4g}" for name, value in numbers.items())
+                raise MinidsError(f"step {self.step}: validation on {domain!r}: {loss}. {self._advice()}")
+        self.metrics.write({"step": self.step, "validation": found})
+        each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
+        self.say(f"step {self.step}: validation, bits per byte: {each}")
+
+    def _report(self, bar: tqdm, done: TrainStep, took: float) -> None:
+        train, losses = self.train, done.losses
+        last = self.step == train.steps
+        if self.step % train.log_every == 0 or last:
+            violation = max_violation(losses.counts) if len(losses.counts) else np.zeros(0)
+            rate = train.tokens_per_step / took
+            line = {
+                "step": self.step,
+                "tokens": self.step * train.tokens_per_step,
+                "loss": losses.total,
+                "main_loss": losses.main,
+                "mtp_loss": list(losses.mtp),
+                "balance_loss": losses.balance,
+                "max_vio": [round(float(v), 4) for v in violation],
+                "grad_norm": done.norm,
+                "learning_rate": done.learning_rate,
+                "tokens_per_second": round(rate),
+                "seconds": round(self.seconds, 3),
+            }
+            self.metrics.write(line)
+            shown = in_words(losses, float(violation.mean()) if len(violation) else None, rate)
+            bar.set_postfix_str(shown, refresh=False)
+            if bar.disable and (self.step % (10 * train.log_every) == 0 or last):
+                left = (train.steps - self.step) * self.seconds / self.step
+                self.say(f"step {self.step}/{train.steps}: {shown}, {left:.0f} s left")
+        bar.update()
+
+    def _broken(self, step: str, why: str) -> MinidsError:
+        """The line that a run ends with whose numbers are none any more."""
+        good = latest_checkpoint(self.folder.path)
+        kept = f"Last good checkpoint: {good}" if good else "There is no checkpoint yet"
+        return MinidsError(f"{step}; {why}. {self._advice()}. {kept}")
+
+    def _advice(self) -> str:
+        """What to change. Before the first update no learning rate has done anything yet."""
+        if self.step:
+            return f"Try a lower learning_rate than {self.train.learning_rate:g}"
+        spread = self.model.config.initializer_range
+        return f"No weight has changed yet, so look at initializer_range = {spread:g} and the scales"
+
+
+def _model_config(fields: dict) -> ModelConfig:
+    """The configuration that run.json describes."""
+    yarn = fields.get("rope_scaling")
+    return ModelConfig(**{**fields, "rope_scaling": Yarn(**yarn) if yarn else None})

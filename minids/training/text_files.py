@@ -1,0 +1,116 @@
+"""Text on the disk: which files are text, and where a long one is cut into documents.
+
+A text is ``bytes``, or a ``Stretch`` of a file too large to hold in memory, which is read when it is asked for. Both have a
+length, slices and ``bytes(text)``, so that everything else treats them alike.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCUMENT_BYTES = 1 << 16
+"""A longer text is cut into documents of at most this size, so that validation can take some of it."""
+LARGE = 64 << 20
+"""Bytes of a file, or of a corpus, from which on it is not held in memory."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes ``begin`` to ``end`` of a file."""
+
+    path: str
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, part: slice) -> Stretch:
+        begin, end, _ = part.indices(len(self))
+        return Stretch(self.path, self.begin + begin, self.begin + max(begin, end))
+
+    def __bytes__(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.begin)
+            return file.read(len(self))
+
+
+def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
+    """Every file under a folder but hidden ones, in sorted order; links are followed, each folder entered once.
+
+    What cannot be entered is added to ``passed``, with the reason.
+    """
+    entered = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
+        if (real := os.path.realpath(here)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def read(file: Path) -> tuple[bytes | Stretch, bytes, str]:
+    """A file's text, its SHA-256, and an empty string or what is wrong with it as text."""
+    if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
+        return b"", b"", "is neither a file nor a folder"
+    try:
+        size = file.stat().st_size
+        text = file.read_bytes() if size < LARGE else Stretch(str(file), 0, size)
+        return text, *_examined(text)
+    except OSError as error:
+        return b"", b"", _reason(error)
+
+
+def _examined(text: bytes | Stretch) -> tuple[bytes, str]:
+    """SHA-256 of a text, and an empty string or what is wrong with it, in one pass that holds a megabyte."""
+    digest, decoder, blank = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")(), True
+    for start in range(0, len(text) + 1, _CHUNK):
+        chunk = bytes(text[start : start + _CHUNK])
+        if b"\0" in chunk:
+            return b"", "is binary (it holds NUL bytes)"
+        begun = len(decoder.getstate()[0])  # bytes of a character that the chunk before did not finish
+        try:
+            decoder.decode(chunk, final=start + _CHUNK > len(text))
+        except UnicodeDecodeError as error:
+            return b"", f"is not UTF-8 text (byte {start - begun + error.start})"
+        digest.update(chunk)
+        blank = blank and not chunk.strip()
+    return digest.digest(), "is empty" if blank else ""
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read ({error.strerror or error})"
+
+
+def cut(name: str, text: bytes | Stretch) -> list[tuple[str, bytes | Stretch]]:
+    """A text as documents of about equal size, none above ``DOCUMENT_BYTES``, cut where it pauses."""
+    if len(text) <= DOCUMENT_BYTES:
+        return [(name, text)]
+    count = math.ceil(len(text) / (DOCUMENT_BYTES * 2 / 3))  # leaves room to look back for a blank line
+    size = len(text) // count
+    cuts = [0]
+    for at in range(size, size * count, size):
+        first = max(at - size // 3 - 8, 0)
+        window = bytes(text[first : at + 8])  # a character has at most four bytes: there is always a place
+        cuts.append(first + boundary(window, at - first, reach=size // 3))
+    return [(f"{name}#{i}", text[a:b]) for i, (a, b) in enumerate(itertools.pairwise([*cuts, len(text)]), start=1)]
+
+
+def boundary(text: bytes, at: int, reach: int) -> int:
+    """The best place to cut near ``at``: behind the last blank line, or else the last line's end, in the ``reach`` bytes
+    before it; or else between two characters; 0 where there is but one character."""
+    for mark in (b"\n\n", b"\n\r\n", b"\n"):
+        found = text.rfind(mark, max(0, at - reach), at)
+        if found >= 0:
+            return found + len(mark)
+    near = itertools.chain(range(at, 0, -1), range(at + 1, len(text)))
+    return next((place for place in near if text[place] & 0xC0 != 0x80), 0)  # 0b10xxxxxx continues a UTF-8 character
