@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
+from minids.checkpoint.model_folder import load
+from minids.checkpoint.streaming import load_streamed
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
-
-if TYPE_CHECKING:
-    from minids.checkpoint.tokenizer import Tokenizer
-    from minids.inference.sampling import Token
-    from minids.inference.speculative import Counts
+from minids.inference.generate import generate_batch, prompt_ids, stream
+from minids.inference.sampling import Token
+from minids.inference.speculative import Counts
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,6 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.checkpoint.model_folder import load
-    from minids.checkpoint.streaming import load_streamed
-    from minids.inference.generate import generate_batch, prompt_ids, stream
-    from minids.inference.speculative import Counts
-
     speculative, prompts = options.speculative or options.compare, options.prompt or ("",)
     for name in given & {"draft_tokens", "confidence"}:
         if not speculative:
@@ -88,16 +84,8 @@ def run(options: Options, given: set[str]) -> None:
     bos, eos = model.config.bos_token_id, model.config.eos_token_id
     texts = [prompt_ids(model, prompt) for prompt in prompts]
     texts = [[bos, *ids] if prompt and bos is not None else ids for prompt, ids in zip(prompts, texts, strict=True)]
-    settings = dict(
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=options.seed,
-        cache=options.cache,
-        stop=() if eos is None else (eos,),
-    )
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "cache")
+    settings = {name: getattr(options, name) for name in names} | {"stop": [] if eos is None else [eos]}
     if len(prompts) > 1:
         for prompt, new in zip(prompts, generate_batch(model, texts, **settings), strict=True):
             print(f"--- {prompt!r}\n{prompt}{model.tokenizer.decode(new)}\n")
@@ -108,43 +96,35 @@ def run(options: Options, given: set[str]) -> None:
         return stream(model, texts[0], **settings, speculative=speculative, **(guesses if speculative else {}))
 
     counts = Counts()
-    tokens = _shown(model.tokenizer, prompts[0], written(speculative, counts), options.log_probabilities)
-    if options.log_probabilities:
-        print("\nlog p (nats)  token")
-        for id, log_probability, drafted in tokens:
-            print(f"{log_probability:12.4f}  {model.tokenizer.decode([id])!r}{'  guessed' if drafted else ''}")
-    if speculative:
+    _show(model.tokenizer, prompts[0], written(speculative, counts), options.log_probabilities)
+    if counts.passes:
         _account(counts)
     if options.compare:
         _compare(written, options.temperature)
 
 
-def _shown(
-    tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool
-) -> list[tuple[int, float, bool]]:
-    """Print text as it comes; of each token its id, its log-probability if wanted (else 0), and whether it was a guess."""
+def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
+    """Print text as it comes, and then if wanted every token with its log-probability."""
     print(prompt, end="", flush=True)
-    shown, new, ids = "", [], []
+    shown, ids, table = "", [], ["", "log p (nats)  token"]
     for token in tokens:
-        new.append((token.id, token.log_probability if log_probabilities else 0.0, token.drafted))
         ids.append(token.id)
         text = tokenizer.decode(ids)
         if not text.endswith("�"):  # the rest of a character may be still to come
             print(text[len(shown) :], end="", flush=True)
             shown = text
+        if log_probabilities:
+            guessed = "  guessed" if token.drafted else ""
+            table.append(f"{token.log_probability:12.4f}  {tokenizer.decode([token.id])!r}{guessed}")
     print(tokenizer.decode(ids)[len(shown) :])
-    return new
+    if log_probabilities:
+        print("\n".join(table))
 
 
 def _account(counts: Counts) -> None:
     """How many guesses stood."""
-    if not counts.passes:
-        return
-    depths = ", ".join(
-        f"guess {depth}: {100 * share:.0f} % of {n}"
-        for depth, (share, n) in enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
-        if n
-    )
+    judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
+    depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
     print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
 
 

@@ -22,11 +22,11 @@ CHUNK = 256  # positions; capacities are multiples of it
 class Cache:
     """Arrays (L, B, capacity, …); of sequence b the first ``lengths[b]`` positions are in use."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None, capacity: int = 0):
+    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None):
         """``layers``: how many, where it is not for the main model's L."""
         layers = config.num_hidden_layers if layers is None else layers
         self.lengths = np.zeros(batch, np.int64)  # (B,) positions in use
-        self.arrays = [np.empty((layers, batch, capacity, *shape), dtype) for shape in self.shapes(config)]
+        self.arrays = [np.empty((layers, batch, 0, *shape), dtype) for shape in self.shapes(config)]
 
     @staticmethod
     def shapes(config: ModelConfig) -> tuple[tuple[int, ...], ...]:

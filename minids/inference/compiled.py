@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from minids.kernels.decode import Sizes
 
 MOST_ROWS = 16
-"""New tokens of a sequence up to which the kernel is the faster one. It multiplies vectors; a prefill wants BLAS's products."""
+"""New tokens in a step up to which the kernel is the faster one. It multiplies vectors; a prefill wants BLAS's products."""
 
 
 def covers(model: DeepSeekV3) -> bool:
@@ -48,7 +48,6 @@ class Step:
         self.biases = np.zeros((len(self.routers), model.config.n_routed_experts), model.dtype)  # 0 where a router has none
         self.places = np.array([self._places_of(block) for block in blocks], np.int64)  # (L + D, columns)
         self.sizes = self._sizes()
-        self.mtp_inputs = [tuple(_place(p) for p in (m.enorm, m.hnorm, m.eh_proj)) for m in model.mtp]
 
     def main(self, tokens: Array, counts: Array, cache: Cache) -> Array:
         """tokens (N,), counts (B,) of each sequence → h⁰ (N, d), as ``Decoder.read_packed``."""
@@ -57,16 +56,20 @@ class Step:
 
     def mtp(self, depth: int, tokens: Array, before: Array, cache: Cache, skip: int) -> Array:
         """tokens (S,), h^{depth−1} (S, d) → h^depth (S − skip, d), as ``Decoder.read_mtp``."""
-        embedding, x = self.model.embed_tokens.weight.value[tokens], np.empty_like(before)
-        self.kernels.combine(embedding, before, self.weights, *self.mtp_inputs[depth - 1], self.sizes, x)
-        first, gain = len(self.model.blocks) + depth - 1, self.model.mtp[depth - 1].norm.gain
-        return self._through(x, first, gain, np.array([len(tokens)]), cache, skip)
+        module, x = self.model.mtp[depth - 1], np.empty_like(before)
+        embedding, places = (
+            self.model.embed_tokens.weight.value[tokens],
+            map(_place, (module.enorm, module.hnorm, module.eh_proj)),
+        )
+        self.kernels.combine(embedding, before, self.weights, *places, self.sizes, x)
+        first = len(self.model.blocks) + depth - 1
+        return self._through(x, first, module.norm.gain, np.array([len(tokens)]), cache, skip)
 
     def logits(self, hidden: Array) -> Array:
         """h (N, d) → logits (N, V)."""
-        out = np.empty((len(hidden), self.model.config.vocab_size), self.weights.dtype)
-        start = _place(self.model.head.weight)
-        self.kernels.head(np.ascontiguousarray(hidden), self.weights, start, self.sizes.d, out)
+        rows, head = np.ascontiguousarray(hidden), self.model.head.weight
+        out = np.empty((len(rows), head.shape[0]), rows.dtype)
+        self.kernels.project(rows, len(rows), self.weights, _place(head), *head.shape, out)
         return out
 
     def _through(self, x: Array, first: int, gain: Parameter, counts: Array, cache: Cache, skip: int = 0) -> Array:

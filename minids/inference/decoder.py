@@ -19,6 +19,7 @@ Small steps go through one compiled kernel, ``minids/kernels/decode.py``; what i
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,11 +52,10 @@ class Decoder:
         batch: int = 1,
         absorb: bool = True,
         compiled: bool | None = None,
-        capacity: int = 0,
     ):
         """``cache``: "latent" (the default for MLA), "full" (for the others), or "none", which reads everything again at every
         step. ``absorb=False`` expands the cached latents. ``compiled``: True sends every step through the kernel, False none,
-        None those that it does faster. ``capacity``: positions to make room for at once.
+        None those that it does faster.
         """
         c = model.config
         kind = cache or ("latent" if c.attention == "mla" else "full")
@@ -66,15 +66,17 @@ class Decoder:
         covered = kind == "latent" and absorb and covers(model)
         if compiled and not covered:
             raise refuse("compiled", True, "needs MLA in fp32, an absorbed latent cache and the numba backend; say None")
-        self.model, self.absorb, self.always_compiled = model, absorb, compiled is True
+        self.model, self.absorb = model, absorb
         self.step = Step(model) if covered and compiled is not False else None
+        # Rows of a step that the kernel takes: a few, or one of each sequence, which the layers would take one by one.
+        self.most_rows = math.inf if compiled else max(MOST_ROWS, batch)
         self.texts = [np.empty(0, np.int64)] * batch  # (T_b,) the tokens themselves, where there is no cache
         self.cache: Cache | None = None
         self.mtp_caches: list[Cache] = []
         """Of each MTP module its own, of one layer and one sequence."""
         if kind != "none":
             make = LatentCache if kind == "latent" else FullCache
-            self.cache = make(c, batch, model.dtype, capacity=capacity)
+            self.cache = make(c, batch, model.dtype)
             self.mtp_caches = [make(c, 1, model.dtype, layers=1) for _ in model.mtp]
 
     @property
@@ -92,7 +94,7 @@ class Decoder:
         one sequence after the other → h⁰ (N, d)."""
         if self.cache is None or not len(tokens):
             return self._read_again(tokens, counts)
-        if self.step and (self.always_compiled or counts.max() <= MOST_ROWS):
+        if self.step and len(tokens) <= self.most_rows:
             return self.step.main(tokens, counts, self.cache)
         new = _new_tokens(self.model, counts, self.cache)
         x, _ = self.model.embed_tokens.forward(tokens[None])  # (1, N, d): all tokens as one sequence
@@ -104,9 +106,9 @@ class Decoder:
     def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
         """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
         follow what the module's own cache holds → h^depth (S − skip, d), normalised. The first ``skip`` positions are only put
-        into the cache, which costs a sixth."""
+        into the cache."""
         cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
-        if self.step and (self.always_compiled or len(tokens) <= MOST_ROWS):
+        if self.step and len(tokens) <= self.most_rows:
             return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
         embedding, _ = self.model.embed_tokens.forward(tokens[None])
         x, _ = op.mtp_combine.forward(
@@ -118,7 +120,7 @@ class Decoder:
 
     def logits(self, hidden: Array) -> Array:
         """The head: normalised hidden states (N, d) of any depth → logits (N, V)."""
-        if self.step and (self.always_compiled or len(hidden) <= MOST_ROWS):
+        if self.step and len(hidden) <= self.most_rows:
             return self.step.logits(hidden)
         return self.model.head.forward(hidden)[0]
 
@@ -200,7 +202,6 @@ class NewTokens(NamedTuple):
 
 
 def _new_tokens(model: DeepSeekV3, counts: Array, cache: Cache) -> NewTokens:
-    cache.reserve(counts)
     stops = np.cumsum(counts)
     spans = [(b, slice(int(stop - n), int(stop))) for b, (n, stop) in enumerate(zip(counts, stops, strict=True)) if n]
     positions = np.concatenate([np.arange(length, length + n) for length, n in zip(cache.lengths, counts, strict=True)])  # (N,)

@@ -52,7 +52,7 @@ class Speculation:
 
 @dataclass
 class Counts:
-    """How a text was made by speculation."""
+    """How a text was made by speculation, or several that were given the same ``Counts``."""
 
     passes: int = 0
     """Passes of the main model, the one over the prompt not among them."""
@@ -83,16 +83,6 @@ class Counts:
             self.accepted[depth] += depth < stood
         self.passes += 1
         self.tokens += stood + 1
-
-    def merge(self, other: Counts) -> None:
-        """Add what another text counted."""
-        width = max(len(self.submitted), len(other.submitted))
-        for name in ("submitted", "accepted"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            pairs = zip(mine + [0] * (width - len(mine)), theirs + [0] * (width - len(theirs)), strict=True)
-            setattr(self, name, [a + b for a, b in pairs])
-        self.passes += other.passes
-        self.tokens += other.tokens
 
 
 class Draft(NamedTuple):
@@ -201,8 +191,7 @@ def speculate(
     text, drafter = text[-limit:], None
     while True:
         if drafter is None or len(text) > limit:
-            if len(text) > limit:
-                text = text[-(limit // 2 or 1) :]
+            text = text if len(text) <= limit else text[-(limit // 2 or 1) :]
             decoder.rewind(0)
             drafter = Drafter(decoder, speculation, sampling, rng)
             hidden = decoder.read(np.array([text]))[0]

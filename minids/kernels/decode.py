@@ -255,9 +255,3 @@ def step(x, weights, places, biases, final_norm, s, first, positions, sequences,
         attention(x[start:], normed[start:], weights, place, s, positions[start:], sequences[start:], cos, sin, latent[i])
         experts(x[start:], normed[start:], weights, place, biases, s)
     norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])
-
-
-@kernel
-def head(hidden, weights, start, d, logits):
-    """hidden (R, d) → logits (R, V)."""
-    project(hidden, hidden.shape[0], weights, start, logits.shape[1], d, logits)

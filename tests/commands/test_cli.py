@@ -246,7 +246,7 @@ def test_an_unwritable_folder(refusal, places, capsys, monkeypatch):
 
 def test_too_little_memory_is_a_line(places, capsys, monkeypatch):
     """The command has no field to name: what did not fit is said, and what needs less."""
-    monkeypatch.setattr("minids.checkpoint.model_folder.load", lambda *_, **__: np.empty(1 << 57))
+    monkeypatch.setattr("minids.commands.generate.load", lambda *_, **__: np.empty(1 << 57))
     code, out, err = said(capsys, "generate", "--checkpoint", places[1]["RUN"])
     assert code == 2 and not out
     assert err == "minids: not enough memory (unable to allocate 1.00 EiB); smaller sizes, batches or contexts need less\n"

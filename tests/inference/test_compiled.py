@@ -114,6 +114,11 @@ def test_which_steps_are_compiled(monkeypatch):
             Decoder(model, compiled=choice).read(tokens)
         assert taken == wanted, f"compiled = {choice}"
     taken.clear()
+    many_texts = Decoder(model, batch=20)
+    for tokens in (TOKENS[:20, None], np.ones((20, 2), np.int64)):
+        many_texts.read(tokens)
+    assert taken == [20], "a token for each of many sequences is a small step"
+    taken.clear()
     for other in (dict(cache="full"), dict(cache="none"), dict(absorb=False)):
         Decoder(model, **other).read(few)
     Decoder(build(TINY.replace(attention="mha"))).read(few)

@@ -208,12 +208,9 @@ def test_log_probabilities_are_those_of_the_models_own_distribution(options):
 
 
 def test_what_was_counted_adds_up():
-    counts, other = Counts(), Counts()
-    counts.add(2, 2)
-    counts.add(2, 0)
-    other.add(1, 1)
-    other.add(3, 1)
-    counts.merge(other)
+    counts = Counts()
+    for drafted, stood in ((2, 2), (2, 0), (1, 1), (3, 1)):
+        counts.add(drafted, stood)
     assert (counts.passes, counts.tokens) == (4, 3 + 1 + 2 + 2)
     assert (counts.submitted, counts.accepted) == ([4, 2, 0], [3, 1, 0])
     assert counts.acceptance[:2] == [0.75, 0.5] and np.isnan(counts.acceptance[2])

@@ -151,10 +151,10 @@ def many_at_once(model: DeepSeekV3, rounds: int, counts: tuple[int, ...] = AT_ON
     return rows
 
 
-def filled(decoder: Decoder, context: int) -> Decoder:
-    """The decoder with noise in its cache in the place of ``context`` tokens of every sequence."""
+def filled(decoder: Decoder, context: int, room: int = 1) -> Decoder:
+    """The decoder with noise in its cache in the place of ``context`` tokens of every sequence, and room for more."""
     rng = np.random.default_rng(0)
-    decoder.cache.reserve(context)
+    decoder.cache.reserve(context + room)
     for array in decoder.cache.arrays:
         array[:, :, :context] = rng.standard_normal((context, *array.shape[3:]), dtype=np.float32)  # one layer's for all: fast
     decoder.cache.advance(context)
@@ -164,7 +164,7 @@ def filled(decoder: Decoder, context: int) -> Decoder:
 def _one_more(model: DeepSeekV3, mode: str, context: int, batch: int = 1, new: int = 1) -> tuple[Callable, int]:
     """A call that reads ``new`` tokens behind ``context`` and forgets them again, and the bytes of the cache without them."""
     cache, compiled = "full" if mode == "full" else "latent", False if mode == "absorbed, layers" else None
-    decoder = filled(Decoder(model, cache, batch, mode != "naive", compiled, capacity=context + new), context)
+    decoder = filled(Decoder(model, cache, batch, mode != "naive", compiled), context, new)
     tokens, nbytes = np.ones((batch, new), np.int64), decoder.cache.nbytes
     model.rotary(context + new)
 

@@ -69,15 +69,12 @@ def on_domain(
         for way in speeds:
             seconds, texts[way] = 0.0, []
             for start in starts:
-                counted = Counts()
-                guesses = dict(speculative=True, counts=counted) if way == GUESSED else {}
+                guesses = dict(speculative=True, counts=counts if turn == 0 else None) if way == GUESSED else {}
                 tokens = stream(model, start, new_tokens, **guesses)
                 texts[way].append(next(tokens).id)
                 began = time.perf_counter()
                 texts[way] += [token.id for token in tokens]
                 seconds += time.perf_counter() - began
-                if turn == 0:
-                    counts.merge(counted)
             if turn:
                 speeds[way].append(prompts * (new_tokens - 1) / seconds)
     return {

@@ -37,9 +37,9 @@ def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds:
     model.rotary(max(contexts) + 1)
     for context in contexts:
         decoders = {
-            "absorbed": Decoder(model, "latent", capacity=context + 1),
-            "expanded": Decoder(model, "latent", absorb=False, capacity=context + 1),
-            "full": Decoder(model, "full", capacity=context + 1),
+            "absorbed": Decoder(model, "latent"),
+            "expanded": Decoder(model, "latent", absorb=False),
+            "full": Decoder(model, "full"),
         }
 
         def step(decoder: Decoder, context: int) -> None:
