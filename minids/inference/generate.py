@@ -29,8 +29,7 @@ def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, tempe
     ``minids generate`` puts the model's begin token before it and stops at its end token: that is
     ``[config.bos_token_id, *model.tokenizer.encode(text)]`` with ``stop=[config.eos_token_id]``.
     """
-    tokens = stream(model, prompt, max_new_tokens, temperature, **options)
-    return np.fromiter((token.id for token in tokens), dtype=np.int64)
+    return np.fromiter((token.id for token in stream(model, prompt, max_new_tokens, temperature, **options)), np.int64)
 
 
 def stream(

@@ -214,6 +214,6 @@ def speculate(
         drafter.settle(read_by_model, stood)
         drafter.observe(hidden[: stood + 1])
         text += [*draft.tokens[:stood], token]
-        for guessed, row in zip(draft.tokens[:stood], logits, strict=False):
-            yield Token(guessed, row, drafted=True)
+        for j in range(stood):
+            yield Token(draft.tokens[j], logits[j], drafted=True)
         yield Token(token, logits[stood])

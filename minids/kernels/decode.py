@@ -5,8 +5,7 @@ their time on the way to the arithmetic and not in it. Here a step is one call. 
 writes out with the layers: absorbed attention over the latent cache, the router, the chosen experts, the residuals.
 
 Weights are read where the model keeps them: all of its parameters lie in one flat array, each matrix row by row, which is the
-order a product with a vector likes, so nothing is copied and a step sees the newest weights. Absorption needs no other layout:
-W^UK is read by rows to lead a query into the latent's space, W^UV by rows to lead out of it.
+order a product with a vector likes, and absorption too. So nothing is copied, and a step sees the newest weights.
 
 Rows are tokens: of one sequence in order (guesses to be checked), of several sequences (a batch), or both.
 """
