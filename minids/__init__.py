@@ -25,7 +25,7 @@ from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.streaming import load_layer, load_streamed
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError
-from minids.inference.generate import generate
+from minids.inference.generate import generate, generate_batch
 from minids.model import DeepSeekV3, Losses
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Yarn",
     "backend_name",
     "generate",
+    "generate_batch",
     "load",
     "load_layer",
     "load_streamed",

@@ -65,7 +65,7 @@ def test_an_operation_without_a_twin_is_served_by_ops_and_constants_always_are()
         assert op.cross_entropy.IGNORE == -100
 
 
-WHOLE_STEPS = {"decode", "decode_by_two"}  # a step of all layers in one kernel: the original is inference/decode.py
+WHOLE_STEPS = {"decode"}  # a step of all layers in one kernel: the original is inference/decoder.py
 
 
 def test_the_package_of_operations_lists_every_module_so_that_an_editor_finds_it():

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from statistics import median
 from typing import Literal
 
+import tyro
+
+from minids.checkpoint.model_folder import load
+from minids.checkpoint.streaming import load_streamed
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
+from minids.inference.generate import generate_batch, prompt_ids, stream
+from minids.inference.sampling import Token
+from minids.inference.speculative import Counts
 
 
 @dataclass(frozen=True)
@@ -14,8 +26,9 @@ class Options:
 
     checkpoint: str
     """A run's folder, or any Hugging Face DeepSeek folder."""
-    prompt: str = ""
-    """Text to continue; if empty, a new document is begun."""
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Text to continue; without one a new document is begun. Several, each after a --prompt of its own, are written side by
+    side, which shares the reading of the weights; text i with the seed --seed + i."""
     max_new_tokens: int = 200
     """Tokens to write."""
     temperature: float = 0.7
@@ -24,6 +37,8 @@ class Options:
     """Draw among the k most likely tokens only; 0 for all."""
     top_p: float = 0.95
     """Draw among the fewest tokens that together have this probability."""
+    min_p: float = 0.0
+    """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
     seed: int = 0
     """Seed of the draws."""
     cache: Literal["latent", "full", "none"] | None = None
@@ -35,9 +50,6 @@ class Options:
     """Tokens guessed per pass with --speculative; 0 for as many as there are MTP modules."""
     confidence: float = 0.0
     """With --speculative: guess no further where the module is less sure than this; 0 to always guess."""
-    threads: int = 1
-    """With --speculative: 2 lets the tokens of a pass go through the model side by side, 1 one after the other, which was the
-    faster where it was measured; 0 for 2 where there are two cores."""
     compare: bool = False
     """Write the text twice, with guesses and without, and say how fast either was and how many guesses stood."""
     log_probabilities: bool = False
@@ -50,22 +62,18 @@ class Options:
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
 
     def __post_init__(self):
-        if self.threads < 0:
-            raise refuse("threads", self.threads, "must be at least 1, or 0 for one per core")
         if self.draft_tokens < 0:
             raise refuse("draft_tokens", self.draft_tokens, "must be at least 1, or 0 for one per MTP module")
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.checkpoint.model_folder import load
-    from minids.checkpoint.streaming import load_streamed
-    from minids.inference.generate import prompt_ids, tokens
-    from minids.inference.speculative import Counts
-
-    speculative = options.speculative or options.compare
-    for name in given & {"draft_tokens", "confidence", "threads"}:
+    speculative, prompts = options.speculative or options.compare, options.prompt or ("",)
+    for name in given & {"draft_tokens", "confidence"}:
         if not speculative:
             raise refuse(name, getattr(options, name), "concerns --speculative or --compare; say one of them too")
+    if len(prompts) > 1:
+        for name in given & {"speculative", "compare", "log_probabilities"}:
+            raise refuse(name, getattr(options, name), f"concerns one text, and there are {len(prompts)}; give one --prompt")
     if options.stream and speculative:
         raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
     model = (load_streamed if options.stream else load)(
@@ -73,86 +81,65 @@ def run(options: Options, given: set[str]) -> None:
     )
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
-    ids = prompt_ids(model, options.prompt)
-    if options.prompt and model.config.bos_token_id is not None:
-        ids = [model.config.bos_token_id, *ids]  # as in training: a document begins with it
+    bos, eos = model.config.bos_token_id, model.config.eos_token_id
+    texts = [prompt_ids(model, prompt) for prompt in prompts]
+    texts = [[bos, *ids] if prompt and bos is not None else ids for prompt, ids in zip(prompts, texts, strict=True)]
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "cache")
+    settings = {name: getattr(options, name) for name in names} | {"stop": [] if eos is None else [eos]}
+    if len(prompts) > 1:
+        for prompt, new in zip(prompts, generate_batch(model, texts, **settings), strict=True):
+            print(f"--- {prompt!r}\n{prompt}{model.tokenizer.decode(new)}\n")
+        return
 
-    def steps(speculative: bool, counts: Counts):
-        return tokens(
-            model,
-            ids,
-            options.max_new_tokens,
-            options.temperature,
-            options.top_k,
-            options.top_p,
-            options.seed,
-            options.cache,
-            () if model.config.eos_token_id is None else (model.config.eos_token_id,),
-            speculative,
-            options.draft_tokens or None if speculative else None,
-            options.confidence if speculative else 0.0,
-            options.log_probabilities,
-            counts=counts,
-            threads=options.threads,
-        )
+    def written(speculative: bool, counts: Counts | None = None) -> Iterator[Token]:
+        guesses = dict(draft_tokens=options.draft_tokens or None, confidence=options.confidence, counts=counts)
+        return stream(model, texts[0], **settings, speculative=speculative, **(guesses if speculative else {}))
 
     counts = Counts()
-    new = _written(model.tokenizer, options.prompt, steps(speculative, counts))
-    if options.log_probabilities:
-        print("\nlog p (nats)  token")
-        for token in new:
-            print(
-                f"{token.log_probability:12.4f}  {model.tokenizer.decode([token.id])!r}{'  guessed' if token.drafted else ''}"
-            )
-    if speculative:
+    _show(model.tokenizer, prompts[0], written(speculative, counts), options.log_probabilities)
+    if counts.passes:
         _account(counts)
     if options.compare:
-        _compare(steps, options.temperature)
+        _compare(written, options.temperature)
 
 
-def _written(tokenizer, prompt: str, steps) -> list:
-    """Print text as it comes; its tokens."""
+def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
+    """Print text as it comes, and then if wanted every token with its log-probability."""
     print(prompt, end="", flush=True)
-    shown, new, ids = "", [], []
-    for token in steps:
-        new.append(token)
+    shown, ids, table = "", [], ["", "log p (nats)  token"]
+    for token in tokens:
         ids.append(token.id)
         text = tokenizer.decode(ids)
         if not text.endswith("�"):  # the rest of a character may be still to come
             print(text[len(shown) :], end="", flush=True)
             shown = text
+        if log_probabilities:
+            guessed = "  guessed" if token.drafted else ""
+            table.append(f"{token.log_probability:12.4f}  {tokenizer.decode([token.id])!r}{guessed}")
     print(tokenizer.decode(ids)[len(shown) :])
-    return new
+    if log_probabilities:
+        print("\n".join(table))
 
 
-def _account(counts) -> None:
+def _account(counts: Counts) -> None:
     """How many guesses stood."""
-    if not counts.passes:
-        return
-    depths = ", ".join(
-        f"guess {depth}: {100 * share:.0f} % of {n}"
-        for depth, (share, n) in enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
-        if n
-    )
+    judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
+    depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
     print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
 
 
-def _compare(steps, temperature: float) -> None:
+def _compare(written: Callable[[bool], Iterator[Token]], temperature: float) -> None:
     """Time both ways, three times by turns; the first tokens, which wait for the prompt, are not counted."""
-    import time
-    from statistics import median
-
-    from minids.inference.speculative import Counts
-
-    speeds, texts = {True: [], False: []}, {}
+    speeds: dict[bool, list[float]] = {True: [], False: []}
+    texts: dict[bool, list[int]] = {}
     for _ in range(3):
         for speculative in (True, False):
-            running = steps(speculative, Counts())
-            written = [next(running, None)]
+            tokens = written(speculative)
+            first = [token.id for token in islice(tokens, 1)]
             began = time.perf_counter()
-            written += running
-            speeds[speculative].append((len(written) - 1) / (time.perf_counter() - began))
-            texts[speculative] = [token.id for token in written if token is not None]
+            rest = [token.id for token in tokens]
+            speeds[speculative].append(len(rest) / (time.perf_counter() - began))
+            texts[speculative] = first + rest
     if any(0 in rates for rates in speeds.values()):
         print("one token or none was written: no speeds to compare")
         return

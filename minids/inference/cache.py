@@ -5,9 +5,8 @@
 
 DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and values have 128 · (192 + 128) = 40,960.
 
-Both have the same few methods. The sequences of a batch may have different lengths: each has its own, and no place is spent on
-padding. Memory is laid out ahead and grows in chunks; ``rewind`` forgets the newest tokens, which is all that taking back a
-wrong guess needs. Entries do not depend on what follows them, so nothing else has to be undone.
+The sequences of a batch may have different lengths: each has its own, and no place is spent on padding. ``rewind`` forgets the
+newest tokens, which is all that taking back a wrong guess needs: entries do not depend on what follows them.
 """
 
 from __future__ import annotations
@@ -20,61 +19,42 @@ from minids.layers.parameters import Array
 CHUNK = 256  # positions; capacities are multiples of it
 
 
-class _Cache:
+class Cache:
     """Arrays (L, B, capacity, …); of sequence b the first ``lengths[b]`` positions are in use."""
 
-    def __init__(self, layers: int, batch: int, shapes: tuple[tuple[int, ...], ...], dtype, capacity: int = 0):
+    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None):
+        """``layers``: how many, where it is not for the main model's L."""
+        layers = config.num_hidden_layers if layers is None else layers
         self.lengths = np.zeros(batch, np.int64)  # (B,) positions in use
-        self.arrays = [np.empty((layers, batch, capacity, *shape), dtype) for shape in shapes]
-        self.step = None  # what ``compiled`` knows of the model whose tokens these are
+        self.arrays = [np.empty((layers, batch, 0, *shape), dtype) for shape in self.shapes(config)]
 
-    @property
-    def layers(self) -> int:
-        """How many layers it holds."""
-        return self.arrays[0].shape[0]
-
-    @property
-    def batch(self) -> int:
-        """B: how many sequences it holds."""
-        return self.arrays[0].shape[1]
+    @staticmethod
+    def shapes(config: ModelConfig) -> tuple[tuple[int, ...], ...]:
+        """Of each array, the shape of one position's entry."""
+        raise NotImplementedError
 
     @property
     def capacity(self) -> int:
         """Positions of a sequence that there is room for at present."""
         return self.arrays[0].shape[2]
 
-    @property
-    def uniform(self) -> bool:
-        """Whether all sequences have the same length."""
-        return self.lengths.size == 1 or bool((self.lengths == self.lengths[0]).all())
-
     def reserve(self, counts: int | Array) -> None:
         """Make room for ``counts`` further positions, of every sequence alike or of each its own, (B,)."""
         needed = int((self.lengths + counts).max())
         if needed > self.capacity:
-            # Half as much again, so that a long text is copied a few times and not once per chunk.
-            capacity = -(-max(needed, self.capacity * 3 // 2) // CHUNK) * CHUNK
+            # At least twice as much, so that a text of T tokens is copied log T times and not once per chunk.
+            capacity = -(-max(needed, 2 * self.capacity) // CHUNK) * CHUNK
             used = int(self.lengths.max())
             for i, array in enumerate(self.arrays):
                 larger = np.empty((*array.shape[:2], capacity, *array.shape[3:]), array.dtype)
                 larger[:, :, :used] = array[:, :, :used]
                 self.arrays[i] = larger
 
-    def append(self, layer: int, *new: Array) -> tuple[Array, ...]:
-        """Store the entries of S new positions of every sequence, each (B, S, …), where all have the same length T.
+    def append(self, layer: int, sequence: int, *new: Array) -> tuple[Array, ...]:
+        """Store the entries of S new positions of a sequence of T, each (S, …) → views of all of them, (1, T + S, …).
 
-        Returns all T + S positions of the layer as views. ``advance`` makes them part of the cache once every layer has
-        stored its own.
+        ``advance`` makes them part of the cache once every layer has stored its own.
         """
-        start = int(self.lengths[0])
-        stop = start + new[0].shape[1]
-        self.reserve(stop - start)
-        for array, values in zip(self.arrays, new, strict=True):
-            array[layer, :, start:stop] = values
-        return tuple(array[layer, :, :stop] for array in self.arrays)
-
-    def append_to(self, sequence: int, layer: int, *new: Array) -> tuple[Array, ...]:
-        """The same for one sequence of whatever length T: entries (S, …) → views (1, T + S, …)."""
         start = int(self.lengths[sequence])
         stop = start + len(new[0])
         if stop > self.capacity:
@@ -97,25 +77,21 @@ class _Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of the positions in use, over all layers: the arithmetic of ``minids info``, found by counting."""
-        per_position = sum(int(np.prod(array.shape[3:])) * array.itemsize for array in self.arrays)
-        return self.layers * int(self.lengths.sum()) * per_position
+        per_position = sum(len(array) * int(np.prod(array.shape[3:])) * array.itemsize for array in self.arrays)
+        return int(self.lengths.sum()) * per_position
 
 
-class LatentCache(_Cache):
+class LatentCache(Cache):
     """Per layer and position [c_kv | k_rope], (B, T, d_c + d_r), for ``attention = mla``."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None, capacity: int = 0):
-        """``layers``: how many, where it is not for the main model's L."""
-        shapes = ((config.kv_lora_rank + config.qk_rope_head_dim,),)
-        super().__init__(config.num_hidden_layers if layers is None else layers, batch, shapes, dtype, capacity)
+    @staticmethod
+    def shapes(config: ModelConfig) -> tuple[tuple[int, ...], ...]:
+        return ((config.kv_lora_rank + config.qk_rope_head_dim,),)
 
 
-class FullCache(_Cache):
+class FullCache(Cache):
     """Per layer and position keys (B, T, H_kv, d_qk) and values (B, T, H_kv, d_v), for any attention."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None, capacity: int = 0):
-        shapes = ((config.kv_heads, config.qk_head_dim), (config.kv_heads, config.v_head_dim))
-        super().__init__(config.num_hidden_layers if layers is None else layers, batch, shapes, dtype, capacity)
-
-
-Cache = LatentCache | FullCache
+    @staticmethod
+    def shapes(config: ModelConfig) -> tuple[tuple[int, ...], ...]:
+        return (config.kv_heads, config.qk_head_dim), (config.kv_heads, config.v_head_dim)

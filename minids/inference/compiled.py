@@ -1,128 +1,107 @@
-"""When a decoding step goes through ``minids/kernels/decode.py``, and what that kernel is told.
+"""What ``minids/kernels/decode.py`` is told of a model: where its weights lie, its sizes, its routing biases.
 
-It serves small steps of MLA models over a latent cache: every router, with and without query latent, biases, YaRN, either
-RoPE layout, tied embeddings, and the MTP modules. The layers serve the rest:
-
-    attention = mha, gqa, mqa, and the full cache of MLA: other entries in the cache
-    naive attention (absorb=False), which is there to be compared with
-    more than ``MOST_ROWS`` new tokens at once: a prefill is bound by arithmetic, which BLAS does better
-    the NumPy backend; models whose weights stay on disk; precision = fp8
+The kernel serves MLA models over an absorbed latent cache: every router, with and without query latent, biases, YaRN, either
+RoPE layout, tied embeddings, and the MTP modules. The layers serve the rest: the other attentions and caches, naive attention,
+``precision = fp8``, models whose weights stay on disk, and the NumPy backend.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minids.backend import backend_name
-from minids.inference.cache import Cache, LatentCache
+from minids.inference.cache import Cache
 from minids.layers.block import Block
+from minids.layers.feed_forward import FeedForward
 from minids.layers.mla import LATENT_NORM_EPS, MLA
+from minids.layers.moe import MoE
 from minids.layers.parameters import Array, Parameter
 from minids.layers.positions import softmax_scale
 from minids.model import DeepSeekV3
 
+if TYPE_CHECKING:
+    from minids.kernels.decode import Sizes
+
 MOST_ROWS = 16
-"""New tokens in a step, over all sequences, up to which the kernel is the faster one."""
-
-
-def step_for(model: DeepSeekV3, cache: Cache, rows: int, absorb: bool) -> Step | None:
-    """The compiled step of ``model`` for ``rows`` new tokens; None where the layers have to do it."""
-    if rows > MOST_ROWS or not absorb or not isinstance(cache, LatentCache) or not covers(model):
-        return None
-    if cache.step is None or cache.step.model is not model:
-        cache.step = Step(model)  # kept with the cache, as its entries belong to these weights
-    return cache.step
+"""New tokens in a step up to which the kernel is the faster one. It multiplies vectors; a prefill wants BLAS's products."""
 
 
 def covers(model: DeepSeekV3) -> bool:
     """Whether there is a compiled step for this model under the active backend."""
-    if backend_name() != "numba" or model.config.attention != "mla" or model.config.precision != "fp32":
-        return False
-    if model.dtype not in (np.float32, np.float64):
-        return False
-    flat = model.parameters.values
-    return flat is not None and flat.flags.c_contiguous and flat.dtype == model.dtype
+    c, weights = model.config, model.parameters.values
+    in_memory = weights is not None and weights.size > 0
+    return backend_name() == "numba" and c.attention == "mla" and c.precision == "fp32" and in_memory
 
 
 class Step:
-    """One model's weights as the kernel finds them: places in the flat array, sizes, routing biases."""
+    """One model's compiled step. It reads weights and routing biases where the model keeps them, so it never has old ones."""
 
     def __init__(self, model: DeepSeekV3):
         self.kernels = importlib.import_module("minids.kernels.decode")
         self.model = model
         self.weights = model.parameters.values
-        every = [*model.blocks, *(module.block for module in model.mtp)]
-        self.places = np.array([self._places_of(block) for block in every], np.int64)
-        self.biases = np.zeros((len(every), model.config.n_routed_experts), model.dtype)
-        for row, block in zip(self.biases, every, strict=True):
-            if block.moe and block.moe.bias is not None:
-                row[...] = block.moe.bias
+        blocks = [*model.blocks, *(module.block for module in model.mtp)]
+        self.routers = [block.moe for block in blocks if block.moe]
+        self.biases = np.zeros((len(self.routers), model.config.n_routed_experts), model.dtype)  # 0 where a router has none
+        self.places = np.array([self._places_of(block) for block in blocks], np.int64)  # (L + D, columns)
         self.sizes = self._sizes()
-        self.head_place = self._place(model.head.weight)
-        self.final_norm = self._place(model.norm.gain)
-        self.mtp_inputs = [tuple(self._place(p) for p in (m.enorm, m.hnorm, m.eh_proj)) for m in model.mtp]
-        self.mtp_norms = [self._place(module.norm.gain) for module in model.mtp]
 
-    def main(self, tokens: Array, counts: Array, cache: LatentCache) -> Array:
-        """As ``decode.read_packed``: tokens (N,), counts (B,) → h⁰ (N, d)."""
+    def main(self, tokens: Array, counts: Array, cache: Cache) -> Array:
+        """tokens (N,), counts (B,) of each sequence → h⁰ (N, d), as ``Decoder.read_packed``."""
         x = self.model.embed_tokens.weight.value[tokens]  # (N, d), a copy
-        return self._run(x, 0, self.final_norm, counts, cache, 0)
+        return self._through(x, 0, self.model.norm.gain, counts, cache)
 
-    def mtp(self, depth: int, tokens: Array, before: Array, cache: LatentCache, wanted: int) -> Array:
-        """As ``decode.read_mtp``: tokens (S,), h^{depth−1} (S, d) → h^depth (S − wanted, d)."""
-        embedding, x = self.model.embed_tokens.weight.value[tokens], np.empty_like(before)
-        self.kernels.combine(embedding, before, self.weights, *self.mtp_inputs[depth - 1], self.sizes, x)
+    def mtp(self, depth: int, tokens: Array, before: Array, cache: Cache, skip: int) -> Array:
+        """tokens (S,), h^{depth−1} (S, d) → h^depth (S − skip, d), as ``Decoder.read_mtp``."""
+        module, x = self.model.mtp[depth - 1], np.empty_like(before)
+        embedding, places = (
+            self.model.embed_tokens.weight.value[tokens],
+            map(_place, (module.enorm, module.hnorm, module.eh_proj)),
+        )
+        self.kernels.combine(embedding, before, self.weights, *places, self.sizes, x)
         first = len(self.model.blocks) + depth - 1
-        return self._run(x, first, self.mtp_norms[depth - 1], np.array([len(tokens)]), cache, wanted)
-
-    def _run(self, x: Array, first: int, norm: int, counts: Array, cache: LatentCache, wanted: int) -> Array:
-        """x (N, d), in place, through the blocks from ``first`` that the cache is of, and the norm after them; the rows from
-        ``wanted`` on."""
-        cache.reserve(counts)
-        positions, sequences = _rows(cache.lengths, counts)
-        cos, sin = self.model.rotary(int(positions.max()) + 1)
-        latent = cache.arrays[0]
-        own = (self.weights, self.places, self.biases, norm, self.sizes, first)
-        self.kernels.step(x, *own, positions, sequences, cos, sin, latent, wanted)
-        cache.advance(counts)
-        return x[wanted:]
+        return self._through(x, first, module.norm.gain, np.array([len(tokens)]), cache, skip)
 
     def logits(self, hidden: Array) -> Array:
         """h (N, d) → logits (N, V)."""
-        out = np.empty((len(hidden), self.model.config.vocab_size), self.weights.dtype)
-        self.kernels.head(np.ascontiguousarray(hidden), self.weights, self.head_place, self.sizes.d, out)
+        rows, head = np.ascontiguousarray(hidden), self.model.head.weight
+        out = np.empty((len(rows), head.shape[0]), rows.dtype)
+        self.kernels.project(rows, len(rows), self.weights, _place(head), *head.shape, out)
         return out
 
-    def _place(self, parameter: Parameter | None) -> int:
-        """Where a parameter begins in the flat weights; −1 for none."""
-        if parameter is None:
-            return -1
-        start = parameter.value.__array_interface__["data"][0] - self.weights.__array_interface__["data"][0]
-        return start // self.weights.itemsize
+    def _through(self, x: Array, first: int, gain: Parameter, counts: Array, cache: Cache, skip: int = 0) -> Array:
+        """x (N, d), in place, through the cache's blocks, of which block ``first`` is the first, and the norm after them."""
+        cache.reserve(counts)
+        if biases := [moe.bias for moe in self.routers if moe.bias is not None]:
+            np.concatenate(biases, out=self.biases.reshape(-1))
+        positions, sequences = _rows(cache.lengths, counts)
+        cos, sin = self.model.rotary(int(positions.max()) + 1)
+        block_weights = (self.weights, self.places, self.biases, _place(gain), self.sizes, first)
+        self.kernels.step(x, *block_weights, positions, sequences, cos, sin, cache.arrays[0], skip)
+        cache.advance(counts)
+        return x[skip:]
 
     def _places_of(self, block: Block) -> list[int]:
-        mla: MLA = block.attention
+        """One row of the table of places: the columns of ``kernels/decode.py`` in their order."""
+        mla, ffn, none = block.attention, block.ffn, [None, None, None]
+        assert isinstance(mla, MLA)
         if mla.compresses_queries:
             queries = [mla.q_a_proj.weight, mla.q_a_proj.bias, mla.q_a_layernorm.gain, mla.q_b_proj.weight]
         else:
-            queries = [None, None, None, mla.q_proj.weight]
-        rest = [mla.kv_a_proj.weight, mla.kv_a_proj.bias, mla.kv_a_layernorm.gain, mla.kv_b_proj.weight]
-        found = [block.input_norm.gain, *queries, *rest, mla.o_proj.weight, mla.o_proj.bias, block.ffn_norm.gain]
-        shared = None
-        if block.moe:
-            found += [block.moe.gate.weight, block.moe.w_gate, block.moe.w_up, block.moe.w_down]
-            shared = block.moe.shared
-        else:
-            found += [None, block.ffn.gate_proj.weight, block.ffn.up_proj.weight, block.ffn.down_proj.weight]
-        if shared:
-            found += [shared.gate_proj.weight, shared.up_proj.weight, shared.down_proj.weight]
-        return [self._place(p) for p in found] + [-1] * (self.kernels.COLUMNS - len(found))
+            queries = [*none, mla.q_proj.weight]
+        latent = [mla.kv_a_proj.weight, mla.kv_a_proj.bias, mla.kv_a_layernorm.gain, mla.kv_b_proj.weight]
+        parameters = [block.input_norm.gain, *queries, *latent, mla.o_proj.weight, mla.o_proj.bias, block.ffn_norm.gain]
+        if not isinstance(ffn, MoE):
+            return [*map(_place, [*parameters, None, *_matrices(ffn), *none]), -1]
+        parameters += [ffn.gate.weight, ffn.w_gate, ffn.w_up, ffn.w_down, *(_matrices(ffn.shared) if ffn.shared else none)]
+        return [*map(_place, parameters), self.routers.index(ffn)]
 
-    def _sizes(self):
+    def _sizes(self) -> Sizes:
         c = self.model.config
-        by_two = c.topk_method == "noaux_tc"
+        without_groups = c.topk_method == "greedy" or c.topk_group == c.n_group
         return self.kernels.Sizes(
             d=c.hidden_size,
             heads=c.num_attention_heads,
@@ -138,7 +117,7 @@ class Step:
             shared_width=c.n_shared_experts * c.moe_intermediate_size,
             experts=c.n_routed_experts,
             top_k=c.num_experts_per_tok,
-            grouping=0 if c.topk_method == "greedy" or c.topk_group == c.n_group else 2 if by_two else 1,
+            grouping=0 if without_groups else 2 if c.topk_method == "noaux_tc" else 1,
             n_group=c.n_group,
             topk_group=c.topk_group,
             softmax=int(c.scoring_func == "softmax"),
@@ -148,6 +127,15 @@ class Step:
             eps=float(c.rms_norm_eps),
             latent_eps=LATENT_NORM_EPS,
         )
+
+
+def _matrices(ffn: FeedForward) -> list[Parameter]:
+    return [ffn.gate_proj.weight, ffn.up_proj.weight, ffn.down_proj.weight]
+
+
+def _place(parameter: Parameter | None) -> int:
+    """Where a parameter begins in the flat weights; −1 for none."""
+    return -1 if parameter is None else parameter.place.start
 
 
 def _rows(lengths: Array, counts: Array) -> tuple[Array, Array]:

@@ -1,14 +1,34 @@
-"""From logits to the next token: greedy, or drawn after temperature, top-k and top-p."""
+"""From logits to the next token: greedy, or drawn after temperature, top-k, top-p and min-p, in this order.
+
+That is the order of ``transformers``: what is left out is measured on the distribution that the temperature has made. Min-p,
+whose measure is the likeliest token, leaves out the more the surer the model is.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from minids.errors import refuse
 from minids.layers.parameters import Array
+
+
+class Token(NamedTuple):
+    """One token of generated text."""
+
+    id: int
+    logits: Array  # (V,) the model's, from which it was drawn
+    drafted: bool = False  # whether it was a guess that stood
+
+    @property
+    def log_probability(self) -> float:
+        """In nats, by the model's own distribution: temperature 1, no token left out."""
+        logits = self.logits.astype(np.float64)
+        peak = logits.max()
+        return float(logits[self.id] - peak - np.log(np.exp(logits - peak).sum()))
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,10 @@ class Sampling:
     """Draw among the k most likely tokens only; 0 for all."""
     top_p: float = 1.0
     """Draw among the fewest tokens that together have this probability."""
+    min_p: float = 0.0
+    """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
+    seed: int | np.random.Generator | None = 0
+    """Of the draws; a generator goes on from where it is, None draws differently every time."""
 
     def __post_init__(self):
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -29,15 +53,25 @@ class Sampling:
             raise refuse("top_k", self.top_k, "must be at least 0; 0 means all tokens")
         if not 0 < self.top_p <= 1:
             raise refuse("top_p", self.top_p, "must lie above 0 and not above 1")
+        if not 0 <= self.min_p <= 1:
+            raise refuse("min_p", self.min_p, "must lie between 0, which means all tokens, and 1")
+        if isinstance(self.seed, int | np.integer) and self.seed < 0:
+            raise refuse("seed", self.seed, "must be at least 0")
+
+    def generators(self, count: int) -> list[np.random.Generator]:
+        """One for each of ``count`` texts: seeds ``seed``, ``seed`` + 1, …; a generator that was given serves them all."""
+        if isinstance(self.seed, int | np.integer):
+            return [np.random.default_rng(self.seed + i) for i in range(count)]
+        return [np.random.default_rng(self.seed)] * count
 
     def probabilities(self, logits: Array) -> Array:
-        """logits (B, V) → the distribution that is drawn from, (B, V) float64."""
+        """logits (..., V) → the distribution that is drawn from, (..., V) float64."""
         logits = logits.astype(np.float64)
         if self.temperature == 0:
-            return np.eye(logits.shape[-1])[logits.argmax(axis=-1)]
+            return (np.arange(logits.shape[-1]) == logits.argmax(axis=-1, keepdims=True)).astype(np.float64)
         logits = (logits - logits.max(axis=-1, keepdims=True)) / self.temperature  # the largest is 0, however cold it is
         if 0 < self.top_k < logits.shape[-1]:
-            smallest = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
+            smallest = np.partition(logits, -self.top_k, axis=-1)[..., -self.top_k, None]
             logits = np.where(logits < smallest, -np.inf, logits)
         p = np.exp(logits)
         p /= p.sum(axis=-1, keepdims=True)
@@ -47,12 +81,17 @@ class Sampling:
             before = np.cumsum(ranked, axis=-1) - ranked  # probability of everything more likely
             np.put_along_axis(p, order, np.where(before < self.top_p, ranked, 0.0), axis=-1)
             p /= p.sum(axis=-1, keepdims=True)
+        if self.min_p > 0:
+            p = np.where(p < self.min_p * p.max(axis=-1, keepdims=True), 0.0, p)
+            p /= p.sum(axis=-1, keepdims=True)
         return p
 
-    def draw(self, logits: Array, rng: np.random.Generator) -> Array:
-        """logits (B, V) → one token per row, (B,) int."""
-        if self.temperature == 0:
-            return logits.argmax(axis=-1)
-        cumulative = np.cumsum(self.probabilities(logits), axis=-1)
-        points = rng.random((len(logits), 1)) * cumulative[:, -1:]
-        return (cumulative <= points).sum(axis=-1).clip(max=logits.shape[-1] - 1)
+    def draw(self, logits: Array, rng: np.random.Generator) -> int:
+        """A token from logits (V,)."""
+        return int(logits.argmax()) if self.temperature == 0 else drawn(self.probabilities(logits), rng)
+
+
+def drawn(distribution: Array, rng: np.random.Generator) -> int:
+    """A token from a distribution (V,)."""
+    cumulative = np.cumsum(distribution)
+    return min(int((cumulative <= rng.random() * cumulative[-1]).sum()), len(distribution) - 1)

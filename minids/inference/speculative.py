@@ -22,36 +22,37 @@ less than that probability. It looks at q before anything is drawn from it, so t
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from minids.errors import refuse
-from minids.inference import compiled
-from minids.inference.by_two import ByTwo, Turns, by_two
-from minids.inference.cache import Cache, FullCache, LatentCache
-from minids.inference.decode import logits_of, read, read_mtp
-from minids.inference.sampling import Sampling
+from minids.inference.decoder import Decoder
+from minids.inference.sampling import Sampling, Token, drawn
 from minids.layers.parameters import Array
-from minids.model import DeepSeekV3
 
 
-class Token(NamedTuple):
-    """One token of generated text."""
+@dataclass(frozen=True)
+class Speculation:
+    """How far the modules guess."""
 
-    id: int
-    log_probability: float | None = None
-    """In nats, by the model's own distribution (temperature 1), where it was asked for."""
-    drafted: bool = False
-    """Whether it was a guess that stood."""
+    draft_tokens: int = 1
+    """Guesses a pass, at most."""
+    confidence: float = 0.0
+    """A draft ends where the module's best guess is less probable than this."""
+
+    def __post_init__(self):
+        if self.draft_tokens < 1:
+            raise refuse("draft_tokens", self.draft_tokens, "must be at least 1")
+        if not 0 <= self.confidence < 1:
+            raise refuse("confidence", self.confidence, "must be at least 0 and below 1")
 
 
 @dataclass
 class Counts:
-    """How a text was made by speculation."""
+    """How a text was made by speculation, or several that were given the same ``Counts``."""
 
     passes: int = 0
     """Passes of the main model, the one over the prompt not among them."""
@@ -83,16 +84,6 @@ class Counts:
         self.passes += 1
         self.tokens += stood + 1
 
-    def merge(self, other: Counts) -> None:
-        """Add what another text counted."""
-        width = max(len(self.submitted), len(other.submitted))
-        for name in ("submitted", "accepted"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            pairs = zip(mine + [0] * (width - len(mine)), theirs + [0] * (width - len(theirs)), strict=True)
-            setattr(self, name, [a + b for a, b in pairs])
-        self.passes += other.passes
-        self.tokens += other.tokens
-
 
 class Draft(NamedTuple):
     tokens: list[int]  # n guesses
@@ -100,97 +91,75 @@ class Draft(NamedTuple):
 
 
 class Drafter:
-    """The MTP modules at work on one sequence: their caches, and the states that they still have to read."""
+    """The MTP modules at work on one sequence: the states that they still have to read, and the guesses they make."""
 
-    def __init__(self, model: DeepSeekV3, make_cache: Callable[[int], Cache], draft_tokens: int):
-        """``make_cache(layers)`` gives an empty cache of the kind in use."""
-        self.model = model
-        self.used = min(len(model.mtp), draft_tokens)
-        self.caches = [make_cache(1) for _ in range(self.used)]
-        self.due = [np.empty((0, model.config.hidden_size), model.dtype) for _ in range(self.used)]
+    def __init__(self, decoder: Decoder, speculation: Speculation, sampling: Sampling, rng: np.random.Generator):
+        self.decoder, self.speculation, self.sampling, self.rng = decoder, speculation, sampling, rng
+        self.used = min(len(decoder.model.mtp), speculation.draft_tokens)
+        self.caches = decoder.mtp_caches[: self.used]
+        for cache in self.caches:
+            cache.rewind(0)
+        self.unread = [np.empty((0, decoder.model.config.hidden_size), decoder.model.dtype) for _ in range(self.used)]
         """h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on."""
-        self.started = [0] * self.used
-        """The position that each of ``due`` begins with."""
-        self.pair: ByTwo | None = None
-        """What guesses with the last module in use, where the compiled step serves it."""
-        self.two = False
-        """Whether it may use two threads."""
+        self.settled = [0] * self.used
+        """Of each module the positions that rest on the model's own states; ``unread`` begins there."""
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""
-        self.due[0] = np.concatenate([self.due[0], hidden])
+        self.unread[0] = np.concatenate([self.unread[0], hidden])
 
-    def draft(self, text: list[int], most: int, sampling: Sampling, confidence: float, rng: np.random.Generator) -> Draft:
+    def draft(self, text: list[int], most: int) -> Draft:
         """Up to ``most`` guesses at what follows ``text``, all but whose last token has been observed."""
         read_by_model = len(text) - 1  # T
-        guessed: Draft = Draft([], [])
-        state = logits = None
-        while len(guessed.tokens) < most:
-            depth = min(len(guessed.tokens) + 1, self.used)
-            cache = self.caches[depth - 1]
-            if len(guessed.tokens) < self.used:  # module ``depth`` reads up to position T − 1, the states it is due
-                start = int(cache.lengths[0])
-                shown = _after(text, guessed.tokens, start + depth, read_by_model + depth)
-                before = self.due[depth - 1]
+        draft = Draft([], [])
+        state = self.unread[0]  # of the newest guess; there is none yet
+        while len(draft.tokens) < most:
+            depth = min(len(draft.tokens) + 1, self.used)
+            if len(draft.tokens) < self.used:  # module ``depth`` reads up to position T − 1, the states that are there for it
+                known = [*text, *draft.tokens]
+                shown = np.array(known[self.settled[depth - 1] + depth : read_by_model + depth], np.int64)
+                before = self.unread[depth - 1]
             else:  # beyond the last module: its own state stands in for the one before it, one position further
-                shown, before = np.array(guessed.tokens[-1:]), state
-            if depth == self.used and self.pair and len(shown) <= compiled.MOST_ROWS:
-                state, logits = self.pair.guess(shown, before, self.two)
-            else:  # only a further module needs the states of all positions
-                wanted = 0 if depth < self.used else len(shown) - 1
-                hidden = read_mtp(self.model, depth, shown, before, cache, wanted=wanted)
-                if depth < self.used:
-                    self.due[depth] = np.concatenate([self.due[depth], hidden])
-                state = hidden[-1:]
-                logits = logits_of(self.model, state, cache)
-            if not self._guess(logits, guessed, sampling, confidence, rng):
+                shown, before = np.array(draft.tokens[-1:]), state
+            # Only a further module needs the states of all positions, others that of the last.
+            hidden = self.decoder.read_mtp(depth, shown, before, skip=0 if depth < self.used else len(shown) - 1)
+            if depth < self.used:
+                self.unread[depth] = np.concatenate([self.unread[depth], hidden])
+            state = hidden[-1:]
+            guessed = guess(self.decoder.logits(state)[0], self.sampling, self.speculation.confidence, self.rng)
+            if guessed is None:
                 break
-        return guessed
+            draft.tokens.append(guessed[0])
+            if guessed[1] is not None:
+                draft.q.append(guessed[1])
+        return draft
 
     def settle(self, read_by_model: int, stood: int) -> None:
         """After a draft was judged: forget what rested on refused guesses. ``read_by_model``: T as it was for the draft."""
         for depth, cache in enumerate(self.caches, start=1):
             # Module k at position i saw token i + k and a state of position i: of the model itself only below T.
-            before = int(cache.lengths[0])
-            settled = max(min(before, read_by_model, read_by_model + stood + 1 - depth), 0)
+            settled = max(min(int(cache.lengths[0]), read_by_model, read_by_model + stood + 1 - depth), 0)
             cache.rewind(settled)
-            started = self.started[depth - 1]
-            self.due[depth - 1] = self.due[depth - 1][settled - started :]
-            self.started[depth - 1] = settled
+            self.unread[depth - 1] = self.unread[depth - 1][settled - self.settled[depth - 1] :]
+            self.settled[depth - 1] = settled
             if depth < self.used:  # the states that it made beyond are void
-                self.due[depth] = self.due[depth][: max(settled - self.started[depth], 0)]
-
-    def _guess(self, logits: Array, guessed: Draft, sampling: Sampling, confidence: float, rng) -> bool:
-        """Draw one more guess from logits (1, V); False where none is worth it."""
-        best = int(logits[0].argmax())
-        if sampling.temperature == 0:
-            if confidence > 0 and 1 / np.exp(logits[0] - logits[0, best]).sum() < confidence:
-                return False
-            guessed.tokens.append(best)
-            return True
-        q = sampling.probabilities(logits)[0]
-        if q.max() < confidence:
-            return False
-        guessed.tokens.append(drawn(q, rng))
-        guessed.q.append(q)
-        return True
+                self.unread[depth] = self.unread[depth][: max(settled - self.settled[depth], 0)]
 
 
-def _after(text: list[int], guesses: list[int], start: int, stop: int) -> Array:
-    """Tokens ``start`` … ``stop`` − 1 of the text with its guesses."""
-    known = text[start : min(stop, len(text))]
-    return np.array(known + guesses[max(start - len(text), 0) : max(stop - len(text), 0)], np.int64)
+def guess(logits: Array, sampling: Sampling, confidence: float, rng: np.random.Generator) -> tuple[int, Array | None] | None:
+    """By a module's logits (V,) a token, and unless greedy the distribution q that it was drawn from; None where the module's
+    best guess has less than ``confidence``."""
+    if sampling.temperature == 0:
+        best = int(logits.argmax())
+        unsure = confidence > 0 and 1 / np.exp(logits - logits[best]).sum() < confidence  # 1 / Σ = p(best) at temperature 1
+        return None if unsure else (best, None)
+    q = sampling.probabilities(logits)
+    return None if q.max() < confidence else (drawn(q, rng), q)
 
 
 def accepts(probability: float, rng: np.random.Generator) -> bool:
     """True with this probability."""
     return probability >= 1 or rng.random() < probability
-
-
-def drawn(distribution: Array, rng: np.random.Generator) -> int:
-    """A token from a distribution (V,)."""
-    cumulative = np.cumsum(distribution)
-    return min(int((cumulative <= rng.random() * cumulative[-1]).sum()), len(distribution) - 1)
 
 
 def judge(draft: Draft, p: Array, rng: np.random.Generator) -> tuple[int, int]:
@@ -212,131 +181,39 @@ def judge_greedily(draft: Draft, logits: Array) -> tuple[int, int]:
 
 
 def speculate(
-    model: DeepSeekV3,
-    text: list[int],
-    make_cache: Callable[[int | None], Cache],
-    sampling: Sampling,
-    rng: np.random.Generator,
-    draft_tokens: int,
-    confidence: float = 0.0,
-    counts: Counts | None = None,
-    threads: int = 1,
-) -> Iterator[tuple[int, Array, bool]]:
-    """Continue ``text`` without end: (token, logits it was judged by (V,), whether it was a guess that stood).
-
-    ``make_cache(layers)`` gives an empty cache, of the main model's layers for None. Past the model's context the older half
-    of the text is forgotten, as in ``generate``. With two ``threads`` the tokens of a pass go through the model side by side.
-    """
-    if not model.mtp:
-        raise refuse("speculative", True, "this model has no MTP module to guess with (num_nextn_predict_layers = 0)")
-    if draft_tokens < 1:
-        raise refuse("draft_tokens", draft_tokens, "must be at least 1")
+    decoder: Decoder, text: list[int], sampling: Sampling, speculation: Speculation, counts: Counts | None = None
+) -> Iterator[Token]:
+    """Continue ``text`` without end. ``counts`` is told how the guesses fare. Past the model's context the older half of the
+    text is forgotten, as in ``generate``."""
     counts = Counts() if counts is None else counts
-    limit = model.config.max_position_embeddings
-    text = list(text[-limit:])
-    cache, pair, turns = None, None, Turns()
-    try:
-        while True:
-            if cache is None or len(text) > limit:
-                text = text[-(limit // 2 or 1) :] if len(text) > limit else text
-                cache, drafter = make_cache(None), Drafter(model, make_cache, draft_tokens)
-                hidden = read(model, np.array([text]), cache)[0]
-                logits = logits_of(model, hidden[-1:], cache)
-                drafter.observe(hidden)
-                if pair:
-                    pair.close()
-                pair = drafter.pair = by_two(model, cache, drafter.caches[-1], drafter.used)
-                token = int(sampling.draw(logits, rng)[0])
-                yield token, logits[0], False
-                text.append(token)
-                continue
-            known = len(text) - 1  # T: what the model has read
-            two = drafter.two = pair is not None and threads > 1 and turns.next()
-            began = time.perf_counter()
-            draft = drafter.draft(text, min(draft_tokens, limit - len(text)), sampling, confidence, rng)
-            if pair:
-                hidden, logits = pair.verify([text[-1], *draft.tokens], two)  # (n + 1, d), (n + 1, V)
-            else:
-                hidden = read(model, np.array([[text[-1], *draft.tokens]]), cache)[0]
-                logits = logits_of(model, hidden, cache)
-            turns.took(time.perf_counter() - began)
-            if sampling.temperature == 0:
-                stood, token = judge_greedily(draft, logits)
-            else:
-                stood, token = judge(draft, sampling.probabilities(logits), rng)
-            counts.add(len(draft.tokens), stood)
-            cache.rewind(known + 1 + stood)
-            drafter.settle(known, stood)
-            drafter.observe(hidden[: stood + 1])
-            for j in range(stood):
-                text.append(draft.tokens[j])
-                yield draft.tokens[j], logits[j], True
+    limit = decoder.model.config.max_position_embeddings
+    rng = sampling.generators(1)[0]
+    text, drafter = text[-limit:], None
+    while True:
+        if drafter is None or len(text) > limit:
+            text = text if len(text) <= limit else text[-(limit // 2 or 1) :]
+            decoder.rewind(0)
+            drafter = Drafter(decoder, speculation, sampling, rng)
+            hidden = decoder.read(np.array([text]))[0]
+            drafter.observe(hidden)
+            first = decoder.logits(hidden[-1:])[0]
+            token = sampling.draw(first, rng)
             text.append(token)
-            yield token, logits[stood], False
-    finally:
-        if pair:
-            pair.close()
-
-
-def acceptance(
-    model: DeepSeekV3,
-    texts: dict[str, list[Array]],
-    draft_tokens: int = 1,
-    prompt_tokens: int = 64,
-    new_tokens: int = 128,
-    prompts: int = 4,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Counts]:
-    """How guesses fare while text is written, per domain: what DeepSeek-V3 section 5.4.3 reports (85 to 90 % at depth 1).
-
-    ``texts``: domain → tokens of its documents. ``prompts`` passages of ``prompt_tokens`` tokens, evenly spread over a domain,
-    are continued by ``new_tokens`` each.
-    """
-    kind = LatentCache if model.config.attention == "mla" else FullCache
-    found = {}
-    for domain, documents in texts.items():
-        total, rng = Counts(), np.random.default_rng(seed)
-        for prompt in passages(documents, prompts, prompt_tokens):
-            counts = Counts()
-            steps = speculate(
-                model,
-                prompt.tolist(),
-                lambda layers: kind(model.config, 1, model.dtype, layers),
-                Sampling(temperature),
-                rng,
-                draft_tokens,
-                counts=counts,
-            )
-            for _ in range(new_tokens):
-                next(steps)
-            total.merge(counts)
-        found[domain] = total
-    return found
-
-
-def agreement(model: DeepSeekV3, documents: list[Array], most_tokens: int = 1 << 13) -> list[float]:
-    """On text as it stands: how often each module's likeliest token, and the model's own when it gets there, are the same.
-
-    Module k at position i against the model at position i + k, both having seen the text up to t_{i+k}: the share of guesses
-    that would stand if the text were drawn as it is. One number per module.
-    """
-    window = min(model.config.max_position_embeddings, 512)
-    same, count = np.zeros(len(model.mtp)), np.zeros(len(model.mtp))
-    for document in documents:
-        for start in range(0, len(document), window):
-            tokens = np.asarray(document[start : start + window])[None]
-            if tokens.shape[1] <= len(model.mtp) + 1 or count[0] >= most_tokens:
-                continue
-            own = model.logits(tokens)[0].argmax(axis=-1)
-            for k, logits in enumerate(model.mtp_logits(tokens), start=1):
-                same[k - 1] += (logits[0].argmax(axis=-1) == own[k:]).sum()
-                count[k - 1] += len(own) - k
-    return (same / np.maximum(count, 1)).tolist()
-
-
-def passages(documents: list[Array], count: int, length: int) -> list[Array]:
-    """``count`` passages of ``length`` tokens (less where a document is shorter), evenly spread over the documents."""
-    whole = np.concatenate(documents)
-    last = max(len(whole) - length, 0)
-    return [whole[start : start + length] for start in np.linspace(0, last, count).astype(int)]
+            yield Token(token, first)
+            continue
+        read_by_model = len(text) - 1  # T
+        draft = drafter.draft(text, min(speculation.draft_tokens, limit - len(text)))
+        hidden = decoder.read(np.array([[text[-1], *draft.tokens]]))[0]  # (n + 1, d)
+        logits = decoder.logits(hidden)  # (n + 1, V)
+        if sampling.temperature == 0:
+            stood, token = judge_greedily(draft, logits)
+        else:
+            stood, token = judge(draft, sampling.probabilities(logits), rng)
+        counts.add(len(draft.tokens), stood)
+        decoder.rewind(read_by_model + 1 + stood)
+        drafter.settle(read_by_model, stood)
+        drafter.observe(hidden[: stood + 1])
+        text += [*draft.tokens[:stood], token]
+        for j in range(stood):
+            yield Token(draft.tokens[j], logits[j], drafted=True)
+        yield Token(token, logits[stood])

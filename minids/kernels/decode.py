@@ -1,12 +1,11 @@
 """A decoding step, compiled whole: a few new tokens through all blocks in one call.
 
 At batch 1 a layer is two dozen small products. Called from Python, one operation after the other, they spend nearly all
-their time on the way to the arithmetic and not in it. Here a step is one call. It computes what ``minids/inference/decode.py``
+their time on the way to the arithmetic and not in it. Here a step is one call. It computes what ``minids/inference/decoder.py``
 writes out with the layers: absorbed attention over the latent cache, the router, the chosen experts, the residuals.
 
 Weights are read where the model keeps them: all of its parameters lie in one flat array, each matrix row by row, which is the
-order a product with a vector likes, so nothing is copied and a step sees the newest weights. Absorption needs no other layout:
-W^UK is read by rows to fold a query into the latent's space, W^UV by rows to lead out of it.
+order a product with a vector likes, and absorption too. So nothing is copied, and a step sees the newest weights.
 
 Rows are tokens: of one sequence in order (guesses to be checked), of several sequences (a batch), or both.
 """
@@ -26,7 +25,7 @@ from minids.kernels.router import score, select, weigh
 # Columns of the table of places: where each matrix of a block begins in the flat weights; −1 where there is none.
 INPUT_NORM, Q_A, Q_A_BIAS, Q_NORM, Q_B, KV_A, KV_A_BIAS, KV_NORM, KV_B, OUT, OUT_BIAS, FFN_NORM = range(12)
 ROUTER, GATE, UP, DOWN, SHARED_GATE, SHARED_UP, SHARED_DOWN = range(12, 19)
-COLUMNS = 19
+BIAS = 19  # and of a block with experts the row of its routing bias in ``biases``
 
 
 class Sizes(NamedTuple):
@@ -98,6 +97,7 @@ def attend(q, latents, time, width, d_c, probs, context):
     """
     heads, number = q.shape[0], q.dtype.type
     project(q, heads, latents, 0, time, width, probs)  # z_hj = q_h · [c_j | k_j]
+    # Softmax, row by row. The largest is taken away first, so that no exponential overflows.
     for h in range(heads):
         row = probs[h, :time]
         peak, total = largest(row), number(0)
@@ -107,9 +107,11 @@ def attend(q, latents, time, width, d_c, probs, context):
             total += row[t]
         for t in range(time):
             row[t] /= total
+    # context_h = Σ_j p_hj c_j. All heads sum over the same latents: 64 of them stay in the nearest cache while every head reads
+    # them, and four are added at a time, so that a context is loaded and stored once for four products.
     context[:, :] = number(0)
     whole = time - time % 4
-    for start in range(0, whole, 64):  # latents that stay in the nearest cache while all heads read them
+    for start in range(0, whole, 64):
         for h in range(heads):
             row, p = context[h], probs[h]
             for t in range(start, min(start + 64, whole), 4):
@@ -136,13 +138,13 @@ def entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent
     made = np.empty((rows, width), x.dtype)
     project(normed, rows, weights, place[KV_A], width, s.d, made)
     add_bias(made, weights, place[KV_A_BIAS], width)
-    norm(made, weights, place[KV_NORM], s.d_c, s.latent_eps, made)
+    norm(made, weights, place[KV_NORM], s.d_c, s.latent_eps, made)  # c_kv alone: the positional part has no norm
     for r in range(rows):
         at = positions[r]
         turn(made[r, s.d_c :], cos[at], sin[at], s.pair_step, s.pair_apart)
-        kept = latent[sequences[r], at]
+        entry = latent[sequences[r], at]
         for i in range(width):
-            kept[i] = made[r, i]
+            entry[i] = made[r, i]
 
 
 @kernel
@@ -165,19 +167,21 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
     for r in range(rows):
         at = positions[r]
         for h in range(s.heads):
-            head, folded = q[r, h * d_head : (h + 1) * d_head], absorbed[h]
+            head, q_latent = q[r, h * d_head : (h + 1) * d_head], absorbed[h]
             up = place[KV_B] + h * (s.d_nope + s.d_v) * s.d_c  # W^UK_h (d_nope, d_c), then W^UV_h (d_v, d_c)
+            # q_nope · (W^UK c_j) = (W^UKᵀ q_nope) · c_j: the one query is led into the latent's space, row by row of W^UK,
+            # instead of every cached latent out of it. Scaling the query scales all its logits.
             for i in range(s.d_c):
-                folded[i] = number(0)
+                q_latent[i] = number(0)
             for n in range(s.d_nope):
                 v, w = head[n] * scale, weights[up + n * s.d_c : up + (n + 1) * s.d_c]
                 for i in range(s.d_c):
-                    folded[i] += v * w[i]
+                    q_latent[i] += v * w[i]
             turn(head[s.d_nope :], cos[at], sin[at], s.pair_step, s.pair_apart)
             for i in range(s.d_rope):
-                folded[s.d_c + i] = head[s.d_nope + i] * scale
+                q_latent[s.d_c + i] = head[s.d_nope + i] * scale
         attend(absorbed, latent[sequences[r]].reshape(-1), at + 1, width, s.d_c, probs, context)
-        for h in range(s.heads):
+        for h in range(s.heads):  # Σ_j p_j (W^UV c_j) = W^UV (Σ_j p_j c_j): one product for the whole context
             up = place[KV_B] + (h * (s.d_nope + s.d_v) + s.d_nope) * s.d_c
             output = outputs[r, h * s.d_v : (h + 1) * s.d_v].reshape((1, s.d_v))
             project(context[h : h + 1], 1, weights, up, s.d_v, s.d_c, output)
@@ -197,8 +201,8 @@ def route(normed, weights, place, bias, s, chosen, gates):
 
 
 @kernel
-def experts(x, normed, weights, place, bias, s):
-    """Adds ffn(norm(x)) to x (R, d): a dense network, or the shared and the chosen experts. bias (E,): of the choice."""
+def experts(x, normed, weights, place, biases, s):
+    """Adds ffn(norm(x)) to x (R, d): a dense network, or the shared and the chosen experts."""
     rows, one = x.shape[0], x.dtype.type(1)
     norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
     everyone, ones = np.arange(rows), np.full(rows, one, x.dtype)
@@ -207,7 +211,7 @@ def experts(x, normed, weights, place, bias, s):
         feed_forward(normed, everyone, ones, weights, place[GATE], place[UP], place[DOWN], s.dense_width, s.d, hidden, x)
         return
     chosen, gates = np.empty((rows, s.top_k), np.int64), np.empty((rows, s.top_k), x.dtype)
-    route(normed, weights, place, bias, s, chosen, gates)
+    route(normed, weights, place, biases[place[BIAS]], s, chosen, gates)
     members, factors, size = np.empty(rows, np.int64), np.empty(rows, x.dtype), s.width * s.d
     for e in range(s.experts):  # an expert's weights are read once, for all rows that chose it
         count = 0
@@ -236,23 +240,17 @@ def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
 
 
 @kernel
-def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, wanted):
+def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
     and through the norm after them.
 
-    Only rows from ``wanted`` on are meant to come out: of those before, the last block makes the cache entry and no more.
+    Of the first ``skip`` rows the last block makes the cache entry and no more: what would come out of it nobody wants.
     """
     normed, last = np.empty_like(x), latent.shape[0] - 1
     for i in range(latent.shape[0]):
         place = places[first + i]
         entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent[i])
-        w = wanted if i == last else 0
-        attention(x[w:], normed[w:], weights, place, s, positions[w:], sequences[w:], cos, sin, latent[i])
-        experts(x[w:], normed[w:], weights, place, biases[first + i], s)
-    norm(x[wanted:], weights, final_norm, s.d, s.eps, x[wanted:])
-
-
-@kernel
-def head(hidden, weights, start, d, logits):
-    """hidden (R, d) → logits (R, V)."""
-    project(hidden, hidden.shape[0], weights, start, logits.shape[1], d, logits)
+        start = skip if i == last else 0
+        attention(x[start:], normed[start:], weights, place, s, positions[start:], sequences[start:], cos, sin, latent[i])
+        experts(x[start:], normed[start:], weights, place, biases, s)
+    norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])

@@ -13,7 +13,7 @@
 # Equations are those of section 2.1.1 of the [V3 report](https://arxiv.org/abs/2412.19437); the moved bracket is described in section
 # 2.1.2 of [V2's](https://arxiv.org/abs/2405.04434). Used here: [the layer](minids/layers/mla.py),
 # [positions](minids/layers/positions.py), [attention](minids/ops/attention.py), [linear](minids/ops/linear.py),
-# [rmsnorm](minids/ops/rmsnorm.py), [rope](minids/ops/rope.py), the two forms of [decode](minids/inference/decode.py) with their
+# [rmsnorm](minids/ops/rmsnorm.py), [rope](minids/ops/rope.py), the two forms of [decode](minids/inference/decoder.py) with their
 # [cache](minids/inference/cache.py), the counts of [flops](minids/lab/analysis/flops.py), and
 # for the clock [timing](minids/lab/bench/timing.py).
 
@@ -23,8 +23,7 @@ from threadpoolctl import threadpool_limits
 
 import minids
 from minids import check
-from minids.inference.cache import LatentCache
-from minids.inference.decode import read
+from minids.inference.decoder import Decoder
 from minids.lab import notebook
 from minids.lab.analysis import flops
 from minids.lab.bench import timing
@@ -321,10 +320,8 @@ for dtype in (np.float64, np.float32):
     small.parameters.values[...] = model.parameters.values
     small_out = {}
     for absorb in (False, True):
-        cache = LatentCache(config, B, dtype)
-        pieces = [
-            read(small, tokens[:, a:b], cache, absorb) for a, b in ((0, 4), (4, 5), (5, 6), (6, 10))
-        ]
+        decoder = Decoder(small, "latent", batch=B, absorb=absorb)
+        pieces = [decoder.read(tokens[:, a:b]) for a, b in ((0, 4), (4, 5), (5, 6), (6, 10))]
         small_out[absorb] = np.concatenate(pieces, axis=1)  # (B, 10, d)
     rounding = np.finfo(dtype).eps
     difference = np.abs(small_out[True] - small_out[False]).max() / np.abs(small_out[False]).max()
@@ -434,7 +431,7 @@ notebook.show(figure, "Two thin matrices, and their product of three times their
 # blown up, with three times as many numbers to read from memory and as many more multiplications, at *every* token. (And products of matrices in 8 bits would have to
 # be rounded once more.) So $W^{UK}$ is absorbed by the *order* of multiplication, not into a new matrix: the thin
 # factors are applied one after the other.
-# That is what DeepSeek's code does, and [decode.py](minids/inference/decode.py) here.
+# That is what DeepSeek's code does, and [decoder.py](minids/inference/decoder.py) here.
 #
 # ## Exercise 4: when would it pay?
 #
@@ -691,7 +688,7 @@ notebook.show(figure, "Measured milliseconds of both forms by context and by num
 #
 # ## Where to go from here
 #
-# - [minids/inference/decode.py](minids/inference/decode.py): both forms, chunks of any size, batches of different lengths.
+# - [minids/inference/decoder.py](minids/inference/decoder.py): both forms, chunks of any size, batches of different lengths.
 # - [minids/layers/mla.py](minids/layers/mla.py): the layer with its backward pass.
 # - `minids generate --cache latent` and `--cache full` write the same text from the two caches, and `minids info --preset deepseek-v3` has the numbers above.
 # - [Notebook 6](notebooks/06_experts.ipynb) turns to the other half of a block.

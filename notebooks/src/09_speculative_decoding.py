@@ -384,9 +384,8 @@ for text, alpha in (("prose", 0.69), ("code", 0.78), ("arithmetic", 0.90), ("all
 for temperature in (0.0, 0.5, 1.0, 1.5, 2.0):
     counts = Counts()
     for seed in range(24 if temperature else 1):
-        one, settings = Counts(), {"temperature": temperature, "seed": seed}
-        minids.generate(model, ids[:24], 80, speculative=True, counts=one, **settings)
-        counts.merge(one)
+        settings = {"temperature": temperature, "seed": seed}
+        minids.generate(model, ids[:24], 80, speculative=True, counts=counts, **settings)
     share, speed = counts.acceptance[0], counts.tokens_per_pass
     print(f"temperature {temperature}: {share:.0%} stood, {speed:.2f} tokens a pass")
 

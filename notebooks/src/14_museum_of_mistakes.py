@@ -14,7 +14,7 @@
 # test fails; that is how a test suite is itself tested.
 #
 # Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
-# [`inference/cache.py`](minids/inference/cache.py), [`inference/decode.py`](minids/inference/decode.py),
+# [`inference/cache.py`](minids/inference/cache.py), [`inference/decoder.py`](minids/inference/decoder.py),
 # [`inference/speculative.py`](minids/inference/speculative.py),
 # [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),
 # [`analysis/kv_cache.py`](minids/lab/analysis/kv_cache.py). Paper:
@@ -29,7 +29,7 @@ from IPython.display import Markdown
 import minids
 from minids import ModelConfig, Yarn, check, pico
 from minids.inference.cache import LatentCache
-from minids.inference.decode import read
+from minids.inference.decoder import Decoder
 from minids.inference.speculative import Draft, judge
 from minids.lab import mistakes, notebook
 from minids.lab.analysis import kv_cache
@@ -699,9 +699,9 @@ notebook.show(
 def error_by_position(cuts):
     """Largest difference of logits from the full pass, by position, when text is read in chunks."""
     model, tokens = build(), text(size=2, length=16)[0]
-    cache = LatentCache(model.config, 2, model.dtype)
+    decoder = Decoder(model, batch=2)
     pieces = np.split(tokens, cuts, axis=1)
-    parts = [model.head.forward(read(model, piece, cache))[0] for piece in pieces]
+    parts = [model.head.forward(decoder.read(piece))[0] for piece in pieces]
     return np.abs(np.concatenate(parts, axis=1) - full_logits).max(axis=(0, 2))
 
 

@@ -61,6 +61,17 @@ def test_train_resume_and_generate(tmp_path, text, capsys):
         assert part in out, f"{part!r} is not in what minids generate --compare prints"
 
 
+def test_several_prompts_are_written_side_by_side(places, capsys):
+    run, alone = places[1]["RUN"], []
+    settings = ("--checkpoint", run, "--max-new-tokens", "9", "--temperature", "1", "--min-p", "0.02")
+    for i, prompt in enumerate(("one", "two, ")):
+        code, out, _ = said(capsys, "generate", *settings, "--prompt", prompt, "--seed", str(3 + i))
+        assert code == 0 and out.startswith(prompt)
+        alone.append(f"--- {prompt!r}\n{out}")
+    code, out, _ = said(capsys, "generate", *settings, "--prompt", "one", "--prompt=two, ", "--seed", "3")
+    assert code == 0 and out == "\n".join([*alone, ""])
+
+
 def test_metrics_are_readable_json(tmp_path, text, capsys):
     said(capsys, "train", "--data", text, "--out", str(tmp_path / "run"), *SMALL)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -206,6 +217,11 @@ BAD = {
         ["generate", "--checkpoint", "RUN", "--speculative", "--draft-tokens", "-1"],
         "draft_tokens = -1",
     ),
+    "guesses in several texts": (
+        ["generate", "--checkpoint", "RUN", "--prompt", "a", "--prompt", "b", "--speculative"],
+        "speculative = True: concerns one text, and there are 2; give one --prompt",
+    ),
+    "min-p above one": (["generate", "--checkpoint", "RUN", "--min-p", "1.5"], "min_p = 1.5: must lie between 0"),
     "speculation from disk": (["generate", "--checkpoint", "RUN", "--speculative", "--stream"], "stream = True"),
     "speculation without a cache": (["generate", "--checkpoint", "RUN", "--speculative", "--cache", "none"], "cache = 'none'"),
     "certainty of a guess": (["generate", "--checkpoint", "RUN", "--speculative", "--confidence", "1"], "confidence = 1"),
@@ -273,7 +289,7 @@ def test_an_unwritable_folder(refusal, places, capsys, monkeypatch):
 
 def test_too_little_memory_is_a_line(places, capsys, monkeypatch):
     """The command has no field to name: what did not fit is said, and what needs less."""
-    monkeypatch.setattr("minids.checkpoint.model_folder.load", lambda *_, **__: np.empty(1 << 57))
+    monkeypatch.setattr("minids.commands.generate.load", lambda *_, **__: np.empty(1 << 57))
     code, out, err = said(capsys, "generate", "--checkpoint", places[1]["RUN"])
     assert code == 2 and not out
     assert err == "minids: not enough memory (unable to allocate 1.00 EiB); smaller sizes, batches or contexts need less\n"

@@ -16,20 +16,33 @@ def test_growing_keeps_what_was_stored(chunks):
         for layer in range(2):
             new = rng.normal(size=(2, size, 9))
             whole[layer] = np.concatenate([whole[layer], new], axis=1)
-            (held,) = cache.append(layer, new)
-            assert np.array_equal(held, whole[layer])
+            for sequence in range(2):
+                (held,) = cache.append(layer, sequence, new[sequence])
+                assert np.array_equal(held, whole[layer][sequence : sequence + 1])
         cache.advance(size)
     assert cache.lengths.tolist() == [sum(chunks)] * 2
 
 
+def test_capacity_at_least_doubles_so_that_a_long_text_is_copied_a_few_times_only():
+    cache, capacities = LatentCache(TINY, 1), []
+    for _ in range(20 * CHUNK):
+        cache.reserve(1)
+        cache.advance(1)
+        if not capacities or cache.capacity != capacities[-1]:
+            capacities.append(cache.capacity)
+    assert capacities == [CHUNK, 2 * CHUNK, 4 * CHUNK, 8 * CHUNK, 16 * CHUNK, 32 * CHUNK]
+    cache.reserve(100 * CHUNK)
+    assert cache.capacity == 120 * CHUNK, "what is asked for is made at once"
+
+
 def test_rewinding_forgets_the_newest_only():
     cache = FullCache(TINY, 1)
-    k, v = np.ones((1, 4, 4, 10), np.float32), np.ones((1, 4, 4, 3), np.float32)
+    k, v = np.ones((4, 4, 10), np.float32), np.ones((4, 4, 3), np.float32)
     for layer in range(2):
-        cache.append(layer, k, v)
+        cache.append(layer, 0, k, v)
     cache.advance(4)
     cache.rewind(2)
-    held, _ = cache.append(0, 5 * k[:, :1], 5 * v[:, :1])
+    held, _ = cache.append(0, 0, 5 * k[:1], 5 * v[:1])
     assert held[0, :, 0, 0].tolist() == [1, 1, 5]
     with pytest.raises(IndexError):
         cache.rewind(3)

@@ -1,23 +1,53 @@
 """The compiled step computes what the layers do, for every model that it says it covers, whatever the company."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support import SHORT_YARN, TINY, V2_ROUTER, build
 
 from minids.backend import use_backend
+from minids.config import ModelConfig
 from minids.inference import compiled
-from minids.inference.cache import FullCache, LatentCache
-from minids.inference.decode import logits_of, read, read_mtp
+from minids.inference.decoder import Decoder
 
+# Everything that a forward pass reads, and nowhere what it is by default: two defaults that are equal hide a wrong name.
+NO_DEFAULTS = TINY.replace(
+    q_lora_rank=None,
+    n_shared_experts=2,
+    num_experts_per_tok=2,
+    topk_group=1,
+    routed_scaling_factor=1.7,
+    rope_theta=500.0,
+    rope_interleave=False,
+    rope_scaling=SHORT_YARN,
+    rms_norm_eps=0.03,
+    attention_bias=True,
+    tie_word_embeddings=True,
+    **{name: V2_ROUTER[name] for name in ("scoring_func", "topk_method", "norm_topk_prob", "balance")},
+)
+ELSEWHERE = {
+    "attention": "the step serves MLA only",
+    "precision": "the step serves fp32 only",
+    "num_key_value_heads": "no heads of MLA's",
+    "bos_token_id": "of a text, not of a step",
+    "eos_token_id": "of a text, not of a step",
+} | dict.fromkeys(
+    ("initializer_range", "bias_update_speed", "bias_update_rule", "aux_loss_alpha", "seq_aux", "aux_loss_counts"),
+    "of training",
+)
 COVERED = {
     "V3": TINY,
+    "no field as it is by default": NO_DEFAULTS,
+    "the same with a query latent": NO_DEFAULTS.replace(q_lora_rank=7),
+    "the same with V3's router": NO_DEFAULTS.replace(
+        topk_method="noaux_tc", scoring_func="sigmoid", balance="bias", norm_topk_prob=True
+    ),
     "V2's router": TINY.replace(**V2_ROUTER),
     "no groups": TINY.replace(n_group=1, topk_group=1),
     "no groups, no bias, raw gates": TINY.replace(
         n_group=1, topk_group=1, topk_method="greedy", balance="none", norm_topk_prob=False
     ),
-    "no query latent, half-split RoPE, YaRN": TINY.replace(q_lora_rank=None, rope_interleave=False, rope_scaling=SHORT_YARN),
-    "biases, tied embedding": TINY.replace(attention_bias=True, tie_word_embeddings=True),
     "no shared expert, all layers with experts": TINY.replace(n_shared_experts=0, first_k_dense_replace=0),
     "more shared experts than chosen ones": TINY.replace(n_shared_experts=4, num_experts_per_tok=2),
     "two shared experts, all layers dense": TINY.replace(n_shared_experts=2, first_k_dense_replace=2),
@@ -25,57 +55,73 @@ COVERED = {
 TOKENS = np.random.default_rng(0).integers(0, 19, 24)
 
 
+def test_no_field_has_its_default():
+    defaults = ModelConfig()
+    for field in dataclasses.fields(ModelConfig):
+        if field.name.startswith(("fp8", "mtp_loss")) or field.name in ELSEWHERE:
+            continue
+        assert getattr(NO_DEFAULTS, field.name) != getattr(defaults, field.name), f"{field.name} is what it is by default"
+
+
 @pytest.mark.parametrize("name", COVERED)
 def test_the_step_equals_the_full_forward_pass(name):
     model = build(COVERED[name])
-    assert compiled.covers(model)
-    cache, got = LatentCache(model.config, 1, model.dtype), []
-    for chunk in np.split(TOKENS, [1, 2, 5, 6, 12]):
-        hidden = read(model, chunk[None], cache)[0]
-        assert cache.step is not None, "the compiled step was not taken"
-        got.append(logits_of(model, hidden, cache))
+    decoder = Decoder(model, compiled=True)
+    got = [decoder.logits(decoder.read(chunk[None])[0]) for chunk in np.split(TOKENS, [1, 2, 5, 6])]  # the last has 18 rows
     assert np.abs(np.concatenate(got) - model.logits(TOKENS[None])[0]).max() < 1e-10
 
 
-def test_mtp_modules_too():
-    model = build(TINY)
-    h = model._hidden(TOKENS[None])[0][0]
+@pytest.mark.parametrize("name", ["V3", "no field as it is by default"])
+def test_mtp_modules_too(name):
+    model = build(COVERED[name])
+    decoder = Decoder(model, compiled=True)
+    h = Decoder(model, "none").read(TOKENS[None])[0]
     for depth, want in enumerate(model.mtp_logits(TOKENS[None]), start=1):
-        cache, parts, n = LatentCache(TINY, 1, model.dtype, layers=1), [], len(TOKENS) - depth
+        parts, n = [], len(TOKENS) - depth
         for rows in np.split(np.arange(n), [3, 4, 12]):
-            parts.append(read_mtp(model, depth, TOKENS[rows + depth], h[rows], cache))
+            parts.append(decoder.read_mtp(depth, TOKENS[rows + depth], h[rows]))
         h = np.concatenate(parts)
-        assert np.abs(logits_of(model, h[:10], cache) - want[0, :10]).max() < 1e-10, f"depth {depth}"
+        assert np.abs(decoder.logits(h) - want[0]).max() < 1e-10, f"depth {depth}"
+
+
+def test_what_a_skipped_position_puts_into_the_cache_is_what_it_would_have_put():
+    """And of the others comes out what would have come out."""
+    model, states = build(TINY), np.random.default_rng(1).normal(size=(9, TINY.hidden_size))
+    whole, skipping = Decoder(model), Decoder(model)
+    for rows in (slice(0, 5), slice(5, 9)):
+        want = whole.read_mtp(1, TOKENS[rows], states[rows])
+        assert np.array_equal(skipping.read_mtp(1, TOKENS[rows], states[rows], skip=3), want[3:])
 
 
 def test_a_token_gets_the_same_bits_alone_and_in_company():
     """What makes checked guesses and single steps agree to the last bit, so that a near tie cannot fall two ways."""
     model = build(TINY, dtype=np.float32)
-    alone, together = LatentCache(TINY, 1), LatentCache(TINY, 1)
-    one_by_one = np.concatenate([read(model, TOKENS[None, i : i + 1], alone)[0] for i in range(12)])
-    at_once = np.concatenate([read(model, TOKENS[None, i : i + 4], together)[0] for i in range(0, 12, 4)])
+    alone, together = Decoder(model), Decoder(model)
+    one_by_one = np.concatenate([alone.read(TOKENS[None, i : i + 1])[0] for i in range(12)])
+    at_once = np.concatenate([together.read(TOKENS[None, i : i + 4])[0] for i in range(0, 12, 4)])
     assert np.array_equal(one_by_one, at_once)
-    assert np.array_equal(
-        logits_of(model, one_by_one[:4], alone), np.concatenate([logits_of(model, h[None], alone) for h in at_once[:4]])
-    )
+    assert np.array_equal(alone.logits(one_by_one[:4]), np.concatenate([together.logits(h[None]) for h in at_once[:4]]))
 
 
-def test_what_is_not_covered_goes_through_the_layers():
-    model = build(TINY)
-    latent, full = LatentCache(TINY, 1, model.dtype), FullCache(TINY, 1, model.dtype)
-    assert compiled.step_for(model, latent, compiled.MOST_ROWS, True) is not None
-    assert compiled.step_for(model, latent, compiled.MOST_ROWS + 1, True) is None
-    assert compiled.step_for(model, latent, 1, False) is None
-    assert compiled.step_for(model, full, 1, True) is None
-    assert not compiled.covers(build(TINY.replace(attention="mha")))
+def test_which_steps_are_compiled(monkeypatch):
+    model, taken = build(TINY), []
+    real = compiled.Step.main
+    monkeypatch.setattr(compiled.Step, "main", lambda self, *rest: taken.append(len(rest[0])) or real(self, *rest))
+    few, many = TOKENS[None, : compiled.MOST_ROWS], TOKENS[None, : compiled.MOST_ROWS + 1]
+    for choice, wanted in ((None, [16]), (True, [16, 17]), (False, [])):
+        taken.clear()
+        for tokens in (few, many):
+            Decoder(model, compiled=choice).read(tokens)
+        assert taken == wanted, f"compiled = {choice}"
+    taken.clear()
+    many_texts = Decoder(model, batch=20)
+    for tokens in (TOKENS[:20, None], np.ones((20, 2), np.int64)):
+        many_texts.read(tokens)
+    assert taken == [20], "a token for each of many sequences is a small step"
+    taken.clear()
+    for other in (dict(cache="full"), dict(cache="none"), dict(absorb=False)):
+        Decoder(model, **other).read(few)
+    Decoder(build(TINY.replace(attention="mha"))).read(few)
     with use_backend("numpy"):
-        assert not compiled.covers(model)
-
-
-def test_a_cache_that_meets_another_model_is_served_by_that_models_weights():
-    a, b = build(TINY, seed=0), build(TINY, seed=5)
-    cache = LatentCache(TINY, 1, a.dtype)
-    read(a, TOKENS[None, :4], cache)
-    cache.rewind(0)
-    hidden = read(b, TOKENS[None, :4], cache)[0]
-    assert np.abs(logits_of(b, hidden, cache) - b.logits(TOKENS[None, :4])[0]).max() < 1e-10
+        Decoder(model).read(few)
+    assert not taken

@@ -7,6 +7,7 @@ from support import TINY, build
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
 from minids.inference.generate import generate, generate_batch, stream
+from minids.inference.speculative import Counts
 
 MODEL = build(TINY)
 
@@ -49,7 +50,7 @@ def test_a_stop_token_ends_the_text_and_is_included():
 
 def test_streaming_gives_tokens_one_by_one():
     tokens = stream(MODEL, [1, 2], 1000)
-    assert next(tokens) == generate(MODEL, [1, 2], 1)[0]
+    assert next(tokens).id == generate(MODEL, [1, 2], 1)[0]
 
 
 def test_a_text_prompt_goes_through_the_tokenizer():
@@ -76,7 +77,8 @@ def test_a_text_prompt_goes_through_the_tokenizer():
         ([1], {"stop": 3}, "stop = 3: must be a list"),
         ([1], {"draft_tokens": 2}, "draft_tokens = 2: concerns guesses"),
         ([1], {"confidence": 0.5}, "confidence = 0.5: concerns guesses"),
-        ([1], {"absorb": False, "speculative": True}, "absorb = False: guesses are checked"),
+        ([1], {"counts": Counts()}, "counts = Counts.*: concerns guesses"),
+        ([1], {"min_p": 1.5}, "min_p = 1.5: must lie between 0"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(prompt, options, message):

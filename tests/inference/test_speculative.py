@@ -8,9 +8,9 @@ from support import TINY, build
 
 from minids.errors import MinidsError
 from minids.inference import speculative
-from minids.inference.generate import generate, log_probabilities, tokens
+from minids.inference.generate import generate, stream
 from minids.inference.sampling import Sampling
-from minids.inference.speculative import Counts, Draft, judge
+from minids.inference.speculative import Counts, Draft, guess, judge
 
 MODELS = {depths: build(TINY.replace(num_nextn_predict_layers=depths)) for depths in (1, 2, 3)}
 PROMPT = [3, 1, 4, 1, 5]
@@ -36,10 +36,7 @@ def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cac
     """Past the end of the context as well, where reading starts again."""
     model, counts = make(depths), Counts()
     plain = generate(model, PROMPT, 90)
-    got = [
-        t.id
-        for t in tokens(model, PROMPT, 90, cache=cache, speculative=True, draft_tokens=draft_tokens, counts=counts, threads=1)
-    ]
+    got = [t.id for t in stream(model, PROMPT, 90, cache=cache, speculative=True, draft_tokens=draft_tokens, counts=counts)]
     assert got == plain.tolist()
     if make is agreeable:
         assert counts.acceptance[0] > 0.5, f"the modules agree too rarely to test anything: {counts}"
@@ -50,8 +47,41 @@ def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cac
 @pytest.mark.parametrize("confidence", [0.2, 0.9])
 def test_a_draft_that_ends_where_it_is_unsure_gives_the_same_text(confidence):
     model, counts = agreeable(2), Counts()
-    got = [t.id for t in tokens(model, PROMPT, 60, speculative=True, draft_tokens=4, confidence=confidence, counts=counts)]
+    got = [t.id for t in stream(model, PROMPT, 60, speculative=True, draft_tokens=4, confidence=confidence, counts=counts)]
     assert got == generate(model, PROMPT, 60).tolist()
+
+
+@pytest.mark.parametrize(
+    ("p", "confidence", "goes_on"),
+    [(0.6, 0.55, True), (0.6, 0.65, False), (0.6, 0.0, True), (0.3, 0.29, True), (0.3, 0.31, False)],
+)
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0)], ids=["greedy", "drawn"])
+def test_a_draft_goes_on_exactly_where_the_best_guess_has_the_probability_asked_for(sampling, p, confidence, goes_on):
+    others = (1 - p) * np.array([0.25, 0.25, 0.25, 0.25])
+    logits = np.log(np.insert(others, 2, p)) + 7  # that they are logits and no log-probabilities does not matter
+    made = guess(logits, sampling, confidence, np.random.default_rng(0))
+    assert (made is not None) == goes_on
+    if made and sampling.temperature:
+        np.testing.assert_allclose(made[1], np.insert(others, 2, p))
+    elif made:
+        assert made == (2, None)
+
+
+def test_what_a_drawn_draft_is_sure_of_is_the_distribution_it_draws_from():
+    """Half as hot, 0.6 among 0.1s is 0.9."""
+    logits, rng = np.log([0.6, 0.1, 0.1, 0.1, 0.1]), np.random.default_rng(0)
+    assert guess(logits, Sampling(0.5), 0.89, rng) and not guess(logits, Sampling(0.5), 0.91, rng)
+
+
+def test_tokens_know_whether_they_were_guessed():
+    model, counts = agreeable(2), Counts()
+    tokens = list(stream(model, PROMPT, 40, speculative=True, counts=counts))
+    assert not tokens[0].drafted, "the first comes of the prompt alone"
+    unasked = sum(counts.accepted) - sum(t.drafted for t in tokens)
+    assert 0 <= unasked <= 2, "all that stood but for some of the last pass"
+    assert not any(t.drafted for t in stream(model, PROMPT, 10))
+    for i in range(len(tokens) - 2):
+        assert not all(t.drafted for t in tokens[i : i + 3]), "three guesses in a row, where two are made a pass"
 
 
 @pytest.mark.parametrize("depths", [1, 2])
@@ -107,29 +137,30 @@ SMALL = dict(vocab_size=3, num_hidden_layers=1, num_attention_heads=2, first_k_d
 
 
 @pytest.mark.parametrize(
-    ("depths", "draft_tokens", "sampling", "confidence", "threads"),
+    ("depths", "draft_tokens", "sampling", "confidence"),
     [
-        (1, 1, Sampling(1.0), 0.0, 1),
-        (1, 1, Sampling(0.8), 0.0, 2),
-        (1, 2, Sampling(0.7), 0.0, 1),
-        (2, 2, Sampling(1.0), 0.0, 1),
-        (1, 2, Sampling(1.0, top_k=2), 0.0, 1),
-        (1, 2, Sampling(1.0, top_p=0.8), 0.45, 1),
+        (1, 1, Sampling(1.0), 0.0),
+        (1, 2, Sampling(0.7), 0.0),
+        (2, 2, Sampling(1.0), 0.0),
+        (1, 2, Sampling(1.0, top_k=2), 0.0),
+        (1, 2, Sampling(1.0, top_p=0.8), 0.45),
+        (1, 2, Sampling(2.0, min_p=0.2), 0.0),
     ],
 )
 def test_every_way_that_chance_can_go_adds_up_to_the_models_distribution(
-    monkeypatch, depths, draft_tokens, sampling, confidence, threads
+    monkeypatch, depths, draft_tokens, sampling, confidence
 ):
     """Exact: the speculative decoder itself is run once for each outcome of each draw, and the weights are added up."""
     model = build(TINY.replace(**SMALL, num_nextn_predict_layers=depths), seed=3)
     length, script, found = 3, Script(), Counter()
     monkeypatch.setattr(speculative, "accepts", lambda p, rng: script.choose([1 - min(p, 1), min(p, 1)]) == 1)
     monkeypatch.setattr(speculative, "drawn", lambda p, rng: script.choose(p / p.sum()))
-    monkeypatch.setattr(Sampling, "draw", lambda self, logits, rng: np.array([script.choose(self.probabilities(logits)[0])]))
+    monkeypatch.setattr(Sampling, "draw", lambda self, logits, rng: script.choose(self.probabilities(logits)))
     runs = 0
     while True:
-        options = dict(top_k=sampling.top_k, top_p=sampling.top_p, speculative=True, draft_tokens=draft_tokens, threads=threads)
-        text = tuple(generate(model, [0, 2], length, sampling.temperature, confidence=confidence, **options).tolist())
+        options = dict(top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p, confidence=confidence)
+        options |= dict(speculative=True, draft_tokens=draft_tokens)
+        text = tuple(generate(model, [0, 2], length, sampling.temperature, **options).tolist())
         found[text] += script.weight
         runs += 1
         if not script.next_run():
@@ -139,7 +170,7 @@ def test_every_way_that_chance_can_go_adds_up_to_the_models_distribution(
     for text in np.ndindex(*[3] * length):
         p = 1.0
         for i, token in enumerate(text):
-            p *= sampling.probabilities(model.logits(np.array([[0, 2, *text[:i]]]))[:, -1])[0, token]
+            p *= sampling.probabilities(model.logits(np.array([[0, 2, *text[:i]]]))[0, -1])[token]
         assert abs(found[text] - p) < 1e-9, f"{text} has probability {p:.6f} and came with {found[text]:.6f}"
 
 
@@ -150,7 +181,7 @@ def test_drawn_texts_follow_the_models_distribution():
     expected = np.array([p[a] * Sampling(1.0).probabilities(model.logits(np.array([[0, a]]))[:, -1])[0] for a in range(3)])
     observed = np.zeros((3, 3))
     for _ in range(runs):
-        observed[tuple(generate(model, [0], 2, 1.0, seed=rng, speculative=True, draft_tokens=1, threads=1))] += 1
+        observed[tuple(generate(model, [0], 2, 1.0, seed=rng, speculative=True, draft_tokens=1))] += 1
     chi2 = ((observed - runs * expected) ** 2 / (runs * expected)).sum()
     assert chi2 < 26.1, f"chi² = {chi2:.1f} with 8 degrees of freedom; 26.1 is passed once in a thousand"
 
@@ -166,25 +197,24 @@ def test_refused_guesses_are_replaced_from_what_the_draft_left_out():
     assert abs(outcomes[0, 1] / (outcomes[0, 1] + outcomes[0, 2]) - 0.4 / 0.6) < 0.03
 
 
-def test_log_probabilities_are_those_of_the_model():
+@pytest.mark.parametrize("options", [dict(), dict(speculative=True), dict(temperature=1.5, top_k=5)], ids=str)
+def test_log_probabilities_are_those_of_the_models_own_distribution(options):
     model = agreeable(1)
-    for speculative_ in (False, True):
-        new = list(tokens(model, PROMPT, 20, log_probabilities=True, speculative=speculative_))
-        want = log_probabilities(model, [*PROMPT, *(t.id for t in new)])[len(PROMPT) - 1 :]
-        assert np.abs(np.array([t.log_probability for t in new]) - want).max() < 1e-10
-    assert next(tokens(model, PROMPT, 1)).log_probability is None
+    new = list(stream(model, PROMPT, 20, **options))
+    logits = model.logits(np.array([[*PROMPT, *(token.id for token in new)]]))[0, len(PROMPT) - 1 : -1]  # (20, V)
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    want = np.log(p[np.arange(20), [token.id for token in new]])
+    assert np.abs(np.array([token.log_probability for token in new]) - want).max() < 1e-10
 
 
-def test_acceptance_counts_by_domain_and_depth():
-    model = agreeable(1)
-    texts = {"a": [np.arange(10) % 19, np.arange(30) % 19], "b": [np.arange(40) % 7]}
-    found = speculative.acceptance(model, texts, draft_tokens=2, new_tokens=20, prompt_tokens=8, prompts=2)
-    assert set(found) == {"a", "b"}
-    assert found["a"].tokens >= 2 * 19 and found["b"].tokens >= 2 * 19
-    assert len(found["a"].acceptance) == 2 and all(0 <= x <= 1 for x in found["a"].acceptance)
-    agreed = speculative.agreement(model, texts["b"])
-    logits, mtp = model.logits(texts["b"][0][None])[0], model.mtp_logits(texts["b"][0][None])[0][0]
-    assert agreed == [np.mean(mtp.argmax(-1) == logits[1:].argmax(-1))]
+def test_what_was_counted_adds_up():
+    counts = Counts()
+    for drafted, stood in ((2, 2), (2, 0), (1, 1), (3, 1)):
+        counts.add(drafted, stood)
+    assert (counts.passes, counts.tokens) == (4, 3 + 1 + 2 + 2)
+    assert (counts.submitted, counts.accepted) == ([4, 2, 0], [3, 1, 0])
+    assert counts.acceptance[:2] == [0.75, 0.5] and np.isnan(counts.acceptance[2])
+    assert counts.tokens_per_pass == 2 and np.isnan(Counts().tokens_per_pass)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ with workers:
         stepper.step(1e-2, workers)
         found.update(repr((losses.total, losses.main, losses.mtp)).encode() + model.parameters.values.tobytes())
 for speculative in (False, True):
-    for token in minids.inference.generate.tokens(model, [1, 2, 3], 8, log_probabilities=True, speculative=speculative):
+    for token in minids.inference.generate.stream(model, [1, 2, 3], 8, speculative=speculative):
         found.update(repr((token.id, token.log_probability)).encode())
 print(found.hexdigest())
 """

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from minids.config import ModelConfig
-from minids.inference.cache import FullCache, LatentCache
-from minids.inference.decode import read
+from minids.inference.decoder import Decoder
 from minids.model import DeepSeekV3
 
 pytestmark = pytest.mark.parity
@@ -82,16 +81,16 @@ def test_every_gradient_of_the_training_loss(name, changes):
 
 
 @pytest.mark.parametrize("name", ["base", "no_query_latent", "half_split_yarn", "yarn_beyond_original", "v2_like"])
-@pytest.mark.parametrize("kind", [LatentCache, FullCache])
-def test_cached_decoding(name, kind):
+@pytest.mark.parametrize("cache", ["latent", "full"])
+def test_cached_decoding(name, cache):
     """Their cache and ours, fed the same chunks."""
     config, weights, tokens, _ = example(name)
-    model, cache = built(config, weights, np.float64), kind(config, len(tokens), np.float64)
+    decoder = Decoder(built(config, weights, np.float64), cache, len(tokens))
     theirs = peers.to_transformers(config, weights)
     past = None
     with torch.no_grad(), peers.computing_in(torch.float64):
         for start, stop in ((0, 5), (5, 6), (6, 7), (7, tokens.shape[1])):
             out = theirs(torch.tensor(tokens[:, start:stop]), past_key_values=past, use_cache=True)
             past = out.past_key_values
-            ours = model.head.forward(read(model, tokens[:, start:stop], cache))[0]
+            ours = decoder.model.head.forward(decoder.read(tokens[:, start:stop]))[0]
             assert np.abs(ours - out.logits.numpy()).max() <= 1e-9

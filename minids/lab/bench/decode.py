@@ -23,9 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from minids.backend import backend_name
 from minids.errors import MinidsError
-from minids.inference import compiled
-from minids.inference.cache import Cache, FullCache, LatentCache
-from minids.inference.decode import logits_of, read
+from minids.inference.decoder import Decoder
 from minids.inference.generate import generate
 from minids.lab.analysis.flops import absorption_pays_until
 from minids.lab.bench import peers
@@ -153,32 +151,27 @@ def many_at_once(model: DeepSeekV3, rounds: int, counts: tuple[int, ...] = AT_ON
     return rows
 
 
-def filled(model: DeepSeekV3, kind: type[Cache], context: int, batch: int = 1, room: int = 0) -> Cache:
-    """A cache of ``context`` positions of noise, with room for ``room`` more."""
-    cache, rng = kind(model.config, batch, model.dtype, capacity=context + room), np.random.default_rng(0)
-    for array in cache.arrays:
-        array[...] = rng.standard_normal(array.shape[2:], dtype=np.float32)  # the same in every layer: fast to fill
-    cache.advance(context)
-    return cache
+def filled(decoder: Decoder, context: int, room: int = 1) -> Decoder:
+    """The decoder with noise in its cache in the place of ``context`` tokens of every sequence, and room for more."""
+    rng = np.random.default_rng(0)
+    decoder.cache.reserve(context + room)
+    for array in decoder.cache.arrays:
+        array[:, :, :context] = rng.standard_normal((context, *array.shape[3:]), dtype=np.float32)  # one layer's for all: fast
+    decoder.cache.advance(context)
+    return decoder
 
 
 def _one_more(model: DeepSeekV3, mode: str, context: int, batch: int = 1, new: int = 1) -> tuple[Callable, int]:
     """A call that reads ``new`` tokens behind ``context`` and forgets them again, and the bytes of the cache without them."""
-    cache = filled(model, FullCache if mode == "full" else LatentCache, context, batch, new)
-    tokens, nbytes = np.ones((batch, new), np.int64), cache.nbytes
+    cache, compiled = "full" if mode == "full" else "latent", False if mode == "absorbed, layers" else None
+    decoder = filled(Decoder(model, cache, batch, mode != "naive", compiled), context, new)
+    tokens, nbytes = np.ones((batch, new), np.int64), decoder.cache.nbytes
     model.rotary(context + new)
-    through_layers = mode == "absorbed, layers"
 
     def call() -> Array:
-        most = compiled.MOST_ROWS
-        try:
-            if through_layers:
-                compiled.MOST_ROWS = 0
-            hidden = read(model, tokens, cache, absorb=mode != "naive")
-            return logits_of(model, hidden[:, -1], cache)
-        finally:
-            compiled.MOST_ROWS = most
-            cache.rewind(context)
+        logits = decoder.logits(decoder.read(tokens)[:, -1])
+        decoder.rewind(context)
+        return logits
 
     return call, nbytes
 

@@ -1,8 +1,7 @@
 """Speculation on a trained model: how many guesses stand on each domain of its held-out text, and what they are worth.
 
-Passages of held-out text are continued greedily: token by token, then with guesses on one thread, then with guesses whose
-verification runs on two. The ways take turns in one process, so that a busy minute is everyone's. The first token of a text,
-which waits for the prompt to be read, is not timed. Token by token there is one thread: a token has nothing to run beside.
+Passages of held-out text are continued greedily, token by token and with guesses. The two take turns in one process, so that a
+busy minute is both's. The first token of a text, which waits for the prompt to be read, is not timed.
 
 Beside it the parts: milliseconds of one and of two tokens' way through model and head, and of a guess. Where a step without
 guesses costs s, a guess g and a verification v, guesses of which a share p stands are worth (1 + p) s / (g + v). With weights
@@ -16,16 +15,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.inference.by_two import by_two
-from minids.inference.cache import FullCache, LatentCache
-from minids.inference.decode import logits_of, read, read_mtp
-from minids.inference.generate import tokens
-from minids.inference.speculative import Counts, passages
+from minids.inference.decoder import Decoder
+from minids.inference.generate import stream
+from minids.inference.speculative import Counts
 from minids.lab.analysis.flops import weights_read
 from minids.lab.bench.timing import alternate, median
 from minids.layers.parameters import Array
@@ -35,7 +33,7 @@ from minids.training.corpus import load_corpus
 from minids.training.run_folder import RunFolder
 
 PROMPT, NEW_TOKENS, PROMPTS = 64, 128, 3
-PLAIN, ONE, TWO = "without", "1 thread", "2 threads"
+PLAIN, GUESSED = "without", "with guesses"
 
 
 def run(checkpoint: str, rounds: int, threads: int) -> dict:
@@ -48,49 +46,51 @@ def run(checkpoint: str, rounds: int, threads: int) -> dict:
     described = RunFolder(Path(checkpoint)).description()
     held_out = load_corpus(described["data"]).split(described["train"]["validation_share"])[1]
     texts = {name: [model.tokenizer.encode(d.text) for d in held_out.of(name)] for name in held_out.domains}
-    two = (threads or cores()) > 1
+    with threadpool_limits(threads or cores(), user_api="blas"):
+        domains = {name: on_domain(model, documents, rounds) for name, documents in texts.items()}
+        milliseconds = parts(model, next(iter(texts.values())), rounds)
     return {
-        "threads": 2 if two else 1,
         "prompts": PROMPTS,
         "new_tokens": NEW_TOKENS,
-        "domains": {name: on_domain(model, documents, rounds, two) for name, documents in texts.items()},
+        "domains": domains,
         "weights": weights(model.config),
-        "milliseconds": parts(model, next(iter(texts.values())), rounds, two),
+        "milliseconds": milliseconds,
     }
 
 
 def on_domain(
-    model: DeepSeekV3, documents: list[Array], rounds: int, two: bool, new_tokens: int = NEW_TOKENS, prompts: int = PROMPTS
+    model: DeepSeekV3, documents: list[Array], rounds: int, new_tokens: int = NEW_TOKENS, prompts: int = PROMPTS
 ) -> dict:
-    """Acceptance, tokens a pass, tokens/s of every way, how many times as fast as without guesses, and whether texts agree."""
-    ways = {PLAIN: dict(), ONE: dict(speculative=True, threads=1)} | ({TWO: dict(speculative=True, threads=2)} if two else {})
+    """Acceptance, tokens a pass, tokens/s both ways, how many times as fast as without guesses, and whether texts agree."""
     starts = [p.tolist() for p in passages(documents, prompts, PROMPT)]
-    speeds, texts, counts = {way: [] for way in ways}, {}, Counts()
+    speeds: dict[str, list[float]] = {PLAIN: [], GUESSED: []}
+    texts, counts = {}, Counts()
     for turn in range(1 + rounds):  # the first compiles and does not count
-        for way, options in ways.items():
+        for way in speeds:
             seconds, texts[way] = 0.0, []
             for start in starts:
-                counted = Counts()
-                running = tokens(model, start, new_tokens, counts=counted, **options)
-                texts[way].append(next(running).id)
+                guesses = dict(speculative=True, counts=counts if turn == 0 else None) if way == GUESSED else {}
+                tokens = stream(model, start, new_tokens, **guesses)
+                texts[way].append(next(tokens).id)
                 began = time.perf_counter()
-                texts[way] += [token.id for token in running]
+                texts[way] += [token.id for token in tokens]
                 seconds += time.perf_counter() - began
-                if turn == 0 and way == ONE:
-                    counts.merge(counted)
             if turn:
                 speeds[way].append(prompts * (new_tokens - 1) / seconds)
     return {
         "acceptance": counts.acceptance,
         "tokens_per_pass": counts.tokens_per_pass,
         "tokens_per_second": {way: median(found) for way, found in speeds.items()},
-        "times_as_fast": {
-            way: median(a / b for a, b in zip(found, speeds[PLAIN], strict=True))
-            for way, found in speeds.items()
-            if way != PLAIN
-        },
-        "same_text": all(text == texts[PLAIN] for text in texts.values()),
+        "times_as_fast": median(a / b for a, b in zip(speeds[GUESSED], speeds[PLAIN], strict=True)),
+        "same_text": texts[GUESSED] == texts[PLAIN],
     }
+
+
+def passages(documents: list[Array], count: int, length: int) -> list[Array]:
+    """``count`` passages of ``length`` tokens (less where there are fewer), evenly spread over the documents."""
+    whole = np.concatenate(documents)
+    last = max(len(whole) - length, 0)
+    return [whole[start : start + length] for start in np.linspace(0, last, count).astype(int)]
 
 
 def weights(config: ModelConfig) -> dict[str, float]:
@@ -106,73 +106,52 @@ def allowed(tokens_per_pass: float, read: dict[str, float]) -> float:
     return tokens_per_pass * read["1 token"] / (read["2 tokens"] + guess)
 
 
-def parts(model: DeepSeekV3, documents: list[Array], rounds: int, two: bool, context: int = 2 * PROMPT) -> dict[str, float]:
+def parts(model: DeepSeekV3, documents: list[Array], rounds: int, context: int = 2 * PROMPT) -> dict[str, float]:
     """Milliseconds behind a context: a step, a verification of two tokens, and a guess after one token and after two."""
     text = np.resize(np.concatenate(documents), 2 * context).astype(np.int64)
-    kind = LatentCache if model.config.attention == "mla" else FullCache
-    cache, mtp_cache = kind(model.config, 1, model.dtype), kind(model.config, 1, model.dtype, 1)
-    hidden = read(model, text[None, :context], cache)[0]
-    read_mtp(model, 1, text[1 : context + 1], hidden, mtp_cache)
+    decoder = Decoder(model)
+    hidden = decoder.read(text[None, :context])[0]
+    decoder.read_mtp(1, text[1 : context + 1], hidden)
     places = iter(range(1 << 62))  # other tokens at every call, which choose other experts, as in a text
 
     def new(count: int) -> Array:
         start = context + next(places) % (context - 2)
         return text[start : start + count]
 
-    def step(count: int):
-        logits_of(model, read(model, new(count)[None], cache)[0], cache)
-        cache.rewind(context)
+    def step(count: int) -> None:
+        decoder.logits(decoder.read(new(count)[None])[0])
+        decoder.rewind(context)
 
-    def guess(count: int, two: bool):
-        if pair:
-            pair.guess(new(count), hidden[:count], two)
-        else:
-            logits_of(model, read_mtp(model, 1, new(count), hidden[:count], mtp_cache, wanted=count - 1), mtp_cache)
-        mtp_cache.rewind(context)
-
-    def by_both():
-        pair.verify(new(2).tolist(), True)
-        cache.rewind(context)
+    def guess(count: int) -> None:
+        decoder.logits(decoder.read_mtp(1, new(count), hidden[:count], skip=count - 1))
+        decoder.mtp_caches[0].rewind(context)
 
     calls = {"1 token": lambda: step(1), "2 tokens": lambda: step(2)}
-    calls |= {"guess after 1": lambda: guess(1, False), "guess after 2": lambda: guess(2, False)}
-    pair = by_two(model, cache, mtp_cache, 1)
-    if pair and two:
-        calls["2 tokens, 2 threads"] = by_both
-        calls["guess after 1, 2 threads"] = lambda: guess(1, True)
-        calls["guess after 2, 2 threads"] = lambda: guess(2, True)
-    try:
-        found = alternate(calls, 20 * rounds)
-    finally:
-        if pair:
-            pair.close()
-    return {name: 1e3 * median(seconds) for name, seconds in found.items()}
+    calls |= {"guess after 1": lambda: guess(1), "guess after 2": lambda: guess(2)}
+    return {name: 1e3 * median(seconds) for name, seconds in alternate(calls, 20 * rounds).items()}
 
 
 def table(found: dict) -> str:
     """What ``run`` found, for a terminal."""
-    ways = list(next(iter(found["domains"].values()))["tokens_per_second"])
     lines = [
         f"Speculation, greedy: {found['prompts']} passages of held-out text a domain, {found['new_tokens']} new tokens each.",
-        "Medians of ways that took turns; without guesses there is one thread, as a token has nothing to run beside.",
+        "Medians of ways that took turns.",
         "",
-        f"{'':<14}{'guesses':>9}{'tokens':>9}   "
-        + "".join(f"{'tokens/s':>12}" for _ in ways)
-        + f"   {'times as fast':<22}text",
-        f"{'domain':<14}{'stood':>9}{'a pass':>9}   " + "".join(f"{way:>12}" for way in ways),
+        f"{'':<14}{'guesses':>9}{'tokens':>9}{'tokens/s':>13}{'tokens/s':>15}{'times':>10}",
+        f"{'domain':<14}{'stood':>9}{'a pass':>9}{PLAIN:>13}{GUESSED:>15}{'as fast':>10}   text",
     ]
     for name, row in found["domains"].items():
         stood = "/".join(f"{share:.0%}" for share in row["acceptance"]) or "—"
-        speeds = "".join(f"{row['tokens_per_second'][way]:>12,.0f}" for way in ways)
-        times = ", ".join(f"{value:.2f}" for value in row["times_as_fast"].values())
+        plain, guessed = (row["tokens_per_second"][way] for way in (PLAIN, GUESSED))
+        speeds = f"{plain:>13,.0f}{guessed:>15,.0f}{row['times_as_fast']:>10.2f}"
         same = "the same" if row["same_text"] else "NOT THE SAME"
-        lines.append(f"{name:<14}{stood:>9}{row['tokens_per_pass']:>9.2f}   {speeds}   {times:<22}{same}")
+        lines.append(f"{name:<14}{stood:>9}{row['tokens_per_pass']:>9.2f}{speeds}   {same}")
     read = found["weights"]
-    told = ", ".join(f"{name} {allowed(row['tokens_per_pass'], read):.2f}" for name, row in found["domains"].items())
+    by_domain = ", ".join(f"{name} {allowed(row['tokens_per_pass'], read):.2f}" for name, row in found["domains"].items())
     lines += [
         "",
         "Weights read: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in read.items()) + ".",
-        f"If time were what is read: {told} times as fast; if every guess stood, {allowed(2, read):.2f}.",
+        f"If time were what is read: {by_domain} times as fast; if every guess stood, {allowed(2, read):.2f}.",
         "",
         "milliseconds, head included:",
     ]

@@ -6,8 +6,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from minids.config import ModelConfig
-from minids.inference.cache import FullCache, LatentCache
-from minids.inference.decode import read
+from minids.inference.decoder import Decoder
+from minids.lab.bench.decode import filled
 from minids.lab.bench.sizes import B
 from minids.lab.bench.timing import alternate, median
 from minids.lab.figures.picture import Picture, Rows, distinct, only
@@ -25,7 +25,7 @@ def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds:
     one token decoded after ``contexts`` tokens, median of ``rounds`` rounds in which all ways take turns."""
     v3 = ModelConfig.preset("deepseek-v3")
     config = config.replace(max_position_embeddings=max(contexts) + 1)
-    model, rng = DeepSeekV3(config, 0), np.random.default_rng(0)
+    model = DeepSeekV3(config, 0)
     rows: Rows = [
         {
             "group": "algebra",
@@ -36,26 +36,24 @@ def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds:
     ]
     model.rotary(max(contexts) + 1)
     for context in contexts:
-        latent, full = LatentCache(config, 1), FullCache(config, 1)
-        for cache in (latent, full):
-            shapes = [array.shape[3:] for array in cache.arrays]
-            for layer in range(config.num_hidden_layers):
-                cache.append(layer, *(rng.standard_normal((1, context, *s), dtype=np.float32) for s in shapes))
-            cache.advance(context)
-
-        def step(cache, absorb):
-            read(model, np.array([[1]]), cache, absorb)
-            cache.rewind(cache.lengths - 1)
-
-        ways = {
-            "absorbed": lambda cache=latent: step(cache, True),
-            "expanded": lambda cache=latent: step(cache, False),
-            "full": lambda cache=full: step(cache, True),
+        decoders = {
+            "absorbed": Decoder(model, "latent"),
+            "expanded": Decoder(model, "latent", absorb=False),
+            "full": Decoder(model, "full"),
         }
+
+        def step(decoder: Decoder, context: int) -> None:
+            decoder.read(np.array([[1]]))
+            decoder.rewind(context)
+
+        ways = {}
+        for way, decoder in decoders.items():
+            filled(decoder, context)
+            ways[way] = lambda decoder=decoder, context=context: step(decoder, context)
         with threadpool_limits(1, user_api="blas"):
             seconds = alternate(ways, rounds)
         for way, times in seconds.items():
-            nbytes = (full if way == "full" else latent).nbytes
+            nbytes = decoders[way].cache.nbytes
             rows.append(
                 {"group": "time", "way": way, "context": context, "milliseconds": 1e3 * median(times), "cache_bytes": nbytes}
             )

@@ -335,11 +335,7 @@ def speculation_by_a_ratio_heuristic(replace: Replace) -> None:
 
 def mla_that_caches_full_keys_and_values(replace: Replace) -> None:
     """The cache of MLA holds the keys and values of every head: nothing is saved."""
-
-    def like_full(self, config, batch, dtype=np.float32, layers=None, capacity=0):
-        vars(self).update(vars(FullCache(config, batch, dtype, layers, capacity)))
-
-    replace(LatentCache, __init__=like_full)
+    replace(LatentCache, shapes=staticmethod(FullCache.shapes))
 
 
 MISTAKES: list[Mistake] = [

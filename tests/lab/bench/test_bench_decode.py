@@ -5,7 +5,8 @@ import pytest
 from support import TINY, build
 
 from minids.cli import main
-from minids.inference.cache import FullCache, LatentCache
+from minids.inference.compiled import Step
+from minids.inference.decoder import Decoder
 from minids.lab.analysis.kv_cache import cache_bytes
 from minids.lab.bench import decode
 from minids.lab.bench.sizes import Size
@@ -24,18 +25,18 @@ def test_every_way_of_attending_to_a_filled_cache_gives_the_same_logits(mode):
 
 def test_layers_are_taken_where_layers_are_measured(monkeypatch):
     taken = []
-    monkeypatch.setattr(decode.compiled.Step, "main", lambda self, *_: taken.append(1) or np.zeros((1, 12), np.float32))
+    monkeypatch.setattr(Step, "main", lambda self, *_: taken.append(1) or np.zeros((1, 12), np.float32))
     decode._one_more(MODEL, "absorbed, layers", 8)[0]()
     assert not taken
     decode._one_more(MODEL, "absorbed", 8)[0]()
-    assert taken and decode.compiled.MOST_ROWS > 0
+    assert taken
 
 
-@pytest.mark.parametrize("kind", [LatentCache, FullCache])
-def test_a_filled_cache_has_the_length_asked_for(kind):
-    cache = decode.filled(MODEL, kind, 20, batch=3, room=5)
-    assert cache.lengths.tolist() == [20] * 3 and cache.capacity >= 25
-    assert all(np.isfinite(a).all() for a in cache.arrays)
+@pytest.mark.parametrize("cache", ["latent", "full"])
+def test_a_filled_cache_has_the_length_asked_for(cache):
+    decoder = decode.filled(Decoder(MODEL, cache, 3), 250, room=20)
+    assert decoder.lengths.tolist() == [250] * 3 and decoder.cache.capacity >= 270
+    assert all(np.abs(array[:, :, :250]).min() > 0 for array in decoder.cache.arrays)
 
 
 def test_what_is_found_is_printed(monkeypatch):

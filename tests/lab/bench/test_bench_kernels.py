@@ -14,7 +14,7 @@ from minids.lab.bench.sizes import SIZES, A, Size
 
 SMALL = Size(A.replace(hidden_size=16, num_hidden_layers=2, intermediate_size=24, moe_intermediate_size=8), 2, 8)
 
-ELSEWHERE = {"balance_loss", "mtp_combine", "decode", "decode_by_two", "muon"}
+ELSEWHERE = {"balance_loss", "mtp_combine", "decode", "muon"}
 """Twins that a float32 training step of the bench's models does not call, like those of FP8."""
 
 

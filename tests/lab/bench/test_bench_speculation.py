@@ -17,8 +17,8 @@ DOCUMENTS = [np.arange(40) % 19, np.arange(50) % 7]
 ROW = {
     "acceptance": [0.5],
     "tokens_per_pass": 1.5,
-    "tokens_per_second": {"without": 1.0, "1 thread": 1.0},
-    "times_as_fast": {"1 thread": 1.0},
+    "tokens_per_second": {"without": 1.0, "with guesses": 1.0},
+    "times_as_fast": 1.0,
     "same_text": True,
 }
 
@@ -28,27 +28,31 @@ def short(monkeypatch):
     monkeypatch.setattr(speculation, "PROMPT", 8)
 
 
-@pytest.mark.parametrize("two", [False, True])
-def test_every_way_writes_the_text_that_generate_writes_and_is_in_the_table(two, monkeypatch):
+def test_both_ways_write_the_same_text_and_are_in_the_table(monkeypatch):
     written = []
-    real = speculation.tokens
-    monkeypatch.setattr(speculation, "tokens", lambda m, start, n, **o: written.append((start, o)) or real(m, start, n, **o))
-    domain = speculation.on_domain(MODEL, DOCUMENTS, 1, two, new_tokens=12, prompts=2)
-    assert len(domain["tokens_per_second"]) == 2 + two and len(domain["times_as_fast"]) == 1 + two
-    assert domain["same_text"] and 1 <= domain["tokens_per_pass"] <= 2
-    assert {o.get("threads") for _, o in written} == {None, 1} | ({2} if two else set())
-    assert all(value > 0 for value in domain["tokens_per_second"].values())
-    parts = speculation.parts(MODEL, DOCUMENTS, 1, two, context=8)
-    assert len(parts) == (7 if two else 4) and all(value > 0 for value in parts.values())
-    found = {"prompts": 2, "new_tokens": 12, "threads": 1 + two, "domains": {"prose": domain}, "milliseconds": parts}
+    real = speculation.stream
+    monkeypatch.setattr(speculation, "stream", lambda m, start, n, **o: written.append((start, o)) or real(m, start, n, **o))
+    domain = speculation.on_domain(MODEL, DOCUMENTS, 1, new_tokens=12, prompts=2)
+    assert domain["same_text"] and 1 <= domain["tokens_per_pass"] <= 2 and domain["times_as_fast"] > 0
+    assert len(written) == 2 * 2 * 2, "two passages, two ways, two turns"
+    assert [start for start, o in written if "speculative" in o] == [start for start, o in written if "speculative" not in o]
+    assert len(domain["tokens_per_second"]) == 2 and all(value > 0 for value in domain["tokens_per_second"].values())
+    parts = speculation.parts(MODEL, DOCUMENTS, 1, context=8)
+    assert len(parts) == 4 and all(value > 0 for value in parts.values())
+    found = {"prompts": 2, "new_tokens": 12, "domains": {"prose": domain}, "milliseconds": parts}
     text = speculation.table(found | {"weights": speculation.weights(MODEL.config)})
     for part in ("prose", "the same", "2 tokens", "guess after 1", "2 passages"):
         assert part in text
-    assert ("2 threads" in text) == two
+
+
+def test_passages_are_spread_over_the_documents():
+    found = speculation.passages([np.arange(10), np.arange(10, 21)], 3, 5)
+    assert [passage.tolist() for passage in found] == [[0, 1, 2, 3, 4], [8, 9, 10, 11, 12], [16, 17, 18, 19, 20]]
+    assert [len(passage) for passage in speculation.passages([np.arange(3)], 2, 5)] == [3, 3]
 
 
 def test_a_text_that_is_not_the_same_is_called_so(monkeypatch):
-    real = speculation.tokens
+    real = speculation.stream
 
     def other(model, start, n, **options):
         found = list(real(model, start, n, **options))
@@ -56,10 +60,10 @@ def test_a_text_that_is_not_the_same_is_called_so(monkeypatch):
             found[-1] = found[-1]._replace(id=found[-1].id + 1)
         return iter(found)
 
-    monkeypatch.setattr(speculation, "tokens", other)
-    domain = speculation.on_domain(MODEL, DOCUMENTS, 1, False, new_tokens=6, prompts=1)
+    monkeypatch.setattr(speculation, "stream", other)
+    domain = speculation.on_domain(MODEL, DOCUMENTS, 1, new_tokens=6, prompts=1)
     assert not domain["same_text"]
-    found = {"prompts": 1, "new_tokens": 6, "threads": 1, "domains": {"prose": domain}, "milliseconds": {}}
+    found = {"prompts": 1, "new_tokens": 6, "domains": {"prose": domain}, "milliseconds": {}}
     assert "NOT THE SAME" in speculation.table(found | {"weights": speculation.weights(MODEL.config)})
     assert len(generate(MODEL, DOCUMENTS[0][:8], 6)) == 6
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minids.inference.cache import LatentCache
 from minids.lab import mistakes
 from minids.lab.mistakes import fp8
 from minids.ops.float8 import E4M3
@@ -59,9 +58,7 @@ GUARDS = [
     ),
     Guard(mistakes.parallel_mtp_heads, "model/test_model.py::test_depth_two_reads_the_state_of_depth_one"),
     Guard(mistakes.mtp_shown_its_target, "model/test_model.py::test_mtp_depth_k_sees_exactly_the_tokens_up_to_i_plus_k"),
-    Guard(
-        mistakes.cache_offset_forgotten, "inference/test_decode.py::test_one_token_at_a_time_too", ("mla", LatentCache, True)
-    ),
+    Guard(mistakes.cache_offset_forgotten, "inference/test_decoder.py::test_one_token_at_a_time_too", ("mla", "latent", True)),
     Guard(
         mistakes.resumed_from_the_beginning_of_the_data,
         "training/test_batches.py::test_a_run_continued_from_any_step_gets_the_batches_it_would_have_got",

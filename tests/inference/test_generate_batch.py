@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import TINY, build
 
+import minids
 from minids.backend import use_backend
 from minids.inference.cache import FullCache, LatentCache
-from minids.inference.decode import read_ragged
+from minids.inference.decoder import Decoder
 from minids.inference.generate import generate, generate_batch
 from minids.lab.analysis.kv_cache import bytes_of, cache_bytes, full_elements
 
@@ -18,30 +19,25 @@ FULL = [MODEL.logits(text[None])[0] for text in TEXTS]
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize(("kind", "absorb"), [(LatentCache, True), (LatentCache, False), (FullCache, False)])
-@given(data=st.data())
+@pytest.mark.parametrize(("kind", "absorb"), [("latent", True), ("latent", False), ("full", False), ("none", False)])
+@given(seed=st.integers(0, 1 << 32))
 @settings(max_examples=6)
-def test_any_chunking_of_each_sequence_gives_its_own_full_pass(backend, kind, absorb, data):
-    """Chunks differ from sequence to sequence, and may be empty."""
-    cache, got = kind(TINY, 3, MODEL.dtype), [[] for _ in TEXTS]
-    rest = [list(text) for text in TEXTS]
+def test_any_chunking_of_each_sequence_gives_its_own_full_pass(backend, kind, absorb, seed):
+    """Chunks differ from sequence to sequence, and may be empty, of one or of all."""
+    rng = np.random.default_rng(seed)
+    got, unread = [[] for _ in TEXTS], [list(text) for text in TEXTS]
     with use_backend(backend):
-        while any(rest):
-            counts = [data.draw(st.integers(0, min(9, len(r)))) for r in rest]
-            if not any(counts):
-                counts = [min(1, len(r)) for r in rest]
-            for i, hidden in enumerate(read_ragged(MODEL, [r[:n] for r, n in zip(rest, counts, strict=True)], cache, absorb)):
-                got[i].append(MODEL.head.forward(hidden)[0])
-            rest = [r[n:] for r, n in zip(rest, counts, strict=True)]
+        decoder = Decoder(MODEL, kind, 3, absorb)
+        while any(unread):
+            counts = [int(rng.integers(0, 1 + min(9, len(text)))) for text in unread]
+            packed = np.array([token for text, n in zip(unread, counts, strict=True) for token in text[:n]], np.int64)
+            hidden = decoder.read_packed(packed, np.array(counts))
+            for i, part in enumerate(np.split(hidden, np.cumsum(counts)[:-1])):
+                got[i].append(MODEL.head.forward(part)[0])
+            unread = [text[n:] for text, n in zip(unread, counts, strict=True)]
     for parts, full in zip(got, FULL, strict=True):
         assert np.abs(np.concatenate(parts) - full).max() < 1e-10
-    assert cache.lengths.tolist() == [17, 5, 23]
-
-
-def test_a_step_without_tokens_changes_nothing():
-    cache = LatentCache(TINY, 2)
-    assert [h.shape for h in read_ragged(MODEL, [[], []], cache)] == [(0, 12), (0, 12)]
-    assert cache.lengths.tolist() == [0, 0]
+    assert decoder.lengths.tolist() == [17, 5, 23]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -57,14 +53,25 @@ def test_bytes_are_those_of_minids_info(precision):
         assert cache.nbytes == wanted
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("cache", ["latent", "full"])
-def test_a_batch_gives_each_prompt_its_own_text(temperature, cache):
+@pytest.mark.parametrize(
+    "options",
+    [dict(), dict(temperature=1.0), dict(temperature=1.3, top_k=5), dict(temperature=1.5, min_p=0.1), dict(top_p=0.7)],
+    ids=str,
+)
+@pytest.mark.parametrize("cache", ["latent", "full", "none"])
+def test_a_batch_gives_each_prompt_its_own_text(options, cache):
     """Through the end of the context, where sequences start again at different times."""
     prompts = [[1, 2, 3], [5] * 40, [7], list(range(19))]
-    together = generate_batch(MODEL, prompts, 70, temperature, seed=4, cache=cache)
+    together = minids.generate_batch(MODEL, prompts, 70, seed=4, cache=cache, **options)
     for i, prompt in enumerate(prompts):
-        assert together[i].tolist() == generate(MODEL, prompt, 70, temperature, seed=4 + i, cache=cache).tolist()
+        assert together[i].tolist() == generate(MODEL, prompt, 70, seed=4 + i, cache=cache, **options).tolist()
+
+
+def test_a_generator_that_is_given_serves_all():
+    rng = np.random.default_rng(0)
+    first, second = (generate_batch(MODEL, [[1], [1]], 20, 1.0, seed=rng) for _ in range(2))
+    texts = {tuple(text) for text in (*first, *second)}
+    assert len(texts) == 4, "two of four draws are the same text"
 
 
 def test_in_a_batch_each_stops_for_itself():

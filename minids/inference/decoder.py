@@ -1,0 +1,209 @@
+"""A forward pass that reads only the new tokens: the old ones are in the cache.
+
+With a latent cache there are two ways to attend, equal in exact arithmetic:
+
+    naive     expand every cached latent into the keys and values of all heads, then attend as in training
+    absorbed  never expand. W^UK moves into the query, W^UV behind the sum:
+
+        q_h · (W^UK_h c_j) = (W^UK_hᵀ q_h) · c_j            Σ_j p_j (W^UV_h c_j) = W^UV_h (Σ_j p_j c_j)
+
+Absorbed, every head reads the same [c_kv | k_rope] as its key and the same c_kv as its value: it is multi-query attention with
+heads of size d_c + d_r. More arithmetic per pair of tokens, but no expansion of all that was read before, at every step.
+
+The sequences of a batch may bring different numbers of new tokens and have different lengths. Their tokens are packed: one row
+of N = Σ_b S_b tokens goes through norms, projections and experts, which look at one token at a time, each token turned by the
+angle of its own place; only attention takes the row apart. So there is no padding, and nothing to mask.
+
+Small steps go through one compiled kernel, ``minids/kernels/decode.py``; what it computes is what stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from minids.backend import op
+from minids.errors import refuse
+from minids.inference.cache import Cache, FullCache, LatentCache
+from minids.inference.compiled import MOST_ROWS, Step, covers
+from minids.layers.attention import Attention
+from minids.layers.block import Block
+from minids.layers.mla import MLA
+from minids.layers.parameters import Array
+from minids.layers.positions import Rotary
+from minids.model import DeepSeekV3
+
+CacheKind = Literal["latent", "full", "none"]
+
+
+class Decoder:
+    """A model together with what it has read, of ``batch`` sequences.
+
+    ``read`` takes further tokens and gives their hidden states, ``logits`` leads from there to the vocabulary. Chunks of any
+    size give what one pass over all tokens would.
+    """
+
+    def __init__(
+        self,
+        model: DeepSeekV3,
+        cache: CacheKind | None = None,
+        batch: int = 1,
+        absorb: bool = True,
+        compiled: bool | None = None,
+    ):
+        """``cache``: "latent" (the default for MLA), "full" (for the others), or "none", which reads everything again at every
+        step. ``absorb=False`` expands the cached latents. ``compiled``: True sends every step through the kernel, False none,
+        None those that it does faster.
+        """
+        c = model.config
+        kind = cache or ("latent" if c.attention == "mla" else "full")
+        if kind not in ("latent", "full", "none"):
+            raise refuse("cache", kind, "must be one of latent, full, none")
+        if kind == "latent" and c.attention != "mla":
+            raise refuse("cache", kind, f"attention = {c.attention!r} has no latent to cache; say full or none")
+        covered = kind == "latent" and absorb and covers(model)
+        if compiled and not covered:
+            raise refuse("compiled", True, "needs MLA in fp32, an absorbed latent cache and the numba backend; say None")
+        self.model, self.absorb = model, absorb
+        self.step = Step(model) if covered and compiled is not False else None
+        # Rows of a step that the kernel takes: a few, or one of each sequence, which the layers would take one by one.
+        self.most_rows = math.inf if compiled else max(MOST_ROWS, batch)
+        self.texts = [np.empty(0, np.int64)] * batch  # (T_b,) the tokens themselves, where there is no cache
+        self.cache: Cache | None = None
+        self.mtp_caches: list[Cache] = []
+        """Of each MTP module its own, of one layer and one sequence."""
+        if kind != "none":
+            make = LatentCache if kind == "latent" else FullCache
+            self.cache = make(c, batch, model.dtype)
+            self.mtp_caches = [make(c, 1, model.dtype, layers=1) for _ in model.mtp]
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens read of each sequence, (B,)."""
+        return np.array([len(text) for text in self.texts]) if self.cache is None else self.cache.lengths
+
+    def read(self, tokens: Array) -> Array:
+        """tokens (B, S) that follow → the normalised hidden state h⁰ of each, (B, S, d)."""
+        batch, count = tokens.shape
+        return self.read_packed(tokens.reshape(-1), np.full(batch, count)).reshape(batch, count, -1)
+
+    def read_packed(self, tokens: Array, counts: Array) -> Array:
+        """The same for sequences with different numbers of new tokens: counts (B,), of which any may be 0, and tokens (N,) of
+        one sequence after the other → h⁰ (N, d)."""
+        if self.cache is None or not len(tokens):
+            return self._read_again(tokens, counts)
+        if self.step and len(tokens) <= self.most_rows:
+            return self.step.main(tokens, counts, self.cache)
+        new = _new_tokens(self.model, counts, self.cache)
+        x, _ = self.model.embed_tokens.forward(tokens[None])  # (1, N, d): all tokens as one sequence
+        for layer, block in enumerate(self.model.blocks):
+            x = self._through(block, layer, x, new, self.cache)
+        self.cache.advance(counts)
+        return self.model.norm.forward(x)[0][0]
+
+    def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
+        """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
+        follow what the module's own cache holds → h^depth (S − skip, d), normalised. The first ``skip`` positions are only put
+        into the cache."""
+        cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
+        if self.step and len(tokens) <= self.most_rows:
+            return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
+        embedding, _ = self.model.embed_tokens.forward(tokens[None])
+        x, _ = op.mtp_combine.forward(
+            embedding, hidden[None], module.enorm.value, module.hnorm.value, module.eh_proj.value, module.eps
+        )
+        x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
+        cache.advance(counts)
+        return module.norm.forward(x[:, skip:])[0][0]
+
+    def logits(self, hidden: Array) -> Array:
+        """The head: normalised hidden states (N, d) of any depth → logits (N, V)."""
+        if self.step and len(hidden) <= self.most_rows:
+            return self.step.logits(hidden)
+        return self.model.head.forward(hidden)[0]
+
+    def rewind(self, lengths: int | Array) -> None:
+        """Forget all tokens from ``lengths`` on, of every sequence alike or of each its own, (B,)."""
+        if self.cache is None:
+            kept = np.broadcast_to(lengths, len(self.texts))
+            self.texts = [text[:length] for text, length in zip(self.texts, kept, strict=True)]
+        else:
+            self.cache.rewind(lengths)
+
+    def _read_again(self, tokens: Array, counts: Array) -> Array:
+        """``read_packed`` by the forward pass of training over everything, sequence by sequence."""
+        hidden = [np.empty((0, self.model.config.hidden_size), self.model.dtype)]
+        for b, new in enumerate(np.split(tokens, np.cumsum(counts)[:-1])):
+            if len(new):
+                text = self.texts[b] = np.concatenate([self.texts[b], new])
+                x, _ = self.model.embed_tokens.forward(text[None])  # (1, T, d)
+                for block in self.model.blocks:
+                    x, _ = block.forward(x, self.model.rotary(len(text)))
+                hidden.append(self.model.norm.forward(x[:, -len(new) :])[0][0])
+        return np.concatenate(hidden)
+
+    def _through(self, block: Block, layer: int, x: Array, new: NewTokens, cache: Cache) -> Array:
+        """x (1, N, d) through a block whose entries are the cache's layer ``layer``."""
+        normed, _ = block.input_norm.forward(x)
+        x = x + self._attend(block.attention, layer, normed, new, cache)
+        return block.feed_forward(x)[0]
+
+    def _attend(self, attention: MLA | Attention, layer: int, x: Array, new: NewTokens, cache: Cache) -> Array:
+        """x (1, N, d) → u (1, N, d), each token attending to what its sequence has cached and to its earlier new tokens."""
+        entries: tuple[Array, ...]  # what is cached of each token
+        if isinstance(attention, Attention):
+            q, k, v, _ = attention.queries_keys_values(x, new.rotary)
+            entries = (k, v)
+        else:
+            q, _ = attention.queries(x, new.rotary)  # (1, N, H, d_nope + d_r)
+            c_kv, k_rope, _ = attention.latent(x, new.rotary)  # (1, N, d_c), (1, N, 1, d_r)
+            if isinstance(cache, FullCache):
+                entries = attention.keys_values(c_kv, k_rope)[:2]
+            else:
+                entries = (np.concatenate([c_kv, k_rope[:, :, 0]], axis=-1),)  # (1, N, d_c + d_r)
+        outputs = []
+        for sequence, rows in new.spans:
+            held = cache.append(layer, sequence, *(e[0, rows] for e in entries))  # (1, T + S, …)
+            if isinstance(attention, Attention) or isinstance(cache, FullCache):
+                outputs.append(op.attention.forward(q[:, rows], *held, attention.scale)[0])
+            else:
+                outputs.append((absorbed if self.absorb else naive)(attention, q[:, rows], *held))
+        o = np.concatenate(outputs, axis=1)  # (1, N, H, d_v)
+        return attention.o_proj.forward(o.reshape(*x.shape[:-1], -1))[0]
+
+
+def naive(mla: MLA, q: Array, latent: Array) -> Array:
+    """q (B, S, H, d_nope + d_r), latent (B, T, d_c + d_r) whose last S are the queries' own → o (B, S, H, d_v), by expanding
+    all T latents."""
+    c_kv, k_rope = latent[..., : mla.d_latent], latent[..., None, mla.d_latent :]
+    k, v, _ = mla.keys_values(c_kv, k_rope)
+    return op.attention.forward(q, k, v, mla.scale)[0]
+
+
+def absorbed(mla: MLA, q: Array, latent: Array) -> Array:
+    """The same without expanding any."""
+    up = mla.kv_b_proj.weight.value.reshape(mla.heads, mla.d_nope + mla.d_v, mla.d_latent)
+    w_uk, w_uv = up[:, : mla.d_nope], up[:, mla.d_nope :]  # (H, d_nope, d_c), (H, d_v, d_c)
+    q_nope, q_rope = q[..., : mla.d_nope], q[..., mla.d_nope :]
+    q_latent = (q_nope.swapaxes(1, 2) @ w_uk).swapaxes(1, 2)  # (B, H, S, d_nope) (H, d_nope, d_c) → (B, S, H, d_c)
+    q = np.concatenate([q_latent, q_rope], axis=-1)
+    keys = latent[:, :, None, :]  # (B, T, 1, d_c + d_r): one key for all heads
+    o, _ = op.attention.forward(q, keys, keys[..., : mla.d_latent], mla.scale)  # (B, S, H, d_c)
+    return (o.swapaxes(1, 2) @ w_uv.swapaxes(1, 2)).swapaxes(1, 2)  # (B, S, H, d_v)
+
+
+class NewTokens(NamedTuple):
+    """Where the packed tokens of a step come from."""
+
+    rotary: Rotary  # the angles of their positions, (N, d_r/2) each
+    spans: list[tuple[int, slice]]  # each sequence that has any, and its tokens within the packed row
+
+
+def _new_tokens(model: DeepSeekV3, counts: Array, cache: Cache) -> NewTokens:
+    stops = np.cumsum(counts)
+    spans = [(b, slice(int(stop - n), int(stop))) for b, (n, stop) in enumerate(zip(counts, stops, strict=True)) if n]
+    positions = np.concatenate([np.arange(length, length + n) for length, n in zip(cache.lengths, counts, strict=True)])  # (N,)
+    angles = model.rotary(int(positions.max()) + 1)
+    return NewTokens(Rotary(angles.cos[positions], angles.sin[positions]), spans)
