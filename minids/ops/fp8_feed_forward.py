@@ -37,13 +37,7 @@ class Saved(NamedTuple):
 
 
 def forward(
-    rows: Array,
-    starts: Array,
-    w_gate: Array,
-    w_up: Array,
-    w_down: Array,
-    scheme: Scheme = FINE,
-    by: Arithmetic = PLAIN,
+    rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Array, scheme: Scheme = FINE, by: Arithmetic = PLAIN
 ) -> tuple[Array, Saved]:
     """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
     kind, shape = rows.dtype, (len(rows), w_gate.shape[1])
