@@ -12,8 +12,8 @@ linters. From it come
 What a source may rely on:
 
 - The first cell is Markdown: `# N. Title`, then one paragraph, the question. The builder adds links below it. Where
-  pyproject.toml names the address of the repository (`[tool.minids] repository`), a badge that opens the notebook in Colab comes
-  with them, and a cell that installs this package where it is missing.
+  pyproject.toml names the address of the repository (`[tool.minids] repository`), a badge that opens the notebook in
+  Colab comes with them, and a cell that installs this package where it is missing.
 - Links are written from the root of the repository, [rope](minids/ops/rope.py), and made relative here.
 - `# %% tags=["solution"]` marks the answer to an exercise. In the exercise version its functions keep signature, docstring and
   the comments that open their body, which serve as hints; its assignments keep their left side; the rest is `...`.
@@ -262,8 +262,8 @@ def contents() -> str:
         "# Notebooks",
         "",
         "DeepSeek-V3 step by step, on arrays small enough to print. Read them here, or run them: `make lab` opens JupyterLab",
-        "on this folder, VS Code opens the files as they are. The exercise version of a notebook has no outputs, and stubs in place",
-        "of the solutions; its checks tell you what is wrong.",
+        "on this folder, VS Code opens the files as they are. The exercise version of a notebook has no outputs, and stubs in",
+        "place of the solutions; its checks tell you what is wrong.",
         "",
         "| | notebook | the question | |",
         "|---|---|---|---|",
