@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_equation_table_is_the_generated_one():
-    shown = re.search(r"<!-- equations: python -m minids\.equations -->\n(.*?)\n<!-- /equations -->", README, re.DOTALL)
+    shown = re.search(r"<!-- equations: python -m minids\.lab\.equations -->\n(.*?)\n<!-- /equations -->", README, re.DOTALL)
     assert shown and shown[1] == table(), "run `python -m minids.lab.equations` and paste what it prints"
 
 
