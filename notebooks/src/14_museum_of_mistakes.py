@@ -13,7 +13,7 @@
 # puts one in and takes it out again. The test suite ([`tests/lab/guards`](tests/lab/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
 # test fails; that is how a test suite is itself tested.
 #
-# Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
+# Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`model.py`](minids/model.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
 # [`inference/cache.py`](minids/inference/cache.py), [`inference/decoder.py`](minids/inference/decoder.py),
 # [`inference/speculative.py`](minids/inference/speculative.py),
 # [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),

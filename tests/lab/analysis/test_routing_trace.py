@@ -19,7 +19,7 @@ def test_a_trace_is_what_the_router_chose():
     with Recorder([model]) as recorder:
         losses = model.forward_backward(tokens, targets)
     found = recorder.trace(tokens, step=7)
-    want = [saved.blocks[1].ffn, *(depth.module.block.ffn for depth in saved.depths[1:])]
+    want = saved.moe
     assert [layer.name for layer in found.layers] == [f"model.layers.{i}.mlp" for i in (1, 2, 3)]
     assert found.step == 7 and found.experts == 8 and found.groups == 4
     for depth, (layer, ffn) in enumerate(zip(found.layers, want, strict=True)):
