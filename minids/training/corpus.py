@@ -102,11 +102,11 @@ class Corpus:
         return Corpus(self.name, tuple(sides[0])), Corpus(self.name, tuple(sides[1]))
 
 
-def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
+def _split(documents: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
     """One domain's documents, divided."""
     wanted = share * sum(document.size for document in documents)
     if not wanted:
-        return documents, []
+        return list(documents), []
     by_hash = sorted(documents, key=lambda document: document.digest)
     chosen: set[int] = set()
     size = 0

@@ -41,13 +41,12 @@ class TrainStep(NamedTuple):
     """Of the gradient, before clipping."""
     learning_rate: float
 
+    def __str__(self) -> str:
+        return f"step {self.step}: loss = {self.losses.total:.4g}, gradient norm = {self.norm:.4g}"
+
 
 class Diverged(MinidsError):
     """A run whose loss or gradient is no longer a number."""
-
-    def __init__(self, step: int, losses: Losses, norm: float):
-        super().__init__(f"step {step}: loss = {losses.total:.4g}, gradient norm = {norm:.4g}")
-        self.step = step
 
 
 def training_steps(
@@ -71,11 +70,12 @@ def training_steps(
 
         # Clip the gradients' norm, then update every weight.
         norm = optimizer.step(now.learning_rate, workers)
+        done = TrainStep(step + 1, losses, norm, now.learning_rate)
         if not (math.isfinite(losses.total) and math.isfinite(norm)):
-            raise Diverged(step + 1, losses, norm)
+            raise Diverged(str(done))
 
         # Auxiliary-loss-free balancing: b_i ← b_i + γ sign(mean load − load_i), once per optimizer step, from the loads of
         # the whole global batch, and after the step, so that the biases that chose are those that were trained with.
         model.update_biases(losses.counts, now.bias_update_speed)
 
-        yield TrainStep(step + 1, losses, norm, now.learning_rate)
+        yield done

@@ -131,12 +131,14 @@ class Muon(AdamW):
 
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         super()._update(learning_rate, scale, workers)
-        c, flat = self.config, (self.parameters.values, self.parameters.grads, self.m)
+        c, p = self.config, self.parameters
 
         def update(portion: Portion) -> None:
             for out_in, places in portion.items():
-                arrays = ([array[place].reshape(-1, *out_in) for place in places] for array in flat)
-                op.muon.update(*arrays, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
+                values, grads, momenta = (
+                    [array[place].reshape(-1, *out_in) for place in places] for array in (p.values, p.grads, self.m)
+                )
+                op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
 
         count = workers.count if workers else 1
         if count not in self._portions:

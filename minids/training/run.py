@@ -220,7 +220,7 @@ class Run:
                     where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.last.kept])
                     raise self._broken(str(error), f"it began here: {where}") from None
                 if exploded(done.losses.main, self.model.config.vocab_size):
-                    raise self._broken(str(Diverged(*done[:3])), "the loss exploded")
+                    raise self._broken(str(done), "the loss exploded")
                 took = time.perf_counter() - began
                 self.seconds += took
                 self.step = done.step

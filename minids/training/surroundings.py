@@ -22,7 +22,7 @@ def surroundings() -> dict[str, str]:
         found["vector_bits"] = "512" if cpu.has_avx512 else "256" if "avx2" in cpu.flags else "128"
     if backend == "numba":
         found["numba"] = metadata.version("numba")
-    with threadpool_limits(1, user_api="blas"):  # as Workers has it; setting a number has NumPy load its BLAS
+    with threadpool_limits(1, user_api="blas"):  # as Workers has it
         libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     for library in sorted(libraries, key=lambda library: "numpy" not in library["filepath"])[:1]:  # PyTorch brings another
         names = (library["internal_api"], library["version"], library.get("architecture"))

@@ -42,16 +42,17 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
-        several = len(self.models) > 1
         self._limits = threadpool_limits(1, user_api="blas")
-        # NumPy's warnings are a setting of each thread, and off as in ours: the run finds what is not finite.
-        self._pool = ThreadPoolExecutor(len(self.models), initializer=lambda: np.seterr(all="ignore")) if several else None
+        if (
+            self.count > 1
+        ):  # NumPy's warnings are a setting of each thread, and off as in ours: the loop finds what is not finite
+            self._pool = ThreadPoolExecutor(self.count, initializer=lambda: np.seterr(all="ignore"))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown()
-            self._pool = None
+        self._pool = None
         self._limits.restore_original_limits()
 
     @property
@@ -77,21 +78,21 @@ class Workers:
         main, *others = self.models
         if not others:
             return main.forward_backward(tokens, targets, weight, mtp_loss_weight)
-        shares = [len(part) / len(tokens) for part in np.array_split(tokens, len(self.models))]
+        shares = [len(part) / len(tokens) for part in np.array_split(tokens, self.count)]
 
         def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:
             if model is not main:
                 model.parameters.zero_grads()
             return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
 
-        parts = (np.array_split(array, len(self.models)) for array in (tokens, targets))
+        parts = (np.array_split(array, self.count) for array in (tokens, targets))
         losses = self.share_out(work, self.models, *parts, shares)
 
         def add_up(piece: slice) -> None:
             for other in others:
                 main.parameters.grads[piece] += other.parameters.grads[piece]
 
-        self.share_out(add_up, pieces(main.parameters.grads.size, len(self.models)))
+        self.share_out(add_up, pieces(main.parameters.grads.size, self.count))
         return weighted(losses, shares)
 
 
