@@ -13,6 +13,7 @@ from minids.lab.equations import EQUATIONS, mentioned, references, table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+USE = (ROOT / "docs" / "use.md").read_text(encoding="utf-8")
 
 
 def test_the_equation_table_is_the_generated_one():
@@ -41,24 +42,35 @@ def test_references_are_read_and_other_papers_left_out(text, numbers):
     assert mentioned(text) == numbers
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), f"{target} is not there"
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{target} is not there"
+
+
+def test_the_readme_stays_short():
+    assert len(README.splitlines()) <= 170
+
+
+def test_every_document_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, f"{path.name} is not in docs/README.md"
 
 
 def test_the_sample_of_code_is_the_source():
-    sample = re.search(r"```python\n(def forward.*?)```", README, re.DOTALL)[1]
-    source = (ROOT / "minids" / "ops" / "rmsnorm.py").read_text(encoding="utf-8")
-    for line in sample.splitlines():
-        bare = line.split("#")[0].strip()
-        if bare and not bare.startswith("def"):
-            assert bare in source, f"not in ops/rmsnorm.py: {bare}"
+    sample = re.search(r"```python\n(def mla_backward.*?)```", README, re.DOTALL)[1]
+    assert sample in (ROOT / "minids" / "pico.py").read_text(encoding="utf-8")
 
 
 def test_the_preset_table_has_the_numbers_of_the_code():
     for name in PRESETS:
         config = ModelConfig.preset(name)
-        row = re.search(rf"\| `{name}` \|([^\n]*)\|\n", README)
+        row = re.search(rf"\| `{name}` \|([^\n]*)\|\n", USE)
         assert row, f"{name} is not in the table of presets"
         numbers = [cell.strip() for cell in row[1].split("|")]
         assert numbers[0] == short(parameters.total(config) + parameters.mtp_total(config)), name
@@ -76,8 +88,8 @@ def short(number: int) -> str:
 
 
 def test_names_used_in_the_readme_exist():
-    for name in set(re.findall(r"\bminids\.([A-Za-z_]+)\(", README)):
-        assert hasattr(minids, name), f"minids.{name} is in the README and not in the package"
+    for name in set(re.findall(r"\bminids\.([A-Za-z_]+)\(", README + USE)):
+        assert hasattr(minids, name), f"minids.{name} is in the documents and not in the package"
 
 
 def test_no_place_is_left_empty():
