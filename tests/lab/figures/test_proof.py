@@ -1,7 +1,7 @@
 """What looks at pictures for the other tests sees what an eye would."""
 
 import pytest
-from figures.proof import faults, words
+from lab.figures.proof import faults, words
 
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import THEMES, style
