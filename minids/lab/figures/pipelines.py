@@ -39,7 +39,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         y, mine = top - 0.02 - height * (i + 1), only(rows, schedule=schedule)
         devices = 1 + max(column(mine, "device"))
         ax = slide.plot(2.9, y, 12.6, height - 0.3, frame=False, xlim=(0, longest), ylim=(devices - 0.5, -0.5))
-        ax.add_patch(_patch(0, -0.5, span, devices, colour("ink")))
+        ax.barh(range(devices), span, 1.0, color=colour("ink"))
         for row in mine:
             _slot(ax, row, slide.scale)
         middle = y + (height - 0.3) / 2
@@ -59,18 +59,10 @@ def _slot(ax, row: dict, scale: float) -> None:
         h /= 2
         y += 0 if row["kind"] == "F" else h
     fill = colour(_COLOURS[row["kind"]])
-    patch = _patch(row["start"], y, row["end"] - row["start"], h, fill)
-    patch.set(edgecolor=colour("background"), linewidth=0.7 * scale)
+    looks = dict(edgecolor=colour("background"), linewidth=0.7 * scale)
     if row["direction"]:
-        patch.set_hatch("////")
-        patch.set(edgecolor=ink_on(fill), linewidth=0.3 * scale, alpha=0.9)
-    ax.add_patch(patch)
-
-
-def _patch(x, y, w, h, fill):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), w, h, facecolor=fill)
+        looks = dict(edgecolor=ink_on(fill), linewidth=0.3 * scale, alpha=0.9, hatch="////")
+    ax.barh(y + h / 2, row["end"] - row["start"], h, left=row["start"], color=fill, **looks)
 
 
 pipeline_schedules = Picture(

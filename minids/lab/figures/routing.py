@@ -36,29 +36,14 @@ def _rows_token(run: str | Path = "runs/tiny", domain: str = "", length: int = 1
     allowed = c.n_group if c.topk_method == "greedy" else c.topk_group
     kept = set(np.argsort(-best, kind="stable")[:allowed].tolist())
     gates = dict(zip(routing.chosen[n].tolist(), routing.gates[n].tolist(), strict=True))
-    shared = {
-        "block": block,
-        "text": "".join(trained.letters(tokens[0, max(0, n - 8) : n])),
-        "token": trained.letters(tokens[0, n : n + 1])[0],
-        "changed_by_bias": len(changed) / (length - 8),
-    }
-    return trained.signed(
-        [
-            shared
-            | {
-                "expert": e,
-                "group": e // size,
-                "score": float(routing.scores[n, e]),
-                "bias": float(bias[e]),
-                "group_score": float(best[e // size]),
-                "group_kept": e // size in kept,
-                "chosen": e in gates,
-                "chosen_without_bias": bool(e in without[n]),
-                "gate": gates.get(e, 0.0),
-            }
-            for e in range(c.n_routed_experts)
-        ]
-    )
+    *before, token = trained.letters(tokens[0, max(0, n - 8) : n + 1])
+    shared = {"block": block, "text": "".join(before), "token": token, "changed_by_bias": len(changed) / (length - 8)}
+    rows: Rows = []
+    for e in range(c.n_routed_experts):
+        row = shared | {"expert": e, "group": e // size, "score": float(routing.scores[n, e]), "bias": float(bias[e])}
+        row |= {"group_score": float(best[e // size]), "group_kept": e // size in kept, "chosen": e in gates}
+        rows.append(row | {"chosen_without_bias": bool(e in without[n]), "gate": gates.get(e, 0.0)})
+    return trained.signed(rows)
 
 
 def _draw_token(slide: Slide, rows: Rows) -> None:
