@@ -13,7 +13,9 @@ Nothing here computes anything about DeepSeek-V3.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
+import inspect
 import io
 import os
 import sys
@@ -24,6 +26,7 @@ import numpy as np
 
 from minids.backend import use_backend
 from minids.check import Report
+from minids.errors import refuse
 from minids.lab.figures.style import style
 
 Array = np.ndarray
@@ -39,6 +42,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 _held = contextlib.ExitStack()  # what set_up switched on stays on until the kernel ends
 _dots = _DOTS  # of this page
+_shown = None  # the picture shown last, in a live session: sliders take its place
 
 
 def set_up(dots: int = _DOTS) -> None:
@@ -88,6 +92,7 @@ def show(figure, alt: str) -> None:
 
     As a PNG of few colours, which drawings do not miss and which is a third of the size.
     """
+    global _shown
     from IPython.display import Image, display
     from PIL import Image as Pixels
 
@@ -96,7 +101,8 @@ def show(figure, alt: str) -> None:
     pixels = Pixels.open(drawn).convert("RGB")
     small = io.BytesIO()
     pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
-    display(Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt))
+    image = Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt)
+    _shown = display(image, display_id=True if _live() else None)
 
 
 def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:
@@ -136,14 +142,54 @@ def caught(report: Report) -> None:
 
 
 def explore(draw: Callable, **controls) -> None:
-    """Call ``draw`` anew whenever a slider moves; ``controls`` as for ``ipywidgets.interact``, (least, most, step) or a list.
+    """Call ``draw`` anew whenever a slider moves; a control is (least, most), (least, most, step) or a list to choose from.
 
-    Does nothing where there are no sliders: on a built page, outside a notebook, without ipywidgets. So a static picture
-    always comes first.
+    The page calls ``draw()`` first: that picture is what a built page shows, where nothing moves, and a session without
+    ipywidgets. In a live session the one with sliders takes its place.
     """
-    live = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
-    if os.environ.get(_STATIC) or not live or importlib.util.find_spec("ipywidgets") is None:
+    global _shown
+    if not _live() or importlib.util.find_spec("ipywidgets") is None:
         return
-    from ipywidgets import interact
+    import ipywidgets
+    from IPython.display import HTML
 
-    interact(draw, **controls)
+    starts = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
+    looks = {"layout": ipywidgets.Layout(width="40em"), "style": {"description_width": "12em"}}
+    made = {}
+    for name, control in controls.items():
+        start, words = starts[name], name.replace("_", " ")
+        if isinstance(control, list):
+            if start not in control:
+                raise refuse(name, start, f"is not among the choices {control}")
+            made[name] = ipywidgets.Dropdown(options=control, value=start, description=words, **looks)
+            continue
+        least, most, step = grid(start, *control)
+        slider = ipywidgets.IntSlider if all(isinstance(n, int) for n in (start, step)) else ipywidgets.FloatSlider
+        made[name] = slider(min=least, max=most, step=step, value=start, description=words, **looks)
+
+    @functools.wraps(draw)
+    def redraw(**values):
+        global _shown
+        draw(**values)
+        _shown = None  # it belongs to its sliders now
+
+    if _shown is not None:
+        _shown.update(HTML(""))
+        _shown = None
+    ipywidgets.interact(redraw, **made)
+
+
+def grid(start: float, least: float, most: float, step: float | None = None) -> tuple[float, float, float]:
+    """Least, most and step of a slider that can stand at ``start``: the ends move inwards until it is whole steps from both."""
+    if not least <= start <= most:
+        raise refuse("start", start, f"must be in the slider's range, {least} to {most}")
+    if step is None:
+        step = 1 if all(isinstance(n, int) for n in (start, least, most)) else 0.1
+    below, above = (int((length + 1e-9 * step) // step) for length in (start - least, most - start))
+    return round(start - below * step, 10), round(start + above * step, 10), step
+
+
+def _live() -> bool:
+    """Whether a picture can change after it is shown: in a notebook, and not while pages are built."""
+    inside = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+    return inside and not os.environ.get(_STATIC)

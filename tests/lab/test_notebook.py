@@ -1,5 +1,6 @@
 """What the notebooks share: pictures that are the same every time, shapes in words, mistakes that must be caught, sliders."""
 
+import functools
 import os
 import sys
 import types
@@ -7,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from minids import check
+from minids import MinidsError, check
 from minids.lab import notebook
 
 
@@ -28,59 +29,119 @@ def test_a_mistake_that_no_check_notices_is_an_error():
         notebook.caught(check.close(np.ones(3), np.ones(3), name="ones"))
 
 
-def test_a_picture_gives_the_same_bytes_every_time(monkeypatch):
-    shown = []
-    ipython = types.ModuleType("IPython.display")
-    ipython.Image = lambda data, width, alt: (data, width, alt)
-    ipython.display = shown.append
-    package = types.ModuleType("IPython")
-    package.version_info = (9, 0)  # matplotlib looks at it
-    monkeypatch.setitem(sys.modules, "IPython", package)
-    monkeypatch.setitem(sys.modules, "IPython.display", ipython)
-    for _ in range(2):
-        figure, axes = notebook.picture(width=3.0, height=2.0)
-        axes.plot([0, 1], [1, 0])
-        notebook.show(figure, "a line that falls")
-    assert shown[0] == shown[1]
-    data, width, alt = shown[0]
-    assert data.startswith(b"\x89PNG") and 200 < width < 350 and alt == "a line that falls"
+class Page:
+    """What a page got: every picture, and what took its place later."""
+
+    def __init__(self):
+        self.pictures = []
+
+    def display(self, image, display_id=None):
+        self.pictures.append(image)
+        return types.SimpleNamespace(update=functools.partial(self.pictures.__setitem__, -1)) if display_id else None
 
 
 @pytest.fixture
-def live(monkeypatch):
-    """A session in which sliders move: the calls that would make some."""
-    calls = []
-    ipython = types.ModuleType("IPython")
-    ipython.get_ipython = lambda: object()
+def page(monkeypatch):
+    """A page outside a live session."""
+    page = Page()
+    package, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    package.version_info = (9, 0)  # matplotlib looks at it
+    package.get_ipython = lambda: None
+    display.Image, display.HTML, display.display = lambda data, width, alt: (data, width, alt), str, page.display
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(notebook, "_shown", None)
+    monkeypatch.delenv("MINIDS_STATIC", raising=False)
+    return page
+
+
+def draw(position=3, share_of_all=0.875, kind="a"):
+    figure, axes = notebook.picture(width=3.0, height=2.0)
+    axes.plot([0, position], [1, share_of_all])
+    notebook.show(figure, f"{kind}: a line to {position}")
+
+
+def test_a_picture_gives_the_same_bytes_every_time(page):
+    draw()
+    draw()
+    assert page.pictures[0] == page.pictures[1]
+    data, width, alt = page.pictures[0]
+    assert data.startswith(b"\x89PNG") and 200 < width < 350 and alt == "a: a line to 3"
+
+
+@pytest.fixture
+def sliders(page, monkeypatch):
+    """A live session in which sliders move: name → the widget that was made."""
+    made = {}
     widgets = types.ModuleType("ipywidgets")
     widgets.__spec__ = types.SimpleNamespace()
-    widgets.interact = lambda draw, **controls: calls.append((draw, controls))
-    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    widgets.Layout = dict
+    for kind in ("IntSlider", "FloatSlider", "Dropdown"):
+        setattr(widgets, kind, lambda kind=kind, **settings: types.SimpleNamespace(kind=kind, **settings))
+
+    def interact(redraw, **controls):
+        made.update(controls)
+        redraw(**{name: widget.value for name, widget in controls.items()})
+
+    widgets.interact = interact
     monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
-    monkeypatch.delenv("MINIDS_STATIC", raising=False)
-    return calls
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", object)
+    return made
 
 
-def draw(position=3):
-    raise AssertionError("a page without sliders must not draw a second time")
+CONTROLS = {"position": (0, 10), "share_of_all": (0.3, 0.94, 0.02), "kind": ["a", "b"]}
 
 
-def test_sliders_appear_in_a_live_session(live):
-    notebook.explore(draw, position=(0, 10))
-    assert live == [(draw, {"position": (0, 10)})]
+def test_sliders_take_the_place_of_the_picture(sliders, page):
+    draw()
+    notebook.explore(draw, **CONTROLS)
+    assert page.pictures[0] == "" and [p[2] for p in page.pictures[1:]] == ["a: a line to 3"], "one picture is left"
+    notebook.explore(draw, **CONTROLS)
+    assert [p[2] for p in page.pictures[1:]] == ["a: a line to 3"] * 2, "one that has sliders is left alone"
 
 
-def test_no_slider_on_a_built_page(live, monkeypatch):
+def test_sliders_are_long_and_begin_on_their_grid(sliders, page):
+    notebook.explore(draw, **CONTROLS)
+    assert [w.kind for w in sliders.values()] == ["IntSlider", "FloatSlider", "Dropdown"]
+    assert sliders["share_of_all"].description == "share of all" and sliders["share_of_all"].layout == {"width": "40em"}
+    for widget in (sliders["position"], sliders["share_of_all"]):
+        steps = (widget.value - widget.min) / widget.step
+        assert steps == pytest.approx(round(steps)), widget
+
+
+@pytest.mark.parametrize(
+    "start, control, expected",
+    [
+        (3, (0, 10), (0, 10, 1)),
+        (0.875, (0.3, 0.94, 0.02), (0.315, 0.935, 0.02)),
+        (14.8, (1, 30, 0.1), (1.0, 30.0, 0.1)),
+        (512, (160, 1024, 32), (160, 1024, 32)),
+        (0.5, (0, 2), (0.0, 2.0, 0.1)),
+    ],
+)
+def test_a_grid_passes_through_its_start(start, control, expected):
+    assert notebook.grid(start, *control) == pytest.approx(expected)
+
+
+def test_what_cannot_be_set_is_refused(sliders):
+    with pytest.raises(MinidsError, match=r"kind = 'a': is not among the choices \['b'\]"):
+        notebook.explore(draw, kind=["b"])
+    with pytest.raises(MinidsError, match="start = 3: must be in the slider's range, 4 to 9"):
+        notebook.explore(draw, position=(4, 9))
+
+
+def test_no_slider_on_a_built_page(sliders, page, monkeypatch):
     monkeypatch.setitem(os.environ, "MINIDS_STATIC", "1")
-    notebook.explore(draw, position=(0, 10))
-    assert live == []
+    draw()
+    notebook.explore(draw, **CONTROLS)
+    assert not sliders and len(page.pictures) == 1 and page.pictures[0]
 
 
-def test_no_slider_outside_a_notebook_or_without_the_package(live, monkeypatch):
+def test_no_slider_outside_a_notebook_or_without_the_package(sliders, page, monkeypatch):
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
-    notebook.explore(draw, position=(0, 10))
+    notebook.explore(draw, **CONTROLS)
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", object)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    notebook.explore(draw, position=(0, 10))
-    assert live == []
+    notebook.explore(draw, **CONTROLS)
+    assert not sliders and not page.pictures

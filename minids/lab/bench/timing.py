@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 
-__all__ = ["alternate", "median", "ratio", "repeat_for"]
+__all__ = ["alternate", "median", "ratio"]
 
 
 def alternate(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
@@ -24,11 +24,3 @@ def alternate(contenders: dict[str, Callable[[], object]], rounds: int, warm_up:
 def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
     """How many times as fast ``one`` is as ``other``: the median over the turns of the quotient within a turn."""
     return median(theirs / ours for ours, theirs in zip(seconds[one], seconds[other], strict=True))
-
-
-def repeat_for(seconds: float, at_least: int = 3) -> Iterator[int]:
-    """Count rounds until ``seconds`` are over, but not fewer than ``at_least``."""
-    began, count = time.perf_counter(), 0
-    while count < at_least or time.perf_counter() - began < seconds:
-        yield count
-        count += 1

@@ -36,10 +36,8 @@ def run(options: Options, given: set[str]) -> None:
     if options.list:
         print(listing(asked, out))
         return
-    import matplotlib  # noqa: F401 (missed now, not after minutes of work)
-
-    sources = Sources(options.run)
+    sources = Sources(options.run, train=True)
     sources.check(asked)
     themes = THEMES if options.theme == "both" else (options.theme,)
-    written = write_all(asked, sources.rows, out, themes, options.formats, missing=sources.missing)
+    written = write_all(asked, sources.rows, out, themes, options.formats)
     print(f"{len(written)} files in {out}")

@@ -39,11 +39,7 @@ def found(asked: Sequence[str]) -> list[Picture]:
 
 
 def write(
-    picture: Picture,
-    rows: Rows,
-    out: Path,
-    themes: Sequence[str] = THEMES,
-    formats: Sequence[str] = FORMATS,
+    picture: Picture, rows: Rows, out: Path, themes: Sequence[str] = THEMES, formats: Sequence[str] = FORMATS
 ) -> list[Path]:
     """Write one picture in every theme and format into a folder, and beside it its words (.txt) and numbers (.csv)."""
     for name in formats:
@@ -73,22 +69,18 @@ def write_all(
     themes: Sequence[str] = THEMES,
     formats: Sequence[str] = FORMATS,
     say: Callable[[str], None] = print,
-    missing: Callable[[Picture], str] = lambda picture: "",
 ) -> list[Path]:
     """Write several, telling which one is being drawn and how long the last one took."""
     make_writable(out)  # before they are drawn: some are minutes of measuring
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()
-        if why := missing(picture):
-            say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} left out: {why}")
-            continue
         say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
         written += write(picture, rows_of(picture), out, themes, formats)
         size = sum(path.stat().st_size for path in written[-(len(themes) * len(formats)) :])
         say(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
     if len(asked) == len(minids.lab.figures.PICTURES):
-        written.append(write_bytes(out / "README.md", gallery([p for p in asked if not missing(p)]).encode()))
+        written.append(write_bytes(out / "README.md", gallery(asked).encode()))
     return written
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from minids.backend import use_backend
 from minids.config import ModelConfig
 from minids.lab.figures.picture import Picture, Rows, only
-from minids.lab.figures.slide import Slide
-from minids.lab.figures.style import colour
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.model import DeepSeekV3
 
 TEXT = ("The", "latent", "is", "all", "that", "is", "cached")
@@ -36,17 +35,9 @@ def _rows(text: tuple[str, ...] = TEXT, depths: int = 2, config: ModelConfig | N
         for position in range(notices.shape[1]):
             seen = np.flatnonzero(notices[:, position])
             target = position + depth + 1
-            rows.append(
-                {
-                    "depth": depth,
-                    "position": position,
-                    "word": text[position],
-                    "sees_to": int(seen.max()),
-                    "sees_all_before": bool(len(seen) == seen.max() + 1),
-                    "shown": text[position + depth],
-                    "predicts": text[target] if target < len(text) else "",
-                }
-            )
+            sees = {"sees_to": int(seen.max()), "sees_all_before": bool(len(seen) == seen.max() + 1)}
+            words = {"shown": text[position + depth], "predicts": text[target] if target < len(text) else ""}
+            rows.append({"depth": depth, "position": position, "word": text[position]} | sees | words)
     return rows
 
 
@@ -63,39 +54,32 @@ def _draw(slide: Slide, rows: Rows) -> None:
     steps = [next(iter(ahead[d])) for d in depths]
     top = slide.title(
         "Each MTP module is shown one token more and predicts the one after it",
-        "Found by exchanging words: position i sees tokens up to "
+        "random weights, measured",
+        "By exchanging words: position i sees tokens up to "
         + ", ".join(f"{'i' if not n else f'i + {n}'} at h{_superscript(d)}" for d, n in zip(depths, steps, strict=True)),
     )
     shown = 4  # positions drawn
-    left, right = 3.3, 15.5
-    pitch = (right - left) / shown
-    low, high = 0.55, top - 0.35
-    lane = (high - low - 1.71) / max(1, len(depths) - 1)  # the lowest stands above the words, the highest below the title
-    wide = pitch * 0.42
-    words = [row["word"] for row in only(rows, depth=0)]
-    lanes = {d: low + 0.62 + lane * d + 0.12 for d in depths}
-    slide.text(0.55, low + 0.22, "token", 18, weight="bold")
-    for i in range(shown):
-        x = left + pitch * i
-        slide.box(x, low, wide, 0.48, words[i], size=17, fill=colour("panel"), edge=colour("muted"))
+    left, pitch, low = 3.3, (RIGHT - 3.35) / 4, 0.55
+    wide, lane = pitch * 0.42, (top - 0.35 - low - 1.71) / max(1, len(depths) - 1)
+    slide.text(LEFT, low + 0.22, "token", 18, weight="bold")
+    below = [
+        slide.box(left + pitch * i, low, wide, 0.48, row["word"], fill="panel", edge="muted")
+        for i, row in enumerate(only(rows, depth=0)[:shown])
+    ]
     for d in depths:
-        y = lanes[d]
-        kind = "hidden" if d == 0 else "mtp"
-        mid = y + 0.62
-        slide.text(0.55, mid + 0.05, "main model" if d == 0 else f"MTP module {d}", 18, weight="bold")
-        slide.text(0.55, mid - 0.36, f"predicts i + {d + 1}", 16, "muted")
-        for row in only(rows, depth=d)[:shown]:
-            i = row["position"]
-            x = left + pitch * i
-            slide.box(x, y + 0.35, wide, 0.62, f"h{_superscript(d)}", kind, 18)
-            slide.arrow((x + wide, mid + 0.04), (x + wide + 0.32, mid + 0.04), kind=kind)
-            slide.text(x + wide + 0.4, mid + 0.04, row["predicts"], 17, weight="bold")
+        y, kind = low + 1.09 + lane * d, "mtp" if d else "hidden"
+        slide.text(LEFT, y + 0.32, f"MTP module {d}" if d else "main model", 18, weight="bold")
+        slide.text(LEFT, y - 0.09, f"predicts i + {d + 1}", 16, "muted")
+        for i, row in enumerate(only(rows, depth=d)[:shown]):
+            state = slide.box(left + pitch * i, y, wide, 0.62, f"h{_superscript(d)}", kind, 18)
             # from the token, or from the depth before and the embedding of the token shown
-            below = low + 0.48 if d == 0 else lanes[d - 1] + 0.97
-            slide.arrow((x + wide / 2, below), (x + wide / 2, y + 0.33), kind="muted")
+            slide.arrow(below[i].above, (state.below[0], y - 0.02))
+            below[i], (x, middle) = state, state.behind
+            slide.arrow((x, middle), (x + 0.32, middle), kind=kind)
+            slide.text(x + 0.4, middle, row["predicts"], weight="bold")
             if d:
-                slide.arrow((x + wide + 0.32, y + 0.12), (x + wide * 0.8, y + 0.33), kind="hidden")
-                slide.text(x + wide + 0.4, y + 0.1, f"+ {row['shown']}", 16, "muted")
+                slide.arrow((x + 0.32, y - 0.23), (x - wide * 0.2, y - 0.02), kind="hidden")
+                slide.text(x + 0.4, y - 0.25, f"+ {row['shown']}", 16, "muted")
 
 
 def _superscript(n: int) -> str:
@@ -106,9 +90,9 @@ mtp_chain = Picture(
     15,
     "mtp_chain",
     "Multi-token prediction as a causal chain: each module takes the state of the one before and the next token's embedding.",
-    "A grid. Bottom row: the words of a sentence. Above each word the main model's state with the next word as its prediction; "
-    "above that the first module's state, which also gets the embedding of the next word and predicts the word after it; above "
-    "that the second module's, one word further again.",
+    "A grid. Bottom row: the words of a sentence. Above each word the main model's state with the next word as its "
+    "prediction; above that the first module's state, which also gets the embedding of the next word and predicts the word "
+    "after it; above that the second module's, one word further again.",
     _rows,
     _draw,
 )

@@ -52,7 +52,7 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, se
             }
             for n in range(1, min(k, nodes) + 1)
         ]
-    return rows
+    return trained.signed(rows)
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
@@ -63,50 +63,47 @@ def _draw(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"With M = {own} a token sends to {each[own]['mean_nodes']:.1f} of {first['groups']} nodes, without a limit to "
         f"{each[free]['mean_nodes']:.1f}: {100 * saved:.0f} % less traffic",
-        f"Trained model, {first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens; area of a dot: "
-        "share of the tokens",
+        first["model"],
+        f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens; area of a dot: share of tokens",
     )
-    ax = slide.plot(1.6, 1.15, 7.3, top - 1.5, grid="y", xlabel="limit M: nodes a token may use", ylabel="nodes it uses")
+    ax = slide.plot(1.6, 1.15, 6.2, top - 1.5, grid="y", xlabel="limit M: nodes a token may use", ylabel="nodes it uses")
     for row in rows:
         if row["share_of_tokens"] > 0.002:
             side = 74 * np.sqrt(row["share_of_tokens"]) * slide.scale
-            shade = colour("routed" if row["M"] == own else "other3")
+            shade = colour("routed" if row["M"] == own else "other")
             ax.plot([row["M"]], [row["nodes"]], "o", color=shade, markersize=side, markeredgewidth=0, clip_on=False)
-    for column, line in (("mean_nodes", "-"), ("mean_nodes_by_chance", (0, (2, 1.5)))):
-        ax.plot(limits, [each[m][column] for m in limits], color=colour("ink"), linewidth=2.5 * slide.scale, linestyle=line)
-    highest = max(row["nodes"] for row in rows)
+    highest, ends = max(row["nodes"] for row in rows), []
+    for name, words, line in (("mean_nodes", "mean", "-"), ("mean_nodes_by_chance", "by chance", (0, (2, 1.5)))):
+        values = [each[m][name] for m in limits]
+        ax.plot(limits, values, color=colour("ink"), linewidth=2.5 * slide.scale, linestyle=line)
+        ends.append((free + 0.6, values[-1], words, {}))
     ax.set(xlim=(limits[0] - 0.6, free + 0.6), ylim=(0.4, highest + 0.6), xticks=limits, yticks=range(1, highest + 1))
-    for y, line, words in ((top - 0.45, "-", "mean"), (top - 0.95, (0, (2, 1.5)), "by chance")):
-        slide.ax.plot([1.85, 2.5], [y, y], color=colour("ink"), linewidth=2.5 * slide.scale, linestyle=line)
-        slide.text(2.65, y, words, 16)
+    slide.end_labels(ax, ends, 16, 6)
     _columns(slide, each, own, top)
 
 
 def _columns(slide: Slide, each: dict[int, dict], own: int, top: float) -> None:
     """Of each limit: bytes as a bar and a number, and the loss of the same weights under it."""
-    for x, lines in ((12.8, ("bytes per token and", "layer, there and back")), (15.4, ("held-out loss,", "same weights"))):
-        for i, line in enumerate(lines):
-            slide.text(x, top - 0.42 - 0.4 * i, line, 16, "muted", ha="right")
-    most = max(row["bytes_per_token_and_layer"] for row in each.values())
+    for x, words in ((12.8, "bytes per token and\nlayer, there and back"), (15.4, "held-out loss,\nsame weights")):
+        slide.text(x, top - 0.62, words, 16, "muted", ha="right", linespacing=1.3)
     step = min(1.1, (top - 2.4) / len(each))
-    for i, (m, row) in enumerate(each.items()):
-        y, heavy = top - 1.75 - i * step, "bold" if m == own else "normal"
-        slide.text(9.4, y, f"M = {m}", 17, weight=heavy)
-        slide.rectangle(
-            10.55, y - 0.2, 1.15 * row["bytes_per_token_and_layer"] / most, 0.4, colour("routed" if m == own else "other3")
-        )
-        slide.text(12.8, y, f"{row['bytes_per_token_and_layer']:,.0f}", 17, ha="right", weight=heavy)
-        slide.text(15.4, y, f"{row['loss']:.3f}", 17, ha="right", weight=heavy)
+    high, counts = step * len(each), [row["bytes_per_token_and_layer"] for row in each.values()]
+    kinds, words = ["routed" if m == own else "other" for m in each], [f"{count:,.0f}" for count in counts]
+    names, bold = [f"M = {m}" for m in each], [m == own for m in each]
+    slide.bars(10.6, top - 1.2 - high, 1.0, high, counts, names, kinds, words, bold, thick=0.45)
+    for i, row in enumerate(each.values()):
+        weight = "bold" if bold[i] else "normal"
+        slide.text(15.4, top - 1.2 - step * (i + 0.6), f"{row['loss']:.3f}", ha="right", weight=weight)
 
 
 nodes_and_traffic = Picture(
     14,
     "nodes_and_traffic",
     "Nodes that the experts of a trained model's tokens sit on, and the bytes sent there and back, for every node limit M.",
-    "Dots show how many nodes tokens use for each limit M, larger where more tokens do; a line through their means rises along "
-    "the limit at first and then flattens, near a dotted line of what even random scores would give. A table beside it has the "
-    "bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near the one "
-    "the model was trained with.",
+    "Dots show how many nodes tokens use for each limit M, larger where more tokens do; a line through their means rises "
+    "along the limit at first and then flattens, near a dotted line of what even random scores would give. A table beside it"
+    " has the bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near"
+    " the one the model was trained with.",
     _rows,
     _draw,
     source="run",

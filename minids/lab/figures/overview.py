@@ -7,37 +7,23 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import activated, parts, total
 from minids.lab.figures.picture import Picture, Rows
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.words import parameter_count
 from minids.ops import router
+
+_SIZES = ("hidden_size", "vocab_size", "attention", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim")
+_SIZES += ("n_routed_experts", "num_experts_per_tok", "n_group", "topk_group", "n_shared_experts", "moe_intermediate_size")
+_SIZES += ("num_nextn_predict_layers",)
 
 
 def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: int = 0) -> Rows:
     """``config``: the model, V3 by default; ``name``: what it is called; ``seed``: of the scores one token's experts have."""
     c = config or ModelConfig.preset("deepseek-v3")
     dense = min(c.first_k_dense_replace, c.num_hidden_layers)
-    sizes = {
-        "model": name,
-        "parameters": total(c),
-        "active": activated(c),
-        "hidden_size": c.hidden_size,
-        "vocab_size": c.vocab_size,
-        "blocks": c.num_hidden_layers,
-        "dense_blocks": dense,
-        "moe_blocks": c.num_hidden_layers - dense,
-        "heads": c.num_attention_heads,
-        "attention": c.attention,
-        "kv_latent": c.kv_lora_rank,
-        "rope_key": c.qk_rope_head_dim,
-        "experts": c.n_routed_experts,
-        "chosen": c.num_experts_per_tok,
-        "groups": c.n_group,
-        "groups_allowed": c.topk_group,
-        "shared_experts": c.n_shared_experts,
-        "expert_width": c.moe_intermediate_size,
-        "mtp_modules": c.num_nextn_predict_layers,
-    }
+    sizes = {"model": name, "parameters": total(c), "active": activated(c)}
+    sizes |= {"blocks": c.num_hidden_layers, "dense_blocks": dense, "moe_blocks": c.num_hidden_layers - dense}
+    sizes |= {size: getattr(c, size) for size in _SIZES}
     rows: Rows = [{"size": key, "value": value} for key, value in sizes.items()]
     scores = np.random.default_rng(seed).random((1, c.n_routed_experts))
     chosen = router.choose(scores, c.num_experts_per_tok, c.n_group, c.topk_group, c.topk_method)[0]
@@ -48,8 +34,9 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
 def _draw(slide: Slide, rows: Rows) -> None:
     s = {row["size"]: row["value"] for row in rows if "size" in row}
     top = slide.title(
-        f"{s['model']}: {s['blocks']} blocks, {s['moe_blocks']} of them with {s['experts']} experts, {s['chosen']} of which "
-        f"work",
+        f"{s['model']}: {s['blocks']} blocks, {s['moe_blocks']} of them with {s['n_routed_experts']} experts, of which "
+        f"{s['num_experts_per_tok']} work",
+        f"{s['model']}, arithmetic",
         f"{parameter_count(s['parameters'])} parameters, {parameter_count(s['active'])} at work on a token",
     )
     blocks = _column(slide, s, top)
@@ -57,132 +44,94 @@ def _draw(slide: Slide, rows: Rows) -> None:
     _experts(slide, s, [row["expert"] for row in rows if "expert" in row], top, experts)
 
 
-def _column(slide: Slide, s: dict, top: float) -> tuple[float, float, float]:
+def _column(slide: Slide, s: dict, top: float) -> Box:
     """The model from tokens to logits, upwards; the MTP module beside its upper end. Returns where the MoE blocks are."""
-    x, w = 0.6, 2.7
-    rooms = [
-        ("tokens", None, 0.5),
-        ("embedding", "hidden", 0.62),
-        (f"{s['dense_blocks']} × dense block", "hidden", 0.7),
-        (f"{s['moe_blocks']} × MoE block", "routed", 1.25),
-        ("norm, head", "hidden", 0.62),
-        ("next token", None, 0.5),
-    ]
-    gap = (top - 0.65 - sum(h for _, _, h in rooms)) / (len(rooms) - 1)
-    y = 0.4
-    for i, (words, kind, h) in enumerate(rooms):
-        if kind:
-            slide.box(x, y, w, h, words, kind, 17)
-        else:
-            slide.text(x + w / 2, y + h / 2, words, 18, ha="center", weight="bold")
-        if i + 1 < len(rooms):
-            slide.arrow((x + w / 2, y + h), (x + w / 2, y + h + gap))
-        if kind == "routed":
-            blocks = (x + w, y, h)
-        if words == "norm, head":
-            head, above = y + h / 2, y + h + gap
-        y += h + gap
-    if s["mtp_modules"]:
-        left, wide = 3.75, 1.55
-        slide.box(left, head - 0.31, wide, 0.62, f"MTP × {s['mtp_modules']}", "mtp", 17)
-        slide.arrow((x + w, head), (left - 0.03, head), kind="mtp")
-        slide.arrow((left + wide / 2, head + 0.31), (left + wide / 2, above), kind="mtp")
-        slide.text(left + wide / 2, above + 0.25, "one further", 17, ha="center", weight="bold")
-    return blocks
+    dense, moe = f"{s['dense_blocks']} × dense block", f"{s['moe_blocks']} × MoE block"
+    column = [("tokens", "", 0.5), ("embedding", "hidden", 0.62), (dense, "hidden", 0.7), (moe, "routed", 1.25)]
+    at = slide.stack(0.6, 0.4, 2.7, top - 0.65, [*column, ("norm, head", "hidden", 0.62), ("next token", "", 0.5)])
+    if s["num_nextn_predict_layers"]:
+        head, leaves = at["norm, head"], (at[moe].above[1] + at["norm, head"].y) / 2
+        mtp = slide.box(3.75, head.y, 1.55, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
+        slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
+        slide.arrow(mtp.above, (mtp.middle[0], at["next token"].y), kind="mtp")
+        slide.text(mtp.middle[0], at["next token"].middle[1], "one further", 17, ha="center", weight="bold")
+    return at[moe]
 
 
-def _block(slide: Slide, s: dict, top: float, source: tuple[float, float, float]) -> tuple[float, float, float]:
+def _block(slide: Slide, s: dict, top: float, source: Box) -> Box:
     """One MoE block, enlarged: norm, attention, plus, norm, experts, plus. Returns where its experts are."""
-    x, w, y, h = 5.75, 3.85, 0.4, top - 0.65
-    _zoom(slide, source, (x, y, h))
-    slide.box(x, y, w, h, "", fill=colour("panel"), edge=colour("faint"))
-    unit = h / 6.1
-    middle, half, right = x + 1.65, 1.4, x + w - 0.32
+    frame = Box(5.75, 0.4, 3.85, top - 0.65)
+    _zoom(slide, source, frame)
+    x, y, unit = frame.x + 1.65, frame.y, frame.h / 6.1
+    right = frame.x + frame.w - 0.32
+    cache = f"MLA, {s['num_attention_heads']} heads\ncache {s['kv_lora_rank']} + {s['qk_rope_head_dim']}"
+    attention = cache if s["attention"] == "mla" else f"{s['attention'].upper()}, {s['num_attention_heads']} heads"
 
-    def at(height: float) -> float:
-        return y + unit * height
+    def block(low: float, high: float, words: str, kind: str) -> Box:
+        return slide.box(x - 1.4, y + unit * low, 2.8, unit * (high - low), words, kind)
 
-    rooms = [
-        (0.75, 1.2, "norm", "hidden"),
-        (1.55, 2.65, _attention(s), "latent"),
-        (3.7, 4.15, "norm", "hidden"),
-        (4.5, 5.15, "experts", "routed"),
-    ]
-    for low, high, words, kind in rooms:
-        slide.box(middle - half, at(low), 2 * half, at(high) - at(low), words, kind, 17)
-    for a, b in ((-0.15, 0.75), (1.2, 1.55), (3.2, 3.7), (4.15, 4.5), (5.72, 6.32)):
-        slide.arrow((middle, at(a)), (middle, at(b)))
-    for branch, leaves, plus in ((0.4, 2.65, 3.03), (3.42, 5.15, 5.53)):
-        slide.arrow((middle, at(leaves)), (middle, at(plus) - 0.17), head=False)
-        slide.arrow((middle, at(branch)), (right, at(branch)), (right, at(plus)), (middle + 0.2, at(plus)))
-        _plus(slide, middle, at(plus))
-    return middle + half, at(4.5), at(5.15) - at(4.5)
-
-
-def _attention(s: dict) -> str:
-    if s["attention"] != "mla":
-        return f"{s['attention'].upper()}, {s['heads']} heads"
-    return f"MLA, {s['heads']} heads\ncache {s['kv_latent']} + {s['rope_key']}"
+    block(0.75, 1.2, "norm", "hidden")
+    block(1.55, 2.65, attention, "latent")
+    block(3.7, 4.15, "norm", "hidden")
+    experts = block(4.5, 5.15, "experts", "routed")
+    for low, high in ((-0.15, 0.75), (1.2, 1.55), (3.2, 3.7), (4.15, 4.5), (5.72, 6.32)):
+        slide.arrow((x, y + unit * low), (x, y + unit * high))
+    for branch, leaves, plus in ((0.4, 2.65, 3.03), (3.42, 5.15, 5.53)):  # each residual path
+        branch, leaves, plus = (y + unit * height for height in (branch, leaves, plus))
+        slide.arrow((x, leaves), (x, plus - 0.17), head=False)
+        slide.arrow((x, branch), (right, branch), (right, plus), (x + 0.2, plus))
+        slide.box(x - 0.17, plus - 0.17, 0.34, 0.34, fill="background", edge="muted", round=0.17)
+        slide.arrow((x - 0.09, plus), (x + 0.09, plus), head=False, width=1.8)
+        slide.arrow((x, plus - 0.09), (x, plus + 0.09), head=False, width=1.8)
+    return experts
 
 
-def _plus(slide: Slide, x: float, y: float) -> None:
-    from matplotlib.patches import Circle
-
-    slide.ax.add_patch(
-        Circle((x, y), 0.17, facecolor=colour("background"), edgecolor=colour("muted"), linewidth=1.8 * slide.scale)
-    )
-    slide.ax.plot([x - 0.09, x + 0.09], [y, y], color=colour("muted"), linewidth=1.8 * slide.scale)
-    slide.ax.plot([x, x], [y - 0.09, y + 0.09], color=colour("muted"), linewidth=1.8 * slide.scale)
-
-
-def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: tuple[float, float, float]) -> None:
+def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) -> None:
     """All experts of a layer as small squares, group by group; those chosen for one token in strong colour."""
-    x, w, y, h = 10.15, 5.3, 0.4, top - 0.65
-    _zoom(slide, source, (x, y, h))
-    slide.box(x, y, w, h, "", fill=colour("panel"), edge=colour("faint"))
-    slide.box(x + 0.3, y + h - 0.9, 2.05, 0.62, f"{s['shared_experts']} shared", "shared", 17)
-    slide.box(x + 2.55, y + h - 0.9, 2.45, 0.62, "router", "hidden", 17)
-    slide.arrow((x + 3.77, y + h - 0.9), (x + 3.77, y + h - 1.25))
-    words = [f"{s['experts']} routed, {s['chosen']} chosen"]
-    if s["groups"] > 1:
-        words.append(f"in {s['groups_allowed']} of {s['groups']} groups")
+    frame = Box(10.15, 0.4, 5.3, top - 0.65)
+    _zoom(slide, source, frame)
+    x, y, w, h = frame
+    slide.box(x + 0.3, y + h - 0.9, 2.55, 0.62, f"{s['n_shared_experts']} shared, always", "shared")
+    router_box = slide.box(x + 3.05, y + h - 0.9, 1.95, 0.62, "router", "hidden")
+    slide.arrow(router_box.below, (router_box.middle[0], y + h - 1.25))
+    words = [f"{s['n_routed_experts']} routed, {s['num_experts_per_tok']} chosen"]
+    if s["n_group"] > 1:
+        words.append(f"in {s['topk_group']} of {s['n_group']} groups")
     for i, line in enumerate(reversed(words)):
-        slide.text(x + w / 2, y + 0.35 + 0.4 * i, line, 17, ha="center")
+        slide.text(x + w / 2, y + 0.35 + 0.4 * i, line, ha="center")
     room, low = h - 2.45, y + 1.08
-    columns = 2 if s["groups"] > 1 else 1
-    lines = -(-s["groups"] // columns)
+    columns = 2 if s["n_group"] > 1 else 1
+    lines = -(-s["n_group"] // columns)
     wide, high = (w - 0.6 - 0.2 * (columns - 1)) / columns, (room - 0.16 * (lines - 1)) / lines
-    each = s["experts"] // s["groups"]
+    each = s["n_routed_experts"] // s["n_group"]
     across = max(range(1, each + 1), key=lambda n: min(wide / n, high / -(-each // n)))
     size = min(wide / across, high / -(-each // across))
-    for expert in range(s["experts"]):
+    for expert in range(s["n_routed_experts"]):
         group, place = divmod(expert, each)
-        left = x + 0.3 + (group % columns) * (wide + 0.2) + (wide - size * across) / 2
-        bottom = low + room - (group // columns) * (high + 0.16) - size
-        fill = colour("routed") if expert in chosen else tint(colour("routed"), 0.3)
-        spot = (left + size * (place % across), bottom - size * (place // across))
-        slide.rectangle(spot[0] + 0.015, spot[1] + 0.015, size - 0.03, size - 0.03, fill)
+        left = x + 0.3 + (group % columns) * (wide + 0.2) + (wide - size * across) / 2 + size * (place % across)
+        bottom = low + room - (group // columns) * (high + 0.16) - size * (1 + place // across)
+        fill = "routed" if expert in chosen else tint(colour("routed"), 0.3)
+        slide.rectangle(left + 0.015, bottom + 0.015, size - 0.03, size - 0.03, fill)
 
 
-def _zoom(slide: Slide, source: tuple[float, float, float], target: tuple[float, float, float]) -> None:
-    """A faint beam that says: this, enlarged."""
+def _zoom(slide: Slide, source: Box, target: Box) -> None:
+    """A faint beam that says: this, enlarged; and the frame it falls on."""
     from matplotlib.patches import Polygon
 
-    x0, y0, h0 = source
-    x1, y1, h1 = target
-    corners = [(x0, y0), (x0, y0 + h0), (x1, y1 + h1 - 0.06), (x1, y1 + 0.06)]
+    left, right = source.x + source.w, target.x
+    corners = [(left, source.y), (left, source.y + source.h), (right, target.y + target.h - 0.06), (right, target.y + 0.06)]
     slide.ax.add_patch(Polygon(corners, facecolor=colour("panel"), edgecolor="none", zorder=0))
+    slide.box(*target, fill="panel", edge="faint")
 
 
 architecture = Picture(
     1,
     "architecture",
     "DeepSeek-V3 on one slide: the column of blocks, one block enlarged, and its mixture of experts.",
-    "Left, from bottom to top: tokens, embedding, dense blocks, blocks with experts, norm and head, next token; a "
-    "multi-token-prediction module branches off before the head. Middle: one block, norm and multi-head latent attention, then "
+    "Left, from bottom to top: tokens, embedding, dense blocks, blocks with experts, norm and head, next token; a multi-"
+    "token-prediction module branches off before the head. Middle: one block, norm and multi-head latent attention, then "
     "norm and experts, each with a residual path around it. Right: small squares for all routed experts of a layer, few of "
-    "them in "
-    "strong colour, with the router and the shared expert above.",
+    "them in strong colour, with the router and the shared expert above.",
     _rows,
     _draw,
 )

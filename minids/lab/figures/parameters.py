@@ -13,8 +13,8 @@ _GROUPS = {
     "routed experts": ("routed experts", "routed"),
     "shared experts": ("shared experts", "shared"),
     "dense FFN": ("dense networks", "hidden"),
-    "embedding": ("embedding, head", "other1"),
-    "head": ("embedding, head", "other1"),
+    "embedding": ("embedding, head", "muted"),
+    "head": ("embedding, head", "muted"),
     "router": ("router, norms", "ink"),
     "routing bias": ("router, norms", "ink"),
     "block norms": ("router, norms", "ink"),
@@ -45,49 +45,40 @@ def _draw(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {parameter_count(active)} work on a token: "
         f"{percent(active / whole, 1)}",
-        "All to scale; strong colour: at work on one token (the embedding is a look-up and not counted)",
+        f"{rows[0]['model']}, arithmetic",
+        "To scale; strong colour: at work on one token (the embedding is a look-up, not counted)",
     )
     # A rectangle whose area is all parameters: columns for parts, the active share at the bottom of each.
     x, y, wide, side = 0.6, 0.45, 10.2, top - 0.75
-    at = x
     for row in rows:
-        w = wide * row["parameters"] / whole
-        shade = colour(row["kind"])
-        slide.rectangle(at, y, w, side, tint(shade, 0.3))
-        slide.rectangle(at, y, w, side * row["active"] / row["parameters"], shade)
-        at += w
-    routed = rows[0]
-    w = wide * routed["parameters"] / whole
-    slide.text(x + w / 2, y + 0.62 * side, routed["part"], 24, ha="center", weight="bold")
-    slide.text(x + w / 2, y + 0.50 * side, parameter_count(routed["parameters"]), 24, ha="center")
-    share = routed["active"] / routed["parameters"]
-    slide.text(
-        x + w / 2, y + share * side + 0.32, f"{percent(share, 1)} of them, {parameter_count(routed['active'])}", 18, ha="center"
-    )
-    _list(slide, rows, x + wide + 0.35, top)
-
-
-def _list(slide: Slide, rows: Rows, x: float, top: float) -> None:
-    """Part, parameters, of which active."""
+        w, share = wide * row["parameters"] / whole, row["active"] / row["parameters"]
+        slide.rectangle(x, y, w, side, tint(colour(row["kind"]), 0.3))
+        slide.rectangle(x, y, w, side * share, row["kind"])
+        if row is rows[0]:
+            slide.text(x + w / 2, y + 0.62 * side, row["part"], 24, ha="center", weight="bold")
+            slide.text(x + w / 2, y + 0.50 * side, parameter_count(row["parameters"]), 24, ha="center")
+            words = f"{percent(share, 1)} of them, {parameter_count(row['active'])}"
+            slide.text(x + w / 2, y + share * side + 0.32, words, 18, ha="center")
+        x += w
+    # Part, parameters, of which active.
+    x, step = x + 0.35, (top - 1.2) / len(rows)
     slide.text(13.95, top - 0.35, "in all", 16, "muted", ha="right")
     slide.text(15.5, top - 0.35, "active", 16, "muted", ha="right")
-    step = (top - 1.2) / len(rows)
     for i, row in enumerate(rows):
         y = top - 0.85 - step * i
-        slide.rectangle(x, y - 0.17, 0.34, 0.34, colour(row["kind"]))
-        slide.text(x + 0.5, y, row["part"], 17)
+        slide.rectangle(x, y - 0.17, 0.34, 0.34, row["kind"])
+        slide.text(x + 0.5, y, row["part"])
         slide.text(13.95, y - 0.42, parameter_count(row["parameters"]), 17, "muted", ha="right")
-        slide.text(15.5, y - 0.42, parameter_count(row["active"]), 17, ha="right", weight="bold")
+        slide.text(15.5, y - 0.42, parameter_count(row["active"]), ha="right", weight="bold")
 
 
 where_parameters_sit = Picture(
     19,
     "where_parameters_sit",
     "DeepSeek-V3's parameters by part as areas to scale, and in strong colour those at work on one token.",
-    "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of which "
-    "only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared "
-    "experts "
-    "and head, are in use from top to bottom; the embedding's and head's to one half.",
+    "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of "
+    "which only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, "
+    "shared experts and head, are in use from top to bottom; the embedding's and head's to one half.",
     _rows,
     _draw,
 )

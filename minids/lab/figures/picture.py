@@ -18,7 +18,7 @@ from typing import Any
 
 from minids.errors import refuse
 from minids.lab.figures.slide import Slide
-from minids.lab.figures.style import WIDTH, style
+from minids.lab.figures.style import WIDTH, need_matplotlib, style
 
 Rows = list[dict[str, Any]]
 
@@ -59,6 +59,7 @@ class Picture:
 
     def __call__(self, *, ax=None, theme: str = "light", **arguments):
         """The matplotlib Figure: a slide of its own, or drawn into the ``ax`` of another, letters in proportion."""
+        need_matplotlib()  # before the numbers are made, which can take minutes
         known = inspect.signature(self.rows).parameters
         for name, value in arguments.items():
             if name not in known:

@@ -6,17 +6,23 @@ import numpy as np
 
 from minids.config import Yarn
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, only
-from minids.lab.figures.slide import Slide, powers_of_ten
+from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.slide import LEFT, Slide, powers_of_ten
 from minids.lab.figures.style import colour, tint
 from minids.ops import rope, yarn
 
 _POSITIONS = 12
 
 
-def _rows(rope_dim: int = 64, base: float = 10000.0, scaling: Yarn | None = None, shown: tuple[int, ...] = ()) -> Rows:
-    """``rope_dim``, ``base``, ``scaling``: V3's by default; ``shown``: the three pairs whose rotation is drawn, by default a
-    fast, a middling and a slow one."""
+def _rows(
+    rope_dim: int = 64,
+    base: float = 10000.0,
+    scaling: Yarn | None = None,
+    shown: tuple[int, ...] = (),
+    name: str = "DeepSeek-V3",
+) -> Rows:
+    """``rope_dim``, ``base``, ``scaling``: V3's by default, and ``name``: whose they are; ``shown``: the three pairs
+    whose rotation is drawn, by default a fast, a middling and a slow one."""
     count = rope_dim // 2
     if rope_dim < 6 or rope_dim % 2:
         raise refuse("rope_dim", rope_dim, "must be even and at least 6: it is turned in pairs, and three of them are drawn")
@@ -37,6 +43,7 @@ def _rows(rope_dim: int = 64, base: float = 10000.0, scaling: Yarn | None = None
             "ramp": float(ramp[i]),
             "turns_in_original_context": float(plain[i]) * original / (2 * np.pi),
             "factor": s.factor,
+            "model": name,
         }
         for i in range(rope_dim // 2)
     ]
@@ -51,56 +58,42 @@ def _rows(rope_dim: int = 64, base: float = 10000.0, scaling: Yarn | None = None
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
-    pairs = only(rows, group="frequency")
-    kept = sum(row["ramp"] == 0 for row in pairs)
-    divided = sum(row["ramp"] == 1 for row in pairs)
+    pairs, turns = only(rows, group="frequency"), only(rows, group="rotation")
+    kept, divided = (sum(row["ramp"] == end for row in pairs) for end in (0, 1))
     factor = pairs[0]["factor"]
     top = slide.title(
         f"YaRN keeps {kept} of {len(pairs)} rotations as they are and slows the {divided} slowest {factor:g} times",
+        f"{pairs[0]['model']}, arithmetic",
         f"RoPE turns each pair by its own angle per token; dots: positions 0 to {_POSITIONS - 1}",
     )
-    turns = only(rows, group="rotation")
-    shown = list(dict.fromkeys(row["pair"] for row in turns))
-    size = (top - 0.6) / len(shown) - 0.2
+    shown = distinct(turns, "pair")
+    size, angle = (top - 0.6) / len(shown) - 0.2, np.linspace(0, 2 * np.pi, 200)
     for i, pair in enumerate(shown):
         y = top - 0.25 - (i + 1) * (size + 0.2) + 0.2
-        ax = slide.plot(2.35, y, size, size, aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xticks=[], yticks=[])
-        for side in ("bottom", "left"):
-            ax.spines[side].set_visible(False)
-        angle = np.linspace(0, 2 * np.pi, 200)
+        ax = slide.plot(2.35, y, size, size, frame=False, aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
         ax.plot(np.cos(angle), np.sin(angle), color=colour("faint"), linewidth=2 * slide.scale)
         for row in only(turns, pair=pair):
-            share = 0.35 + 0.65 * row["position"] / (_POSITIONS - 1)
-            shade = tint(colour("rope"), share)
+            shade = tint(colour("rope"), 0.35 + 0.65 * row["position"] / (_POSITIONS - 1))
             ax.plot([0, row["x"]], [0, row["y"]], color=shade, linewidth=1.6 * slide.scale)
             ax.plot([row["x"]], [row["y"]], "o", color=shade, markersize=8 * slide.scale)
-        slide.text(0.55, y + size / 2 + 0.2, f"pair {pair}", 18, weight="bold")
-        slide.text(0.55, y + size / 2 - 0.22, f"θ = {pairs[pair]['radians_per_token']:.2g}", 17)
-    x = [row["pair"] for row in pairs]
+        slide.text(LEFT, y + size / 2 + 0.2, f"pair {pair}", 18, weight="bold")
+        slide.text(LEFT, y + size / 2 - 0.22, f"θ = {pairs[pair]['radians_per_token']:.2g}")
+    x, last = column(pairs, "pair"), len(pairs) - 1
     low = max((row["pair"] for row in pairs if row["ramp"] == 0), default=0)
-    high = min((row["pair"] for row in pairs if row["ramp"] == 1), default=len(pairs) - 1)
-    ax = slide.plot(6.9, 1.15, 8.5, top - 1.5, grid="y", yscale="log", xlabel="pair", xlim=(-0.5, len(pairs) - 0.5))
-    ax.axvspan(low, high, color=colour("panel"), linewidth=0)
-    ax.plot(x, [row["radians_per_token"] for row in pairs], "o-", color=colour("hidden"), markersize=6 * slide.scale)
-    ax.plot(x, [row["with_yarn"] for row in pairs], "o-", color=colour("rope"), markersize=6 * slide.scale)
+    high = min((row["pair"] for row in pairs if row["ramp"] == 1), default=last)
+    ax = slide.plot(6.9, 1.15, 6.7, top - 1.5, grid="y", yscale="log", xlabel="pair", xlim=(-0.5, last + 0.5))
     ax.set_ylabel("radians per token")
-    at = len(pairs) - 1
-    names = dict(fontsize=17 * slide.scale, ha="right", va="bottom", textcoords="offset points")
-    middle = (low + high) / 2
-    y = ax.get_ylim()
-    ax.set_ylim(y[0], y[1] * 6)
-    powers_of_ten(ax.yaxis, [e for e in range(-12, 3) if y[0] <= 10.0**e <= y[1] * 6], slide.scale)
-    for place, words in ((low / 2, "kept"), (middle, "ramp"), ((high + at) / 2, f"÷ {factor:g}")):
+    ax.axvspan(low, high, color=colour("panel"), linewidth=0)
+    ends = []
+    for name, words, kind in (("radians_per_token", "RoPE", "muted"), ("with_yarn", "with YaRN", "rope")):
+        ax.plot(x, column(pairs, name), "o-", color=colour(kind), markersize=6 * slide.scale)
+        ends.append((last, pairs[-1][name], words, {"color": colour(kind)}))
+    bottom, above = ax.get_ylim()
+    ax.set_ylim(bottom, above * 6)
+    powers_of_ten(ax.yaxis, slide.scale)
+    for place, words in ((low / 2, "kept"), ((low + high) / 2, "ramp"), ((high + last) / 2, f"÷ {factor:g}")):
         ax.text(place, 0.94, words, transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=17 * slide.scale)
-    ax.annotate("RoPE", (at, pairs[at]["radians_per_token"]), xytext=(0, 26 * slide.scale), color=colour("muted"), **names)
-    far = pairs[min(high, at)]
-    ax.annotate(
-        "with YaRN",
-        (far["pair"], far["with_yarn"]),
-        xytext=(-12 * slide.scale, -6 * slide.scale),
-        color=colour("rope"),
-        **{**names, "va": "top"},
-    )
+    slide.end_labels(ax, ends)
 
 
 rope_and_yarn = Picture(
@@ -108,9 +101,8 @@ rope_and_yarn = Picture(
     "rope_and_yarn",
     "RoPE as rotation of pairs at three speeds, the frequencies of all pairs, and YaRN's ramp from kept to slowed ones.",
     "Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly "
-    "move. "
-    "Right: radians per token against the pair's index on a logarithmic axis, a falling straight line for RoPE; YaRN's line "
-    "follows it for fast pairs, leaves it on a shaded ramp, and runs below it, parallel, for slow pairs.",
+    "move. Right: radians per token against the pair's index on a logarithmic axis, a falling straight line for RoPE; YaRN's"
+    " line follows it for fast pairs, leaves it on a shaded ramp, and runs below it, parallel, for slow pairs.",
     _rows,
     _draw,
 )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, Slide, fitted, width_of
-from minids.lab.figures.style import WIDTH, colour, encoded, style, write_bytes
+from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, style, write_bytes
+from minids.lab.figures.trained import Trained, about
 from minids.training.metrics import read_metrics
 
-_SPARE = ("query", "rope", "value", "shared", "mtp")  # colours of domains other than the built-in three
+_SPARE = ("query", "shared", "latent", "fp8", "backward")  # colours of domains other than the built-in three
 
 
 def _rows(run: str | Path = "runs/tiny", samples: bool = True) -> Rows:
@@ -24,10 +27,8 @@ def _rows(run: str | Path = "runs/tiny", samples: bool = True) -> Rows:
     if not only(rows, group="loss"):
         raise refuse("run", str(run), "has not logged a loss yet; let it train for some steps")
     if samples:
-        from minids.lab.figures.trained import Trained
-
         rows += Trained.open(run).samples()
-    return rows
+    return [{"model": about(run), **row} for row in rows]
 
 
 def rows_of(lines: Sequence[dict]) -> Rows:
@@ -48,8 +49,9 @@ def rows_of(lines: Sequence[dict]) -> Rows:
 
 
 def draw(run: Path) -> Path | None:
-    """Draw the run in the folder ``run`` into ``run/loss.png``, without samples; its path, or None before the first loss."""
-    if not any("main_loss" in line for line in read_metrics(run / "metrics.jsonl")):
+    """Draw the run in the folder ``run`` into ``run/loss.png``, without samples; its path, or None before the first loss and
+    where there is nothing to draw with."""
+    if find_spec("matplotlib") is None or not any("main_loss" in line for line in read_metrics(run / "metrics.jsonl")):
         return None
     figure = training_run(run=run, samples=False)
     with style():
@@ -64,82 +66,55 @@ def domains_of(rows: Rows) -> list[str]:
 
 def domain_colours(domains: Sequence[str]) -> dict[str, str]:
     """The built-in domains have colours of their own; others get them in turn."""
-    spare = iter(_SPARE * (1 + len(domains) // len(_SPARE)))
-    return {d: colour(d) if d in ("prose", "code", "arithmetic") else colour(next(spare)) for d in domains}
+    spare = cycle(_SPARE)
+    return {d: colour(DOMAINS[d] if d in DOMAINS else next(spare)) for d in domains}
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
-    checks, domains = only(rows, group="validation"), domains_of(rows)
+    checks, losses, domains = only(rows, group="validation"), only(rows, group="loss"), domains_of(rows)
     shades = domain_colours(domains)
-    steps = max(row["step"] for row in rows if "step" in row)
+    steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
     shown = ", ".join(f"{ends[d]:.2f} ({fitted(d, 25, 4, bold=True)})" for d in domains[:3])
     top = slide.title(
         f"After {steps:,} steps, held-out text costs {shown} bits per byte",
+        rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
     texts = only(rows, group="sample")[:3]
-    if texts:
-        slide.text(LEFT, 2.38, "held-out beginnings in grey, and how the model goes on", 16, "muted")
     low = 3.75 if texts else 1.15
     high = top - 0.3
-    _losses(slide, only(rows, group="loss"), low, high)
-    ax = slide.plot(8.7, low, 4.25, high - low, grid="y", xlabel="step", ylabel="bits per byte")
-    ax.set(xlim=(0, steps), ylim=(0, 1.04 * max(row["bits_per_byte"] for row in checks)))
-    for domain, y in zip(domains, apart([ends[d] for d in domains], 0.09 * ax.get_ylim()[1] * 3.7 / (high - low)), strict=True):
-        mine = only(checks, domain=domain)
-        ax.plot(
-            column(mine, "step"),
-            column(mine, "bits_per_byte"),
-            "o-",
-            color=shades[domain],
-            markersize=7 * slide.scale,
-            clip_on=False,
-        )
-        ending = f" {ends[domain]:.2f}"
+    left = slide.plot(1.55, low, 4.8, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
+    raw = only(losses, depth=0)
+    left.plot(column(raw, "step"), column(raw, "nats"), color=colour("faint"), linewidth=1.8 * slide.scale)
+    curves = []  # (x, y, words, colour)
+    for k in distinct(losses, "depth"):
+        mine, shade = only(losses, depth=k), colour("mtp" if k else "ink")
+        xs, ys = column(mine, "step"), column(mine, "smoothed")
+        left.plot(xs, ys, color=shade, linestyle=("-", "-", "--", ":")[min(k, 3)])
+        curves.append((xs[-1], ys[-1], f"MTP {k}" if k else "next", {"color": shade, "fontweight": "bold"}))
+    _from_zero(slide, left, max(column(losses, "step")), max(column(losses, "smoothed")), curves)
+    right, curves = slide.plot(8.7, low, 4.25, high - low, grid="y", xlabel="step", ylabel="bits per byte"), []
+    for domain in domains:
+        mine, shade = only(checks, domain=domain), shades[domain]
+        looks = dict(color=shade, markersize=7 * slide.scale, clip_on=False)
+        right.plot(column(mine, "step"), column(mine, "bits_per_byte"), "o-", **looks)
         name = fitted(domain, 17, 2.75 - width_of("0.00 ", 17, bold=True), bold=True)
-        slide.label(ax, steps, y, name + ending, 17, 10, color=shades[domain], fontweight="bold")
-    _whole_steps(ax)
+        curves.append((steps, ends[domain], f"{name} {ends[domain]:.2f}", {"color": shade, "fontweight": "bold"}))
+    _from_zero(slide, right, steps, max(column(checks, "bits_per_byte")), curves)
+    if texts:
+        slide.text(LEFT, 2.38, "held-out beginnings in grey, and how the model goes on", 16, "muted")
     for i, row in enumerate(texts):
-        _sample(slide, row, 0.55 + 5.1 * i, shades)
+        _sample(slide, row, LEFT + 5.1 * i, shades)
 
 
-def _whole_steps(ax) -> None:
+def _from_zero(slide: Slide, ax, steps: int, highest: float, ends: list[tuple[float, float, str, dict]]) -> None:
+    """Axes from zero to the last step and the highest number, whole steps, and names behind the curves."""
     from matplotlib.ticker import MaxNLocator
 
+    ax.set(xlim=(0, steps), ylim=(0, 1.04 * highest))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-
-def _losses(slide: Slide, losses: Rows, low: float, high: float) -> None:
-    ax = slide.plot(1.55, low, 4.8, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
-    _whole_steps(ax)
-    depths = sorted({row["depth"] for row in losses})
-    raw = only(losses, depth=0)
-    ax.plot(column(raw, "step"), column(raw, "nats"), color=colour("faint"), linewidth=1.8 * slide.scale)
-    ax.set(xlim=(0, max(column(losses, "step"))), ylim=(0, 1.04 * max(row["smoothed"] for row in losses)))
-    ends = [only(losses, depth=k)[-1]["smoothed"] for k in depths]
-    order = sorted(depths, key=lambda k: -ends[k])
-    places = dict(zip(order, apart([ends[k] for k in order], 0.09 * ax.get_ylim()[1] * 3.7 / (high - low)), strict=True))
-    for k in depths:
-        mine = only(losses, depth=k)
-        shade = colour("mtp") if k else colour("ink")
-        ax.plot(column(mine, "step"), column(mine, "smoothed"), color=shade, linestyle=("-", "-", "--", ":")[min(k, 3)])
-        slide.label(ax, mine[-1]["step"], places[k], f"MTP {k}" if k else "next", 17, 10, color=shade, fontweight="bold")
-
-
-def apart(values: Sequence[float], least: float) -> list[float]:
-    """Falling values moved as little as needed to stand at least ``least`` from one another: places for labels."""
-    places = list(values)
-    for _ in range(200):
-        moved = False
-        for i in range(len(places) - 1):
-            short = least - (places[i] - places[i + 1])
-            if short > 1e-9:
-                places[i], places[i + 1] = places[i] + short / 2, places[i + 1] - short / 2
-                moved = True
-        if not moved:
-            break
-    return places
+    slide.end_labels(ax, ends)
 
 
 def _sample(slide: Slide, row: dict, x: float, shades: dict[str, str]) -> None:
@@ -171,8 +146,8 @@ training_run = Picture(
     "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model "
     "writes.",
     "Left: falling training losses, of the next token (pale as it was, strong averaged over up to nine entries) and of the "
-    "multi-token-prediction module, averaged. Right: held-out bits per byte "
-    "by domain, falling from eight. Below: the trained model continues a held-out beginning in each domain.",
+    "multi-token-prediction module, averaged. Right: held-out bits per byte by domain, falling from eight. Below: the "
+    "trained model continues a held-out beginning in each domain.",
     _rows,
     _draw,
     source="run",

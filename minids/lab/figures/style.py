@@ -1,20 +1,21 @@
 """One look for all pictures: two themes, one colour per kind of tensor throughout the set, files without a date in them.
 
-Colours are told apart with any common colour blindness: Okabe & Ito 2008 and Paul Tol's muted scheme, lightened on the dark
-theme. Letters are DejaVu Sans, which comes with matplotlib, and are drawn as outlines in SVG: a slide looks the same on a
-machine without the font, and the words of a picture are in its alternative text.
+Any two colours of ``COLOURS`` are told apart by every common kind of sight: ``tests/lab/figures/test_colours.py`` simulates
+them. They began as Okabe & Ito's (2008) and Paul Tol's. Letters are DejaVu Sans, which comes with matplotlib, and are drawn as
+outlines in SVG: a slide looks the same on a machine without the font, and its words are in the alternative text.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from minids.errors import refuse
+from minids.errors import MinidsError, refuse
+from minids.files import staged
 
 WIDTH, HEIGHT, DPI = 12.8, 7.2, 150  # inches, inches, dots per inch: 1920 × 1080
 
@@ -22,36 +23,31 @@ SMALLEST = 16
 """Points of the smallest letters on a slide 12.8 inches wide: what the last row still reads."""
 
 # kind of thing → colour on the light theme, colour on the dark theme
-_KINDS = {
-    "background": ("#FFFFFF", "#14171C"),
+SURFACES = {"background": ("#FFFFFF", "#14171C"), "panel": ("#F3F4F6", "#20252C"), "faint": ("#D9DCE0", "#3A4048")}
+COLOURS = {
     "ink": ("#1A1A1A", "#F2F2F2"),
-    "muted": ("#5F6368", "#AEB4BC"),
-    "faint": ("#D9DCE0", "#3A4048"),
-    "panel": ("#F3F4F6", "#20252C"),
+    "muted": ("#5F6368", "#B4BAC2"),
     # tensors
-    "hidden": ("#8A9099", "#9AA2AD"),  # the residual stream, and whatever is dense
-    "query": ("#0072B2", "#4FA8E0"),
-    "latent": ("#E69F00", "#F2B134"),  # c_kv, and the content keys made from it
-    "rope": ("#009E73", "#2CC69A"),
-    "value": ("#AA4499", "#D67FC6"),
-    "routed": ("#56B4E9", "#56B4E9"),
-    "shared": ("#D55E00", "#F08040"),
+    "hidden": ("#8E949B", "#888F98"),  # the residual stream, and whatever is dense
+    "query": ("#0075B6", "#2F80D0"),
+    "latent": ("#E69F00", "#FFC252"),  # c_kv, and the content keys made from it
+    "rope": ("#009E73", "#2BC598"),
+    "value": ("#A53C90", "#D781CB"),
+    "routed": ("#55B3E8", "#7CCBFF"),
+    "shared": ("#E86D37", "#EE8042"),
     "mtp": ("#4B3BA8", "#A89BFF"),
-    "fp8": ("#7D7A00", "#D2CC4A"),
-    "bias": ("#1A1A1A", "#F2F2F2"),  # the router's, on top of scores
-    # passes of a pipeline: told apart by brightness, and no tensor's colours
-    "forward": ("#AEBBD0", "#6F84A8"),
-    "backward": ("#7A5C3E", "#B08A62"),
+    "fp8": ("#7F7D04", "#B9B41D"),
+    # passes of a pipeline
+    "forward": ("#A2B7CF", "#6E84A7"),
+    "backward": ("#7A5B3D", "#B08A62"),
     "weights": ("#E3C48F", "#EFD9AE"),
-    # domains of the text
-    "prose": ("#1A1A1A", "#F2F2F2"),
-    "code": ("#CC5566", "#F07F8E"),
-    "arithmetic": ("#2A9D8F", "#5CCFC0"),
-    # what is compared with ours, from nearest to furthest
-    "other1": ("#5F6368", "#AEB4BC"),
-    "other2": ("#8E949B", "#868D96"),
-    "other3": ("#B9BEC4", "#666D76"),
+    # what is compared with ours, from nearest to furthest: muted, hidden, and
+    "other": ("#C5CAD0", "#5A616B"),
 }
+_KINDS = SURFACES | COLOURS
+
+DOMAINS = {"prose": "ink", "code": "value", "arithmetic": "rope"}
+"""Of the built-in text → a colour of tensors that no picture of domains shows."""
 
 THEMES = ("light", "dark")
 _theme: ContextVar[str] = ContextVar("theme", default="light")
@@ -105,9 +101,16 @@ def diverging():
     return LinearSegmentedColormap.from_list("dark", ["#9AD0FF", "#2F7BC4", middle, "#C9523D", "#FFBFA8"])
 
 
+def need_matplotlib() -> None:
+    """Refuse in one line where there is nothing to draw with: the model itself does without."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MinidsError('pictures are drawn by matplotlib, which is not installed; pip install "minids[lab]"')
+
+
 @contextmanager
 def style(theme: str = "light", scale: float = 1.0) -> Iterator[None]:
     """Within it, figures look like ours. ``scale`` is the size of letters and lines against a whole slide's."""
+    need_matplotlib()
     import matplotlib as mpl
 
     if theme not in THEMES:
@@ -122,43 +125,30 @@ def style(theme: str = "light", scale: float = 1.0) -> Iterator[None]:
 
 
 def _settings(scale: float) -> dict:
-    ink, faint = colour("ink"), colour("faint")
+    ink, muted, background = colour("ink"), colour("muted"), colour("background")
+    tick = {"color": muted, "labelcolor": ink, "labelsize": SMALLEST * scale}
+    tick |= {"major.width": 1.2 * scale, "major.size": 5 * scale, "minor.size": 0}
+    sizes = {"font.size": 18, "axes.labelsize": 18, "legend.fontsize": SMALLEST, "axes.linewidth": 1.2, "grid.linewidth": 1.0}
+    sizes |= {"lines.linewidth": 3.0, "lines.markersize": 9}
     return {
+        **{f"{side}tick.{name}": value for side in "xy" for name, value in tick.items()},
+        **{name: size * scale for name, size in sizes.items()},
         "figure.figsize": (WIDTH, HEIGHT),
         "figure.dpi": DPI,
         "savefig.dpi": DPI,
         "font.family": ["DejaVu Sans"],
-        "font.size": 18 * scale,
         "mathtext.fontset": "dejavusans",
-        "axes.labelsize": 18 * scale,
-        "xtick.labelsize": SMALLEST * scale,
-        "ytick.labelsize": SMALLEST * scale,
-        "legend.fontsize": SMALLEST * scale,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.linewidth": 1.2 * scale,
         "axes.axisbelow": True,
-        "lines.linewidth": 3.0 * scale,
-        "lines.markersize": 9 * scale,
-        "grid.color": faint,
-        "grid.linewidth": 1.0 * scale,
-        "legend.frameon": False,
-        "figure.facecolor": colour("background"),
-        "savefig.facecolor": colour("background"),
         "axes.facecolor": "none",
-        "axes.edgecolor": colour("muted"),
+        "axes.edgecolor": muted,
         "axes.labelcolor": ink,
         "text.color": ink,
-        "xtick.color": colour("muted"),
-        "ytick.color": colour("muted"),
-        "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink,
-        "xtick.major.width": 1.2 * scale,
-        "ytick.major.width": 1.2 * scale,
-        "xtick.major.size": 5 * scale,
-        "ytick.major.size": 5 * scale,
-        "xtick.minor.size": 0,
-        "ytick.minor.size": 0,
+        "figure.facecolor": background,
+        "savefig.facecolor": background,
+        "grid.color": colour("faint"),
+        "legend.frameon": False,
         "svg.hashsalt": "minids",
         "svg.fonttype": "path",
         "pdf.fonttype": 42,
@@ -191,11 +181,8 @@ def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
 
 def write_bytes(path: Path, data: bytes) -> Path:
     """Put a whole file in its place at once; what was there before stays until then."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise refuse("out", str(path.parent), f"cannot be written to ({error.strerror}); choose another folder") from None
+    with staged() as files:
+        with files.create(path) as file:
+            file.write(data)
+        files.publish()
     return path

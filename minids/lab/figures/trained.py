@@ -11,9 +11,12 @@ import numpy as np
 
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load
+from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.inference.generate import generate
+from minids.lab.analysis.parameters import parts
 from minids.lab.figures.picture import Rows
+from minids.lab.figures.words import metric
 from minids.layers.block import Block
 from minids.layers.positions import Rotary
 from minids.model import DeepSeekV3
@@ -41,7 +44,7 @@ class Trained:
     def __init__(self, run: Path):
         if latest_checkpoint(run) is None:
             raise refuse("run", str(run), "holds no trained model; train one with minids train --out " + str(run))
-        self.described = RunFolder(run).description()
+        self.described, self.about = RunFolder(run).description(), about(run)
         self.model: DeepSeekV3 = load(run)
         self.tokenizer = self.model.tokenizer
         self.held_out: Corpus = load_corpus(self.described["data"]).split(self.described["train"]["validation_share"])[1]
@@ -49,6 +52,25 @@ class Trained:
     @staticmethod
     def open(run: str | Path) -> Trained:
         return _opened(Path(run).resolve())
+
+    def signed(self, rows: Rows) -> Rows:
+        """Rows whose first column says whose they are."""
+        return [{"model": self.about, **row} for row in rows]
+
+    def code(self) -> str:
+        """The domain whose tokens are easiest to tell apart: code, or the first where there is none."""
+        return "code" if "code" in self.held_out.domains else self.held_out.domains[0]
+
+    def moe_blocks(self) -> list[int]:
+        """Blocks with experts; refused where there is none."""
+        found = [i for i, block in enumerate(self.model.blocks) if block.moe is not None]
+        if not found:
+            raise refuse("run", self.about, "its model has no block with experts, which this picture is about")
+        return found
+
+    def routings(self, tokens: np.ndarray) -> dict[int, Routing]:
+        """Block → what its router did with tokens (B, T)."""
+        return {at.index: at.routing for at in self.through(tokens) if at.routing is not None}
 
     def window(self, domain: str, length: int, windows: int = 1) -> np.ndarray:
         """The first tokens of a domain's held-out text behind the beginning of a document, (windows, length)."""
@@ -83,6 +105,13 @@ class Trained:
             text = printable(self.tokenizer.decode(new))
             rows.append({"group": "sample", "domain": domain, "prompt": prompt, "text": text})
         return rows
+
+
+def about(run: str | Path) -> str:
+    """A run in a few words: "tiny, 2.66 M parameters, bytes"."""
+    described = RunFolder(Path(run)).description()
+    count = sum(part.total for part in parts(ModelConfig(**described["model"])))
+    return f"{described['preset']}, {metric(count)} parameters, {described['train']['tokenizer']}"
 
 
 @lru_cache(maxsize=1)

@@ -37,12 +37,3 @@ def test_a_ratio_is_taken_within_a_turn():
     seconds = {"ours": [1.0, 10.0, 1.1], "theirs": [3.0, 30.0, 3.3]}
     assert timing.ratio(seconds, "ours", "theirs") == pytest.approx(3)
     assert timing.ratio(seconds, "theirs", "ours") == pytest.approx(1 / 3)
-
-
-def test_rounds_are_counted_until_the_time_is_over_but_never_too_few(clock):
-    rounds = []
-    for count in timing.repeat_for(10, at_least=2):
-        rounds.append(count)
-        clock(4)
-    assert rounds == [0, 1, 2]
-    assert list(timing.repeat_for(0, at_least=2)) == [0, 1]

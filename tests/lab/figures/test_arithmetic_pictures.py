@@ -1,15 +1,16 @@
 """Pictures that need no model: their rows are what the accounting says, and what is written on them are the rows."""
 
 import pytest
-from lab.figures.proof import words
+from lab.figures.proof import faults, words
 
 from minids import ModelConfig
 from minids.errors import MinidsError
 from minids.lab import figures
 from minids.lab.analysis import cost, flops, kv_cache
 from minids.lab.analysis.parameters import activated, total
-from minids.lab.analysis.pipeline import closed_form
+from minids.lab.analysis.pipeline import Times, closed_form
 from minids.lab.figures.picture import only
+from minids.lab.figures.style import THEMES
 from minids.ops import yarn
 
 V3 = ModelConfig.preset("deepseek-v3")
@@ -33,8 +34,17 @@ def test_mla():
     assert tensors["k_nope"]["elements"] + tensors["v"]["elements"] == kv_cache.mha_elements(V3) == 32768
     shown = words(figures.mla())
     assert "cached: 576" in shown and "32,768" in shown and "128 × 64" in shown
-    with pytest.raises(MinidsError, match="q_lora_rank"):
-        figures.mla(config=ModelConfig.preset("deepseek-v2-lite"))
+    with pytest.raises(MinidsError, match="attention = 'gqa'"):
+        figures.mla(config=TINY.replace(attention="gqa"))
+
+
+def test_mla_without_a_query_latent():
+    lite = ModelConfig.preset("deepseek-v2-lite")
+    rows = figures.mla.rows(config=lite, name="DeepSeek-V2-Lite")
+    assert "c_q" not in {row["name"] for row in rows} and "q_nope" in {row["name"] for row in rows}
+    for theme in THEMES:
+        figure = figures.mla.drawn(rows, theme=theme)
+        assert faults(figure) == [] and "DeepSeek-V2-Lite, arithmetic" in words(figure) and "$W^{DQ}$" not in words(figure)
 
 
 def test_cache_per_token():
@@ -57,6 +67,9 @@ def test_cache_against_context():
     rows = figures.cache_against_context.rows(contexts=(1024, 4096))
     at = {(row["curve"], row["context"]): row["bytes"] for row in rows if "context" in row}
     assert at["MLA", 4096] == 4 * at["MLA", 1024] == kv_cache.cache_bytes(V3, 4096)
+    many = {f"DeepSeek-V3 number {i}": V3 for i in range(3)}
+    figure = figures.cache_against_context(config=TINY, name="tiny", models=many, contexts=(1024, 4096))
+    assert faults(figure) == [] and "tiny, arithmetic" in words(figure), "equal curves have their names one below the other"
     for row in rows:
         if "memory" in row:
             each = at[row["curve"], 1024] / 1024
@@ -94,7 +107,7 @@ def test_training_cost():
     by_name = {row["name"]: row for row in rows}
     assert by_name["DeepSeek-V3"]["gflop_per_token"] == pytest.approx(flops.training(V3, 4096) / 1e9)
     assert by_name["together"]["dollars"] == cost.v3_dollars() == 5.576e6
-    assert "9.9 times less" in words(figures.training_cost())
+    assert "9.9 times as much work" in words(figures.training_cost())
     mine = {row["name"]: row for row in figures.training_cost.rows(context=256, models={"mine": TINY})}["mine"]
     assert mine["gflop_per_token"] == pytest.approx(flops.training(TINY, 256) / 1e9) and mine["parameters"] == total(TINY)
     assert "at 256 tokens" in words(figures.training_cost(context=256)), "the context that was counted is the one it names"
@@ -129,6 +142,8 @@ def test_pipeline_schedules():
         assert mine[0]["bubble"] == closed_form(schedule, 8).bubble
         work = sum(r["end"] - r["start"] for r in mine if not r["overlapped"])
         assert len({r["device"] for r in mine}) == 8 and work > 0
+    slow = words(figures.pipeline_schedules(stages=4, microbatches=8, times=Times(1, 2, 1, 2.2)))
+    assert "overlapped pair 2.2" in slow and "overlapped pair 3" in words(figures.pipeline_schedules.drawn(rows))
     few = figures.pipeline_schedules.rows(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
     assert {row["schedule"] for row in few} == {"1F1B", "ZB1P"}
     assert "ZB1P leaves a device idle" in words(

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -86,6 +88,25 @@ def test_a_picture_fits_into_an_axes_of_the_reader():
     assert minids.lab.figures.training_cost(ax=ax) is page
     assert faults(page, smallest=8.0) == []
     assert "DeepSeek-V3" in words(page)
+
+
+def test_without_matplotlib_one_line_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for draw in (minids.lab.figures.training_cost, minids.lab.figures.rank_of_keys_and_values, style().__enter__):
+        with pytest.raises(MinidsError, match=r'not installed; pip install "minids\[lab\]"'):
+            draw()
+    assert "kv_cache_per_token" in listing(found(["3"]), tmp_path, colours=False), "names need no pictures"
+
+
+def test_the_lab_is_imported_without_matplotlib_and_pillow():
+    code = """if True:
+        import sys
+        sys.modules["matplotlib"] = sys.modules["PIL"] = None
+        import minids.lab.figures, minids.lab.notebook, minids.lab.analysis.claims, minids.lab.studies
+        from minids.lab.figures.collection import pictures
+        assert pictures()[0].rows()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_table_has_a_line_per_row_and_gaps_where_a_row_has_no_such_number():

@@ -1,14 +1,15 @@
 """The picture of a run shows the numbers of its metrics file."""
 
 import json
-from itertools import pairwise
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from lab.figures.proof import faults, words
 
+from minids import ModelConfig
 from minids.lab.figures.picture import only
-from minids.lab.figures.run_curves import _smoothed, apart, draw, rows_of, training_run
+from minids.lab.figures.run_curves import _smoothed, draw, rows_of, training_run
 
 LINES = [
     {"step": 0, "validation": {"prose": {"loss": 5.5, "bits_per_byte": 8.0}, "code": {"loss": 5.5, "bits_per_byte": 7.9}}},
@@ -17,8 +18,12 @@ LINES = [
 ]
 
 
+def rows_from(lines):
+    return [{"model": "mine, 1 M parameters, bytes", **row} for row in rows_of(lines)]
+
+
 def test_curves_and_labels_are_the_numbers():
-    rows = rows_of(LINES)
+    rows = rows_from(LINES)
     assert [row["nats"] for row in only(rows, depth=2)] == [7.0, 3.5, 7 / 3]
     figure = training_run.drawn(rows)
     right, left = figure.axes[0].child_axes if len(figure.axes) == 1 else figure.axes[1:]
@@ -37,8 +42,10 @@ def test_smoothing_is_a_mean_that_does_not_lag():
 
 def test_the_same_numbers_give_the_same_file(tmp_path):
     files = []
+    described = {"preset": "mine", "model": asdict(ModelConfig.preset("tiny")), "train": {"tokenizer": "bytes"}}
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(described))
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
         files.append(draw(tmp_path / name).read_bytes())
     assert files[0] == files[1] and files[0].startswith(b"\x89PNG")
@@ -46,19 +53,12 @@ def test_the_same_numbers_give_the_same_file(tmp_path):
 
 def test_a_run_without_mtp_and_with_one_line_is_drawn_too(tmp_path):
     lines = [LINES[0], {"step": 1, "main_loss": 5.0, "mtp_loss": []}]
-    figure = training_run.drawn(rows_of(lines))
+    figure = training_run.drawn(rows_from(lines))
     assert "next" in words(figure) and "MTP" not in words(figure)
-
-
-def test_labels_are_moved_apart_as_little_as_needed():
-    assert apart([3.0, 2.0], 0.5) == [3.0, 2.0]
-    assert apart([2.0, 2.0, 0.0], 0.5) == [2.25, 1.75, 0.0]
-    moved = apart([1.0, 1.0, 1.0], 0.5)
-    assert all(a - b >= 0.5 - 1e-6 for a, b in pairwise(moved)) and sum(moved) == pytest.approx(3.0)
 
 
 def test_samples_are_written_below():
     sample = {"group": "sample", "domain": "code", "prompt": "def add(a, b):", "text": "\n    return a + b\n" * 9}
-    figure = training_run.drawn([*rows_of(LINES), sample])
+    figure = training_run.drawn([*rows_from(LINES), sample])
     assert "def add(a, b):" in words(figure) and "return" in words(figure)
     assert faults(figure) == []
