@@ -61,7 +61,7 @@ class Options:
     stream: bool = False
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.draft_tokens < 0:
             raise refuse("draft_tokens", self.draft_tokens, "must be at least 1, or 0 for one per MTP module")
 
@@ -93,7 +93,7 @@ def run(options: Options, given: set[str]) -> None:
 
     def written(speculative: bool, counts: Counts | None = None) -> Iterator[Token]:
         guesses = dict(draft_tokens=options.draft_tokens or None, confidence=options.confidence, counts=counts)
-        return stream(model, texts[0], **settings, speculative=speculative, **(guesses if speculative else {}))
+        return stream(model, texts[0], **(settings | {"speculative": True} | guesses if speculative else settings))
 
     counts = Counts()
     _show(model.tokenizer, prompts[0], written(speculative, counts), options.log_probabilities)

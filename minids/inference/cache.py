@@ -12,6 +12,7 @@ newest tokens, which is all that taking back a wrong guess needs: entries do not
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minids.config import ModelConfig
 from minids.layers.parameters import Array
@@ -22,7 +23,7 @@ CHUNK = 256  # positions; capacities are multiples of it
 class Cache:
     """Arrays (L, B, capacity, …); of sequence b the first ``lengths[b]`` positions are in use."""
 
-    def __init__(self, config: ModelConfig, batch: int, dtype=np.float32, layers: int | None = None):
+    def __init__(self, config: ModelConfig, batch: int, dtype: DTypeLike = np.float32, layers: int | None = None):
         """``layers``: how many, where it is not for the main model's L."""
         layers = config.num_hidden_layers if layers is None else layers
         self.lengths = np.zeros(batch, np.int64)  # (B,) positions in use
@@ -38,8 +39,8 @@ class Cache:
         """Positions of a sequence that there is room for at present."""
         return self.arrays[0].shape[2]
 
-    def reserve(self, counts: int | Array) -> None:
-        """Make room for ``counts`` further positions, of every sequence alike or of each its own, (B,)."""
+    def reserve(self, counts: int | Array) -> int:
+        """Make room for ``counts`` further positions, of every sequence alike or of each its own, (B,) → the longest length."""
         needed = int((self.lengths + counts).max())
         if needed > self.capacity:
             # At least twice as much, so that a text of T tokens is copied log T times and not once per chunk.
@@ -49,6 +50,7 @@ class Cache:
                 larger = np.empty((*array.shape[:2], capacity, *array.shape[3:]), array.dtype)
                 larger[:, :, :used] = array[:, :, :used]
                 self.arrays[i] = larger
+        return needed
 
     def append(self, layer: int, sequence: int, *new: Array) -> tuple[Array, ...]:
         """Store the entries of S new positions of a sequence of T, each (S, …) → views of all of them, (1, T + S, …).

@@ -74,11 +74,10 @@ class Step:
 
     def _through(self, x: Array, first: int, gain: Parameter, counts: Array, cache: Cache, skip: int = 0) -> Array:
         """x (N, d), in place, through the cache's blocks, of which block ``first`` is the first, and the norm after them."""
-        cache.reserve(counts)
+        cos, sin = self.model.rotary(cache.reserve(counts))
         if biases := [moe.bias for moe in self.routers if moe.bias is not None]:
             np.concatenate(biases, out=self.biases.reshape(-1))
         positions, sequences = _rows(cache.lengths, counts)
-        cos, sin = self.model.rotary(int(positions.max()) + 1)
         block_weights = (self.weights, self.places, self.biases, _place(gain), self.sizes, first)
         self.kernels.step(x, *block_weights, positions, sequences, cos, sin, cache.arrays[0], skip)
         cache.advance(counts)

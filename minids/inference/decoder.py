@@ -52,7 +52,7 @@ class Decoder:
         batch: int = 1,
         absorb: bool = True,
         compiled: bool | None = None,
-    ):
+    ) -> None:
         """``cache``: "latent" (the default for MLA), "full" (for the others), or "none", which reads everything again at every
         step. ``absorb=False`` expands the cached latents. ``compiled``: True sends every step through the kernel, False none,
         None those that it does faster.
@@ -72,16 +72,14 @@ class Decoder:
         self.most_rows = math.inf if compiled else max(MOST_ROWS, batch)
         self.texts = [np.empty(0, np.int64)] * batch  # (T_b,) the tokens themselves, where there is no cache
         self.cache: Cache | None = None
-        self.mtp_caches: list[Cache] = []
-        """Of each MTP module its own, of one layer and one sequence."""
+        self.mtp_caches: list[Cache] = []  # of each MTP module its own, of one layer and one sequence
         if kind != "none":
             make = LatentCache if kind == "latent" else FullCache
             self.cache = make(c, batch, model.dtype)
             self.mtp_caches = [make(c, 1, model.dtype, layers=1) for _ in model.mtp]
 
     @property
-    def lengths(self) -> Array:
-        """Tokens read of each sequence, (B,)."""
+    def lengths(self) -> Array:  # (B,) tokens read of each sequence
         return np.array([len(text) for text in self.texts]) if self.cache is None else self.cache.lengths
 
     def read(self, tokens: Array) -> Array:
@@ -167,7 +165,7 @@ class Decoder:
         for sequence, rows in new.spans:
             held = cache.append(layer, sequence, *(e[0, rows] for e in entries))  # (1, T + S, …)
             if isinstance(attention, Attention) or isinstance(cache, FullCache):
-                outputs.append(op.attention.forward(q[:, rows], *held, attention.scale)[0])
+                outputs.append(op.attention.forward(q[:, rows], held[0], held[1], attention.scale)[0])
             else:
                 outputs.append((absorbed if self.absorb else naive)(attention, q[:, rows], *held))
         o = np.concatenate(outputs, axis=1)  # (1, N, H, d_v)

@@ -7,7 +7,8 @@ half: positions the model has never seen would give noise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from minids.model_checks import check_tokens
 Prompt = str | Sequence[int] | Array
 
 
-def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 0.0, **options) -> Array:
+def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 0.0, **options: Any) -> Array:
     """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int.
 
     ``options``: top_k, top_p, min_p, seed, cache, stop, speculative, draft_tokens, confidence and counts, as ``stream`` of
@@ -111,8 +112,7 @@ def next_tokens(decoder: Decoder, texts: list[list[int]], sampling: Sampling, en
     """Continue B texts with a decoder of as many: at each step the next token of each text that is not in ``ended``, by its
     number. What is put into ``ended`` meanwhile has ended; where all have, so does this."""
     limit = decoder.model.config.max_position_embeddings
-    rngs = sampling.generators(len(texts))
-    kept = [text[-limit:] for text in texts]
+    rngs, kept = sampling.generators(len(texts)), [text[-limit:] for text in texts]
     unread = [list(text) for text in kept]
     decoder.rewind(0)
     while live := [i for i in range(len(texts)) if i not in ended]:
@@ -123,7 +123,9 @@ def next_tokens(decoder: Decoder, texts: list[list[int]], sampling: Sampling, en
                 decoder.rewind(np.where(np.arange(len(texts)) == i, 0, decoder.lengths))
         counts = np.array([0 if i in ended else len(tokens) for i, tokens in enumerate(unread)])
         hidden = decoder.read_packed(np.array([token for i in live for token in unread[i]]), counts)  # (N, d)
-        logits = decoder.logits(hidden[(np.cumsum(counts) - 1)[live]])  # (live, V), after the last token of each
+        if len(hidden) > len(live):  # more than one token of each: what counts is the last
+            hidden = hidden[[stop - 1 for stop in accumulate(len(unread[i]) for i in live)]]
+        logits = decoder.logits(hidden)  # (live, V)
         new = {i: Token(sampling.draw(row, rngs[i]), row) for i, row in zip(live, logits, strict=True)}
         yield new
         for i, token in new.items():

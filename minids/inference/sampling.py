@@ -46,7 +46,7 @@ class Sampling:
     seed: int | np.random.Generator | None = 0
     """Of the draws; a generator goes on from where it is, None draws differently every time."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise refuse("temperature", self.temperature, "must be a finite number of at least 0")
         if self.top_k < 0:

@@ -43,7 +43,7 @@ class Speculation:
     confidence: float = 0.0
     """A draft ends where the module's best guess is less probable than this."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.draft_tokens < 1:
             raise refuse("draft_tokens", self.draft_tokens, "must be at least 1")
         if not 0 <= self.confidence < 1:
@@ -70,7 +70,6 @@ class Counts:
 
     @property
     def tokens_per_pass(self) -> float:
-        """1 without speculation."""
         return self.tokens / self.passes if self.passes else float("nan")
 
     def add(self, drafted: int, stood: int) -> None:
