@@ -45,7 +45,7 @@ def load(
     for name, buffer in model.parameters.buffers.items():
         assemble(source, name, out=buffer)
     if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)  # type: ignore[assignment]  # the model's floor knows no tokenizer
+        model.tokenizer = Tokenizer.load(path)  # the model's floor knows no tokenizer
     return model
 
 

@@ -99,7 +99,7 @@ def load_streamed(folder: str | Path, extend: float | None = None, trained_lengt
     config, _ = check_names(read_config(path), source, mtp=False)
     model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)
     if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)  # type: ignore[assignment]  # the model's floor knows no tokenizer
+        model.tokenizer = Tokenizer.load(path)  # the model's floor knows no tokenizer
     return model
 
 

@@ -75,7 +75,7 @@ def defaults(typed: dict[str, object]) -> Options:
 
 def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
-    asked = {}
+    asked: dict[str, object] = {}
     for name in given - {"out", "resume"}:
         if name == "data":
             asked["data"] = list(options.data)
