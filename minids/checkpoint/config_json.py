@@ -93,6 +93,7 @@ _OURS = (
     "bias_update_speed",
     "bias_update_rule",
     "aux_loss_counts",
+    "mtp_state",
     "mtp_loss_weight",
     "precision",
     "fp8_scaling",

@@ -34,6 +34,7 @@ CONFIGS = {
     "gqa, V2 router, normalised": TINY.replace(
         **{**support.V2_ROUTER, "norm_topk_prob": True}, attention="gqa", num_key_value_heads=2, attention_bias=True
     ),
+    "mla, V3 router, MTP modules that hand on what is not normed": TINY.replace(mtp_state="unnormed"),
     "mqa, V3 router, YaRN, tied": TINY.replace(attention="mqa", tie_word_embeddings=True, **STRETCHED),
 }
 WORST = 1e-6

@@ -123,7 +123,7 @@ def parts(model: DeepSeekV3, documents: list[Array], rounds: int, context: int =
         decoder.rewind(context)
 
     def guess(count: int) -> None:
-        decoder.logits(decoder.read_mtp(1, new(count), hidden[:count], skip=count - 1))
+        decoder.mtp_logits(1, decoder.read_mtp(1, new(count), hidden[:count], skip=count - 1))
         decoder.mtp_caches[0].rewind(context)
 
     calls = {"1 token": lambda: step(1), "2 tokens": lambda: step(2)}
