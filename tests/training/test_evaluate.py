@@ -10,9 +10,8 @@ from minids.training.evaluate import beside_mtp
 
 def nats(logits, targets):
     """-log p of each target, by hand: logits (..., V), targets (...)."""
-    log_p = (
-        logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
-    )
+    z = logits - logits.max(-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
     return -np.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
 
 
