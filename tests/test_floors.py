@@ -18,7 +18,7 @@ FLOORS = [
     {"model"},
     {"checkpoint", "training", "inference"},
     {"analysis", "studies", "mistakes", "mistakes_in_fp8"},
-    {"figures", "bench"},
+    {"figures", "bench", "lab"},
     {"commands", "notebook"},
     {"cli"},
 ]

@@ -1,0 +1,1 @@
+"""What looks at the model; nothing outside imports it."""
