@@ -30,6 +30,7 @@ COMMANDS: dict[str, ModuleType] = {
     for name in (
         "train",
         "generate",
+        "page",
         "info",
         "tour",
         "route",

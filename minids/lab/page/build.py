@@ -41,7 +41,7 @@ POLICY = (
 ENGINE = ("engine", "weights", "tokenizer", "sequence", "mistakes")
 """Scripts that page and worker share, in this order."""
 WORKER = ("selftest", "worker")
-PANELS = ("explain", "state", "draw", "text", "cache", "router", "attention", "mtp", "wrong", "tour", "page")
+PANELS = ("state", "explain", "draw", "text", "cache", "router", "attention", "mtp", "wrong", "tour", "page")
 
 MOST_BYTES = 32 << 20
 """Of packed weights: 43 MB of base64 in the file, and four times as much in memory once they are float32."""
