@@ -7,18 +7,18 @@ function drawAttention() {
   const seen = state.seen, holder = byId("attention-chart"), at = shown();
   byId("attention-head").textContent = `Layer ${state.layer + 1}, head ${state.head + 1}: from “${at >= 0 ? tokenizer.name(state.ids[at]) : ""}” back`;
   if (!seen) return put(holder, "");
-  const { content, place, weights } = seen.heads[state.head], T = weights.length, first = Math.max(0, T - MOST_COLUMNS), n = T - first;
-  const narrow = holder.clientWidth < 480, columns = narrow ? Math.min(n, 22) : n, from = T - columns;
+  const { content, place, weights } = seen.heads[state.head], T = weights.length, narrow = holder.clientWidth < 480;
+  const shownAt = topK(weights, narrow ? 20 : MOST_COLUMNS).sort((a, b) => a - b), columns = shownAt.length; // in the text's order
   const width = narrow ? 430 : 760, left = 44, cell = Math.min((width - left - 6) / columns, 34), top = 20, high = 110, zero = top + high + 26, deep = 92;
-  const parts = [], rest = weights.slice(0, from).reduce((a, b) => a + b, 0), mostWeight = Math.max(...weights.slice(from), 0.05);
-  const all = [...content.slice(from), ...place.slice(from)], reach = Math.max(...all.map(Math.abs), 1e-9);
+  const parts = [], share = shownAt.reduce((sum, t) => sum + weights[t], 0), mostWeight = Math.max(...weights);
+  const reach = Math.max(...shownAt.map((t) => Math.max(Math.abs(content[t]), Math.abs(place[t]))), 1e-9);
   const mid = zero + deep / 2, y = (v) => mid - (v / reach) * (deep / 2);
   parts.push(label(left - 8, top + 10, mostWeight >= 0.995 ? "1" : mostWeight.toFixed(2), `text-anchor="end" class="small"`), label(left - 8, top + high, "0", `text-anchor="end" class="small"`));
   parts.push(`<line x1="${left}" x2="${left + columns * cell}" y1="${top + high}" y2="${top + high}" class="grid"/><line x1="${left}" x2="${left + columns * cell}" y1="${mid}" y2="${mid}" class="grid"/>`);
   parts.push(label(left - 8, zero + 8, `+${reach.toFixed(1)}`, `text-anchor="end" class="small"`), label(left - 8, zero + deep, `−${reach.toFixed(1)}`, `text-anchor="end" class="small"`));
   parts.push(label(left, top - 7, "weight", `class="small kept"`), label(left, zero - 6, "scores: content and position", `class="small kept"`));
-  for (let i = 0; i < columns; i++) {
-    const t = from + i, x = left + i * cell, name = tokenizer.name(state.ids[t]), say = `“${name}”: content ${content[t].toFixed(2)} + position ${place[t].toFixed(2)}, weight ${percent(weights[t])}`;
+  for (const [i, t] of shownAt.entries()) {
+    const x = left + i * cell, name = tokenizer.name(state.ids[t]), say = `“${name}”: content ${content[t].toFixed(2)} + position ${place[t].toFixed(2)}, weight ${percent(weights[t])}`;
     parts.push(rect(x + 1, top + high - (weights[t] / mostWeight) * high, cell - 2, (weights[t] / mostWeight) * high, `class="weight" rx="1.5" data-x="weight" data-say="${escaped(say)}" tabindex="-1"`));
     const half = (cell - 2) / 2;
     parts.push(rect(x + 1, Math.min(y(content[t]), mid), half, Math.abs(y(content[t]) - mid), `class="latent-fill" data-x="content" data-say="${escaped(say)}" tabindex="-1"`));
@@ -26,7 +26,7 @@ function drawAttention() {
     parts.push(`<text transform="translate(${x + cell / 2 + 4} ${zero + deep + 10}) rotate(-60)" text-anchor="end" class="small mono${t === at ? " kept" : ""}">${escaped(name.length > 9 ? `${name.slice(0, 8)}…` : name)}</text>`);
   }
   put(holder, svg(width, zero + deep + 78, parts.join(""), `Attention weights of head ${state.head + 1} over ${columns} tokens`, `class="attention"`) +
-    `<p class="note">${from ? `The last ${columns} tokens; the ${from} before them have ${percent(rest)} of the weight together. ` : ""}${num("content", "<span class='latent'>Content</span>")} + ${num("position", "<span class='rope'>position</span>")}, then ${num("weight", "softmax")}. Turn the head to see others: some look at meaning, some just behind.</p>`);
+    `<p class="note">${columns < T ? `The ${columns} of ${T} tokens with the largest weights, ${percent(share)} of all, in the order of the text. ` : ""}${num("content", "<span class='latent'>Content</span>")} + ${num("position", "<span class='rope'>position</span>")}, then ${num("weight", "softmax")}. Turn the head to see others: some look at meaning, some just behind.</p>`);
 }
 
 /** A row of squares, one for each number. */

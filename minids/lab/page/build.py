@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from minids.checkpoint.config_json import read_config
+from minids.checkpoint.extension import run_setting
 from minids.checkpoint.files import staged
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.model_folder import load
@@ -70,8 +71,11 @@ def fits(config: ModelConfig, weights: Form, source: str) -> None:
         )
 
 
-def build(model: DeepSeekV3, weights: Form = "fp8", name: str = "DeepSeek-V3") -> str:
-    """The page of ``model``, which needs a tokenizer. ``name`` is shown as its title."""
+def build(model: DeepSeekV3, weights: Form = "fp8", name: str = "DeepSeek-V3", trained_length: int = 0) -> str:
+    """The page of ``model``, which needs a tokenizer. ``name`` is shown as its title.
+
+    ``trained_length``: tokens of the sequences it was trained with, where a text is to end there; 0: the model's context.
+    """
     fits(model.config, weights, name)
     tokenizer = model.tokenizer
     if tokenizer is None:
@@ -89,7 +93,7 @@ def build(model: DeepSeekV3, weights: Form = "fp8", name: str = "DeepSeek-V3") -
     about = {
         "name": name,
         "config": dataclasses.asdict(model.config),
-        "longest": min(model.config.max_position_embeddings, LONGEST),
+        "longest": min(model.config.max_position_embeddings, trained_length or LONGEST, LONGEST),
         "weights": weights,
         "bytes": len(data),
         "parameters": sum(array.size for array in stored.values()),
@@ -106,8 +110,10 @@ def write(folder: str | Path, out: str | Path, weights: Form = "fp8") -> int:
     path = resolved(folder)
     if not path.is_dir():
         raise refuse("checkpoint", str(folder), "there is no such folder; name a run or a Hugging Face folder")
-    fits(read_config(path), weights, str(folder))
-    page = build(load(folder), weights, Path(folder).resolve().name).encode()
+    config = read_config(path)
+    fits(config, weights, str(folder))
+    seen = 0 if config.rope_scaling else int(run_setting(path, "context_length", 0))  # beyond it a model without YaRN babbles
+    page = build(load(folder), weights, Path(folder).resolve().name, seen).encode()
     out = Path(out)
     if out.is_dir():
         raise refuse("out", str(out), "is a folder; name a file, such as page.html")
@@ -140,7 +146,7 @@ def _assembled(about: dict[str, Any], data: str) -> str:
         "policy": POLICY,
         "title": html.escape(about["name"]),
         "style": source("page.css"),
-        "about": _inside_script(json.dumps(about, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        "about": json.dumps(about, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "weights": data,
         "engine": _scripts(ENGINE),
         "worker": _scripts(WORKER),
@@ -153,9 +159,5 @@ def _assembled(about: dict[str, Any], data: str) -> str:
 
 
 def _scripts(names: tuple[str, ...]) -> str:
-    return _inside_script("\n".join(source(f"{name}.js") for name in names))
-
-
-def _inside_script(text: str) -> str:
-    """Text that ends no script element early: a less-than sign before a slash or an exclamation mark is written otherwise."""
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    """Scripts as they stand, but that none of their strings ends the element they are put into."""
+    return "\n".join(source(f"{name}.js") for name in names).replace("</", "<\\/")

@@ -76,7 +76,7 @@ const MISTAKES = {
   },
   rope_in_the_other_layout: {
     title: "RoPE pairs in the other layout",
-    says: "Neighbours (2i, 2i+1) and halves (i, i + d/2) are both called RoPE. A model trained with either works; a checkpoint of the other does not. Watch: the text stays fluent for a word or two.",
+    says: "Neighbours (2i, 2i+1) and halves (i, i + d/2) are both called RoPE. A model trained with either works; a checkpoint of the other does not.",
     line: ["pair i = (2i, 2i + 1)", "pair i = (i, i + d_r/2)"],
     fits: (c) => c.qk_rope_head_dim > 2,
     make() {

@@ -23,6 +23,11 @@ byId("guess-strip").addEventListener("click", (event) => {
   const chip = event.target.closest("[data-at]");
   if (chip) pick(Number(chip.dataset.at));
 });
+byId("guess-strip").addEventListener("pointerover", (event) => {
+  const chip = event.target.closest("[data-at]");
+  change({ hover: chip ? Number(chip.dataset.at) : null });
+});
+byId("guess-strip").addEventListener("pointerleave", () => change({ hover: null }));
 byId("guess-strip").addEventListener("keydown", (event) => {
   const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!by) return;

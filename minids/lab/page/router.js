@@ -26,8 +26,9 @@ function reroute(patch) {
 }
 
 function drawWall() {
-  const cell = 24, gap = 12, left = 62, top = 26, row = 34, L = config.num_hidden_layers, width = left + E * cell + (GROUPS - 1) * gap + 4, height = top + L * row + 4;
-  const entry = entryShown(), parts = [];
+  const cell = 24, gap = 12, left = 62, top = 26, row = 34, L = config.num_hidden_layers, inner = E * cell + (GROUPS - 1) * gap, shared = config.n_shared_experts ? 58 : 0;
+  const width = left + inner + shared + 4, height = top + L * row + 4, entry = entryShown(), parts = [], lit = [];
+  if (shared) parts.push(label(left + inner + 36, 14, "shared", `text-anchor="middle" class="small"`));
   for (let g = 0; g < GROUPS && hasGroups; g++) {
     parts.push(label(left + columnX(g * EACH, cell, gap) + (EACH * cell) / 2, 14, `group ${g + 1}`, `text-anchor="middle" class="small"`));
   }
@@ -35,14 +36,15 @@ function drawWall() {
     const y = top + l * row, route = entry?.routes[l];
     parts.push(label(left - 10, y + 18, `layer ${l + 1}`, `text-anchor="end" class="small${l === state.layer ? " kept" : ""}"`));
     if (l < config.first_k_dense_replace) {
-      parts.push(rect(left, y + 3, width - left - 4, cell - 4, `class="dense" rx="4"`), label(left + (width - left) / 2, y + 18, "no experts: one dense network for every token", `text-anchor="middle" class="small"`));
+      parts.push(rect(left, y + 3, inner, cell - 4, `class="dense" rx="4"`), label(left + inner / 2, y + 18, "no experts: one dense network for every token", `text-anchor="middle" class="small"`));
       continue;
     }
+    if (shared) parts.push(rect(left + inner + 16, y + 1, 40, cell - 2, `rx="4" class="shared" data-say="The shared expert of layer ${l + 1} works on every token"`));
     for (let e = 0; e < E; e++) {
       const rank = route ? route.chosen.indexOf(e) : -1, gate = rank < 0 ? 0 : route.gates[rank];
       const says = `Layer ${l + 1}, expert ${e + 1}` + (route ? `: score ${route.s[e].toFixed(3)}${rank < 0 ? ", not chosen" : `, gate ${gate.toFixed(2)}`}` : "");
       const on = e === state.expert && l === state.layer;
-      parts.push(rect(left + columnX(e, cell, gap) + 1, y + 1, cell - 2, cell - 2, `rx="4" class="expert${rank < 0 ? "" : " lit"}${on ? " on" : ""}" ${rank < 0 ? "" : `style="fill:${expertColour(e)};stroke:${groupColour(Math.floor(e / EACH))}"`} data-layer="${l}" data-expert="${e}" data-x="${rank < 0 ? "score" : "gate"}" data-say="${says}" role="button" aria-label="${says}" tabindex="${l === state.layer && e === (state.expert ?? 0) ? 0 : -1}" data-focus="${l}-${e}"`));
+      (rank < 0 ? parts : lit).push(rect(left + columnX(e, cell, gap) + 1, y + 1, cell - 2, cell - 2, `rx="4" class="expert${rank < 0 ? "" : " lit"}${on ? " on" : ""}" ${rank < 0 ? "" : `style="fill:${expertColour(e)};stroke:${groupColour(Math.floor(e / EACH))}"`} data-layer="${l}" data-expert="${e}" data-x="${rank < 0 ? "score" : "gate"}" data-say="${says}" role="button" aria-label="${says}" tabindex="${l === state.layer && e === (state.expert ?? 0) ? 0 : -1}" data-focus="${l}-${e}"`));
     }
   }
   const lines = [];
@@ -53,9 +55,8 @@ function drawWall() {
     });
     lines.push(`<polyline points="${points.join(" ")}" class="trace" style="stroke-width:${k ? 1.2 : 3.2};opacity:${k ? 0.35 : 0.9}"/>`);
   }
-  put(byId("wall"), svg(width, height, lines.join("") + parts.join(""), "Layers by experts; the experts of the picked token are lit", `class="wall"`));
-  const lit = moeLayers.length * CHOSEN;
-  put(byId("wall-note"), `${moeLayers.length} layers of ${E} experts: <b>${integer(moeLayers.length * E)}</b> in all, of which one token lights <b>${integer(lit)}</b>. The thick line joins those with the largest gates. Press an expert: the tokens it works on are underlined in the text.`);
+  put(byId("wall"), svg(width, height, parts.join("") + lines.join("") + lit.join(""), "Layers by experts; the experts of the picked token are lit", `class="wall"`));
+  put(byId("wall-note"), `${moeLayers.length} layers of ${E} experts: <b>${integer(moeLayers.length * E)}</b> in all, of which one token lights <b>${integer(moeLayers.length * CHOSEN)}</b>. The thick line joins those with the largest gates. Press an expert: the tokens it works on are underlined in the text.`);
 }
 
 /** V3's wall: 58 layers of 256 experts in 8 groups. Where its tokens go is not known here; the counts are. */
@@ -78,7 +79,7 @@ function drawLargeWall() {
       const first = chosen[topK(gates, 1)[0]], x = (first + Math.floor(first / 32) + 0.5) * cell, y = (l + 0.5) * high;
       if (before) {
         context.strokeStyle = colourOf("ink");
-        context.globalAlpha = 0.45;
+        context.globalAlpha = 0.3;
         context.beginPath();
         context.moveTo(...before);
         context.lineTo(x, y);
@@ -165,9 +166,9 @@ function drawLoad() {
     return put(byId("load-note"), "");
   }
   const even = (tokens * CHOSEN) / E, loads = counts.map((count) => count / even), most = Math.max(2, ...loads);
-  const cell = 24, gap = 12, left = 62, high = 70, width = left + E * cell + (GROUPS - 1) * gap + 4, y = (v) => 6 + high - (v / most) * high;
+  const cell = 24, gap = 12, left = 62, high = 70, shared = config.n_shared_experts ? 58 : 0, width = left + E * cell + (GROUPS - 1) * gap + shared + 4, y = (v) => 6 + high - (v / most) * high;
   const bars = loads.map((v, e) => rect(left + columnX(e, cell, gap) + 3, y(v), cell - 6, 6 + high - y(v), `rx="2" style="fill:${groupColour(Math.floor(e / EACH))}" class="bar${e === state.expert ? " on" : ""}" data-x="load" data-say="Expert ${e + 1}: ${counts[e]} of ${tokens} tokens, load ${v.toFixed(2)}" tabindex="-1"`)).join("");
-  const even1 = `<line x1="${left - 4}" x2="${width}" y1="${y(1)}" y2="${y(1)}" class="limit"/>` + label(left - 10, y(1) + 4, "even", `text-anchor="end" class="small"`);
+  const even1 = `<line x1="${left - 4}" x2="${width - shared}" y1="${y(1)}" y2="${y(1)}" class="limit"/>` + label(left - 10, y(1) + 4, "even", `text-anchor="end" class="small"`);
   put(byId("load"), svg(width, high + 10, bars + even1, `Load of ${E} experts`, `class="wall"`));
   const idle = counts.filter((count) => !count).length;
   put(byId("load-note"), `1 is an even share. ${num("maxvio", `MaxVio ${(Math.max(...loads) - 1).toFixed(2)}`)}${idle ? `; ${idle} expert${idle > 1 ? "s" : ""} without a token` : ""}. One text is one kind of text: experts specialise, and only over many texts are loads even.`);
@@ -180,6 +181,11 @@ byId("wall").addEventListener("click", (event) => {
   change({ layer, expert: same ? null : expert });
   askForSeen();
 });
+byId("wall").addEventListener("pointerover", (event) => {
+  const cell = event.target.closest("[data-expert]");
+  change({ over: cell ? [Number(cell.dataset.layer), Number(cell.dataset.expert)] : null });
+});
+byId("wall").addEventListener("pointerleave", () => change({ over: null }));
 byId("wall").addEventListener("keydown", (event) => {
   const cell = event.target.closest("[data-expert]");
   if (!cell) return;

@@ -16,6 +16,7 @@ const state = {
   layer: config.num_hidden_layers - 1,
   head: 0,
   expert: null,
+  over: null, // [layer, expert] that is pointed at
   colour: "expert",
   temperature: 0.6,
   seed: 1,
@@ -49,13 +50,18 @@ function shown() {
 const entryShown = () => state.entries[shown()];
 const routeShown = () => entryShown()?.routes[state.layer] ?? null;
 
-/** Draw on the next frame whatever panels are to be seen. */
+function drawNow(panel) {
+  panel.drawn = true;
+  panel.draw();
+}
+
+/** Draw on the next frame whatever panels are to be seen, and each of them once at the beginning. */
 function redraw() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    for (const panel of panels) if (!panel.section || panel.visible) panel.draw();
+    for (const panel of panels) if (panel.visible || !panel.drawn) drawNow(panel);
   });
 }
 
@@ -74,6 +80,8 @@ function panel(id, draw) {
     if (isIntersecting) redraw();
   }, { rootMargin: "200px" }).observe(entry.section);
 }
+
+addEventListener("beforeprint", () => panels.forEach(drawNow));
 
 // The engine in its own thread. A second one, made when it is first needed, compares and tests, so that writing goes on.
 
@@ -95,7 +103,7 @@ function worker(name) {
 const ask = (name, message) => worker(name).postMessage(message);
 const listen = (name, type, answer) => answers[name].set(type, answer);
 
-let writing = 0, writtenAt = 0, writtenFrom = 0;
+let writing = 0, afterWriting = null;
 
 const variation = () => {
   const { topk_group, bias_off, biases, mistake } = state;
@@ -105,28 +113,25 @@ const variation = () => {
 /** Milliseconds between two passes at this place of the speed slider; 0: as fast as the engine goes. */
 const pace = () => (state.speed >= 100 ? 0 : 1000 / (1.5 * 40 ** (state.speed / 100)));
 
-/** Read the text as it stands and add `more` tokens to it. */
-function write(more) {
+/** Read the text as it stands and add `more` tokens to it, `quick`: whatever the speed slider says. */
+function write(more, quick = false) {
   const most = Math.min(state.ids.length + more, about.longest);
   const { temperature, seed, guesses } = state;
   writing += 1;
-  writtenAt = 0;
   change({ playing: more > 0 && state.ids.length < about.longest });
-  const settings = { ...variation(), temperature, seed, guesses, most, stop: tokenizer.eos, pace: pace() };
+  const settings = { ...variation(), temperature, seed, guesses, most, stop: tokenizer.eos, pace: quick ? 0 : pace() };
   ask("writer", { type: "write", id: writing, tokens: state.ids, settings });
 }
 
-listen("writer", "tokens", ({ id, entries, next, done }) => {
+listen("writer", "tokens", ({ id, entries, next, done, rate }) => {
   if (id !== writing) return; // of a text that has been changed since
-  if (!writtenAt) [writtenAt, writtenFrom] = [performance.now(), 0];
-  writtenFrom += entries.length;
   for (const entry of entries) {
     state.entries[entry.position] = entry;
     state.ids[entry.position] = entry.id;
   }
   if (done) state.playing = false;
-  state.rate = (1000 * (writtenFrom - 1)) / (performance.now() - writtenAt);
-  change({ next });
+  change({ next, rate });
+  if (done) afterWriting?.();
   askForSeen();
 });
 
@@ -152,11 +157,11 @@ function replaceTail(from, ids) {
 }
 
 /** The whole text anew: with `ids`, or with a string. */
-function setText(text, more = 0) {
+function setText(text, more = 0, quick = false) {
   const begin = tokenizer.bos === null ? [] : [tokenizer.bos];
   replaceTail(0, [...begin, ...tokenizer.encode(text)]);
   change({ token: null, hover: null, next: null });
-  write(more);
+  write(more, quick);
 }
 
 /** The text as a string: what stands in the text field. A few characters cannot stand there as they are. */

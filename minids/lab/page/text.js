@@ -21,10 +21,10 @@ function backgroundOf(position) {
 }
 
 function drawTokens() {
-  const texts = fieldTexts(state.ids), written = texts.join(""), at = shown();
+  const texts = fieldTexts(state.ids), written = texts.join(""), at = shown(), [servedIn, servedBy] = state.over ?? [state.layer, state.expert];
   while (spans.length > texts.length) spans.pop().remove();
   texts.forEach((text, i) => {
-    const entry = state.entries[i], expert = state.expert !== null && entry?.routes[state.layer]?.chosen.includes(state.expert);
+    const entry = state.entries[i], expert = servedBy !== null && entry?.routes[servedIn]?.chosen.includes(servedBy);
     const kind = `${i === at ? "at " : ""}${expert ? "served " : ""}${entry?.pass ? "made" : ""}`, background = backgroundOf(i);
     let span = spans[i];
     if (!span) {

@@ -5,8 +5,8 @@ const groupsWords = hasGroups ? `${config.n_group} groups of ${EACH}` : "one gro
 
 const STEPS = [
   {
-    show: "text", title: "A whole DeepSeek-V3, in one file",
-    words: `<p>On the right a trained model writes. It is small, <b>${integer(about.parameters)}</b> numbers where V3 has 671 billion, but it has every part of V3, and all of it is computed here while you watch.</p><p>Each piece is a <b>token</b>. Its colour is the expert that had most to say.</p>`,
+    show: "text", title: "A whole DeepSeek‑V3, in one file",
+    words: `<p>A trained model writes here. It is small, <b>${integer(about.parameters)}</b> numbers where V3 has 671 billion, but it has every part of V3, and all of it is computed here while you watch.</p><p>Each piece is a <b>token</b>. Its colour is the expert that had most to say.</p>`,
     set: () => (enoughText() ? write(reducedMotion ? 0 : 40) : setText(EXAMPLES[0][1], 90)), patch: { colour: "expert" },
   },
   {
@@ -104,8 +104,17 @@ function goTo(next) {
   history.replaceState(null, "", `#step=${step + 1}`);
   byId("tour-title").focus({ preventScroll: true });
   scrollTo(0, 0);
-  if (!enoughText() && step > 0) setText(EXAMPLES[0][1], 90);
-  change({ hover: null, token: at ? Math.max(2, Math.floor(state.entries.length * at)) : null, ...patch });
+  const place = () => change({ token: at ? Math.max(2, Math.floor(state.entries.length * at)) : null });
+  change({ hover: null, ...patch });
+  place();
+  afterWriting = () => { // a text that was only begun: the token is picked once it is there
+    if (at) place();
+    askForSeen();
+    if (show === "mistakes") set();
+    afterWriting = null;
+  };
+  if (!enoughText() && step > 0) setText(EXAMPLES[0][1], 90, true);
+  else if (!state.playing && show !== "guesses") afterWriting = null;
   if (at && !routeShown() && show === "router") change({ layer: moeLayers[moeLayers.length - 1] ?? 0 });
   askForSeen();
   return set?.();

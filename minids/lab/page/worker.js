@@ -2,7 +2,7 @@
 // The engine's own thread: it works in slices of a few milliseconds, so that it hears at once when it is asked for something else.
 
 const SLICE = 20; // milliseconds
-let config, weights, sequence, variant, job = null, waiting = null;
+let config, weights, sequence, variant, job = null, waiting = null, spent = 0, sliceBegan = 0; // milliseconds of computing on this job
 
 /** The model as the sliders want it: other groups kept, other biases, a mistake. The weights themselves stay as they are. */
 function varied({ topk_group, bias_off, biases, mistake }) {
@@ -28,11 +28,11 @@ function prepared(tokens, settings) {
 
 /** Write: read the text, continue it, and send what is known of each token as it comes. */
 function* writing(id, tokens, settings) {
-  const going = prepared(tokens, settings), start = going.tokens.length;
-  let batch = [], last = 0;
+  const going = prepared(tokens, settings);
+  let batch = [], last = 0, count = 0;
   const send = (done) => {
     const next = going.logits ? likeliest(going.logits).best : null;
-    postMessage({ type: "tokens", id, entries: batch, next, done, start });
+    postMessage({ type: "tokens", id, entries: batch, next, done, rate: (1000 * count) / (spent + performance.now() - sliceBegan) });
     batch = [];
   };
   for (const entry of follow(going, tokens, settings)) {
@@ -42,6 +42,7 @@ function* writing(id, tokens, settings) {
       last = entry.pass;
     }
     batch.push(entry);
+    count += 1;
     if ((yield 0) && batch.length) send(false);
   }
   send(true);
@@ -89,7 +90,8 @@ function* comparing(id, { mistake, tokens, more, settings }) {
 
 function run() {
   waiting = null;
-  const until = performance.now() + SLICE;
+  sliceBegan = performance.now();
+  const until = sliceBegan + SLICE;
   let pause = 0, full = false;
   while (job && !pause && !full) {
     full = performance.now() > until;
@@ -97,12 +99,13 @@ function run() {
     if (done) job = null;
     else pause = value;
   }
+  spent += performance.now() - sliceBegan;
   if (job) waiting = setTimeout(run, pause);
 }
 
 function start(next) {
   clearTimeout(waiting);
-  job = next;
+  [job, spent] = [next, 0];
   run();
 }
 

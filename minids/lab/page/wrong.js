@@ -2,11 +2,11 @@
 // One wrong line: what a mistake does to the loss, to the choices and to the text; and a switch that makes it everywhere.
 
 const fitting = Object.entries(MISTAKES).filter(([, mistake]) => mistake.fits(config));
-const GOES_WRONG = 36;
+const MOST_READ = 160, GOES_WRONG = 36; // tokens that are read, and tokens that are written after them
 let found = null, comparing = "";
 
 function compare(name) {
-  const tokens = state.ids.slice(0, 160);
+  const tokens = state.ids.slice(0, Math.min(MOST_READ, about.longest - GOES_WRONG));
   comparing = `${name} ${tokens.length} ${Date.now()}`;
   found = null;
   change({ compared: name });
@@ -15,7 +15,7 @@ function compare(name) {
 
 listen("checker", "compared", (result) => {
   if (result.id !== comparing) return;
-  found = result;
+  found = { ...result, tokens: state.ids.slice(0, result.right.losses.length) };
   redraw();
 });
 
@@ -24,10 +24,10 @@ function bars(right, wrong, most, says) {
   return row("right", right) + row("wrong", wrong);
 }
 
-/** The continuation, with the first token that is another one marked. */
-function continued(ids, other) {
-  const split = ids.findIndex((id, i) => id !== other[i]), cut = split < 0 ? ids.length : split;
-  return `<pre>${escaped(tokenizer.decode(ids.slice(0, cut)))}<mark>${escaped(tokenizer.decode(ids.slice(cut)))}</mark></pre>`;
+/** The end of the text and how it goes on, marked from the first token that is not the right one. */
+function continued(ids, right) {
+  const split = ids.findIndex((id, i) => id !== right[i]), cut = split < 0 ? ids.length : split, before = found.tokens.slice(-8);
+  return `<pre><span class="muted">… ${escaped(tokenizer.decode(before))}</span>${escaped(tokenizer.decode(ids.slice(0, cut)))}<mark>${escaped(tokenizer.decode(ids.slice(cut)))}</mark></pre>`;
 }
 
 function drawFound() {
@@ -39,11 +39,11 @@ function drawFound() {
   if (!found) return put(holder, `${head}<p class="note">${state.ids.length > 1 ? "Reading the text twice …" : "There is no text to read yet."}</p>`);
   const { right: a, wrong: b, choices, other } = found, most = Math.max(a.loss, b.loss);
   const same = a.loss === b.loss && !other;
-  return put(holder, head + `<h4>${num("loss", "Loss of the text above")}, nats a token</h4>${bars(a.loss, b.loss, most, (v) => v.toFixed(3))}` +
+  return put(holder, head + `<h4>${num("loss", `Loss of the ${found.tokens.length === state.ids.length ? "" : `first ${found.tokens.length} tokens of the `}text above`)}, nats a token</h4>${bars(a.loss, b.loss, most, (v) => v.toFixed(3))}` +
     `<div class="numbers small-numbers"><div>${num("choices", percent(other / Math.max(choices, 1)))}<span>of choices of experts are others</span></div>` +
     (config.num_nextn_predict_layers ? `<div>${num("stood", `${percent(a.right)} → ${percent(b.right)}`)}<span>of MTP guesses are right</span></div>` : "") +
     `<div>${num("mla", a.numbers === b.numbers ? integer(a.numbers) : `${integer(a.numbers)} → ${integer(b.numbers)}`)}<span>numbers in the cache, per token and layer</span></div></div>` +
-    `<h4>How it goes on <span class="muted">(always the likeliest token)</span></h4><div class="versus"><div><span class="small">right</span>${continued(a.continuation, b.continuation)}</div><div><span class="small">wrong</span>${continued(b.continuation, a.continuation)}</div></div>` +
+    `<h4>How it goes on <span class="muted">(always the likeliest token)</span></h4><div class="versus"><div><span class="small">right</span>${continued(a.continuation, a.continuation)}</div><div><span class="small">wrong</span>${continued(b.continuation, a.continuation)}</div></div>` +
     (same ? `<p class="note strong">On this text it changes nothing${name === "groups_set_to_zero" ? ": no biased score is below 0. Move a bias to −1 in the router and compare again" : ""}. That is why such a line lives long.</p>` : ""));
 }
 
