@@ -42,7 +42,9 @@ POLICY = (
 ENGINE = ("engine", "weights", "tokenizer", "sequence", "mistakes")
 """Scripts that page and worker share, in this order."""
 WORKER = ("selftest", "worker")
-PANELS = ("state", "explain", "draw", "text", "cache", "router", "attention", "mtp", "wrong", "tour", "page")
+PANELS = ("state", "explain", "draw", "text", "cache", "wall", "router", "attention", "mtp", "wrong", "tour", "page")
+
+STYLES = ("page", "panels", "tour")
 
 MOST_BYTES = 32 << 20
 """Of packed weights: 43 MB of base64 in the file, and four times as much in memory once they are float32."""
@@ -145,7 +147,7 @@ def _assembled(about: dict[str, Any], data: str) -> str:
     parts = {
         "policy": POLICY,
         "title": html.escape(about["name"]),
-        "style": source("page.css"),
+        "style": "\n".join(source(f"{name}.css") for name in STYLES),
         "about": json.dumps(about, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "weights": data,
         "engine": _scripts(ENGINE),

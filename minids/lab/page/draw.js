@@ -9,10 +9,12 @@ const HUES = [250, 55, 155, 330, 25, 200, 105, 290];
 
 /** An expert's colour: a hue for its group (in V3 a node), paler and stronger within the group; letters are read on all. */
 function expertColour(expert, strength = 1) {
-  const size = config.n_routed_experts / config.n_group, group = Math.floor(expert / size);
+  const size = config.n_routed_experts / config.n_group,
+    group = Math.floor(expert / size);
   const place = size > 1 ? (expert % size) / (size - 1) : 0.5;
   const hue = config.n_group > 1 ? HUES[group % HUES.length] + 22 * (place - 0.5) : (360 * expert) / config.n_routed_experts;
-  const light = isDark() ? 0.34 + 0.15 * place : 0.93 - 0.16 * place, chroma = isDark() ? 0.06 + 0.05 * place : 0.05 + 0.08 * place;
+  const light = isDark() ? 0.34 + 0.15 * place : 0.93 - 0.16 * place,
+    chroma = isDark() ? 0.06 + 0.05 * place : 0.05 + 0.08 * place;
   return `oklch(${light.toFixed(3)} ${chroma.toFixed(3)} ${hue.toFixed(0)} / ${strength})`;
 }
 
@@ -31,8 +33,11 @@ function firstExpert(route) {
 
 /** Colour of a number with a sign: orange above 0, blue below, at most at ±1. */
 function signed(value) {
-  const size = Math.min(Math.abs(value), 1), hue = value > 0 ? 55 : 250;
-  return isDark() ? `oklch(${0.25 + 0.55 * size} ${0.02 + 0.13 * size} ${hue})` : `oklch(${0.96 - 0.42 * size} ${0.01 + 0.15 * size} ${hue})`;
+  const size = Math.min(Math.abs(value), 1),
+    hue = value > 0 ? 55 : 250;
+  return isDark()
+    ? `oklch(${0.25 + 0.55 * size} ${0.02 + 0.13 * size} ${hue})`
+    : `oklch(${0.96 - 0.42 * size} ${0.01 + 0.15 * size} ${hue})`;
 }
 
 const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -43,7 +48,8 @@ function svg(width, height, content, label, extra = "") {
 
 const rect = (x, y, w, h, attributes = "") =>
   `<rect x="${x.toFixed(2)}" y="${y.toFixed(2)}" width="${Math.max(w, 0).toFixed(2)}" height="${Math.max(h, 0).toFixed(2)}" ${attributes}/>`;
-const label = (x, y, text, attributes = "") => `<text x="${x.toFixed(2)}" y="${y.toFixed(2)}" ${attributes}>${escaped(text)}</text>`;
+const label = (x, y, text, attributes = "") =>
+  `<text x="${x.toFixed(2)}" y="${y.toFixed(2)}" ${attributes}>${escaped(text)}</text>`;
 
 /** Set markup only where it is another, so that focus and pointing survive. */
 function put(element, markup) {
@@ -67,11 +73,17 @@ function paint(canvas, width, height, draw) {
 }
 
 const integer = (value) => Math.round(value).toLocaleString("en");
-const percent = (value) => (value >= 0.1 ? `${(100 * value).toFixed(0)} %` : value >= 0.0005 ? `${(100 * value).toFixed(1)} %` : "< 0.1 %");
+const percent = (value) =>
+  value >= 0.1 ? `${(100 * value).toFixed(0)} %` : value >= 0.0005 ? `${(100 * value).toFixed(1)} %` : "< 0.1 %";
 
 /** Bytes for people; 1 GB = 10⁹ bytes. */
 function bytes(value) {
-  for (const [unit, size] of [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+  for (const [unit, size] of [
+    ["TB", 1e12],
+    ["GB", 1e9],
+    ["MB", 1e6],
+    ["kB", 1e3],
+  ]) {
     if (value >= size) return `${(value / size).toPrecision(value / size >= 100 ? 4 : 3)} ${unit}`;
   }
   return `${integer(value)} bytes`;
@@ -79,10 +91,15 @@ function bytes(value) {
 
 /** Buttons of which one is chosen: arrow keys go round, as in any radio group. */
 function radios(container, options, chosen, choose) {
-  put(container, options.map(([value, name, attributes = ""]) => {
-    const on = String(value) === String(chosen);
-    return `<button type="button" role="radio" aria-checked="${on}" tabindex="${on ? 0 : -1}" data-value="${value}" data-focus="${value}" ${attributes}>${name}</button>`;
-  }).join(""));
+  put(
+    container,
+    options
+      .map(([value, name, attributes = ""]) => {
+        const on = String(value) === String(chosen);
+        return `<button type="button" role="radio" aria-checked="${on}" tabindex="${on ? 0 : -1}" data-value="${value}" data-focus="${value}" ${attributes}>${name}</button>`;
+      })
+      .join(""),
+  );
   if (container.dataset.wired) return;
   container.dataset.wired = "yes";
   container.addEventListener("click", (event) => {
@@ -94,7 +111,8 @@ function radios(container, options, chosen, choose) {
     if (!by) return;
     event.preventDefault();
     event.stopPropagation();
-    const buttons = [...container.querySelectorAll("[data-value]")], at = buttons.indexOf(document.activeElement);
+    const buttons = [...container.querySelectorAll("[data-value]")],
+      at = buttons.indexOf(document.activeElement);
     const next = buttons[(at + by + buttons.length) % buttons.length];
     next.focus();
     choose(next.dataset.value);

@@ -16,7 +16,8 @@ function sigmoid(x) {
 }
 
 function softmax(x) {
-  let most = -Infinity, sum = 0;
+  let most = -Infinity,
+    sum = 0;
   for (const value of x) most = Math.max(most, value);
   const e = new Float64Array(x.length);
   for (let i = 0; i < x.length; i++) sum += e[i] = Math.exp(x[i] - most);
@@ -34,9 +35,13 @@ function rmsnorm(x, gain, eps) {
 
 /** Rows `first` … `first + count - 1` of a matrix (or of stacked ones), times x: (in) → (count). */
 function matmul(x, matrix, first = 0, count = matrix.shape[0]) {
-  const data = matrix.data, n = x.length, y = new Float64Array(count);
+  const data = matrix.data,
+    n = x.length,
+    y = new Float64Array(count);
   for (let row = 0, at = first * n; row < count; row++) {
-    let a = 0, b = 0, i = 0; // two sums side by side: a processor can work on both at once
+    let a = 0,
+      b = 0,
+      i = 0; // two sums side by side: a processor can work on both at once
     for (; i + 1 < n; i += 2, at += 2) {
       a += data[at] * x[i];
       b += data[at + 1] * x[i + 1];
@@ -48,7 +53,8 @@ function matmul(x, matrix, first = 0, count = matrix.shape[0]) {
 }
 
 function linear(x, w, name) {
-  const y = matmul(x, w[name + ".weight"]), bias = w[name + ".bias"];
+  const y = matmul(x, w[name + ".weight"]),
+    bias = w[name + ".bias"];
   if (bias) for (let i = 0; i < y.length; i++) y[i] += bias.data[i];
   return y;
 }
@@ -60,15 +66,23 @@ function add(x, y) {
 /** W_down (silu(W_gate u) · W_up u): Shazeer 2020. Of stacked experts it is number `expert` that serves. */
 function swiglu(u, w, p, expert = 0) {
   const [gate, up, down] = ["gate", "up", "down"].map((name) => w[`${p}${name}_proj.weight`]);
-  const width = gate.shape[gate.shape.length - 2], d = u.length;
+  const width = gate.shape[gate.shape.length - 2],
+    d = u.length;
   const a = matmul(u, gate, expert * width, width); // (d) -> (I)
   const b = matmul(u, up, expert * width, width);
-  return matmul(a.map((value, i) => value * sigmoid(value) * b[i]), down, expert * d, d); // (I) -> (d)
+  return matmul(
+    a.map((value, i) => value * sigmoid(value) * b[i]),
+    down,
+    expert * d,
+    d,
+  ); // (I) -> (d)
 }
 
 /** Indices of the k largest, best first; of equals the first. */
 function topK(x, k) {
-  return Array.from(x, (_, i) => i).sort((i, j) => x[j] - x[i] || i - j).slice(0, k);
+  return Array.from(x, (_, i) => i)
+    .sort((i, j) => x[j] - x[i] || i - j)
+    .slice(0, k);
 }
 
 // Positions: RoPE (Su et al. 2021), stretched by YaRN (Peng et al. 2023; section 4.3).
@@ -80,10 +94,12 @@ function mscale(factor, a) {
 
 /** Radians per position of each rotated pair, (d_r/2). */
 function ropeFrequencies(c) {
-  const d_r = c.qk_rope_head_dim, yarn = c.rope_scaling;
+  const d_r = c.qk_rope_head_dim,
+    yarn = c.rope_scaling;
   const theta = Float64Array.from({ length: d_r / 2 }, (_, i) => c.rope_theta ** ((-2 * i) / d_r));
   if (!yarn) return theta;
-  const pairThatTurns = (times) => // the fractional i at which the old context holds that many turns
+  const pairThatTurns = (times) =>
+    // the fractional i at which the old context holds that many turns
     (d_r * Math.log(yarn.original_max_position_embeddings / (2 * Math.PI * times))) / (2 * Math.log(c.rope_theta));
   const low = Math.max(Math.floor(pairThatTurns(yarn.beta_fast)), 0);
   const high = Math.min(Math.ceil(pairThatTurns(yarn.beta_slow)), d_r - 1);
@@ -95,11 +111,15 @@ function ropeFrequencies(c) {
 
 /** Turn each pair of x (d_r) by position · frequency. */
 function rope(x, position, c) {
-  const frequencies = ropeFrequencies(c), half = x.length / 2, yarn = c.rope_scaling, y = new Float64Array(x.length);
+  const frequencies = ropeFrequencies(c),
+    half = x.length / 2,
+    yarn = c.rope_scaling,
+    y = new Float64Array(x.length);
   const stretch = yarn ? mscale(yarn.factor, yarn.mscale) / mscale(yarn.factor, yarn.mscale_all_dim) : 1;
   for (let i = 0; i < half; i++) {
     const [first, second] = c.rope_interleave ? [2 * i, 2 * i + 1] : [i, i + half]; // interleaved as in DeepSeek's weights
-    const cos = stretch * Math.cos(position * frequencies[i]), sin = stretch * Math.sin(position * frequencies[i]);
+    const cos = stretch * Math.cos(position * frequencies[i]),
+      sin = stretch * Math.sin(position * frequencies[i]);
     y[first] = x[first] * cos - x[second] * sin;
     y[second] = x[first] * sin + x[second] * cos;
   }
@@ -112,8 +132,9 @@ const LATENT_EPS = 1e-6; // the norms of both latents have this ε, whatever rms
 
 /** 1 / sqrt(d_h + d_r), times m² under YaRN. */
 function softmaxScale(c) {
-  const yarn = c.rope_scaling, m = yarn ? mscale(yarn.factor, yarn.mscale_all_dim) : 1;
-  return ((c.qk_nope_head_dim + c.qk_rope_head_dim) ** -0.5) * m * m;
+  const yarn = c.rope_scaling,
+    m = yarn ? mscale(yarn.factor, yarn.mscale_all_dim) : 1;
+  return (c.qk_nope_head_dim + c.qk_rope_head_dim) ** -0.5 * m * m;
 }
 
 /** What one layer remembers of the text: a latent and a turned RoPE key per token, d_c + d_r numbers for all heads. */
@@ -152,8 +173,12 @@ function seen(position) {
  * of any head is ever made. `watch`, where given, is told what happened.
  */
 function mla(h, w, p, c, cache, position, watch) {
-  const H = c.num_attention_heads, d_h = c.qk_nope_head_dim, d_r = c.qk_rope_head_dim, d_c = c.kv_lora_rank;
-  const d_v = c.v_head_dim, up = w[p + "kv_b_proj.weight"].data; // (H, d_h+d_v, d_c): W^UK and W^UV, head by head
+  const H = c.num_attention_heads,
+    d_h = c.qk_nope_head_dim,
+    d_r = c.qk_rope_head_dim,
+    d_c = c.kv_lora_rank;
+  const d_v = c.v_head_dim,
+    up = w[p + "kv_b_proj.weight"].data; // (H, d_h+d_v, d_c): W^UK and W^UV, head by head
   const q = queries(h, w, p, c);
 
   const compressed = linear(h, w, p + "kv_a_proj_with_mqa"); // [1, 3] (d) -> (d_c+d_r)
@@ -161,20 +186,24 @@ function mla(h, w, p, c, cache, position, watch) {
   const k_rope = ropeKey(compressed.subarray(d_c), h, p, position, c); // [3] (d_r)
   cache.put(position, c_kv, k_rope);
 
-  const T = seen(position), scale = softmaxScale(c);
+  const T = seen(position),
+    scale = softmaxScale(c);
   const perHead = k_rope.length > d_r ? d_r : 0; // only where a mistake gives every head a key of its own
   const o = new Float64Array(H * d_v);
   for (let i = 0; i < H; i++) {
     const q_nope = q.subarray(i * (d_h + d_r), i * (d_h + d_r) + d_h); // (d_h)
     const q_rope = rope(q.subarray(i * (d_h + d_r) + d_h, (i + 1) * (d_h + d_r)), position, c); // [8, 9] (d_r)
-    const keys = i * (d_h + d_v) * d_c, values = keys + d_h * d_c; // where W^UK_i and W^UV_i begin
+    const keys = i * (d_h + d_v) * d_c,
+      values = keys + d_h * d_c; // where W^UK_i and W^UV_i begin
     const q_latent = new Float64Array(d_c); // W^UK_iᵀ q^C_i: (d_h) -> (d_c), instead of [2]
     for (let n = 0; n < d_h; n++) for (let k = 0; k < d_c; k++) q_latent[k] += q_nope[n] * up[keys + n * d_c + k];
 
-    const content = new Float64Array(T), place = new Float64Array(T); // (T) each
+    const content = new Float64Array(T),
+      place = new Float64Array(T); // (T) each
     for (let j = 0; j < T; j++) {
       const row = cache.rows[j];
-      let a = 0, b = 0;
+      let a = 0,
+        b = 0;
       for (let k = 0; k < d_c; k++) a += q_latent[k] * row[k];
       for (let k = 0; k < d_r; k++) b += q_rope[k] * row[d_c + i * perHead + k];
       content[j] = a * scale;
@@ -183,7 +212,8 @@ function mla(h, w, p, c, cache, position, watch) {
     const weights = softmax(add(content, place)); // [10] (T)
     const mixed = new Float64Array(d_c); // Σ_j weight_j c_j: (T), (T, d_c) -> (d_c)
     for (let j = 0; j < T; j++) for (let k = 0; k < d_c; k++) mixed[k] += weights[j] * cache.rows[j][k];
-    for (let n = 0; n < d_v; n++) { // W^UV_i: (d_c) -> (d_v), instead of [5]
+    for (let n = 0; n < d_v; n++) {
+      // W^UV_i: (d_c) -> (d_v), instead of [5]
       let sum = 0;
       for (let k = 0; k < d_c; k++) sum += up[values + n * d_c + k] * mixed[k];
       o[i * d_v + n] = sum;
@@ -213,17 +243,23 @@ function groupScore(choice, c) {
 
 /** How much each chosen expert says: [13, 14, 16] by its score without the bias, which decides who and not how much. */
 function gatesOf(s, choice, chosen, c) {
-  const gates = chosen.map((e) => s[e]), sum = gates.reduce((a, b) => a + b, 0);
+  const gates = chosen.map((e) => s[e]),
+    sum = gates.reduce((a, b) => a + b, 0);
   return gates.map((g) => (c.norm_topk_prob ? g / (sum + 1e-20) : g) * c.routed_scaling_factor);
 }
 
 /** Scores s (E) and bias (E) or null → who is chosen, and everything on the way there. */
 function choose(s, bias, c) {
-  const E = c.n_routed_experts, G = c.n_group, size = E / G;
+  const E = c.n_routed_experts,
+    G = c.n_group,
+    size = E / G;
   const corrected = c.topk_method === "noaux_tc" && bias;
   const choice = corrected ? s.map((value, e) => value + bias[e]) : s; // [16]
-  let best = null, kept = topK(new Float64Array(G), G), allowed = choice;
-  if (c.topk_method !== "greedy") { // a token may only touch its best groups: in V3 4 of 8 nodes
+  let best = null,
+    kept = topK(new Float64Array(G), G),
+    allowed = choice;
+  if (c.topk_method !== "greedy") {
+    // a token may only touch its best groups: in V3 4 of 8 nodes
     best = Float64Array.from({ length: G }, (_, g) => groupScore(choice.slice(g * size, (g + 1) * size), c));
     kept = topK(best, c.topk_group);
     allowed = choice.map((value, e) => (kept.includes(Math.floor(e / size)) ? value : outside(value)));
@@ -233,7 +269,8 @@ function choose(s, bias, c) {
 }
 
 function route(u, w, p, c) {
-  const s = affinity(linear(u, w, p + "gate"), c), bias = w[p + "gate.e_score_correction_bias"];
+  const s = affinity(linear(u, w, p + "gate"), c),
+    bias = w[p + "gate.e_score_correction_bias"];
   return choose(s, bias ? bias.data : null, c);
 }
 
@@ -253,14 +290,16 @@ function moe(u, w, p, c, watch) {
 
 /** One Transformer block, (d) -> (d): Figure 2. */
 function block(x, w, layer, c, cache, position, watch) {
-  const p = `model.layers.${layer}.`, eps = c.rms_norm_eps;
+  const p = `model.layers.${layer}.`,
+    eps = c.rms_norm_eps;
   x = add(x, mla(rmsnorm(x, w[p + "input_layernorm.weight"], eps), w, p + "self_attn.", c, cache, position, watch));
   const u = rmsnorm(x, w[p + "post_attention_layernorm.weight"], eps);
   return add(x, layer >= c.first_k_dense_replace ? moe(u, w, p + "mlp.", c, watch) : swiglu(u, w, p + "mlp."));
 }
 
 function embedding(token, w, c) {
-  const data = w["model.embed_tokens.weight"].data, d = c.hidden_size;
+  const data = w["model.embed_tokens.weight"].data,
+    d = c.hidden_size;
   return Float64Array.from(data.subarray(token * d, (token + 1) * d));
 }
 
@@ -293,7 +332,10 @@ function mtpBlock(x, w, layer, c, cache, position, watch) {
  * before it, and its new state (d), through the same head, predicts token i + depth + 1.
  */
 function mtpState(token, before, w, c, depth, cache, position, watch) {
-  const layer = c.num_hidden_layers + depth - 1, p = `model.layers.${layer}.`, d = c.hidden_size, eps = c.rms_norm_eps;
+  const layer = c.num_hidden_layers + depth - 1,
+    p = `model.layers.${layer}.`,
+    d = c.hidden_size,
+    eps = c.rms_norm_eps;
   const both = new Float64Array(2 * d); // the paper writes the halves the other way round
   both.set(rmsnorm(embedding(token, w, c), w[p + "enorm.weight"], eps));
   both.set(rmsnorm(before, w[p + "hnorm.weight"], eps), d);

@@ -4,19 +4,36 @@
 const MOST_GUESSES = 60;
 
 function drawStrip() {
-  const begin = Math.max(tokenizer.bos === null ? 0 : 1, state.entries.length - MOST_GUESSES), passes = [];
+  const begin = Math.max(tokenizer.bos === null ? 0 : 1, state.entries.length - MOST_GUESSES),
+    passes = [];
   for (let i = begin; i < state.entries.length; i++) {
-    const entry = state.entries[i], last = passes[passes.length - 1];
+    const entry = state.entries[i],
+      last = passes[passes.length - 1];
     if (last && entry.pass && last.pass === entry.pass) last.entries.push(entry);
     else passes.push({ pass: entry.pass, entries: [entry] });
   }
   const chip = (entry) => {
-    const { guess, id, position } = entry, name = escaped(tokenizer.name(id)), on = position === shown() ? " on" : "";
-    const guessed = guess ? escaped(tokenizer.name(guess.id)) : "", kind = !guess ? "none" : guess.stood ? "good" : "bad";
-    const says = !guess ? "no guess was made at this token" : guess.stood ? `guessed ${guessed}: right` : `guessed ${guessed}: wrong, it is ${name}`;
+    const { guess, id, position } = entry,
+      name = escaped(tokenizer.name(id)),
+      on = position === shown() ? " on" : "";
+    const guessed = guess ? escaped(tokenizer.name(guess.id)) : "",
+      kind = !guess ? "none" : guess.stood ? "good" : "bad";
+    const says = !guess
+      ? "no guess was made at this token"
+      : guess.stood
+        ? `guessed ${guessed}: right`
+        : `guessed ${guessed}: wrong, it is ${name}`;
     return `<button type="button" class="guess ${kind}${on}" data-at="${position}" tabindex="-1" aria-label="${name}, ${says}" data-x="stood" data-say="“${name}”: ${says}"><span>${name}</span><small>${!guess ? "·" : guess.stood ? `✓` : `<s>${guessed}</s>`}</small></button>`;
   };
-  put(byId("guess-strip"), passes.map(({ pass, entries }) => `<span class="pass${pass ? "" : " typed"}${entries.length > 1 ? " many" : ""}">${entries.map(chip).join("")}</span>`).join(""));
+  put(
+    byId("guess-strip"),
+    passes
+      .map(
+        ({ pass, entries }) =>
+          `<span class="pass${pass ? "" : " typed"}${entries.length > 1 ? " many" : ""}">${entries.map(chip).join("")}</span>`,
+      )
+      .join(""),
+  );
 }
 
 byId("guess-strip").addEventListener("click", (event) => {
@@ -49,13 +66,28 @@ panel("guesses", () => {
   byId("guess-count").value = state.guesses;
   byId("guess-now").textContent = state.guesses || "none";
   if (!config.num_nextn_predict_layers) return put(byId("guess-note"), "This model has no MTP module.");
-  const guessed = state.entries.filter((e) => e.guess), made = state.entries.filter((e) => e.pass), judged = made.filter((e) => e.guess?.judged);
-  const passes = new Set(made.map((e) => e.pass)).size, right = guessed.filter((e) => e.guess.stood).length;
+  const guessed = state.entries.filter((e) => e.guess),
+    made = state.entries.filter((e) => e.pass),
+    judged = made.filter((e) => e.guess?.judged);
+  const passes = new Set(made.map((e) => e.pass)).size,
+    right = guessed.filter((e) => e.guess.stood).length;
   const tile = (key, value, words) => `<div>${num(key, value)}<span>${words}</span></div>`;
-  put(byId("guess-numbers"), tile("stood", guessed.length ? percent(right / guessed.length) : "–", `of ${integer(guessed.length)} guesses were right`) +
-    tile("perpass", judged.length && passes ? (made.length / passes).toFixed(2) : "1.00", judged.length ? `tokens a pass, ${integer(made.length)} tokens in ${integer(passes)} passes` : "token a pass: no guesses were used yet") +
-    tile("stood", "85 – 90 %", "of V3's guesses stand; its texts come 1.8 times as fast"));
+  put(
+    byId("guess-numbers"),
+    tile("stood", guessed.length ? percent(right / guessed.length) : "–", `of ${integer(guessed.length)} guesses were right`) +
+      tile(
+        "perpass",
+        judged.length && passes ? (made.length / passes).toFixed(2) : "1.00",
+        judged.length
+          ? `tokens a pass, ${integer(made.length)} tokens in ${integer(passes)} passes`
+          : "token a pass: no guesses were used yet",
+      ) +
+      tile("stood", "85 – 90 %", "of V3's guesses stand; its texts come 1.8 times as fast"),
+  );
   drawStrip();
-  return put(byId("guess-note"), "Above, the token that stands; below, the guess that was made one pass earlier. A frame holds the tokens of one pass. At temperature 0 a text with guesses is the same text, token by token; above 0 it is drawn from the same distribution.");
+  return put(
+    byId("guess-note"),
+    "Above, the token that stands; below, the guess that was made one pass earlier. A frame holds the tokens of one pass. At temperature 0 a text with guesses is the same text, token by token; above 0 it is drawn from the same distribution.",
+  );
 });
 byId("guess-count").closest(".sliders").hidden = !config.num_nextn_predict_layers;

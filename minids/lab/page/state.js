@@ -4,7 +4,9 @@
 const about = JSON.parse(document.getElementById("about").textContent);
 const config = about.config;
 const tokenizer = new Tokenizer(about.tokenizer);
-const moeLayers = Array.from({ length: config.num_hidden_layers }, (_, l) => l).filter((l) => l >= config.first_k_dense_replace);
+const moeLayers = Array.from({ length: config.num_hidden_layers }, (_, l) => l).filter(
+  (l) => l >= config.first_k_dense_replace,
+);
 const hasGroups = config.topk_method !== "greedy" && config.n_group > 1;
 
 const state = {
@@ -39,7 +41,8 @@ const state = {
 
 const byId = (id) => document.getElementById(id);
 const panels = [];
-let drawing = false;
+let drawing = false,
+  drawingLater = 0;
 
 /** Position of the token that all panels show: pointed at, picked, or the newest. */
 function shown() {
@@ -50,18 +53,21 @@ function shown() {
 const entryShown = () => state.entries[shown()];
 const routeShown = () => entryShown()?.routes[state.layer] ?? null;
 
-function drawNow(panel) {
-  panel.drawn = true;
-  panel.draw();
+function drawNow(one) {
+  one.stale = false;
+  one.draw();
 }
 
-/** Draw on the next frame whatever panels are to be seen, and each of them once at the beginning. */
+/** Draw what is on the screen on the next frame, and what is not as soon as nothing has changed for a moment. */
 function redraw() {
+  for (const one of panels) one.stale = true;
+  clearTimeout(drawingLater);
+  drawingLater = setTimeout(() => panels.filter(({ stale }) => stale).forEach(drawNow), 250);
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    for (const panel of panels) if (panel.visible || !panel.drawn) drawNow(panel);
+    panels.filter(({ visible }) => visible).forEach(drawNow);
   });
 }
 
@@ -75,10 +81,13 @@ function panel(id, draw) {
   const entry = { section: id && byId(id), visible: !id, draw };
   panels.push(entry);
   if (!id) return;
-  new IntersectionObserver(([{ isIntersecting }]) => {
-    entry.visible = isIntersecting;
-    if (isIntersecting) redraw();
-  }, { rootMargin: "200px" }).observe(entry.section);
+  new IntersectionObserver(
+    ([{ isIntersecting }]) => {
+      entry.visible = isIntersecting;
+      if (isIntersecting && entry.stale) redraw();
+    },
+    { rootMargin: "200px" },
+  ).observe(entry.section);
 }
 
 addEventListener("beforeprint", () => panels.forEach(drawNow));
@@ -103,7 +112,8 @@ function worker(name) {
 const ask = (name, message) => worker(name).postMessage(message);
 const listen = (name, type, answer) => answers[name].set(type, answer);
 
-let writing = 0, afterWriting = null;
+let writing = 0; // number of the newest request to write; answers to older ones are not listened to
+let afterWriting = null; // what the tour wants to be done once a text is there
 
 const variation = () => {
   const { topk_group, bias_off, biases, mistake } = state;
@@ -120,7 +130,7 @@ function write(more, quick = false) {
   writing += 1;
   change({ playing: more > 0 && state.ids.length < about.longest });
   const settings = { ...variation(), temperature, seed, guesses, most, stop: tokenizer.eos, pace: quick ? 0 : pace() };
-  ask("writer", { type: "write", id: writing, tokens: state.ids, settings });
+  ask("writer", { type: "write", id: writing, tokens: state.ids, known: state.entries.length, settings });
 }
 
 listen("writer", "tokens", ({ id, entries, next, done, rate }) => {

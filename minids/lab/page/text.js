@@ -1,9 +1,13 @@
 "use strict";
 // The text: a field to type in, over coloured tokens with the same letters at the same places.
 
-const input = byId("input"), tokensShown = byId("tokens"), spans = [];
-const IDLE = 900, GOES_ON = 60; // milliseconds without a key until the model goes on, and by how many tokens
-let idle = 0, goesOn = !reducedMotion;
+const input = byId("input"),
+  tokensShown = byId("tokens"),
+  spans = [];
+const IDLE = 900,
+  GOES_ON = 60; // milliseconds without a key until the model goes on, and by how many tokens
+let idle = 0,
+  goesOn = !reducedMotion;
 
 function backgroundOf(position) {
   const entry = state.entries[position];
@@ -21,11 +25,16 @@ function backgroundOf(position) {
 }
 
 function drawTokens() {
-  const texts = fieldTexts(state.ids), written = texts.join(""), at = shown(), [servedIn, servedBy] = state.over ?? [state.layer, state.expert];
+  const texts = fieldTexts(state.ids),
+    written = texts.join(""),
+    at = shown(),
+    [servedIn, servedBy] = state.over ?? [state.layer, state.expert];
   while (spans.length > texts.length) spans.pop().remove();
   texts.forEach((text, i) => {
-    const entry = state.entries[i], expert = servedBy !== null && entry?.routes[servedIn]?.chosen.includes(servedBy);
-    const kind = `${i === at ? "at " : ""}${expert ? "served " : ""}${entry?.pass ? "made" : ""}`, background = backgroundOf(i);
+    const entry = state.entries[i],
+      expert = servedBy !== null && entry?.routes[servedIn]?.chosen.includes(servedBy);
+    const kind = `${i === at ? "at " : ""}${expert ? "served " : ""}${entry?.pass ? "made" : ""}`,
+      background = backgroundOf(i);
     let span = spans[i];
     if (!span) {
       span = spans[i] = document.createElement("span");
@@ -37,7 +46,8 @@ function drawTokens() {
     if (span.dataset.background !== background) span.style.background = span.dataset.background = background;
   });
   if (input.value !== written && !input.dataset.composing) {
-    const atEnd = input.selectionStart >= input.value.length, [from, to] = [input.selectionStart, input.selectionEnd];
+    const atEnd = input.selectionStart >= input.value.length,
+      [from, to] = [input.selectionStart, input.selectionEnd];
     input.value = written;
     if (atEnd) input.setSelectionRange(written.length, written.length);
     else input.setSelectionRange(from, to);
@@ -59,20 +69,26 @@ function tokenAtCaret() {
 
 /** Put the caret behind a token, so that typing and the arrow keys go on from there. */
 function pick(position) {
-  const last = state.ids.length - 1, begin = tokenizer.bos === null ? 0 : 1;
+  const last = state.ids.length - 1,
+    begin = tokenizer.bos === null ? 0 : 1;
   position = position === null ? null : Math.min(Math.max(position, Math.min(begin, last)), last);
   change({ token: position === last ? null : position, hover: null });
-  const end = fieldTexts(state.ids).slice(0, position === null ? undefined : position + 1).join("").length;
+  const end = fieldTexts(state.ids)
+    .slice(0, position === null ? undefined : position + 1)
+    .join("").length;
   input.setSelectionRange(end, end);
   askForSeen();
 }
 
 /** What was typed becomes tokens: those before the word that changed stay, the rest is cut anew. */
 function typed() {
-  const texts = fieldTexts(state.ids), old = texts.join(""), text = input.value;
+  const texts = fieldTexts(state.ids),
+    old = texts.join(""),
+    text = input.value;
   let same = 0;
   while (same < old.length && old[same] === text[same]) same++;
-  let keep = 0, end = 0;
+  let keep = 0,
+    end = 0;
   for (let i = 0, sum = 0; i < texts.length && sum + texts[i].length <= same; i++) {
     if (/^\s/.test(texts[i + 1] ?? "") || texts[i] === "") [keep, end] = [i + 1, sum + texts[i].length]; // a word ends here
     sum += texts[i].length;
@@ -136,7 +152,10 @@ byId("clear").addEventListener("click", () => {
   input.focus();
 });
 
-for (const [id, says] of [["speed", (v) => (v >= 100 ? "all it can" : `${(1000 / pace()).toFixed(0)}/s`)], ["temperature", (v) => v.toFixed(2)]]) {
+for (const [id, says] of [
+  ["speed", (v) => (v >= 100 ? "all it can" : `${(1000 / pace()).toFixed(0)}/s`)],
+  ["temperature", (v) => v.toFixed(2)],
+]) {
   const slider = byId(id);
   const say = () => (byId(`${id}-now`).textContent = says(state[id]));
   slider.addEventListener("input", () => {
@@ -152,7 +171,11 @@ for (const [id, says] of [["speed", (v) => (v >= 100 ? "all it can" : `${(1000 /
 byId("seed").addEventListener("change", () => change({ seed: Math.max(0, Math.round(Number(byId("seed").value) || 0)) }));
 byId("colour").addEventListener("change", () => change({ colour: byId("colour").value }));
 
-const EXAMPLES = [["prose", "The value of the "], ["code", "def read(self, path):\n    "], ["a sum", "What is 17 + 25?\n"]];
+const EXAMPLES = [
+  ["prose", "The value of the "],
+  ["code", "def read(self, path):\n    "],
+  ["a sum", "What is 17 + 25?\n"],
+];
 byId("examples").innerHTML = EXAMPLES.map(([name], i) => `<button type="button" data-example="${i}">${name}</button>`).join("");
 byId("examples").addEventListener("click", (event) => {
   const button = event.target.closest("[data-example]");
@@ -171,7 +194,8 @@ byId("alternatives").addEventListener("click", (event) => {
 
 function drawAlternatives() {
   const coming = state.token === null && state.hover === null && state.next;
-  const at = coming ? state.ids.length : shown(), entry = state.entries[at];
+  const at = coming ? state.ids.length : shown(),
+    entry = state.entries[at];
   const list = coming ? state.next : entry?.alternatives;
   byId("alternatives-title").textContent = coming ? "What may come next" : "What could have stood here";
   if (!list) {
@@ -179,12 +203,21 @@ function drawAlternatives() {
     byId("alternatives-note").textContent = entry ? "This is where the text begins: nothing comes before it." : "";
     return;
   }
-  const rows = !coming && !list.some(([id]) => id === entry.id) ? [...list.slice(0, -1), [entry.id, entry.logProbability]] : list;
-  put(byId("alternatives"), rows.map(([id, log]) => {
-    const p = Math.exp(log), here = !coming && id === entry.id;
-    return `<li class="${here ? "here" : ""}"><button type="button" data-id="${id}" data-at="${at}" aria-label="${escaped(tokenizer.name(id))}, ${percent(p)}${here ? ", stands here" : ""}: put it here"><code>${escaped(tokenizer.name(id))}</code>` +
-      `<span class="bar"><i style="width:${(100 * p).toFixed(1)}%"></i></span></button>${num("probability", percent(p))}</li>`;
-  }).join(""));
+  const rows =
+    !coming && !list.some(([id]) => id === entry.id) ? [...list.slice(0, -1), [entry.id, entry.logProbability]] : list;
+  put(
+    byId("alternatives"),
+    rows
+      .map(([id, log]) => {
+        const p = Math.exp(log),
+          here = !coming && id === entry.id;
+        return (
+          `<li class="${here ? "here" : ""}"><button type="button" data-id="${id}" data-at="${at}" aria-label="${escaped(tokenizer.name(id))}, ${percent(p)}${here ? ", stands here" : ""}: put it here"><code>${escaped(tokenizer.name(id))}</code>` +
+          `<span class="bar"><i style="width:${(100 * p).toFixed(1)}%"></i></span></button>${num("probability", percent(p))}</li>`
+        );
+      })
+      .join(""),
+  );
   byId("alternatives-note").textContent = "Press one to put it there and see how the text goes on.";
 }
 
@@ -203,9 +236,11 @@ panel("text", () => {
   byId("play").setAttribute("aria-pressed", state.playing);
   byId("seed").value = state.seed;
   byId("colour").value = state.colour;
-  const { perToken, perByte } = lossOf(state.entries), newest = state.ids[state.ids.length - 1];
+  const { perToken, perByte } = lossOf(state.entries),
+    newest = state.ids[state.ids.length - 1];
   const said = [`${num("token", integer(state.ids.length))} of ${integer(about.longest)} tokens`];
-  if (Number.isFinite(perToken)) said.push(`loss ${num("surprise", perToken.toFixed(2))} nats a token, ${perByte.toFixed(2)} bits a byte`);
+  if (Number.isFinite(perToken))
+    said.push(`loss ${num("surprise", perToken.toFixed(2))} nats a token, ${perByte.toFixed(2)} bits a byte`);
   if (state.rate > 1 && Number.isFinite(state.rate)) said.push(`${num("rate", integer(state.rate))} tokens a second`);
   if (!state.playing && newest === tokenizer.eos) said.push("the model ended its document here");
   put(byId("status"), said.join(" · "));

@@ -15,7 +15,8 @@ const SPACE = "\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f
 
 /** A pattern of tokenizer.json as a JavaScript one. */
 function asPattern(source) {
-  let inside = false, out = "";
+  let inside = false,
+    out = "";
   for (let i = 0; i < source.length; i++) {
     const two = source.slice(i, i + 2);
     if (two === "\\s" || (two === "\\S" && !inside)) {
@@ -57,9 +58,11 @@ class Tokenizer {
     const spelled = Array.from(new TextEncoder().encode(word), (byte) => CHARACTER_OF_BYTE[byte]);
     const whole = spelled.join("");
     if (this.wholeWords && this.ids.has(whole)) return [this.ids.get(whole)];
-    for (;;) { // the strongest pair that is there is joined, wherever it is, until there is none
+    for (;;) {
+      // the strongest pair that is there is joined, wherever it is, until there is none
       let best = Infinity;
-      for (let i = 0; i + 1 < spelled.length; i++) best = Math.min(best, this.ranks.get(`${spelled[i]} ${spelled[i + 1]}`) ?? Infinity);
+      for (let i = 0; i + 1 < spelled.length; i++)
+        best = Math.min(best, this.ranks.get(`${spelled[i]} ${spelled[i + 1]}`) ?? Infinity);
       if (best === Infinity) break;
       for (let i = 0; i + 1 < spelled.length; i++) {
         if (this.ranks.get(`${spelled[i]} ${spelled[i + 1]}`) === best) spelled.splice(i, 2, spelled[i] + spelled[i + 1]);
@@ -88,7 +91,11 @@ class Tokenizer {
     if (!piece) return `⟨${id}⟩`;
     const text = new TextDecoder().decode(piece);
     if (text.includes("\ufffd")) return Array.from(piece, (b) => "‹" + b.toString(16).padStart(2, "0") + "›").join("");
-    return text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/[\0-\x1f\x7f]/g, (ch) => String.fromCodePoint(ch === "\x7f" ? 0x2421 : 0x2400 + ch.charCodeAt(0)));
+    return text
+      .replace(/ /g, "␣")
+      .replace(/\n/g, "⏎")
+      .replace(/\t/g, "⇥")
+      .replace(/[\0-\x1f\x7f]/g, (ch) => String.fromCodePoint(ch === "\x7f" ? 0x2421 : 0x2400 + ch.charCodeAt(0)));
   }
 
   /** Bytes of text that a token stands for. */

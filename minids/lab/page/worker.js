@@ -2,13 +2,22 @@
 // The engine's own thread: it works in slices of a few milliseconds, so that it hears at once when it is asked for something else.
 
 const SLICE = 20; // milliseconds
-let config, weights, sequence, variant, job = null, waiting = null, spent = 0, sliceBegan = 0; // milliseconds of computing on this job
+let config,
+  weights,
+  sequence,
+  variant,
+  job = null,
+  waiting = null,
+  spent = 0,
+  sliceBegan = 0; // milliseconds of computing on this job
 
 /** The model as the sliders want it: other groups kept, other biases, a mistake. The weights themselves stay as they are. */
 function varied({ topk_group, bias_off, biases, mistake }) {
-  const c = { ...config, topk_group }, w = Object.create(weights);
+  const c = { ...config, topk_group },
+    w = Object.create(weights);
   for (const name of Object.keys(weights).filter((n) => n.endsWith("e_score_correction_bias"))) {
-    const layer = Number(name.split(".")[2]), data = bias_off ? new Float32Array(c.n_routed_experts) : weights[name].data.slice();
+    const layer = Number(name.split(".")[2]),
+      data = bias_off ? new Float32Array(c.n_routed_experts) : weights[name].data.slice();
     for (const [at, expert, amount] of biases) if (at === layer) data[expert] += amount;
     w[name] = { shape: weights[name].shape, data };
   }
@@ -16,27 +25,37 @@ function varied({ topk_group, bias_off, biases, mistake }) {
   return new Sequence(w, c);
 }
 
-/** The sequence for these settings, with as much of `tokens` read as it happens to have read. */
-function prepared(tokens, settings) {
+/** The sequence for these settings, with as much of `tokens` read as it has read and the page has heard of (`known`). */
+function prepared(tokens, known, settings) {
   const key = JSON.stringify([settings.topk_group, settings.bias_off, settings.biases, settings.mistake]);
   if (key !== variant) [variant, sequence] = [key, varied(settings)];
   let same = 0;
   while (same < tokens.length && sequence.tokens[same] === tokens[same]) same++;
-  sequence.rewind(same);
+  sequence.rewind(Math.min(same, known));
   return sequence;
 }
 
 /** Write: read the text, continue it, and send what is known of each token as it comes. */
-function* writing(id, tokens, settings) {
-  const going = prepared(tokens, settings);
-  let batch = [], last = 0, count = 0;
+function* writing(id, tokens, known, settings) {
+  const going = prepared(tokens, known, settings);
+  let batch = [],
+    last = 0,
+    count = 0;
   const send = (done) => {
     const next = going.logits ? likeliest(going.logits).best : null;
-    postMessage({ type: "tokens", id, entries: batch, next, done, rate: (1000 * count) / (spent + performance.now() - sliceBegan) });
+    postMessage({
+      type: "tokens",
+      id,
+      entries: batch,
+      next,
+      done,
+      rate: (1000 * count) / (spent + performance.now() - sliceBegan),
+    });
     batch = [];
   };
   for (const entry of follow(going, tokens, settings)) {
-    if (settings.pace && entry.pass !== last) { // the tokens of one pass arrive together
+    if (settings.pace && entry.pass !== last) {
+      // the tokens of one pass arrive together
       if (batch.length) send(false);
       yield settings.pace;
       last = entry.pass;
@@ -58,21 +77,26 @@ function inspected(position, layer) {
 
 /** Keys and values of all heads as MHA would have to keep them, (T, H·(d_h+d_v)): [2, 5]. */
 function expanded(layer) {
-  const up = sequence.w[`model.layers.${layer}.self_attn.kv_b_proj.weight`], d_c = sequence.c.kv_lora_rank;
-  return sequence.caches[layer].rows.slice(0, sequence.tokens.length).map((row) => Float32Array.from(matmul(row.subarray(0, d_c), up)));
+  const up = sequence.w[`model.layers.${layer}.self_attn.kv_b_proj.weight`],
+    d_c = sequence.c.kv_lora_rank;
+  return sequence.caches[layer].rows
+    .slice(0, sequence.tokens.length)
+    .map((row) => Float32Array.from(matmul(row.subarray(0, d_c), up)));
 }
 
 /** The same text with and without a mistake: its loss, other choices of experts, guesses that were right, how it goes on. */
 function* comparing(id, { mistake, tokens, more, settings }) {
   const sides = [];
   for (const name of [null, mistake]) {
-    const one = varied({ ...settings, mistake: name }), entries = [];
+    const one = varied({ ...settings, mistake: name }),
+      entries = [];
     const all = { temperature: 0, seed: 0, guesses: 0, most: tokens.length + more, stop: settings.stop };
     for (const entry of follow(one, tokens, all)) {
       entries.push(entry);
       yield 0;
     }
-    const read = entries.slice(0, tokens.length), judged = read.filter((e) => e.logProbability !== null);
+    const read = entries.slice(0, tokens.length),
+      judged = read.filter((e) => e.logProbability !== null);
     const guessed = read.filter((e) => e.guess);
     sides.push({
       loss: -judged.reduce((sum, e) => sum + e.logProbability, 0) / Math.max(judged.length, 1),
@@ -83,7 +107,9 @@ function* comparing(id, { mistake, tokens, more, settings }) {
       continuation: entries.slice(tokens.length).map((e) => e.id),
     });
   }
-  const pairs = sides[0].chosen.flatMap((layers, t) => layers.map((chosen, l) => [chosen, sides[1].chosen[t][l]])).filter(([a]) => a);
+  const pairs = sides[0].chosen
+    .flatMap((layers, t) => layers.map((chosen, l) => [chosen, sides[1].chosen[t][l]]))
+    .filter(([a]) => a);
   const other = pairs.filter(([a, b]) => a.some((e) => !b.includes(e))).length;
   postMessage({ type: "compared", id, mistake, right: sides[0], wrong: sides[1], choices: pairs.length, other });
 }
@@ -92,7 +118,8 @@ function run() {
   waiting = null;
   sliceBegan = performance.now();
   const until = sliceBegan + SLICE;
-  let pause = 0, full = false;
+  let pause = 0,
+    full = false;
   while (job && !pause && !full) {
     full = performance.now() > until;
     const { value, done } = job.next(full); // a job that is told "full" sends what it has
@@ -115,13 +142,14 @@ const ANSWERS = {
     weights = unpackWeights(message.tensors, fromBase64(message.base64));
     postMessage({ type: "loaded" });
   },
-  write: ({ id, tokens, settings }) => start(writing(id, tokens, settings)),
+  write: ({ id, tokens, known, settings }) => start(writing(id, tokens, known, settings)),
   halt() {
     clearTimeout(waiting);
     job = null;
   },
   inspect({ id, position, layer }) {
-    if (sequence && position < sequence.tokens.length) postMessage({ type: "inspected", id, position, layer, ...inspected(position, layer) });
+    if (sequence && position < sequence.tokens.length)
+      postMessage({ type: "inspected", id, position, layer, ...inspected(position, layer) });
   },
   expand({ id, layer }) {
     if (sequence) postMessage({ type: "expanded", id, layer, rows: expanded(layer) });

@@ -11,10 +11,13 @@ const weightsOf = ({ tensors, base64 }) => engine.unpackWeights(tensors, engine.
 const ANSWERS = {
   /** Every token's logits and experts; with `depth`, the logits of MTP module 1 … depth as well. */
   read({ model, config, tokens, depth }) {
-    const sequence = new engine.Sequence(weightsOf(model), config), logits = [], experts = [];
+    const sequence = new engine.Sequence(weightsOf(model), config),
+      logits = [],
+      experts = [];
     const mtp = Array.from({ length: depth }, () => []);
     tokens.forEach((token, t) => {
-      if (t > 0 && depth) { // modules one after the other, shown the text as it is
+      if (t > 0 && depth) {
+        // modules one after the other, shown the text as it is
         sequence.draft(token, depth, (values, guess) => {
           if (t + guess < tokens.length) mtp[guess - 1].push({ at: t - 1, values: [...values] });
           return tokens[t + guess] ?? 0;
@@ -28,7 +31,8 @@ const ANSWERS = {
 
   /** A text continued, in the pieces that `pieces` says, each as long as given. */
   write({ model, config, pieces, settings }) {
-    const sequence = new engine.Sequence(weightsOf(model), config), entries = new Map();
+    const sequence = new engine.Sequence(weightsOf(model), config),
+      entries = new Map();
     let text = [];
     pieces.forEach((piece, i) => {
       text = text.concat(piece);
@@ -36,7 +40,11 @@ const ANSWERS = {
       for (const entry of engine.follow(sequence, text, { ...settings, most })) entries.set(entry.position, entry);
     });
     const all = [...entries.values()];
-    return { ids: all.map(({ id }) => id), passes: Math.max(...all.map(({ pass }) => pass)), guesses: all.map(({ guess }) => guess) };
+    return {
+      ids: all.map(({ id }) => id),
+      passes: Math.max(...all.map(({ pass }) => pass)),
+      guesses: all.map(({ guess }) => guess),
+    };
   },
 
   tokenize({ described, texts }) {
@@ -50,7 +58,8 @@ const ANSWERS = {
 
   /** Tokens a second, reading and writing. */
   speed({ model, config, tokens, most }) {
-    const sequence = new engine.Sequence(weightsOf(model), config), began = performance.now();
+    const sequence = new engine.Sequence(weightsOf(model), config),
+      began = performance.now();
     for (const _ of engine.follow(sequence, tokens, { temperature: 0, seed: 0, guesses: 0, most, stop: null })); // eslint-disable-line
     return most / ((performance.now() - began) / 1000);
   },

@@ -18,7 +18,7 @@ from minids.checkpoint.model_folder import save
 from minids.config import ModelConfig
 from minids.errors import MinidsError
 from minids.lab import page
-from minids.lab.page.build import ENGINE, MOST_BYTES, MOST_TOKENS, PANELS, POLICY, WORKER, fits, source
+from minids.lab.page.build import ENGINE, MOST_BYTES, MOST_TOKENS, PANELS, POLICY, STYLES, WORKER, fits, source
 from minids.lab.page.described import described
 from minids.lab.page.expected import expected
 from minids.lab.page.pack import arrays_of, bytes_needed, form_of, pack, unpack
@@ -332,4 +332,5 @@ def test_the_committed_page_is_small_and_of_these_scripts():
         assert source(f"{name}.js").replace("</", "<\\/") in text, (
             f"{name}.js has changed since: build docs/page/index.html again"
         )
-    assert source("page.css") in text, "page.css has changed since: build docs/page/index.html again"
+    for name in STYLES:
+        assert source(f"{name}.css") in text, f"{name}.css has changed since: build docs/page/index.html again"
