@@ -29,7 +29,8 @@ const state = {
   mistake: null, // switched on for the whole page
   compared: null, // the mistake that is looked at
   speed: 45,
-  playing: false,
+  playing: false, // tokens are being written
+  busy: false, // … or read
   sizes: "here",
   known: "DeepSeek-V3",
   context: 20000,
@@ -128,7 +129,7 @@ function write(more, quick = false) {
   const most = Math.min(state.ids.length + more, about.longest);
   const { temperature, seed, guesses } = state;
   writing += 1;
-  change({ playing: more > 0 && state.ids.length < about.longest });
+  change({ busy: true, playing: more > 0 && state.ids.length < about.longest });
   const settings = { ...variation(), temperature, seed, guesses, most, stop: tokenizer.eos, pace: quick ? 0 : pace() };
   ask("writer", { type: "write", id: writing, tokens: state.ids, known: state.entries.length, settings });
 }
@@ -139,7 +140,7 @@ listen("writer", "tokens", ({ id, entries, next, done, rate }) => {
     state.entries[entry.position] = entry;
     state.ids[entry.position] = entry.id;
   }
-  if (done) state.playing = false;
+  if (done) state.playing = state.busy = false;
   change({ next, rate });
   if (done) afterWriting?.();
   askForSeen();

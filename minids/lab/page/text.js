@@ -106,7 +106,7 @@ function play() {
   if (state.playing) {
     goesOn = false;
     ask("writer", { type: "halt" });
-    change({ playing: false });
+    change({ playing: false, busy: false });
   } else {
     goesOn = true;
     change({ token: null });
