@@ -98,7 +98,7 @@ def build(model: DeepSeekV3, weights: Form = "fp8", name: str = "DeepSeek-V3", t
         "longest": min(model.config.max_position_embeddings, trained_length or LONGEST, LONGEST),
         "weights": weights,
         "bytes": len(data),
-        "parameters": sum(array.size for array in stored.values()),
+        "parameters": sum(p.size for p in model.parameters),
         "in_fp8": sum(array.size for key, array in stored.items() if form_of(key, array.ndim, weights) == "fp8"),
         "tensors": listed,
         "tokenizer": described(tokenizer),

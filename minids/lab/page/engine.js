@@ -30,24 +30,28 @@ function rmsnorm(x, gain, eps) {
   let sum = 0;
   for (const value of x) sum += value * value;
   const scale = 1 / Math.sqrt(sum / x.length + eps);
-  return Float64Array.from(x, (value, i) => value * scale * gain.data[i]);
+  return x.map((value, i) => value * scale * gain.data[i]);
 }
 
 /** Rows `first` … `first + count - 1` of a matrix (or of stacked ones), times x: (in) → (count). */
 function matmul(x, matrix, first = 0, count = matrix.shape[0]) {
-  const data = matrix.data,
-    n = x.length,
-    y = new Float64Array(count);
-  for (let row = 0, at = first * n; row < count; row++) {
-    let a = 0,
-      b = 0,
-      i = 0; // two sums side by side: a processor can work on both at once
-    for (; i + 1 < n; i += 2, at += 2) {
-      a += data[at] * x[i];
-      b += data[at + 1] * x[i + 1];
+  const data = matrix.data;
+  const n = x.length;
+  const fours = n - (n % 4);
+  const y = new Float64Array(count);
+  for (let row = 0, at = first * n; row < count; row++, at += n) {
+    let a = 0; // four sums side by side: a processor works on them at once
+    let b = 0;
+    let c = 0;
+    let d = 0;
+    for (let i = 0; i < fours; i += 4) {
+      a += data[at + i] * x[i];
+      b += data[at + i + 1] * x[i + 1];
+      c += data[at + i + 2] * x[i + 2];
+      d += data[at + i + 3] * x[i + 3];
     }
-    if (i < n) a += data[at++] * x[i];
-    y[row] = a + b;
+    for (let i = fours; i < n; i++) a += data[at + i] * x[i];
+    y[row] = a + b + (c + d);
   }
   return y;
 }
@@ -80,9 +84,14 @@ function swiglu(u, w, p, expert = 0) {
 
 /** Indices of the k largest, best first; of equals the first. */
 function topK(x, k) {
-  return Array.from(x, (_, i) => i)
-    .sort((i, j) => x[j] - x[i] || i - j)
-    .slice(0, k);
+  const best = [];
+  for (let i = 0; i < x.length; i++) {
+    let place = best.length;
+    while (place > 0 && x[i] > x[best[place - 1]]) place--;
+    if (place < k) best.splice(place, 0, i);
+    if (best.length > k) best.pop();
+  }
+  return best;
 }
 
 // Positions: RoPE (Su et al. 2021), stretched by YaRN (Peng et al. 2023; section 4.3).
@@ -196,14 +205,18 @@ function mla(h, w, p, c, cache, position, watch) {
     const keys = i * (d_h + d_v) * d_c,
       values = keys + d_h * d_c; // where W^UK_i and W^UV_i begin
     const q_latent = new Float64Array(d_c); // W^UK_iᵀ q^C_i: (d_h) -> (d_c), instead of [2]
-    for (let n = 0; n < d_h; n++) for (let k = 0; k < d_c; k++) q_latent[k] += q_nope[n] * up[keys + n * d_c + k];
+    for (let n = 0; n < d_h; n++) {
+      const row = up.subarray(keys + n * d_c, keys + (n + 1) * d_c);
+      const value = q_nope[n];
+      for (let k = 0; k < d_c; k++) q_latent[k] += value * row[k];
+    }
 
-    const content = new Float64Array(T),
-      place = new Float64Array(T); // (T) each
+    const content = new Float64Array(T); // q^C · k^C, position by position
+    const place = new Float64Array(T); // q^R · k^R
     for (let j = 0; j < T; j++) {
       const row = cache.rows[j];
-      let a = 0,
-        b = 0;
+      let a = 0;
+      let b = 0;
       for (let k = 0; k < d_c; k++) a += q_latent[k] * row[k];
       for (let k = 0; k < d_r; k++) b += q_rope[k] * row[d_c + i * perHead + k];
       content[j] = a * scale;
@@ -211,13 +224,12 @@ function mla(h, w, p, c, cache, position, watch) {
     }
     const weights = softmax(add(content, place)); // [10] (T)
     const mixed = new Float64Array(d_c); // Σ_j weight_j c_j: (T), (T, d_c) -> (d_c)
-    for (let j = 0; j < T; j++) for (let k = 0; k < d_c; k++) mixed[k] += weights[j] * cache.rows[j][k];
-    for (let n = 0; n < d_v; n++) {
-      // W^UV_i: (d_c) -> (d_v), instead of [5]
-      let sum = 0;
-      for (let k = 0; k < d_c; k++) sum += up[values + n * d_c + k] * mixed[k];
-      o[i * d_v + n] = sum;
+    for (let j = 0; j < T; j++) {
+      const row = cache.rows[j];
+      const weight = weights[j];
+      for (let k = 0; k < d_c; k++) mixed[k] += weight * row[k];
     }
+    o.set(matmul(mixed, { data: up }, values / d_c, d_v), i * d_v); // W^UV_i: (d_c) -> (d_v), instead of [5]
     if (watch) watch.heads.push({ content, place, weights, q_nope, q_latent });
   }
   if (watch) Object.assign(watch, { compressed, c_kv, k_rope });

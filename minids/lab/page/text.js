@@ -174,7 +174,7 @@ byId("colour").addEventListener("change", () => change({ colour: byId("colour").
 const EXAMPLES = [
   ["prose", "The value of the "],
   ["code", "def read(self, path):\n    "],
-  ["a sum", "What is 17 + 25?\n"],
+  ["a sum", "What is 7 + 5?\n"],
 ];
 byId("examples").innerHTML = EXAMPLES.map(([name], i) => `<button type="button" data-example="${i}">${name}</button>`).join("");
 byId("examples").addEventListener("click", (event) => {
