@@ -42,8 +42,9 @@ function signed(value) {
 
 const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function svg(width, height, content, label, extra = "") {
-  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(label)}" ${extra}>${content}</svg>`;
+/** A picture; `role` is "group" where its parts are controls. */
+function svg(width, height, content, label, extra = "", role = "img") {
+  return `<svg viewBox="0 0 ${width} ${height}" role="${role}" aria-label="${escaped(label)}" ${extra}>${content}</svg>`;
 }
 
 const rect = (x, y, w, h, attributes = "") =>

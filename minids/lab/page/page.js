@@ -44,6 +44,7 @@ panel(null, () => {
   if (state.bias_off) changed.push("no bias");
   if (state.biases.length) changed.push(`${state.biases.length} bias${state.biases.length > 1 ? "es" : ""} moved`);
   if (state.topk_group !== config.topk_group) changed.push(`${state.topk_group} groups kept`);
+  for (const id of ["token-now", "status"]) byId(id).setAttribute("aria-live", state.playing ? "off" : "polite"); // not every token
   byId("alarm").hidden = !changed.length;
   put(
     byId("alarm"),

@@ -46,7 +46,9 @@ const STORY = [
     "Groups go dark",
     (r) => {
       if (!hasGroups) return "Nothing goes dark.";
-      const free = topK(r.choice, CHOSEN).filter((e) => !r.chosen.includes(e));
+      const free = topK(r.choice, CHOSEN)
+        .filter((e) => !r.chosen.includes(e))
+        .sort((a, b) => a - b);
       return (
         `Only the ${num("kept", `best ${r.kept.length}`)} stay; <b>the others go dark with their best expert</b>.` +
         (free.length

@@ -93,6 +93,7 @@ function drawWall() {
       parts.join("") + lines.join("") + lit.join(""),
       "Layers by experts; the experts of the picked token are lit",
       `class="wall"`,
+      "group",
     ),
   );
   put(

@@ -64,7 +64,7 @@ function drawFound() {
   return put(
     holder,
     head +
-      `<h4>${num("loss", `Loss of the ${found.tokens.length === state.ids.length ? "" : `first ${found.tokens.length} tokens of the `}text above`)}, nats a token</h4>${bars(a.loss, b.loss, most, (v) => v.toFixed(3))}` +
+      `<h4>${num("loss", `Loss of the ${found.tokens.length === state.ids.length ? "text" : `text's first ${found.tokens.length} tokens`}`)}, nats a token</h4>${bars(a.loss, b.loss, most, (v) => v.toFixed(3))}` +
       `<div class="numbers small-numbers"><div>${num("choices", percent(other / Math.max(choices, 1)))}<span>of choices of experts are others</span></div>` +
       (config.num_nextn_predict_layers
         ? `<div>${num("stood", `${percent(a.right)} → ${percent(b.right)}`)}<span>of MTP guesses are right</span></div>`

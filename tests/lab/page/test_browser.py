@@ -199,6 +199,22 @@ def test_caret_buttons_and_pointer_pick_the_token_that_all_panels_show(visit):
     assert page.locator("#token-now b").inner_text() == "5"
 
 
+def test_in_a_long_text_every_token_can_be_pointed_at(visit):
+    page = visit()
+    there = write(page, "The value of the list is returned.\n\n" * 8, 60)
+    page.evaluate("() => { byId('surface').scrollTop = 1e6; byId('surface').scrollIntoView({ block: 'center' }); }")
+    page.wait_for_timeout(300)
+    last = len(there["ids"]) - 1
+    while not (box := page.locator("#tokens span").nth(last).bounding_box()) or box["width"] < 4:
+        last -= 1  # a line's end has no width
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+    page.wait_for_timeout(300)
+    assert page.locator("#token-now b").inner_text() == str(last)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
+    page.mouse.move(5, 5)
+    assert settled(page)["token"] in (last, last - 1, None)
+
+
 def test_the_routers_sliders_move_the_tokens_and_undo_brings_them_back(visit):
     page = visit()
     trained = write(page, "def read(self, path):\n    return [line for line in open(path)]\n", 30)
@@ -285,6 +301,8 @@ def test_v3s_numbers_are_those_of_the_reports(visit):
     for number in ("3,997,696 bytes", "70,272 bytes", "20,011", "2,277", "640"):
         assert number in words, number
     assert page.locator("#pages .mha .big").inner_text() == "40"
+    page.click("#run-full")
+    page.locator("#full-note", has_text="MHA is full").wait_for()
     page.select_option("#known", "Llama-3.1-405B")
     settled(page)
     assert "516,096 bytes" in page.locator("#cache-large").inner_text()
