@@ -4,30 +4,30 @@
 const MOST_COLUMNS = 40;
 
 function drawAttention() {
-  const seen = state.seen,
-    holder = byId("attention-chart"),
-    at = shown();
+  const seen = state.seen;
+  const holder = byId("attention-chart");
+  const at = shown();
   byId("attention-head").textContent =
     `Layer ${state.layer + 1}, head ${state.head + 1}: from “${at >= 0 ? tokenizer.name(state.ids[at]) : ""}” back`;
   if (!seen) return put(holder, "");
-  const { content, place, weights } = seen.heads[state.head],
-    T = weights.length,
-    narrow = holder.clientWidth < 480;
-  const shownAt = topK(weights, narrow ? 20 : MOST_COLUMNS).sort((a, b) => a - b),
-    columns = shownAt.length; // in the text's order
-  const width = narrow ? 430 : 760,
-    left = 44,
-    cell = Math.min((width - left - 6) / columns, 34),
-    top = 20,
-    high = 110,
-    zero = top + high + 26,
-    deep = 92;
-  const parts = [],
-    share = shownAt.reduce((sum, t) => sum + weights[t], 0),
-    mostWeight = Math.max(...weights);
+  const { content, place, weights } = seen.heads[state.head];
+  const T = weights.length;
+  const narrow = holder.clientWidth < 480;
+  const shownAt = topK(weights, narrow ? 20 : MOST_COLUMNS).sort((a, b) => a - b);
+  const columns = shownAt.length; // in the text's order
+  const width = narrow ? 430 : 760;
+  const left = 44;
+  const cell = Math.min((width - left - 6) / columns, 34);
+  const top = 20;
+  const high = 110;
+  const zero = top + high + 26;
+  const deep = 92;
+  const parts = [];
+  const share = shownAt.reduce((sum, t) => sum + weights[t], 0);
+  const mostWeight = Math.max(...weights);
   const reach = Math.max(...shownAt.map((t) => Math.max(Math.abs(content[t]), Math.abs(place[t]))), 1e-9);
-  const mid = zero + deep / 2,
-    y = (v) => mid - (v / reach) * (deep / 2);
+  const mid = zero + deep / 2;
+  const y = (v) => mid - (v / reach) * (deep / 2);
   parts.push(
     label(left - 8, top + 10, mostWeight >= 0.995 ? "1" : mostWeight.toFixed(2), `text-anchor="end" class="small"`),
     label(left - 8, top + high, "0", `text-anchor="end" class="small"`),
@@ -44,9 +44,9 @@ function drawAttention() {
     label(left, zero - 6, "scores: content and position", `class="small kept"`),
   );
   for (const [i, t] of shownAt.entries()) {
-    const x = left + i * cell,
-      name = tokenizer.name(state.ids[t]),
-      say = `“${name}”: content ${content[t].toFixed(2)} + position ${place[t].toFixed(2)}, weight ${percent(weights[t])}`;
+    const x = left + i * cell;
+    const name = tokenizer.name(state.ids[t]);
+    const say = `“${name}”: content ${content[t].toFixed(2)} + position ${place[t].toFixed(2)}, weight ${percent(weights[t])}`;
     parts.push(
       rect(
         x + 1,
@@ -94,9 +94,9 @@ function drawAttention() {
 
 /** A row of squares, one for each number. */
 function squares(values, columns, explain) {
-  const cell = 16,
-    reach = Math.max(...Array.from(values, Math.abs), 1e-9),
-    rows = Math.ceil(values.length / columns);
+  const cell = 16;
+  const reach = Math.max(...Array.from(values, Math.abs), 1e-9);
+  const rows = Math.ceil(values.length / columns);
   return svg(
     columns * cell,
     rows * cell,
@@ -117,10 +117,10 @@ function squares(values, columns, explain) {
 function drawLatents() {
   const seen = state.seen;
   if (!seen) return put(byId("latents"), "");
-  const d_c = config.kv_lora_rank,
-    before = seen.compressed.slice(0, d_c),
-    key = seen.compressed.slice(d_c),
-    columns = Math.min(16, d_c);
+  const d_c = config.kv_lora_rank;
+  const before = seen.compressed.slice(0, d_c);
+  const key = seen.compressed.slice(d_c);
+  const columns = Math.min(16, d_c);
   const row = (title, first, second, explain, says) =>
     `<div class="pairing"><h4>${title}</h4><div><div><span class="small">before</span>${squares(first, columns, explain)}</div><span class="arrow" aria-hidden="true">→</span><div><span class="small">${says}</span>${squares(second, columns, explain)}</div></div></div>`;
   const full = config.num_attention_heads * PAIR;

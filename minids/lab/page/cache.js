@@ -4,8 +4,8 @@
 const PAIR = config.qk_nope_head_dim + config.v_head_dim; // key and value of one head
 const KINDS = ["mha", "gqa", "mqa", "mla"];
 const NAMES = { mha: "MHA", gqa: "GQA", mqa: "MQA", mla: "MLA" };
-const CARD = 80e9,
-  PAGE = 500; // bytes of a card; tokens of a page
+const CARD = 80e9;
+const PAGE = 500; // bytes of a card; tokens of a page
 
 /** Numbers per token and layer of each kind, with a model's own heads: V2 report, Table 1. */
 function cacheNumbers({ heads, pair, groups, latent }) {
@@ -43,19 +43,19 @@ function fromConfigJson(text) {
     if (!name) throw new Error(`It does not say ${names.join(" or ")}.`);
     return json[name];
   };
-  const layers = need("num_hidden_layers", "n_layer"),
-    heads = need("num_attention_heads", "n_head");
+  const layers = need("num_hidden_layers", "n_layer");
+  const heads = need("num_attention_heads", "n_head");
   if (json.kv_lora_rank) {
     const pair = need("qk_nope_head_dim") + need("v_head_dim");
     return { layers, heads, pair, groups: 8, latent: need("kv_lora_rank") + need("qk_rope_head_dim"), keeps: "mla" };
   }
-  const size = json.head_dim > 0 ? need("head_dim") : need("hidden_size", "n_embd") / heads,
-    groups = json.num_key_value_heads ?? heads;
+  const size = json.head_dim > 0 ? need("head_dim") : need("hidden_size", "n_embd") / heads;
+  const groups = json.num_key_value_heads ?? heads;
   return { layers, heads, pair: 2 * size, groups, latent: 0, keeps: groups === 1 ? "mqa" : groups < heads ? "gqa" : "mha" };
 }
 
-let expandedKeys = null,
-  askedKeys = "";
+let expandedKeys = null;
+let askedKeys = "";
 listen("writer", "expanded", ({ id, rows }) => {
   if (id !== askedKeys) return;
   expandedKeys = rows;
@@ -64,9 +64,9 @@ listen("writer", "expanded", ({ id, rows }) => {
 
 /** Four columns, one row per token, every square one number of the picked layer; all at one scale. */
 function drawColumns() {
-  const T = state.entries.length,
-    holder = byId("cache-columns"),
-    at = shown();
+  const T = state.entries.length;
+  const holder = byId("cache-columns");
+  const at = shown();
   const key = [writing, T, state.layer].join();
   if (key !== askedKeys && T && !(state.playing && state.speed >= 90)) {
     askedKeys = key;
@@ -77,26 +77,26 @@ function drawColumns() {
       (kind) => `<figure class="${kind}"><figcaption></figcaption><canvas role="img"></canvas><p></p></figure>`,
     ).join("");
   }
-  const gap = 18,
-    narrow = holder.clientWidth < 620,
-    all = KINDS.reduce((sum, kind) => sum + hereNumbers[kind], 0); // narrow: one below the other
+  const gap = 18;
+  const narrow = holder.clientWidth < 620;
+  const all = KINDS.reduce((sum, kind) => sum + hereNumbers[kind], 0); // narrow: one below the other
   const cell = narrow
     ? holder.clientWidth / Math.max(...Object.values(hereNumbers))
     : Math.max((holder.clientWidth - 3 * gap) / all, 0.5);
-  const most = narrow ? 24 : 64,
-    rows = Math.min(T, most),
-    first = T - rows;
-  const high = Math.max(3, Math.min(5, cell * 2)),
-    d_c = config.kv_lora_rank,
-    scale = 2.2;
+  const most = narrow ? 24 : 64;
+  const rows = Math.min(T, most);
+  const first = T - rows;
+  const high = Math.max(3, Math.min(5, cell * 2));
+  const d_c = config.kv_lora_rank;
+  const scale = 2.2;
   holder.style.gridTemplateColumns = narrow
     ? "100%"
     : KINDS.map((kind) => `${(hereNumbers[kind] * cell).toFixed(1)}px`).join(" ");
   KINDS.forEach((kind, k) => {
-    const figure = holder.children[k],
-      numbers = hereNumbers[kind],
-      width = numbers * cell,
-      bytesNow = numbers * config.num_hidden_layers * T * 2;
+    const figure = holder.children[k];
+    const numbers = hereNumbers[kind];
+    const width = numbers * cell;
+    const bytesNow = numbers * config.num_hidden_layers * T * 2;
     put(figure.querySelector("figcaption"), `<b>${NAMES[kind]}</b> ${num(kind, integer(numbers))}`);
     put(figure.querySelector("p"), num("bytes", bytes(bytesNow)));
     const canvas = figure.querySelector("canvas");
@@ -105,8 +105,8 @@ function drawColumns() {
       context.fillStyle = colourOf("well");
       context.fillRect(0, 0, width, most * high);
       for (let r = 0; r < rows; r++) {
-        const entry = state.entries[first + r],
-          values = kind === "mla" ? entry?.latents[state.layer] : kind === "mha" ? expandedKeys?.[first + r] : null;
+        const entry = state.entries[first + r];
+        const values = kind === "mla" ? entry?.latents[state.layer] : kind === "mha" ? expandedKeys?.[first + r] : null;
         for (let i = 0; i < numbers; i++) {
           context.fillStyle = values && i < values.length ? signed(values[i] / scale) : colourOf("unknown");
           context.fillRect(i * cell, r * high, cell + 0.3, high - 0.5);
@@ -133,21 +133,21 @@ function drawColumns() {
 }
 
 function drawLarge() {
-  const model = MODELS[state.known],
-    numbers = cacheNumbers(model),
-    tokens = state.context * state.conversations;
-  const kinds = KINDS.filter((kind) => numbers[kind] > 0),
-    perToken = (kind) => numbers[kind] * model.layers * 2;
-  const needed = kinds.map((kind) => perToken(kind) * tokens),
-    most = Math.max(...needed, CARD * 1.15),
-    width = 560,
-    left = 58,
-    high = 58;
+  const model = MODELS[state.known];
+  const numbers = cacheNumbers(model);
+  const tokens = state.context * state.conversations;
+  const kinds = KINDS.filter((kind) => numbers[kind] > 0);
+  const perToken = (kind) => numbers[kind] * model.layers * 2;
+  const needed = kinds.map((kind) => perToken(kind) * tokens);
+  const most = Math.max(...needed, CARD * 1.15);
+  const width = 560;
+  const left = 58;
+  const high = 58;
   const x = (value) => left + (value / most) * (width - left - 10);
   const bars = kinds
     .map((kind, i) => {
-      const y = 26 + i * high,
-        full = needed[i] > CARD;
+      const y = 26 + i * high;
+      const full = needed[i] > CARD;
       return (
         label(left - 10, y + 19, NAMES[kind], `text-anchor="end" class="name${kind === model.keeps ? " kept" : ""}"`) +
         rect(
@@ -184,8 +184,8 @@ function drawLarge() {
       `Memory for ${integer(tokens)} tokens: ${kinds.map((kind, i) => `${NAMES[kind]} ${bytes(needed[i])}`).join(", ")}`,
     ),
   );
-  const full = Math.floor(CARD / perToken("mha")),
-    keeps = model.keeps;
+  const full = Math.floor(CARD / perToken("mha"));
+  const keeps = model.keeps;
   put(
     byId("full-note"),
     tokens >= full
@@ -209,13 +209,13 @@ function drawPages(counts, keeps) {
   const holder = byId("pages");
   if (holder.children.length !== counts.length)
     holder.innerHTML = counts.map(() => `<figure><figcaption></figcaption><canvas role="img"></canvas></figure>`).join("");
-  const most = Math.max(...counts.map(([, count]) => count)),
-    width = Math.max((holder.clientWidth - 14 * (counts.length - 1)) / counts.length, 40);
-  const sheet = Math.max(2, Math.min(7, Math.sqrt((width * 250) / Math.min(most, 60000) / 1.3))),
-    columns = Math.floor(width / sheet);
+  const most = Math.max(...counts.map(([, count]) => count));
+  const width = Math.max((holder.clientWidth - 14 * (counts.length - 1)) / counts.length, 40);
+  const sheet = Math.max(2, Math.min(7, Math.sqrt((width * 250) / Math.min(most, 60000) / 1.3)));
+  const columns = Math.floor(width / sheet);
   counts.forEach(([kind, count], i) => {
-    const figure = holder.children[i],
-      rows = Math.min(Math.ceil(count / columns), 60000 / columns);
+    const figure = holder.children[i];
+    const rows = Math.min(Math.ceil(count / columns), 60000 / columns);
     figure.className = `${kind} ${kind === keeps ? "kept" : ""}`;
     put(figure.querySelector("figcaption"), `<b>${NAMES[kind]}</b><span class="big">${num(kind, integer(count))}</span> pages`);
     const canvas = figure.querySelector("canvas");
@@ -231,9 +231,9 @@ function drawPages(counts, keeps) {
 
 /** Let the context grow until MHA's cache is full: the sliders move by themselves. */
 function fillUp() {
-  const model = MODELS[state.known],
-    full = CARD / (cacheNumbers(model).mha * model.layers * 2),
-    goal = Math.min(160000, Math.ceil(full / 1000) * 1000);
+  const model = MODELS[state.known];
+  const full = CARD / (cacheNumbers(model).mha * model.layers * 2);
+  const goal = Math.min(160000, Math.ceil(full / 1000) * 1000);
   if (reducedMotion) return change({ context: goal, conversations: 1 });
   const began = performance.now();
   const frame = (now) => {

@@ -9,12 +9,12 @@ const HUES = [250, 55, 155, 330, 25, 200, 105, 290];
 
 /** An expert's colour: a hue for its group (in V3 a node), paler and stronger within the group; letters are read on all. */
 function expertColour(expert, strength = 1) {
-  const size = config.n_routed_experts / config.n_group,
-    group = Math.floor(expert / size);
+  const size = config.n_routed_experts / config.n_group;
+  const group = Math.floor(expert / size);
   const place = size > 1 ? (expert % size) / (size - 1) : 0.5;
   const hue = config.n_group > 1 ? HUES[group % HUES.length] + 22 * (place - 0.5) : (360 * expert) / config.n_routed_experts;
-  const light = isDark() ? 0.34 + 0.15 * place : 0.93 - 0.16 * place,
-    chroma = isDark() ? 0.06 + 0.05 * place : 0.05 + 0.08 * place;
+  const light = isDark() ? 0.34 + 0.15 * place : 0.93 - 0.16 * place;
+  const chroma = isDark() ? 0.06 + 0.05 * place : 0.05 + 0.08 * place;
   return `oklch(${light.toFixed(3)} ${chroma.toFixed(3)} ${hue.toFixed(0)} / ${strength})`;
 }
 
@@ -33,8 +33,8 @@ function firstExpert(route) {
 
 /** Colour of a number with a sign: orange above 0, blue below, at most at ±1. */
 function signed(value) {
-  const size = Math.min(Math.abs(value), 1),
-    hue = value > 0 ? 55 : 250;
+  const size = Math.min(Math.abs(value), 1);
+  const hue = value > 0 ? 55 : 250;
   return isDark()
     ? `oklch(${0.25 + 0.55 * size} ${0.02 + 0.13 * size} ${hue})`
     : `oklch(${0.96 - 0.42 * size} ${0.01 + 0.15 * size} ${hue})`;
@@ -112,8 +112,8 @@ function radios(container, options, chosen, choose) {
     if (!by) return;
     event.preventDefault();
     event.stopPropagation();
-    const buttons = [...container.querySelectorAll("[data-value]")],
-      at = buttons.indexOf(document.activeElement);
+    const buttons = [...container.querySelectorAll("[data-value]")];
+    const at = buttons.indexOf(document.activeElement);
     const next = buttons[(at + by + buttons.length) % buttons.length];
     next.focus();
     choose(next.dataset.value);

@@ -16,8 +16,8 @@ function sigmoid(x) {
 }
 
 function softmax(x) {
-  let most = -Infinity,
-    sum = 0;
+  let most = -Infinity;
+  let sum = 0;
   for (const value of x) most = Math.max(most, value);
   const e = new Float64Array(x.length);
   for (let i = 0; i < x.length; i++) sum += e[i] = Math.exp(x[i] - most);
@@ -57,8 +57,8 @@ function matmul(x, matrix, first = 0, count = matrix.shape[0]) {
 }
 
 function linear(x, w, name) {
-  const y = matmul(x, w[name + ".weight"]),
-    bias = w[name + ".bias"];
+  const y = matmul(x, w[name + ".weight"]);
+  const bias = w[name + ".bias"];
   if (bias) for (let i = 0; i < y.length; i++) y[i] += bias.data[i];
   return y;
 }
@@ -70,8 +70,8 @@ function add(x, y) {
 /** W_down (silu(W_gate u) · W_up u): Shazeer 2020. Of stacked experts it is number `expert` that serves. */
 function swiglu(u, w, p, expert = 0) {
   const [gate, up, down] = ["gate", "up", "down"].map((name) => w[`${p}${name}_proj.weight`]);
-  const width = gate.shape[gate.shape.length - 2],
-    d = u.length;
+  const width = gate.shape[gate.shape.length - 2];
+  const d = u.length;
   const a = matmul(u, gate, expert * width, width); // (d) -> (I)
   const b = matmul(u, up, expert * width, width);
   return matmul(
@@ -103,8 +103,8 @@ function mscale(factor, a) {
 
 /** Radians per position of each rotated pair, (d_r/2). */
 function ropeFrequencies(c) {
-  const d_r = c.qk_rope_head_dim,
-    yarn = c.rope_scaling;
+  const d_r = c.qk_rope_head_dim;
+  const yarn = c.rope_scaling;
   const theta = Float64Array.from({ length: d_r / 2 }, (_, i) => c.rope_theta ** ((-2 * i) / d_r));
   if (!yarn) return theta;
   const pairThatTurns = (times) =>
@@ -120,15 +120,15 @@ function ropeFrequencies(c) {
 
 /** Turn each pair of x (d_r) by position · frequency. */
 function rope(x, position, c) {
-  const frequencies = ropeFrequencies(c),
-    half = x.length / 2,
-    yarn = c.rope_scaling,
-    y = new Float64Array(x.length);
+  const frequencies = ropeFrequencies(c);
+  const half = x.length / 2;
+  const yarn = c.rope_scaling;
+  const y = new Float64Array(x.length);
   const stretch = yarn ? mscale(yarn.factor, yarn.mscale) / mscale(yarn.factor, yarn.mscale_all_dim) : 1;
   for (let i = 0; i < half; i++) {
     const [first, second] = c.rope_interleave ? [2 * i, 2 * i + 1] : [i, i + half]; // interleaved as in DeepSeek's weights
-    const cos = stretch * Math.cos(position * frequencies[i]),
-      sin = stretch * Math.sin(position * frequencies[i]);
+    const cos = stretch * Math.cos(position * frequencies[i]);
+    const sin = stretch * Math.sin(position * frequencies[i]);
     y[first] = x[first] * cos - x[second] * sin;
     y[second] = x[first] * sin + x[second] * cos;
   }
@@ -141,8 +141,8 @@ const LATENT_EPS = 1e-6; // the norms of both latents have this ε, whatever rms
 
 /** 1 / sqrt(d_h + d_r), times m² under YaRN. */
 function softmaxScale(c) {
-  const yarn = c.rope_scaling,
-    m = yarn ? mscale(yarn.factor, yarn.mscale_all_dim) : 1;
+  const yarn = c.rope_scaling;
+  const m = yarn ? mscale(yarn.factor, yarn.mscale_all_dim) : 1;
   return (c.qk_nope_head_dim + c.qk_rope_head_dim) ** -0.5 * m * m;
 }
 
@@ -182,12 +182,12 @@ function seen(position) {
  * of any head is ever made. `watch`, where given, is told what happened.
  */
 function mla(h, w, p, c, cache, position, watch) {
-  const H = c.num_attention_heads,
-    d_h = c.qk_nope_head_dim,
-    d_r = c.qk_rope_head_dim,
-    d_c = c.kv_lora_rank;
-  const d_v = c.v_head_dim,
-    up = w[p + "kv_b_proj.weight"].data; // (H, d_h+d_v, d_c): W^UK and W^UV, head by head
+  const H = c.num_attention_heads;
+  const d_h = c.qk_nope_head_dim;
+  const d_r = c.qk_rope_head_dim;
+  const d_c = c.kv_lora_rank;
+  const d_v = c.v_head_dim;
+  const up = w[p + "kv_b_proj.weight"].data; // (H, d_h+d_v, d_c): W^UK and W^UV, head by head
   const q = queries(h, w, p, c);
 
   const compressed = linear(h, w, p + "kv_a_proj_with_mqa"); // [1, 3] (d) -> (d_c+d_r)
@@ -195,15 +195,15 @@ function mla(h, w, p, c, cache, position, watch) {
   const k_rope = ropeKey(compressed.subarray(d_c), h, p, position, c); // [3] (d_r)
   cache.put(position, c_kv, k_rope);
 
-  const T = seen(position),
-    scale = softmaxScale(c);
+  const T = seen(position);
+  const scale = softmaxScale(c);
   const perHead = k_rope.length > d_r ? d_r : 0; // only where a mistake gives every head a key of its own
   const o = new Float64Array(H * d_v);
   for (let i = 0; i < H; i++) {
     const q_nope = q.subarray(i * (d_h + d_r), i * (d_h + d_r) + d_h); // (d_h)
     const q_rope = rope(q.subarray(i * (d_h + d_r) + d_h, (i + 1) * (d_h + d_r)), position, c); // [8, 9] (d_r)
-    const keys = i * (d_h + d_v) * d_c,
-      values = keys + d_h * d_c; // where W^UK_i and W^UV_i begin
+    const keys = i * (d_h + d_v) * d_c;
+    const values = keys + d_h * d_c; // where W^UK_i and W^UV_i begin
     const q_latent = new Float64Array(d_c); // W^UK_iᵀ q^C_i: (d_h) -> (d_c), instead of [2]
     for (let n = 0; n < d_h; n++) {
       const row = up.subarray(keys + n * d_c, keys + (n + 1) * d_c);
@@ -255,21 +255,21 @@ function groupScore(choice, c) {
 
 /** How much each chosen expert says: [13, 14, 16] by its score without the bias, which decides who and not how much. */
 function gatesOf(s, choice, chosen, c) {
-  const gates = chosen.map((e) => s[e]),
-    sum = gates.reduce((a, b) => a + b, 0);
+  const gates = chosen.map((e) => s[e]);
+  const sum = gates.reduce((a, b) => a + b, 0);
   return gates.map((g) => (c.norm_topk_prob ? g / (sum + 1e-20) : g) * c.routed_scaling_factor);
 }
 
 /** Scores s (E) and bias (E) or null → who is chosen, and everything on the way there. */
 function choose(s, bias, c) {
-  const E = c.n_routed_experts,
-    G = c.n_group,
-    size = E / G;
+  const E = c.n_routed_experts;
+  const G = c.n_group;
+  const size = E / G;
   const corrected = c.topk_method === "noaux_tc" && bias;
   const choice = corrected ? s.map((value, e) => value + bias[e]) : s; // [16]
-  let best = null,
-    kept = topK(new Float64Array(G), G),
-    allowed = choice;
+  let best = null;
+  let kept = topK(new Float64Array(G), G);
+  let allowed = choice;
   if (c.topk_method !== "greedy") {
     // a token may only touch its best groups: in V3 4 of 8 nodes
     best = Float64Array.from({ length: G }, (_, g) => groupScore(choice.slice(g * size, (g + 1) * size), c));
@@ -281,8 +281,8 @@ function choose(s, bias, c) {
 }
 
 function route(u, w, p, c) {
-  const s = affinity(linear(u, w, p + "gate"), c),
-    bias = w[p + "gate.e_score_correction_bias"];
+  const s = affinity(linear(u, w, p + "gate"), c);
+  const bias = w[p + "gate.e_score_correction_bias"];
   return choose(s, bias ? bias.data : null, c);
 }
 
@@ -302,16 +302,16 @@ function moe(u, w, p, c, watch) {
 
 /** One Transformer block, (d) -> (d): Figure 2. */
 function block(x, w, layer, c, cache, position, watch) {
-  const p = `model.layers.${layer}.`,
-    eps = c.rms_norm_eps;
+  const p = `model.layers.${layer}.`;
+  const eps = c.rms_norm_eps;
   x = add(x, mla(rmsnorm(x, w[p + "input_layernorm.weight"], eps), w, p + "self_attn.", c, cache, position, watch));
   const u = rmsnorm(x, w[p + "post_attention_layernorm.weight"], eps);
   return add(x, layer >= c.first_k_dense_replace ? moe(u, w, p + "mlp.", c, watch) : swiglu(u, w, p + "mlp."));
 }
 
 function embedding(token, w, c) {
-  const data = w["model.embed_tokens.weight"].data,
-    d = c.hidden_size;
+  const data = w["model.embed_tokens.weight"].data;
+  const d = c.hidden_size;
   return Float64Array.from(data.subarray(token * d, (token + 1) * d));
 }
 
@@ -344,10 +344,10 @@ function mtpBlock(x, w, layer, c, cache, position, watch) {
  * before it, and its new state (d), through the same head, predicts token i + depth + 1.
  */
 function mtpState(token, before, w, c, depth, cache, position, watch) {
-  const layer = c.num_hidden_layers + depth - 1,
-    p = `model.layers.${layer}.`,
-    d = c.hidden_size,
-    eps = c.rms_norm_eps;
+  const layer = c.num_hidden_layers + depth - 1;
+  const p = `model.layers.${layer}.`;
+  const d = c.hidden_size;
+  const eps = c.rms_norm_eps;
   const both = new Float64Array(2 * d); // the paper writes the halves the other way round
   both.set(rmsnorm(embedding(token, w, c), w[p + "enorm.weight"], eps));
   both.set(rmsnorm(before, w[p + "hnorm.weight"], eps), d);

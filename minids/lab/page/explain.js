@@ -161,8 +161,8 @@ function escaped(text) {
 }
 
 function tell(target) {
-  const entry = EXPLAINED[target.dataset.x],
-    own = target.dataset.say;
+  const entry = EXPLAINED[target.dataset.x];
+  const own = target.dataset.say;
   if (!entry && !own) return;
   const [name, equation, formula, words] = entry ?? [own, "", "", ""];
   tip.innerHTML =
@@ -172,10 +172,10 @@ function tell(target) {
     (words ? `<p>${words}</p>` : "");
   tip.hidden = false;
   target.setAttribute("aria-describedby", "tip");
-  const box = target.getBoundingClientRect(),
-    width = tip.offsetWidth,
-    height = tip.offsetHeight,
-    gap = 8;
+  const box = target.getBoundingClientRect();
+  const width = tip.offsetWidth;
+  const height = tip.offsetHeight;
+  const gap = 8;
   const left = Math.min(Math.max(gap, box.left + box.width / 2 - width / 2), innerWidth - width - gap);
   const above = box.top - height - gap;
   tip.style.left = `${left}px`;

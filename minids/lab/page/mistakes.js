@@ -59,8 +59,8 @@ const MISTAKES = {
       const right = ropeKey;
       wrongKeys = new Map();
       ropeKey = (raw, h, p, position, c) => {
-        const d_r = c.qk_rope_head_dim,
-          rows = c.num_attention_heads * d_r;
+        const d_r = c.qk_rope_head_dim;
+        const rows = c.num_attention_heads * d_r;
         if (!wrongKeys.has(p)) {
           const normal = (i) => Math.sqrt(-2 * Math.log(1 - uniform(1, i, 0))) * Math.cos(2 * Math.PI * uniform(1, i, 1));
           const data = Float32Array.from({ length: rows * h.length }, (_, i) => c.initializer_range * normal(i + p.length));

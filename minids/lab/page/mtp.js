@@ -4,20 +4,20 @@
 const MOST_GUESSES = 60;
 
 function drawStrip() {
-  const begin = Math.max(tokenizer.bos === null ? 0 : 1, state.entries.length - MOST_GUESSES),
-    passes = [];
+  const begin = Math.max(tokenizer.bos === null ? 0 : 1, state.entries.length - MOST_GUESSES);
+  const passes = [];
   for (let i = begin; i < state.entries.length; i++) {
-    const entry = state.entries[i],
-      last = passes[passes.length - 1];
+    const entry = state.entries[i];
+    const last = passes[passes.length - 1];
     if (last && entry.pass && last.pass === entry.pass) last.entries.push(entry);
     else passes.push({ pass: entry.pass, entries: [entry] });
   }
   const chip = (entry) => {
-    const { guess, id, position } = entry,
-      name = escaped(tokenizer.name(id)),
-      on = position === shown() ? " on" : "";
-    const guessed = guess ? escaped(tokenizer.name(guess.id)) : "",
-      kind = !guess ? "none" : guess.stood ? "good" : "bad";
+    const { guess, id, position } = entry;
+    const name = escaped(tokenizer.name(id));
+    const on = position === shown() ? " on" : "";
+    const guessed = guess ? escaped(tokenizer.name(guess.id)) : "";
+    const kind = !guess ? "none" : guess.stood ? "good" : "bad";
     const says = !guess
       ? "no guess was made at this token"
       : guess.stood
@@ -66,11 +66,11 @@ panel("guesses", () => {
   byId("guess-count").value = state.guesses;
   byId("guess-now").textContent = state.guesses || "none";
   if (!config.num_nextn_predict_layers) return put(byId("guess-note"), "This model has no MTP module.");
-  const guessed = state.entries.filter((e) => e.guess),
-    made = state.entries.filter((e) => e.pass),
-    judged = made.filter((e) => e.guess?.judged);
-  const passes = new Set(made.map((e) => e.pass)).size,
-    right = guessed.filter((e) => e.guess.stood).length;
+  const guessed = state.entries.filter((e) => e.guess);
+  const made = state.entries.filter((e) => e.pass);
+  const judged = made.filter((e) => e.guess?.judged);
+  const passes = new Set(made.map((e) => e.pass)).size;
+  const right = guessed.filter((e) => e.guess.stood).length;
   const tile = (key, value, words) => `<div>${num(key, value)}<span>${words}</span></div>`;
   put(
     byId("guess-numbers"),

@@ -2,8 +2,8 @@
 // What holds the panels together: token, layer and head, the theme, links that restore a state, the self-test, the beginning.
 
 panel(null, () => {
-  const at = shown(),
-    entry = state.entries[at];
+  const at = shown();
+  const entry = state.entries[at];
   put(
     byId("token-now"),
     at < 0

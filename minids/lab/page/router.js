@@ -73,8 +73,8 @@ const STORY = [
 ];
 
 function drawStory() {
-  const route = routeShown(),
-    step = state.story;
+  const route = routeShown();
+  const step = state.story;
   put(
     byId("story-dots"),
     STORY.map(
@@ -89,20 +89,20 @@ function drawStory() {
       `Layer ${state.layer + 1} has no experts, or no token is picked. Choose another layer above.`,
     );
   }
-  const bias = biasOf(state.layer),
-    c = { ...config, topk_group: state.topk_group };
+  const bias = biasOf(state.layer);
+  const c = { ...config, topk_group: state.topk_group };
   const r = { ...choose(Float64Array.from(route.s), bias, c), bias };
-  const cell = 24,
-    gap = 14,
-    left = 30,
-    top = 52,
-    high = 140,
-    base = top + high,
-    width = left + E * cell + (GROUPS - 1) * gap + 6,
-    parts = [];
-  const values = step === 0 ? r.s : r.choice,
-    largest = Math.max(1, ...(step === 5 ? r.gates : values)),
-    y = (v) => base - (Math.max(v, 0) / largest) * high;
+  const cell = 24;
+  const gap = 14;
+  const left = 30;
+  const top = 52;
+  const high = 140;
+  const base = top + high;
+  const width = left + E * cell + (GROUPS - 1) * gap + 6;
+  const parts = [];
+  const values = step === 0 ? r.s : r.choice;
+  const largest = Math.max(1, ...(step === 5 ? r.gates : values));
+  const y = (v) => base - (Math.max(v, 0) / largest) * high;
   for (const tick of [0, 0.5, 1]) {
     if (tick <= largest)
       parts.push(
@@ -111,8 +111,8 @@ function drawStory() {
       );
   }
   for (let g = 0; g < GROUPS; g++) {
-    const dark = hasGroups && step >= 3 && !r.kept.includes(g),
-      x0 = left + columnX(g * EACH, cell, gap);
+    const dark = hasGroups && step >= 3 && !r.kept.includes(g);
+    const x0 = left + columnX(g * EACH, cell, gap);
     if (hasGroups && step >= 2) {
       const rank = topK(r.best, GROUPS).indexOf(g) + 1;
       parts.push(
@@ -133,21 +133,21 @@ function drawStory() {
         ),
       );
     }
-    const inGroup = Array.from({ length: EACH }, (_, i) => g * EACH + i),
-      two = topK(
-        inGroup.map((e) => r.choice[e]),
-        config.topk_method === "noaux_tc" ? 2 : 1,
-      ).map((i) => inGroup[i]);
+    const inGroup = Array.from({ length: EACH }, (_, i) => g * EACH + i);
+    const two = topK(
+      inGroup.map((e) => r.choice[e]),
+      config.topk_method === "noaux_tc" ? 2 : 1,
+    ).map((i) => inGroup[i]);
     for (const e of inGroup) {
-      const x = x0 + (e % EACH) * cell + 3,
-        wide = cell - 6,
-        chosen = r.chosen.includes(e),
-        out = dark || (step >= 4 && !chosen),
-        gate = chosen ? r.gates[r.chosen.indexOf(e)] : 0;
-      const value = step === 5 ? gate : values[e],
-        says = `Expert ${e + 1}: score ${r.s[e].toFixed(3)}${bias ? `, bias ${bias[e] >= 0 ? "+" : "−"}${Math.abs(bias[e]).toFixed(3)}` : ""}${chosen ? `, gate ${gate.toFixed(2)}` : ""}`;
-      const fill = `style="fill:${groupColour(g)}"`,
-        attributes = `data-x="${step === 5 ? "gate" : step ? "bias" : "score"}" data-say="${says}" tabindex="-1"`;
+      const x = x0 + (e % EACH) * cell + 3;
+      const wide = cell - 6;
+      const chosen = r.chosen.includes(e);
+      const out = dark || (step >= 4 && !chosen);
+      const gate = chosen ? r.gates[r.chosen.indexOf(e)] : 0;
+      const value = step === 5 ? gate : values[e];
+      const says = `Expert ${e + 1}: score ${r.s[e].toFixed(3)}${bias ? `, bias ${bias[e] >= 0 ? "+" : "−"}${Math.abs(bias[e]).toFixed(3)}` : ""}${chosen ? `, gate ${gate.toFixed(2)}` : ""}`;
+      const fill = `style="fill:${groupColour(g)}"`;
+      const attributes = `data-x="${step === 5 ? "gate" : step ? "bias" : "score"}" data-say="${says}" tabindex="-1"`;
       if (step >= 1 && step < 5 && bias) {
         const low = Math.min(r.s[e], r.choice[e]);
         parts.push(rect(x, y(low), wide, base - y(low), `${fill} class="bar${out ? " out" : ""}" rx="2" ${attributes}`));
@@ -196,8 +196,8 @@ byId("story-dots").addEventListener(
 byId("bias-on").addEventListener("change", () => reroute({ bias_off: !byId("bias-on").checked }));
 byId("bias-expert").addEventListener("change", () => change({ expert: Number(byId("bias-expert").value) }));
 byId("bias-amount").addEventListener("input", () => {
-  const expert = Number(byId("bias-expert").value),
-    amount = Number(byId("bias-amount").value);
+  const expert = Number(byId("bias-expert").value);
+  const amount = Number(byId("bias-amount").value);
   const others = state.biases.filter(([l, e]) => l !== state.layer || e !== expert);
   reroute({ expert, biases: amount ? [...others, [state.layer, expert, amount]] : others });
 });
@@ -227,8 +227,8 @@ panel("router", () => {
   drawStory();
   drawLoad();
   byId("load-part").hidden = state.wall === "v3"; // it is this model's
-  const expert = state.expert ?? Number(byId("bias-expert").value),
-    changed = state.biases.find(([l, e]) => l === state.layer && e === expert);
+  const expert = state.expert ?? Number(byId("bias-expert").value);
+  const changed = state.biases.find(([l, e]) => l === state.layer && e === expert);
   byId("bias-expert").value = expert;
   byId("bias-amount").value = changed ? changed[2] : 0;
   byId("bias-now").textContent = changed ? `${changed[2] > 0 ? "+" : "−"}${Math.abs(changed[2]).toFixed(2)}` : "± 0";

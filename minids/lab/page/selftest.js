@@ -6,9 +6,9 @@ function* testing(expected, describedTokenizer) {
   const results = [];
   const check = (what, passed) => results.push({ what, passed: Boolean(passed) });
   const near = (a, b, tolerance = 1e-6) => Math.abs(a - b) <= tolerance;
-  const c = config,
-    w = weights,
-    tokenizer = new Tokenizer(describedTokenizer);
+  const c = config;
+  const w = weights;
+  const tokenizer = new Tokenizer(describedTokenizer);
   const greedy = { temperature: 0, seed: 0, guesses: 0, stop: null };
   mistaken(null);
   variant = undefined; // whatever was read with a mistake is read again afterwards
@@ -23,11 +23,11 @@ function* testing(expected, describedTokenizer) {
     return entries;
   }
   for (const [n, test] of expected.entries()) {
-    const label = `text ${n + 1}`,
-      sequence = new Sequence(w, c);
+    const label = `text ${n + 1}`;
+    const sequence = new Sequence(w, c);
     check(`${label}: token ids as in Python`, tokenizer.encode(test.text).join() === test.encoded.join());
-    let worst = 0,
-      experts = true;
+    let worst = 0;
+    let experts = true;
     for (const [t, token] of test.tokens.entries()) {
       const watches = sequence.read(token);
       test.best[t].forEach((id, k) => (worst = Math.max(worst, Math.abs(sequence.logits[id] - test.logits[t][k]))));
@@ -56,21 +56,21 @@ function* testing(expected, describedTokenizer) {
         );
       }
     }
-    const half = new Sequence(w, c),
-      cut = test.tokens.slice(0, test.tokens.length >> 1);
+    const half = new Sequence(w, c);
+    const cut = test.tokens.slice(0, test.tokens.length >> 1);
     yield* all(cut, { ...greedy, most: cut.length }, half);
     check(
       `${label}: read in two pieces it is the same`,
       ids(yield* all(test.tokens, most, half)) === ids(plain).split(",").slice(cut.length).join(),
     );
 
-    const last = sequence.tokens.length - 1,
-      layer = c.num_hidden_layers - 1,
-      p = `model.layers.${layer}.self_attn.`;
-    const watch = { heads: [] },
-      up = w[p + "kv_b_proj.weight"],
-      d_h = c.qk_nope_head_dim,
-      d_v = c.v_head_dim;
+    const last = sequence.tokens.length - 1;
+    const layer = c.num_hidden_layers - 1;
+    const p = `model.layers.${layer}.self_attn.`;
+    const watch = { heads: [] };
+    const up = w[p + "kv_b_proj.weight"];
+    const d_h = c.qk_nope_head_dim;
+    const d_v = c.v_head_dim;
     const watches = sequence.caches.map((_, i) => (i === layer ? watch : { heads: [] }));
     hiddenState(test.tokens[last], w, c, sequence.caches, last, watches);
     const key = matmul(sequence.caches[layer].rows[0].subarray(0, c.kv_lora_rank), up, 0, d_h + d_v); // of head 1, token 0: [2]
@@ -126,8 +126,8 @@ function* testing(expected, describedTokenizer) {
   const shifted = [105, 109].map((t) => rope(Float64Array.of(1, 2, 3, 4), t, { ...v3, qk_rope_head_dim: 4 }));
   const dot = ([a, b]) => a.reduce((sum, value, i) => sum + value * b[i], 0);
   check("RoPE: only the distance counts", near(dot(turned), dot(shifted), 1e-9));
-  const once = tokenizer.encode("one, two; 3 + 4\n"),
-    twice = tokenizer.encode(tokenizer.decode(once));
+  const once = tokenizer.encode("one, two; 3 + 4\n");
+  const twice = tokenizer.encode(tokenizer.decode(once));
   check("text → tokens → text → the same tokens", once.join() === twice.join());
   postMessage({ type: "tested", results });
 }

@@ -61,8 +61,8 @@ class Sequence {
 
   /** Read one token more: its routing by layer. `logits` are then those of the token after it. */
   read(token) {
-    const watches = this.caches.map(() => ({ heads: [] })),
-      position = this.tokens.length;
+    const watches = this.caches.map(() => ({ heads: [] }));
+    const position = this.tokens.length;
     const hidden = hiddenState(token, this.w, this.c, this.caches, position, watches);
     this.states[0][position] = hidden;
     this.tokens.push(token);
@@ -84,12 +84,12 @@ class Sequence {
    * state again. What rests on guesses is made anew the next time.
    */
   draft(pending, n, pick) {
-    const T = this.tokens.length,
-      text = [...this.tokens, pending];
+    const T = this.tokens.length;
+    const text = [...this.tokens, pending];
     let state = null;
     for (let guess = 1; guess <= n; guess++) {
-      const depth = Math.min(guess, this.depths),
-        cache = this.mtpCaches[depth - 1];
+      const depth = Math.min(guess, this.depths);
+      const cache = this.mtpCaches[depth - 1];
       const module = (before, i) => mtpState(text[i + depth], before, this.w, this.c, depth, cache, i);
       if (guess <= this.depths) {
         for (let i = this.settled[depth - 1]; i < T; i++) {
@@ -120,10 +120,10 @@ function likeliest(logits) {
  * settings: temperature, seed, guesses (per pass; 0 for none), most (tokens at which to stop), stop (the end token).
  */
 function* follow(sequence, text, settings) {
-  const { temperature, seed, guesses, most, stop } = settings,
-    chances = (position, purpose) => uniform(seed, position, purpose);
-  let pass = 0,
-    guess = null; // `guess`: at the token that comes next, with whether it was for the model to judge
+  const { temperature, seed, guesses, most, stop } = settings;
+  const chances = (position, purpose) => uniform(seed, position, purpose);
+  let pass = 0;
+  let guess = null; // `guess`: at the token that comes next, with whether it was for the model to judge
   const before = () => (sequence.logits ? likeliest(sequence.logits) : null);
   const entry = (position, id, alternatives, made, at, watches) => ({
     position,
@@ -139,9 +139,9 @@ function* follow(sequence, text, settings) {
   const asGuess = (id, token, judged) => (id === null ? null : { id, stood: id === token, judged });
 
   const readOne = (id, alternatives, at) => {
-    const next = plainGuess(id),
-      position = sequence.tokens.length,
-      made = asGuess(guess, id, false);
+    const next = plainGuess(id);
+    const position = sequence.tokens.length;
+    const made = asGuess(guess, id, false);
     const read = entry(position, id, alternatives, made, at, sequence.read(id));
     guess = next;
     return read;
@@ -158,8 +158,8 @@ function* follow(sequence, text, settings) {
 
   if (!guesses || !sequence.depths) {
     while (sequence.tokens.length < most) {
-      const position = sequence.tokens.length,
-        p = distribution(sequence.logits, temperature);
+      const position = sequence.tokens.length;
+      const p = distribution(sequence.logits, temperature);
       const id = drawn(p, chances(position, 0));
       yield readOne(id, before(), ++pass);
       if (id === stop) return;
@@ -170,16 +170,16 @@ function* follow(sequence, text, settings) {
   let pending = drawn(distribution(sequence.logits, temperature), chances(sequence.tokens.length, 0));
   let made = asGuess(guess, pending, false);
   while (sequence.tokens.length < most) {
-    const known = sequence.tokens.length,
-      n = Math.max(0, Math.min(guesses, most - known - 1)),
-      q = [];
+    const known = sequence.tokens.length;
+    const n = Math.max(0, Math.min(guesses, most - known - 1));
+    const q = [];
     pass++;
     const proposed = sequence.draft(pending, n, (logits, j) => {
       q.push(distribution(logits, temperature));
       return drawn(q[q.length - 1], chances(known + j, 2));
     });
-    const reads = [],
-      after = [];
+    const reads = [];
+    const after = [];
     for (const token of [pending, ...proposed]) {
       // one pass: on a GPU all of them side by side
       reads.push(sequence.read(token));

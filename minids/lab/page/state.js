@@ -42,8 +42,8 @@ const state = {
 
 const byId = (id) => document.getElementById(id);
 const panels = [];
-let drawing = false,
-  drawingLater = 0;
+let drawing = false;
+let drawingLater = 0;
 
 /** Position of the token that all panels show: pointed at, picked, or the newest. */
 function shown() {

@@ -1,13 +1,13 @@
 "use strict";
 // The text: a field to type in, over coloured tokens with the same letters at the same places.
 
-const input = byId("input"),
-  tokensShown = byId("tokens"),
-  spans = [];
-const IDLE = 900,
-  GOES_ON = 60; // milliseconds without a key until the model goes on, and by how many tokens
-let idle = 0,
-  goesOn = !reducedMotion;
+const input = byId("input");
+const tokensShown = byId("tokens");
+const spans = [];
+const IDLE = 900;
+const GOES_ON = 60; // milliseconds without a key until the model goes on, and by how many tokens
+let idle = 0;
+let goesOn = !reducedMotion;
 
 function backgroundOf(position) {
   const entry = state.entries[position];
@@ -25,16 +25,16 @@ function backgroundOf(position) {
 }
 
 function drawTokens() {
-  const texts = fieldTexts(state.ids),
-    written = texts.join(""),
-    at = shown(),
-    [servedIn, servedBy] = state.over ?? [state.layer, state.expert];
+  const texts = fieldTexts(state.ids);
+  const written = texts.join("");
+  const at = shown();
+  const [servedIn, servedBy] = state.over ?? [state.layer, state.expert];
   while (spans.length > texts.length) spans.pop().remove();
   texts.forEach((text, i) => {
-    const entry = state.entries[i],
-      expert = servedBy !== null && entry?.routes[servedIn]?.chosen.includes(servedBy);
-    const kind = `${i === at ? "at " : ""}${expert ? "served " : ""}${entry?.pass ? "made" : ""}`,
-      background = backgroundOf(i);
+    const entry = state.entries[i];
+    const expert = servedBy !== null && entry?.routes[servedIn]?.chosen.includes(servedBy);
+    const kind = `${i === at ? "at " : ""}${expert ? "served " : ""}${entry?.pass ? "made" : ""}`;
+    const background = backgroundOf(i);
     let span = spans[i];
     if (!span) {
       span = spans[i] = document.createElement("span");
@@ -46,8 +46,8 @@ function drawTokens() {
     if (span.dataset.background !== background) span.style.background = span.dataset.background = background;
   });
   if (input.value !== written && !input.dataset.composing) {
-    const atEnd = input.selectionStart >= input.value.length,
-      [from, to] = [input.selectionStart, input.selectionEnd];
+    const atEnd = input.selectionStart >= input.value.length;
+    const [from, to] = [input.selectionStart, input.selectionEnd];
     input.value = written;
     if (atEnd) input.setSelectionRange(written.length, written.length);
     else input.setSelectionRange(from, to);
@@ -69,8 +69,8 @@ function tokenAtCaret() {
 
 /** Put the caret behind a token, so that typing and the arrow keys go on from there. */
 function pick(position) {
-  const last = state.ids.length - 1,
-    begin = tokenizer.bos === null ? 0 : 1;
+  const last = state.ids.length - 1;
+  const begin = tokenizer.bos === null ? 0 : 1;
   position = position === null ? null : Math.min(Math.max(position, Math.min(begin, last)), last);
   change({ token: position === last ? null : position, hover: null });
   const end = fieldTexts(state.ids)
@@ -82,13 +82,13 @@ function pick(position) {
 
 /** What was typed becomes tokens: those before the word that changed stay, the rest is cut anew. */
 function typed() {
-  const texts = fieldTexts(state.ids),
-    old = texts.join(""),
-    text = input.value;
+  const texts = fieldTexts(state.ids);
+  const old = texts.join("");
+  const text = input.value;
   let same = 0;
   while (same < old.length && old[same] === text[same]) same++;
-  let keep = 0,
-    end = 0;
+  let keep = 0;
+  let end = 0;
   for (let i = 0, sum = 0; i < texts.length && sum + texts[i].length <= same; i++) {
     if (/^\s/.test(texts[i + 1] ?? "") || texts[i] === "") [keep, end] = [i + 1, sum + texts[i].length]; // a word ends here
     sum += texts[i].length;
@@ -194,8 +194,8 @@ byId("alternatives").addEventListener("click", (event) => {
 
 function drawAlternatives() {
   const coming = state.token === null && state.hover === null && state.next;
-  const at = coming ? state.ids.length : shown(),
-    entry = state.entries[at];
+  const at = coming ? state.ids.length : shown();
+  const entry = state.entries[at];
   const list = coming ? state.next : entry?.alternatives;
   byId("alternatives-title").textContent = coming ? "What may come next" : "What could have stood here";
   if (!list) {
@@ -209,8 +209,8 @@ function drawAlternatives() {
     byId("alternatives"),
     rows
       .map(([id, log]) => {
-        const p = Math.exp(log),
-          here = !coming && id === entry.id;
+        const p = Math.exp(log);
+        const here = !coming && id === entry.id;
         return (
           `<li class="${here ? "here" : ""}"><button type="button" data-id="${id}" data-at="${at}" aria-label="${escaped(tokenizer.name(id))}, ${percent(p)}${here ? ", stands here" : ""}: put it here"><code>${escaped(tokenizer.name(id))}</code>` +
           `<span class="bar"><i style="width:${(100 * p).toFixed(1)}%"></i></span></button>${num("probability", percent(p))}</li>`
@@ -236,8 +236,8 @@ panel("text", () => {
   byId("play").setAttribute("aria-pressed", state.playing);
   byId("seed").value = state.seed;
   byId("colour").value = state.colour;
-  const { perToken, perByte } = lossOf(state.entries),
-    newest = state.ids[state.ids.length - 1];
+  const { perToken, perByte } = lossOf(state.entries);
+  const newest = state.ids[state.ids.length - 1];
   const said = [`${num("token", integer(state.ids.length))} of ${integer(about.longest)} tokens`];
   if (Number.isFinite(perToken))
     said.push(`loss ${num("surprise", perToken.toFixed(2))} nats a token, ${perByte.toFixed(2)} bits a byte`);

@@ -15,8 +15,8 @@ const SPACE = "\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f
 
 /** A pattern of tokenizer.json as a JavaScript one. */
 function asPattern(source) {
-  let inside = false,
-    out = "";
+  let inside = false;
+  let out = "";
   for (let i = 0; i < source.length; i++) {
     const two = source.slice(i, i + 2);
     if (two === "\\s" || (two === "\\S" && !inside)) {

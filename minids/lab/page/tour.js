@@ -99,8 +99,8 @@ const STEPS = [
   },
 ];
 
-let step = null,
-  focusBefore = null;
+let step = null;
+let focusBefore = null;
 const enoughText = () => state.ids.length >= 48;
 
 /** Show a step of the tour; null leaves it. */

@@ -1,26 +1,26 @@
 "use strict";
 // The wall of experts: which of them the picked token lights, layer by layer, and how many tokens of the text each one got.
 
-const E = config.n_routed_experts,
-  GROUPS = config.n_group,
-  EACH = E / GROUPS,
-  CHOSEN = config.num_experts_per_tok;
+const E = config.n_routed_experts;
+const GROUPS = config.n_group;
+const EACH = E / GROUPS;
+const CHOSEN = config.num_experts_per_tok;
 const columnX = (e, cell, gap) => e * cell + Math.floor(e / EACH) * gap;
 
 function drawWall() {
-  const cell = 24,
-    gap = 12,
-    left = 62,
-    top = 26,
-    row = 34,
-    L = config.num_hidden_layers,
-    inner = E * cell + (GROUPS - 1) * gap,
-    shared = config.n_shared_experts ? 58 : 0;
-  const width = left + inner + shared + 4,
-    height = top + L * row + 4,
-    entry = entryShown(),
-    parts = [],
-    lit = [];
+  const cell = 24;
+  const gap = 12;
+  const left = 62;
+  const top = 26;
+  const row = 34;
+  const L = config.num_hidden_layers;
+  const inner = E * cell + (GROUPS - 1) * gap;
+  const shared = config.n_shared_experts ? 58 : 0;
+  const width = left + inner + shared + 4;
+  const height = top + L * row + 4;
+  const entry = entryShown();
+  const parts = [];
+  const lit = [];
   if (shared) parts.push(label(left + inner + 36, 14, "shared", `text-anchor="middle" class="small"`));
   for (let g = 0; g < GROUPS && hasGroups; g++) {
     parts.push(
@@ -33,8 +33,8 @@ function drawWall() {
     );
   }
   for (let l = 0; l < L; l++) {
-    const y = top + l * row,
-      route = entry?.routes[l];
+    const y = top + l * row;
+    const route = entry?.routes[l];
     parts.push(
       label(left - 10, y + 18, `layer ${l + 1}`, `text-anchor="end" class="small${l === state.layer ? " kept" : ""}"`),
     );
@@ -56,8 +56,8 @@ function drawWall() {
         ),
       );
     for (let e = 0; e < E; e++) {
-      const rank = route ? route.chosen.indexOf(e) : -1,
-        gate = rank < 0 ? 0 : route.gates[rank];
+      const rank = route ? route.chosen.indexOf(e) : -1;
+      const gate = rank < 0 ? 0 : route.gates[rank];
       const says =
         `Layer ${l + 1}, expert ${e + 1}` +
         (route ? `: score ${route.s[e].toFixed(3)}${rank < 0 ? ", not chosen" : `, gate ${gate.toFixed(2)}`}` : "");
@@ -77,8 +77,8 @@ function drawWall() {
   for (let k = 0; k < CHOSEN && entry; k++) {
     // the k-th gate of one layer to the k-th of the next: a token's way through the wall
     const points = moeLayers.map((l) => {
-      const route = entry.routes[l],
-        order = topK(route.gates, CHOSEN);
+      const route = entry.routes[l];
+      const order = topK(route.gates, CHOSEN);
       return `${(left + columnX(route.chosen[order[k]], cell, gap) + cell / 2).toFixed(1)},${top + l * row + cell / 2}`;
     });
     lines.push(
@@ -109,10 +109,10 @@ function drawLargeWall() {
     holder.dataset.key = "v3";
     holder.innerHTML = `<canvas role="img" aria-label="58 layers of 256 experts, 464 of them lit"></canvas>`;
   }
-  const width = holder.clientWidth,
-    cell = width / (256 + 7),
-    high = Math.max(cell * 1.4, 3.4),
-    at = shown();
+  const width = holder.clientWidth;
+  const cell = width / (256 + 7);
+  const high = Math.max(cell * 1.4, 3.4);
+  const at = shown();
   const v3 = {
     n_routed_experts: 256,
     n_group: 8,
@@ -134,9 +134,9 @@ function drawLargeWall() {
         context.fillStyle = chosen.includes(e) ? groupColourOf(Math.floor(e / 32)) : colourOf("unlit");
         context.fillRect((e + Math.floor(e / 32)) * cell, l * high, Math.max(cell - 0.5, 0.6), high - 0.6);
       }
-      const first = chosen[topK(gates, 1)[0]],
-        x = (first + Math.floor(first / 32) + 0.5) * cell,
-        y = (l + 0.5) * high;
+      const first = chosen[topK(gates, 1)[0]];
+      const x = (first + Math.floor(first / 32) + 0.5) * cell;
+      const y = (l + 0.5) * high;
       if (before) {
         context.strokeStyle = colourOf("ink");
         context.globalAlpha = 0.3;
@@ -171,16 +171,16 @@ function drawLoad() {
     put(byId("load"), "");
     return put(byId("load-note"), "");
   }
-  const even = (tokens * CHOSEN) / E,
-    loads = counts.map((count) => count / even),
-    most = Math.max(2, ...loads);
-  const cell = 24,
-    gap = 12,
-    left = 62,
-    high = 70,
-    shared = config.n_shared_experts ? 58 : 0,
-    width = left + E * cell + (GROUPS - 1) * gap + shared + 4,
-    y = (v) => 6 + high - (v / most) * high;
+  const even = (tokens * CHOSEN) / E;
+  const loads = counts.map((count) => count / even);
+  const most = Math.max(2, ...loads);
+  const cell = 24;
+  const gap = 12;
+  const left = 62;
+  const high = 70;
+  const shared = config.n_shared_experts ? 58 : 0;
+  const width = left + E * cell + (GROUPS - 1) * gap + shared + 4;
+  const y = (v) => 6 + high - (v / most) * high;
   const bars = loads
     .map((v, e) =>
       rect(
@@ -206,9 +206,9 @@ function drawLoad() {
 byId("wall").addEventListener("click", (event) => {
   const cell = event.target.closest("[data-expert]");
   if (!cell) return;
-  const expert = Number(cell.dataset.expert),
-    layer = Number(cell.dataset.layer),
-    same = expert === state.expert && layer === state.layer;
+  const expert = Number(cell.dataset.expert);
+  const layer = Number(cell.dataset.layer);
+  const same = expert === state.expert && layer === state.layer;
   change({ layer, expert: same ? null : expert });
   askForSeen();
 });

@@ -6,15 +6,15 @@ const TILE = 128;
 
 /** The number of each E4M3 code: sign, 4 bits of exponent (bias 7), 3 bits of mantissa; no infinity, all ones is NaN. */
 const E4M3 = Float32Array.from({ length: 256 }, (_, code) => {
-  const exponent = (code >> 3) & 15,
-    mantissa = code & 7;
+  const exponent = (code >> 3) & 15;
+  const mantissa = code & 7;
   if ((code & 127) === 127) return NaN;
   return (code & 128 ? -1 : 1) * (exponent ? (1 + mantissa / 8) * 2 ** (exponent - 7) : (mantissa / 8) * 2 ** -6);
 });
 
 function fromBase64(text) {
-  const letters = atob(text),
-    bytes = new Uint8Array(letters.length);
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
   return bytes;
 }
@@ -28,22 +28,22 @@ const DECODE = {
   },
   f16(bytes, at, n) {
     return Float32Array.from({ length: n }, (_, i) => {
-      const bits = bytes[at + 2 * i] | (bytes[at + 2 * i + 1] << 8),
-        exponent = (bits >> 10) & 31,
-        mantissa = bits & 1023;
+      const bits = bytes[at + 2 * i] | (bytes[at + 2 * i + 1] << 8);
+      const exponent = (bits >> 10) & 31;
+      const mantissa = bits & 1023;
       return (bits & 0x8000 ? -1 : 1) * (exponent ? (1 + mantissa / 1024) * 2 ** (exponent - 15) : mantissa * 2 ** -24);
     });
   },
   fp8(bytes, at, n, shape, scalesAt) {
-    const [rows, columns] = shape.slice(-2),
-      across = Math.ceil(columns / TILE),
-      each = Math.ceil(rows / TILE) * across;
-    const scales = DECODE.f32(bytes, scalesAt, (n / (rows * columns)) * each),
-      data = new Float32Array(n);
+    const [rows, columns] = shape.slice(-2);
+    const across = Math.ceil(columns / TILE);
+    const each = Math.ceil(rows / TILE) * across;
+    const scales = DECODE.f32(bytes, scalesAt, (n / (rows * columns)) * each);
+    const data = new Float32Array(n);
     for (let i = 0; i < n; i++) {
-      const matrix = Math.floor(i / (rows * columns)),
-        row = Math.floor(i / columns) % rows,
-        column = i % columns;
+      const matrix = Math.floor(i / (rows * columns));
+      const row = Math.floor(i / columns) % rows;
+      const column = i % columns;
       data[i] = E4M3[bytes[at + i]] * scales[matrix * each + Math.floor(row / TILE) * across + Math.floor(column / TILE)];
     }
     return data;

@@ -2,22 +2,20 @@
 // The engine's own thread: it works in slices of a few milliseconds, so that it hears at once when it is asked for something else.
 
 const SLICE = 20; // milliseconds
-let config,
-  weights,
-  sequence,
-  variant,
-  job = null,
-  waiting = null,
-  spent = 0,
-  sliceBegan = 0; // milliseconds of computing on this job
+let config, weights; // as loaded
+let sequence, variant; // what is read, and by which variation of the model
+let job = null;
+let waiting = null; // the timer of its next slice
+let spent = 0; // milliseconds of computing on this job, this slice left out
+let sliceBegan = 0;
 
 /** The model as the sliders want it: other groups kept, other biases, a mistake. The weights themselves stay as they are. */
 function varied({ topk_group, bias_off, biases, mistake }) {
-  const c = { ...config, topk_group },
-    w = Object.create(weights);
+  const c = { ...config, topk_group };
+  const w = Object.create(weights);
   for (const name of Object.keys(weights).filter((n) => n.endsWith("e_score_correction_bias"))) {
-    const layer = Number(name.split(".")[2]),
-      data = bias_off ? new Float32Array(c.n_routed_experts) : weights[name].data.slice();
+    const layer = Number(name.split(".")[2]);
+    const data = bias_off ? new Float32Array(c.n_routed_experts) : weights[name].data.slice();
     for (const [at, expert, amount] of biases) if (at === layer) data[expert] += amount;
     w[name] = { shape: weights[name].shape, data };
   }
@@ -38,9 +36,9 @@ function prepared(tokens, known, settings) {
 /** Write: read the text, continue it, and send what is known of each token as it comes. */
 function* writing(id, tokens, known, settings) {
   const going = prepared(tokens, known, settings);
-  let batch = [],
-    last = 0,
-    count = 0;
+  let batch = [];
+  let last = 0;
+  let count = 0;
   const send = (done) => {
     const next = going.logits ? likeliest(going.logits).best : null;
     postMessage({
@@ -77,8 +75,8 @@ function inspected(position, layer) {
 
 /** Keys and values of all heads as MHA would have to keep them, (T, H·(d_h+d_v)): [2, 5]. */
 function expanded(layer) {
-  const up = sequence.w[`model.layers.${layer}.self_attn.kv_b_proj.weight`],
-    d_c = sequence.c.kv_lora_rank;
+  const up = sequence.w[`model.layers.${layer}.self_attn.kv_b_proj.weight`];
+  const d_c = sequence.c.kv_lora_rank;
   return sequence.caches[layer].rows
     .slice(0, sequence.tokens.length)
     .map((row) => Float32Array.from(matmul(row.subarray(0, d_c), up)));
@@ -88,15 +86,15 @@ function expanded(layer) {
 function* comparing(id, { mistake, tokens, more, settings }) {
   const sides = [];
   for (const name of [null, mistake]) {
-    const one = varied({ ...settings, mistake: name }),
-      entries = [];
+    const one = varied({ ...settings, mistake: name });
+    const entries = [];
     const all = { temperature: 0, seed: 0, guesses: 0, most: tokens.length + more, stop: settings.stop };
     for (const entry of follow(one, tokens, all)) {
       entries.push(entry);
       yield 0;
     }
-    const read = entries.slice(0, tokens.length),
-      judged = read.filter((e) => e.logProbability !== null);
+    const read = entries.slice(0, tokens.length);
+    const judged = read.filter((e) => e.logProbability !== null);
     const guessed = read.filter((e) => e.guess);
     sides.push({
       loss: -judged.reduce((sum, e) => sum + e.logProbability, 0) / Math.max(judged.length, 1),
@@ -118,8 +116,8 @@ function run() {
   waiting = null;
   sliceBegan = performance.now();
   const until = sliceBegan + SLICE;
-  let pause = 0,
-    full = false;
+  let pause = 0;
+  let full = false;
   while (job && !pause && !full) {
     full = performance.now() > until;
     const { value, done } = job.next(full); // a job that is told "full" sends what it has

@@ -2,10 +2,10 @@
 // One wrong line: what a mistake does to the loss, to the choices and to the text; and a switch that makes it everywhere.
 
 const fitting = Object.entries(MISTAKES).filter(([, mistake]) => mistake.fits(config));
-const MOST_READ = 160,
-  GOES_WRONG = 36; // tokens that are read, and tokens that are written after them
-let found = null,
-  comparing = "";
+const MOST_READ = 160;
+const GOES_WRONG = 36; // tokens that are read, and tokens that are written after them
+let found = null;
+let comparing = "";
 
 function compare(name) {
   const tokens = state.ids.slice(0, Math.max(8, Math.min(MOST_READ, about.longest - GOES_WRONG)));
@@ -37,29 +37,29 @@ function bars(right, wrong, most, says) {
 
 /** The end of the text and how it goes on, marked from the first token that is not the right one. */
 function continued(ids, right) {
-  const split = ids.findIndex((id, i) => id !== right[i]),
-    cut = split < 0 ? ids.length : split,
-    before = found.tokens.slice(-8);
+  const split = ids.findIndex((id, i) => id !== right[i]);
+  const cut = split < 0 ? ids.length : split;
+  const before = found.tokens.slice(-8);
   return `<pre><span class="muted">… ${escaped(tokenizer.decode(before))}</span>${escaped(tokenizer.decode(ids.slice(0, cut)))}<mark>${escaped(tokenizer.decode(ids.slice(cut)))}</mark></pre>`;
 }
 
 function drawFound() {
-  const name = state.compared,
-    mistake = MISTAKES[name],
-    holder = byId("mistake-found");
+  const name = state.compared;
+  const mistake = MISTAKES[name];
+  const holder = byId("mistake-found");
   if (!name) return put(holder, `<p class="note empty">Pick a mistake on the left.</p>`);
   const [right, wrong] = mistake.line;
-  const on = state.mistake === name,
-    head =
-      `<h3>${mistake.title}</h3><p>${mistake.says}</p><pre class="diff"><span class="minus">${escaped(wrong)}</span>\n<span class="plus">${escaped(right)}</span></pre>` +
-      `<p><button type="button" id="mistake-switch" data-focus="switch" aria-pressed="${on}" class="${on ? "danger" : ""}">${on ? "Switch it off again" : "Switch it on for the whole page"}</button></p>`;
+  const on = state.mistake === name;
+  const head =
+    `<h3>${mistake.title}</h3><p>${mistake.says}</p><pre class="diff"><span class="minus">${escaped(wrong)}</span>\n<span class="plus">${escaped(right)}</span></pre>` +
+    `<p><button type="button" id="mistake-switch" data-focus="switch" aria-pressed="${on}" class="${on ? "danger" : ""}">${on ? "Switch it off again" : "Switch it on for the whole page"}</button></p>`;
   if (!found)
     return put(
       holder,
       `${head}<p class="note">${state.ids.length > 1 ? "Reading the text twice …" : "There is no text to read yet."}</p>`,
     );
-  const { right: a, wrong: b, choices, other } = found,
-    most = Math.max(a.loss, b.loss);
+  const { right: a, wrong: b, choices, other } = found;
+  const most = Math.max(a.loss, b.loss);
   const same = a.loss === b.loss && !other;
   return put(
     holder,
