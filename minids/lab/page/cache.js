@@ -144,43 +144,41 @@ function drawLarge() {
   const left = 58;
   const high = 58;
   const x = (value) => left + (value / most) * (width - left - 10);
-  const bars = kinds
-    .map((kind, i) => {
-      const y = 26 + i * high;
-      const full = needed[i] > CARD;
-      return (
-        label(left - 10, y + 19, NAMES[kind], `text-anchor="end" class="name${kind === model.keeps ? " kept" : ""}"`) +
-        rect(
-          left,
-          y,
-          x(needed[i]) - left,
-          28,
-          `class="fill ${kind}" rx="2" data-x="${kind}" data-say="${integer(numbers[kind])} numbers × ${model.layers} layers × 2 bytes × ${integer(tokens)} tokens"`,
-        ) +
-        label(
-          Math.min(x(needed[i]) + 6, width - 4),
-          y + 19,
-          bytes(needed[i]),
-          needed[i] / most > 0.8 ? `text-anchor="end" dx="-12" class="inside"` : `class="value"`,
-        ) +
-        label(
-          left,
-          y + 43,
-          `${integer(perToken(kind))} bytes a token${full ? " · more than the card" : ""}`,
-          `class="small${full ? " bad" : ""}"`,
-        )
-      );
-    })
-    .join("");
-  const line =
-    `<line x1="${x(CARD)}" x2="${x(CARD)}" y1="16" y2="${26 + kinds.length * high - 8}" class="limit"/>` +
-    label(x(CARD), 11, "80 GB", `text-anchor="middle" class="small"`);
+  const bars = kinds.map((kind, i) => {
+    const says = `${integer(numbers[kind])} numbers × ${model.layers} layers × 2 bytes × ${integer(tokens)} tokens`;
+    const shape = `class="fill ${kind}" rx="2" data-x="${kind}" data-say="${says}"`;
+    return rect(left, 26 + i * high, x(needed[i]) - left, 28, shape);
+  });
+  const line = `<line x1="${x(CARD)}" x2="${x(CARD)}" y1="16" y2="${26 + kinds.length * high - 8}" class="limit"/>`;
+  const words = kinds.map((kind, i) => {
+    const y = 26 + i * high;
+    const full = needed[i] > CARD;
+    const end = x(needed[i]);
+    const inside = needed[i] / most > 0.8; // no room behind the bar
+    const atLine = inside && end - x(CARD) < 70 ? Math.min(end, x(CARD)) : end;
+    return (
+      label(left - 10, y + 19, NAMES[kind], `text-anchor="end" class="name${kind === model.keeps ? " kept" : ""}"`) +
+      label(
+        inside ? atLine - 8 : end + 6,
+        y + 19,
+        bytes(needed[i]),
+        inside ? `text-anchor="end" class="inside"` : `class="value"`,
+      ) +
+      label(
+        left,
+        y + 43,
+        `${integer(perToken(kind))} bytes a token${full ? " · more than the card" : ""}`,
+        `class="small over${full ? " bad" : ""}"`,
+      )
+    );
+  });
+  words.push(label(x(CARD), 11, "80 GB", `text-anchor="middle" class="small"`));
   put(
     byId("bars"),
     svg(
       width,
       26 + kinds.length * high,
-      bars + line,
+      [...bars, line, ...words].join(""),
       `Memory for ${integer(tokens)} tokens: ${kinds.map((kind, i) => `${NAMES[kind]} ${bytes(needed[i])}`).join(", ")}`,
     ),
   );
