@@ -22,7 +22,7 @@ def validation(
     max_tokens: int | None,
 ) -> dict[str, dict[str, float]]:
     """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them."""
-    found = {}
+    found: dict[str, float] = {}
     for domain, stream in domains.items():
         batches = list(validation_windows(stream.tokens, batch_size, context_length, max_tokens))
         found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[: -(-len(batches) // 4)])
@@ -46,7 +46,7 @@ def beside_mtp(model: DeepSeekV3, batches: list[tuple[Array, Array]]) -> dict[st
     The losses of a training step cannot be compared: eq. 24 divides module k's sum over T − k tokens by T, and the first k
     tokens, which have the least before them, are the main model's alone.
     """
-    found = {}
+    found: dict[str, float] = {}
     for k in range(1, len(model.mtp) + 1):
         main = mtp = count = 0.0
         for tokens, targets in batches:  # (≤ B, T) each

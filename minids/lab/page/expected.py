@@ -45,14 +45,7 @@ def mtp_logits(tokens: Array, w: dict[str, Array], config: ModelConfig, depth: i
 
 def experts(tokens: Array, w: dict[str, Array], config: ModelConfig) -> list[list[list[int]] | None]:
     """Per layer the sorted experts of every token, None for a layer without any."""
-    x, found = w["model.embed_tokens.weight"][tokens], []  # (1, T, d)
-    for layer in range(config.num_hidden_layers):
-        p, eps = f"model.layers.{layer}.", config.rms_norm_eps
-        if layer < config.first_k_dense_replace:
-            found.append(None)
-        else:
-            mixed = x + pico.mla(pico.rmsnorm(x, w[p + "input_layernorm.weight"], eps), w, p + "self_attn.", config)
-            u = pico.rmsnorm(mixed, w[p + "post_attention_layernorm.weight"], eps)
-            found.append(np.sort(pico.route(u[0], w, p + "mlp.", config)[0], axis=-1).tolist())
-        x = pico.block(x, w, layer, config)
-    return found
+    choices: dict[str, Array] = {}
+    pico.main_model(tokens, w, config, choices)
+    layers = [choices.get(f"model.layers.{layer}.mlp.") for layer in range(config.num_hidden_layers)]
+    return [None if chosen is None else np.sort(chosen, axis=-1).tolist() for chosen in layers]
