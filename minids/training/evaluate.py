@@ -22,7 +22,7 @@ def validation(
     max_tokens: int | None,
 ) -> dict[str, dict[str, float]]:
     """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them."""
-    found: dict[str, float] = {}
+    found = {}
     for domain, stream in domains.items():
         batches = list(validation_windows(stream.tokens, batch_size, context_length, max_tokens))
         found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[: -(-len(batches) // 4)])
