@@ -1,12 +1,9 @@
 """Grouped feed-forward network, compiled: see ``minids/ops/grouped_feed_forward.py`` for the equations.
 
-All experts are served in one call, products included (``_blas``): between two of them nobody goes back to Python or asks for
-the interpreter's lock, for which the threads of a training step would queue. An expert goes through all its steps before the
-next one begins, so that what one step writes the next finds in the cache. Experts without a token are not looked at. Only gate
-and up are kept; the activation is formed again in the backward pass, in the same kernel that differentiates it.
-
-Weights that stay on disk are served expert by expert, each read when its turn comes. Where NumPy's BLAS cannot be called from a
-kernel, the loop runs in Python, with NumPy's products and the compiled activation.
+All experts are served in one call, products included (``_blas``): no way back to Python and no waiting for the interpreter's
+lock between two of them. An expert goes through all its steps before the next one begins, so that what one step writes the next
+finds in the cache. Only gate and up are kept; the activation is formed again in the backward pass, in the same kernel that
+differentiates it. Weights that stay on disk are served expert by expert, each read when its turn comes.
 """
 
 from __future__ import annotations
@@ -84,7 +81,6 @@ def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
         first, stop = starts[e], starts[e + 1]
         if first == stop:
             continue
-        # An expert's steps follow each other, so that each finds in the cache what the one before has written.
         x, both, active = rows[first:stop], gate_up[first:stop], act[: stop - first]
         product(x, w_gate[e].T, both[:, :width], False, blas)
         product(x, w_up[e].T, both[:, width:], False, blas)

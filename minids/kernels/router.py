@@ -16,8 +16,6 @@ from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
 from minids.ops.router import TINY, Routing, check
 
-__all__ = ["Routing", "Saved", "backward", "choose", "forward"]
-
 _NO_GROUPS, _BY_BEST, _BY_TWO_BEST = 0, 1, 2  # how a group is scored
 
 
