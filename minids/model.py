@@ -82,8 +82,7 @@ class DeepSeekV3:
         dtype: DTypeLike = np.float32,
         parameters: Parameters | None = None,
     ):
-        """``seed`` draws the initial weights; None leaves them zero, for a caller who has others. ``parameters``: to be built
-        on these, which are left as they are, instead of on new ones."""
+        """``seed`` draws the initial weights; None leaves them zero. ``parameters``: build on these, as they are."""
         self.config = config
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):

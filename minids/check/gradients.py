@@ -184,8 +184,11 @@ class _Trial:
     def compare(self, frozen, eps: float | None, samples: int | None, seed: int) -> None:
         """Every wanted gradient beside its numerical one."""
         keywords = dict((frozen(self.y) if callable(frozen) else frozen) or {})
-        if keywords:
-            self._same_when_frozen(keywords)
+        frozen_y, _ = self.evaluate(copied(self.values), **keywords)
+        for (path, free), (_, held) in zip(leaves(self.y), leaves(frozen_y), strict=False):
+            if free is not None and differs(np.asarray(free), np.asarray(held)):
+                text = f"gives another {path} with {', '.join(keywords)} frozen than without, before anything is moved."
+                raise Broken(Finding("forward", text, "does it use what is frozen as it would use its own choice?"))
         values = copied(self.values)
 
         def run():
@@ -199,13 +202,6 @@ class _Trial:
         for name, (case, astray) in zip(self.wanted, probed, strict=True):
             others = {other: want for other, want in wants.items() if other != case.name}
             self._judge(name, replace(case, others=others), astray, probe.rough.get(name))
-
-    def _same_when_frozen(self, keywords) -> None:
-        frozen_y, _ = self.evaluate(copied(self.values), **keywords)
-        for (path, free), (_, held) in zip(leaves(self.y), leaves(frozen_y), strict=False):
-            if free is not None and differs(np.asarray(free), np.asarray(held)):
-                text = f"gives another {path} with {', '.join(keywords)} frozen than without, before anything is moved."
-                raise Broken(Finding("forward", text, "does it use what is frozen as it would use its own choice?"))
 
     def _probed(self, probe: Differences, name: str, generator, samples: int | None) -> tuple[Case, float]:
         """The gradient beside the numerical one, as far as probed, and the worst error along random directions."""

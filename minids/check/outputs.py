@@ -40,8 +40,7 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     counts as none. ``got`` is whatever the learner made: None, a string or a wrong shape give a report, not an exception.
     """
     _check_tolerance(tolerance)
-    error, finding, exception = np.inf, None, None
-    notes: tuple[str, ...] = ()
+    error, finding, exception, notes = np.inf, None, None, ()
     used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
     try:
         error, finding, used, notes = _compare(name, as_array(name, got), _reference(name, want), tolerance, hints or {}, {})
@@ -64,8 +63,8 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
     sets = first if isinstance(first, list) and first and all(isinstance(x, (tuple, dict)) for x in first) else [inputs]
     subject = f"{name_of(candidate)} against {name_of(reference)}"
     checked: dict[str, float] = {}
+    notes: dict[str, None] = {}  # in order, each once
     findings: list[Finding] = []
-    notes: dict[str, None] = {}
     wrong_sets: list[int] = []
     exception, used = None, tolerance or 0.0
     for number, arguments in enumerate(sets, start=1):

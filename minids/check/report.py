@@ -19,28 +19,21 @@ from minids.check.nested import is_float, is_whole
 class Finding:
     """One thing that is wrong."""
 
-    what: str
-    """The array or function it is about: "dk", "y.weights", "backward"."""
+    what: str  # the array or function it is about: "dk", "y.weights", "backward"
     wrong: str
-    """What is wrong with it."""
-    cause: str = ""
-    """The likely cause, as far as the numbers tell."""
+    cause: str = ""  # the likely one, as far as the numbers tell
 
 
 @dataclass(frozen=True)
 class Report:
     """The outcome of a check: true when all is right; ``str(report)`` says in words what is not."""
 
-    subject: str
-    """What was checked: "gradient of attention"."""
-    checked: Mapping[str, float]
-    """Worst relative error of every array that was compared, by name; inf where it could not be measured."""
+    subject: str  # "gradient of attention"
+    checked: Mapping[str, float]  # array → its worst relative error; inf where it could not be measured
     findings: tuple[Finding, ...]
     tolerance: float
-    notes: tuple[str, ...] = ()
-    """What is worth knowing but not wrong."""
-    exception: Exception | None = None
-    """What the checked function raised, if it did."""
+    notes: tuple[str, ...] = ()  # what is worth knowing but not wrong
+    exception: Exception | None = None  # what the checked function raised, if it did
 
     def __bool__(self) -> bool:
         return bool(self.checked) and not self.findings
@@ -93,7 +86,7 @@ class Broken(Exception):
 
 
 def call(what: str, function: Callable, *arguments: Any, **keywords: Any) -> Any:
-    """``function(...)``, silent about overflow and the like; whatever it raises becomes a ``Broken`` with one readable line."""
+    """``function(...)``, silent about overflow; whatever it raises becomes a ``Broken`` with one readable line."""
     try:
         with np.errstate(all="ignore"):
             return function(*arguments, **keywords)

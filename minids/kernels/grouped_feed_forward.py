@@ -37,7 +37,7 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     if starts[0] != 0 or np.diff(starts).min(initial=0) < 0:
         raise ValueError(f"starts: must rise from 0, got {starts.tolist()}")
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
-    act = np.empty((_most_rows(starts), width), dtype)
+    act = np.empty((np.diff(starts).max(initial=0), width), dtype)
     networks = compiled_or_python(experts_forward, dtype)
     if all(isinstance(w, np.ndarray) for w in (w_gate, w_up, w_down)):
         w_gate, w_up, w_down = (np.ascontiguousarray(w, dtype) for w in (w_gate, w_up, w_down))
@@ -61,16 +61,12 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three, which are in C order."""
     rows, gate_up, starts, weights = saved
     expect("dy", dy, rows.shape)
-    dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (_most_rows(starts), gate_up.shape[1] // 2)
+    dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (np.diff(starts).max(initial=0), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
     d_rows = np.empty_like(rows)
     networks = compiled_or_python(experts_backward, rows.dtype)
     networks(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
     return d_rows
-
-
-def _most_rows(starts: Array) -> int:
-    return int(np.diff(starts).max(initial=0))
 
 
 @kernel
