@@ -5,8 +5,7 @@
 
     loss = L_main + λ/D Σ_k L^k + α Σ_layers L_bal        eqs 24, 25 and 17
 
-The backward pass is the same list read upwards. The embedding and the head are used D + 1 times, so each use adds its share to
-their gradients.
+The backward pass is the same list read upwards; each of the D + 1 uses of embedding and head adds its share to their gradients.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     counts as none. ``got`` is whatever the learner made: None, a string or a wrong shape give a report, not an exception.
     """
     _check_tolerance(tolerance)
-    error, finding, exception, notes = np.inf, None, None, ()
+    error, finding, exception = np.inf, None, None
+    notes: tuple[str, ...] = ()
     used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
     try:
         error, finding, used, notes = _compare(name, as_array(name, got), _reference(name, want), tolerance, hints or {}, {})

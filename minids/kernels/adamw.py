@@ -1,7 +1,7 @@
 """AdamW, compiled: see ``minids/ops/adamw.py`` for the equations.
 
 The update is bound by memory. One fused loop reads four arrays of the model's size and writes three; NumPy makes more than
-twice as many passes.
+twice as many passes. The two kernels share no function for an element: inlined, it would be contracted to other last digits.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ def update(
     """One step on flat arrays (P,) of one type in C order, in place on values, m and v; the arguments are those of ``ops``."""
     for name, array in (("grads", grads), ("m", m), ("v", v)):
         expect(name, array, values.shape)
-    correction = math.sqrt(1 - beta2**step)  # of v̂; it and that of m̂ are the same for all elements
-    rate, eps, keep = lr * correction / (1 - beta1**step), eps * correction, 1 - lr * weight_decay
-    settings = tuple(map(values.dtype.type, (rate, eps, keep, beta1, 1 - beta1, beta2, 1 - beta2, scale)))
-    apply_to = apply_bf16 if m.dtype == np.uint16 else apply
-    apply_to(values, grads, m, v, settings)
+    correction = math.sqrt(1 - beta2**step)
+    rate, eps, decay = lr * correction / (1 - beta1**step), eps * correction, lr * weight_decay
+    step_of = apply_bf16 if m.dtype == np.uint16 else apply
+    step_of(values, grads, m, v, rate, beta1, beta2, eps, decay, scale)
 
 
 def squared_norm(grads: Array) -> float:
@@ -44,31 +43,34 @@ def squared_norm(grads: Array) -> float:
 
 
 @kernel
-def apply(values, grads, m, v, settings):
-    """All arrays (P,)."""
-    for i in range(values.size):
-        values[i], m[i], v[i] = moved(values[i], grads[i], m[i], v[i], settings)
-
-
-@kernel
-def apply_bf16(values, grads, m, v, settings):
-    """The same with m and v in BF16, the upper half of a float32: decoding is a shift."""
+def apply(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
+    """All arrays (P,). ``rate`` and ``eps`` carry the bias corrections; ``decay`` is lr · weight_decay."""
     number = values.dtype.type
+    rate, eps, keep, scale = number(rate), number(eps), number(1.0 - decay), number(scale)
+    old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
+    # One pass: four arrays stream in, three out, and nothing of this size is made in between.
     for i in range(values.size):
-        first = number(float_of_bits(np.int32(m[i]) << np.int32(16)))
-        second = number(float_of_bits(np.int32(v[i]) << np.int32(16)))
-        values[i], first, second = moved(values[i], grads[i], first, second, settings)
-        m[i], v[i] = to_bf16(first), to_bf16(second)  # rounded for the next step; this one used them as they are
+        g = grads[i] * scale  # clipped here, so that clipping needs no pass of its own
+        first = old1 * m[i] + new1 * g
+        second = old2 * v[i] + new2 * g * g
+        m[i], v[i] = first, second
+        # The corrections of m̂ and v̂ are the same for all elements: `rate` and `eps` carry them.
+        values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
 
 
 @kernel
-def moved(value, g, m, v, settings):
-    """One element and its moments, a step later."""
-    rate, eps, keep, old1, new1, old2, new2, scale = settings
-    g = g * scale  # clipped here, so that clipping needs no pass of its own
-    m = old1 * m + new1 * g
-    v = old2 * v + new2 * g * g
-    return value * keep - rate * m / (np.sqrt(v) + eps), m, v
+def apply_bf16(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
+    """The same with m and v in BF16, read and written as bits."""
+    number = values.dtype.type
+    rate, eps, keep, scale = number(rate), number(eps), number(1.0 - decay), number(scale)
+    old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
+    for i in range(values.size):
+        g = grads[i] * scale
+        # BF16 is the upper half of a float32: decoding is a shift.
+        first = old1 * number(float_of_bits(np.int32(m[i]) << np.int32(16))) + new1 * g
+        second = old2 * number(float_of_bits(np.int32(v[i]) << np.int32(16))) + new2 * g * g
+        m[i], v[i] = to_bf16(first), to_bf16(second)  # rounded for the next step; this one uses them as they are
+        values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
 
 
 @kernel

@@ -127,8 +127,10 @@ def find_scales(x_bits, rows, columns, largest, round_up, scales):
     magnitude, column_bits = np.int32(0x7FFFFFFF), np.empty(x_bits.shape[1], np.int32)
     for r in range(scales.shape[0]):
         # Down the columns of a row of tiles first, whole rows at a time: vector code whatever the tile's width.
-        column_bits[:] = 0
-        for i in range(r * rows, min((r + 1) * rows, x_bits.shape[0])):
+        first = x_bits[r * rows]
+        for j in range(first.size):
+            column_bits[j] = first[j] & magnitude
+        for i in range(r * rows + 1, min((r + 1) * rows, x_bits.shape[0])):
             row = x_bits[i]
             for j in range(row.size):
                 column_bits[j] = max(column_bits[j], row[j] & magnitude)

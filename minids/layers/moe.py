@@ -4,8 +4,8 @@ DeepSeek-V3 section 2.1.2, eqs 12-20. For the normalised input u of a token,
 
     y = Σ_shared FFN^(s)(u) + Σ_{i chosen} g_i FFN^(r)_i(u)
 
-eq. 12 adds the residual as well; here the block does, once. The shared experts are stored as one network of N_s times the
-width, which is the same sum. Every token is served by all the experts it chose: nothing is dropped.
+eq. 12 adds the residual as well; here the block does, once. The shared experts are one network of N_s times the width, which is
+the same sum. No token is dropped.
 """
 
 from __future__ import annotations
