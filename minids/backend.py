@@ -1,16 +1,13 @@
 """Which code serves an operation: plain NumPy (``minids/ops``) or compiled (``minids/kernels``); only this file knows both.
 
-Layers say ``op.rmsnorm.forward(...)``. With the NumPy backend that is the function of ``ops``; with Numba it is the one of
-``kernels``, where there is one, and otherwise that of ``ops``. Constants and types are always those of ``ops``. An editor is
-told that ``op`` is the package ``minids.ops``: a jump to the definition ends at the equations, and the twins have their types.
+Layers say ``op.rmsnorm.forward(...)``: the function of ``ops``, or with Numba its twin in ``kernels``, where there is one.
+Constants and types are always those of ``ops``, and so is ``op`` itself to an editor: a jump ends at the equations.
 
     MINIDS_BACKEND=numpy minids train …          for a process
     with minids.use_backend("numpy"): …          for a block of code
 
-The default is Numba where it can be imported. Nothing is imported or compiled before the first operation runs.
-
-The choice is one for the process, seen by all its threads. What a forward pass saved belongs to its backend: change between
-steps, not between the two halves of one.
+The default is Numba where it can be imported; nothing is compiled before the first operation runs. All threads of a process
+share the choice. What a forward pass saved belongs to its backend: change between steps, not between the two halves of one.
 """
 
 from __future__ import annotations
@@ -115,8 +112,8 @@ def _chosen(name: str) -> Iterator[None]:
 def replaced(owner: object, **functions: Callable) -> Iterator[None]:
     """``with replaced(op.rope, forward=mine): …`` has NumPy's ``op.rope.forward`` be ``mine`` in the block.
 
-    For those who make a mistake on purpose, or watch. Of an operation the module in ``minids/ops`` is changed, so that other
-    operations that build on it see it too. ``owner`` may also be any other module, or a class whose method is replaced.
+    Of an operation the module in ``minids/ops`` is changed, so that other operations that build on it see it too. ``owner`` may
+    also be any other module, or a class whose method is replaced.
     """
     if isinstance(owner, Operation):
         owner = _module("ops", owner.name)

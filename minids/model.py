@@ -5,8 +5,7 @@
 
     loss = L_main + λ/D Σ_k L^k + α Σ_layers L_bal        eqs 24, 25 and 17
 
-The backward pass is the same list read upwards. The embedding and the head are used D + 1 times, so each use adds its share to
-their gradients.
+The backward pass is the same list read upwards; each of the D + 1 uses of embedding and head adds its share to their gradients.
 """
 
 from __future__ import annotations
@@ -83,8 +82,7 @@ class DeepSeekV3:
         dtype: DTypeLike = np.float32,
         parameters: Parameters | None = None,
     ):
-        """``seed`` draws the initial weights; None leaves them zero, for a caller who has others. ``parameters``: to be built
-        on these, which are left as they are, instead of on new ones."""
+        """``seed`` draws the initial weights; None leaves them zero. ``parameters``: build on these, as they are."""
         self.config = config
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):

@@ -90,6 +90,12 @@ def public_functions(module):
     }
 
 
+def arguments(function):
+    """Name, default and kind of each; of a ``partial`` those that it leaves open."""
+    parameters = inspect.signature(function).parameters.values()
+    return [(p.name, p.default, p.kind) for p in parameters if p.name not in getattr(function, "keywords", {})]
+
+
 TWINS = sorted(path.stem for path in (ROOT / "minids" / "kernels").glob("[!_]*.py") if path.stem not in WHOLE_STEPS)
 
 
@@ -100,10 +106,7 @@ def test_every_twin_takes_what_its_original_takes_with_the_same_defaults(name):
     shared = [function for function in public_functions(original) if hasattr(twin, function)]
     assert shared, f"kernels/{name}.py has no function of ops/{name}.py"
     for function in shared:
-        wanted, taken = (
-            [(p.name, p.default, p.kind) for p in inspect.signature(getattr(module, function)).parameters.values()]
-            for module in (original, twin)
-        )
+        wanted, taken = (arguments(getattr(module, function)) for module in (original, twin))
         assert wanted[: len(taken)] == taken, f"{name}.{function} takes other arguments, or other defaults, when compiled"
         left = [argument for argument, default, _ in wanted[len(taken) :] if default is inspect.Parameter.empty]
         assert not left, f"{name}.{function}: the compiled one does not take {left}"

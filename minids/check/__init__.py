@@ -5,10 +5,8 @@
     check.ok(check.close(mine, right, name="logits"))                        # an array against an array
 
 Each returns a ``Report``: true when all is right, else a text that names the wrong array, where it is wrong, by how much, and
-the likely cause. Causes are not guessed from the size of the error: each is tried on the numbers and named only if undoing it
-makes them right. ``report.raise_if_wrong()`` is for tests, ``check.ok(report)`` for notebooks.
-
-Read on: ``case`` defines the error, ``differences`` the numerical gradient, ``hypotheses`` the mistakes that are recognised.
+the likely cause, which was tried on the numbers: undoing it makes them right. ``case`` defines the error, ``differences`` the
+numerical gradient, ``hypotheses`` the mistakes that are recognised.
 """
 
 from minids.check.gradients import gradient

@@ -1,14 +1,11 @@
 """One array to judge beside the array it should be: the measure of error, and the words for its sizes.
 
-The error of an entry a that should be n is the relative error of Stanford's CS231n notes, |a − n| / max(|a|, |n|), made sound
-near zero in two ways:
+The error of an entry a that should be n is the relative error of Stanford's CS231n notes, made sound near zero in two ways:
 
     error = |a − n| / max(|a|, |n|, max|n| / 1000, r / tolerance)
 
-- r is the round-off that n itself carries. No check can see below it, so a difference of r counts as just within the tolerance;
-  else an exact 0 beside a numerical 1e-14 would be wholly wrong.
-- An entry more than a thousand times smaller than the largest of its array is measured against a thousandth of that largest. At
-  the tolerance 1e-7 such an entry must still agree to 1e-10 of the largest.
+- r is the round-off that n itself carries: no check can see below it, and an exact 0 beside a numerical 1e-14 is right.
+- A very small entry is measured against a thousandth of the largest of its array.
 
 NaN and unequal infinities have the error inf.
 """
@@ -65,20 +62,15 @@ def relative_error(got: Array, want: Array, least: Array | float = 0.0) -> Array
 class Case:
     """``got`` was returned, ``want`` is right. What every hypothesis looks at; all arrays are float64."""
 
-    name: str
-    """What the array is called in a sentence: "dk", "y.weights"."""
+    name: str  # in a sentence: "dk", "y.weights"
     got: Array
-    want: Array
-    """NaN where it is not known: an entry that was not probed."""
+    want: Array  # NaN where it is not known: an entry that was not probed
     tolerance: float
-    noise: Array | float = 0.0
+    noise: Array | float = 0.0  # r
     is_gradient: bool = False
-    arrays: Mapping[str, Array] = field(default_factory=dict)
-    """Inputs and outputs of the function by name: a factor or a term that was forgotten is often one of them."""
-    others: Mapping[str, Array] = field(default_factory=dict)
-    """What the other returned arrays should be, by name: perhaps two were swapped."""
-    hints: Mapping[str, int] = field(default_factory=dict)
-    """Names of sizes, for the wording: {"n_heads": 4}."""
+    arrays: Mapping[str, Array] = field(default_factory=dict)  # the function's inputs and outputs: one may have been forgotten
+    others: Mapping[str, Array] = field(default_factory=dict)  # what the other arrays should be: perhaps two were swapped
+    hints: Mapping[str, int] = field(default_factory=dict)  # names of sizes, for the wording: {"n_heads": 4}
 
     @property
     def known(self) -> Array:
@@ -99,8 +91,8 @@ class Case:
         return self.errors > self.tolerance
 
     def same(self, guess: Array, want: Array | None = None) -> bool:
-        """Whether ``guess``, a repaired ``got``, explains all that is known. Ten times the tolerance is let pass: what is left
-        after the repair is round-off, while a wrong guess misses by far more."""
+        """Whether ``guess``, a repaired ``got``, is right where it is known, to ten times the tolerance: a wrong one misses
+        by far more."""
         want = self.want if want is None else want
         if guess.shape != want.shape:
             return False
@@ -137,11 +129,7 @@ class Case:
 
 def counted(name: str) -> str:
     """What a size counts, in words: "n_heads" and "H" are both "heads"."""
-    if name in LETTERS:
-        return LETTERS[name]
-    for prefix in ("num_", "n_"):
-        name = name.removeprefix(prefix)
-    return name.replace("_", " ")
+    return LETTERS.get(name, name.removeprefix("num_").removeprefix("n_").replace("_", " "))
 
 
 def at(index: Sequence[SupportsIndex] | Array) -> str:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from minids.check.case import Array, Case, at, precision
 from minids.check.differences import Differences
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
-from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge, name_of
+from minids.check.report import (
+    WORK_ON_A_COPY,
+    Broken,
+    Finding,
+    Report,
+    as_array,
+    call,
+    differs,
+    judge,
+    name_of,
+    not_deterministic,
+)
 from minids.errors import refuse
 
 PROBE_ALL = 256  # elements: an argument this small is probed element by element
@@ -38,25 +48,20 @@ def gradient(
     """Check a backward pass against central differences of its forward pass, in float64.
 
     forward(*inputs) returns (y, saved), or y alone: then ``backward`` gets the tuple of the inputs as ``saved``. y is an array
-    or a nesting of arrays; a bare tuple of two is read as (y, saved). backward(dy, saved) returns the gradient of every float
-    input in order (or of those in ``wrt``), one array or a tuple; dy has the form of y, with None for integer outputs.
+    or a nesting of arrays. backward(dy, saved) returns the gradient of every float input in order (or of those in ``wrt``); dy
+    has the form of y, with None for integer outputs.
 
     inputs: name → value, in the order of forward's arguments (keyword-only ones go by name). Float arrays become float64 and
         are differentiated; all else (integers, flags, an ε, configs) is passed through.
     wrt: the inputs whose gradient is checked; all float arrays if None.
     dy: the cotangent, in the form of y; standard normal from ``seed`` if None.
-    eps: the first step of the differences, made smaller where the function bends sharply; if None, about 7e-4 of the argument's
-        scale, and at most 7e-4.
-    tolerance: largest relative error allowed. 1e-7 is right, 1e-4 is a mistake; the formula is in ``minids.check.case``.
+    eps: the first step of the differences; if None, about 7e-4 of the argument's scale, and at most 7e-4.
+    tolerance: largest relative error allowed (``minids.check.case``). 1e-7 is right, 1e-4 is a mistake.
     samples: how many random elements of an argument to probe; if None, all up to 256 and 128 of a larger one. What is not
         probed one by one is seen by four random directions.
     frozen: keyword arguments of forward that hold a discrete choice fixed while it is probed, {"experts": …}, or a function
-        that makes them from the unfrozen y. The frozen y must equal the unfrozen one, whose backward pass is the one checked.
+        that makes them from the unfrozen y, which the frozen one must equal.
     hints: names of sizes for the wording: {"n_heads": 4} gives "4 is the number of heads".
-
-    Also reported: exceptions (with the line), inputs or dy changed in place, results that differ from call to call, NaN, wrong
-    types, shapes and numbers of gradients, a choice that flips while it is probed. Every likely cause named was tried on the
-    numbers.
     """
     values, floats = _checked_inputs(inputs)
     if samples is not None and samples < 1:
@@ -102,10 +107,7 @@ class _Trial:
         self.forward, self.backward, self.values = forward, backward, values
         self.floats, self.wanted, self.hints, self.tolerance = floats, wanted, hints, tolerance
         self.by_name = _keyword_only(forward)
-        self.findings: list[Finding] = []
-        self.notes: list[str] = []
-        self.checked: dict[str, float] = {}
-        self.mutates = False
+        self.findings, self.notes, self.checked, self.mutates = [], [], {}, False
 
     def evaluate(self, values: Mapping[str, object], **frozen):
         """forward's (y, saved); ``saved`` is the tuple of inputs where forward returns y alone."""
@@ -123,24 +125,24 @@ class _Trial:
         """Forward and backward, each twice on fresh copies: side effects and chance show before anything is measured."""
         given = copied(self.values)
         y, saved = self.evaluate(given)
-        self._unchanged("forward", given)
+        if (path := changed(self.values, given)) is not None:
+            self.mutates = True
+            self._found("forward", f"changes its input {path} in place.", WORK_ON_A_COPY)
         self._sound_outputs([(path, as_array(path, leaf)) for path, leaf in leaves(y) if leaf is not None])
         self.y = copied(y)
 
         given_again = copied(self.values)
         y_again, saved_again = self.evaluate(given_again)
-        if _differ(_arrays(self.y), _arrays(y_again)):
-            text = "is not deterministic: called twice on the same inputs it gives two results."
-            raise Broken(Finding("forward", text, "a random number, or state kept from call to call?"))
+        if _differ(self.y, y_again):
+            raise Broken(not_deterministic("forward"))
 
         self.dy = _cotangent(self.y, dy, seed)
         self.gradients = self._backward(saved, given)
-        first, second = (list(g.values()) for g in (self.gradients, self._backward(saved_again, given_again)))
-        if _differ(first, second):
+        if _differ(self.gradients, self._backward(saved_again, given_again)):
             text = "is not deterministic: run twice from the start it gives two results."
             raise Broken(Finding("backward", text, "a random number, or a gradient added into an array kept between calls?"))
         third = self._backward(saved, copied(self.values), fresh=False)
-        if not self.findings and _differ(first, list(third.values())):
+        if not self.findings and _differ(self.gradients, third):
             self.notes.append("backward changes what forward saved: a second call with the same `saved` gives another result.")
 
     def _backward(self, saved, given, fresh: bool = True) -> dict[str, Array]:
@@ -167,11 +169,6 @@ class _Trial:
         if finding not in self.findings:
             self.findings.append(finding)
 
-    def _unchanged(self, what: str, given) -> None:
-        if (path := changed(self.values, given)) is not None:
-            self.mutates = True
-            self._found(what, f"changes its input {path} in place.", "+=, *= or out= on an argument? Work on a copy.")
-
     def _sound_outputs(self, outputs) -> None:
         floats = [(path, array) for path, array in outputs if is_float(array)]
         if not floats:
@@ -187,12 +184,15 @@ class _Trial:
     def compare(self, frozen, eps: float | None, samples: int | None, seed: int) -> None:
         """Every wanted gradient beside its numerical one."""
         keywords = dict((frozen(self.y) if callable(frozen) else frozen) or {})
-        if keywords:
-            self._same_when_frozen(keywords)
+        frozen_y, _ = self.evaluate(copied(self.values), **keywords)
+        for (path, free), (_, held) in zip(leaves(self.y), leaves(frozen_y), strict=False):
+            if free is not None and differs(np.asarray(free), np.asarray(held)):
+                text = f"gives another {path} with {', '.join(keywords)} frozen than without, before anything is moved."
+                raise Broken(Finding("forward", text, "does it use what is frozen as it would use its own choice?"))
         values = copied(self.values)
 
         def run():
-            # A forward pass that writes into its inputs gets a new copy each time, so that the rest can still be checked.
+            # One that writes into its inputs gets a new copy each time, so that the rest can still be checked.
             return self.evaluate(copied(values) if self.mutates else values, **keywords)[0]
 
         probe = Differences(run, values, self.y, [leaf for _, leaf in leaves(self.dy) if leaf is not None], eps)
@@ -202,14 +202,6 @@ class _Trial:
         for name, (case, astray) in zip(self.wanted, probed, strict=True):
             others = {other: want for other, want in wants.items() if other != case.name}
             self._judge(name, replace(case, others=others), astray, probe.rough.get(name))
-
-    def _same_when_frozen(self, keywords) -> None:
-        frozen_y, _ = self.evaluate(copied(self.values), **keywords)
-        pairs = zip(leaves(self.y), leaves(frozen_y), strict=False)
-        for (path, free), (_, held) in pairs:
-            if free is not None and differs(np.asarray(free), np.asarray(held)):
-                text = f"gives another {path} with {', '.join(keywords)} frozen than without, before anything is moved."
-                raise Broken(Finding("forward", text, "does it use what is frozen as it would use its own choice?"))
 
     def _probed(self, probe: Differences, name: str, generator, samples: int | None) -> tuple[Case, float]:
         """The gradient beside the numerical one, as far as probed, and the worst error along random directions."""
@@ -224,7 +216,10 @@ class _Trial:
         count = samples if samples is not None else x.size if x.size <= PROBE_ALL else PROBE_SOME
         order = generator.permutation(x.size)
         measure(np.sort(order[:count]))
-        case = Case(_d(name), got, want, self.tolerance, noise, True, self._named_arrays(), {}, self.hints)
+        outputs = [*leaves(self.y), *leaves(self.dy, "dy")]  # a forgotten factor or term may be an input, an output, or dy
+        named = {name: self.values[name] for name in self.floats}
+        named |= {path: np.asarray(leaf, np.float64) for path, leaf in outputs if leaf is not None and is_float(leaf)}
+        case = Case(_d(name), got, want, self.tolerance, noise, True, named, {}, self.hints)
         comparable = got.shape == x.shape and bool(np.isfinite(got).all())
         astray = self._error_along_directions(probe, name, case, generator) if comparable and count < x.size else 0.0
         suspect = not comparable or astray > self.tolerance or case.wrong.any()
@@ -233,8 +228,7 @@ class _Trial:
         return case, astray
 
     def _error_along_directions(self, probe: Differences, name: str, case: Case, generator) -> float:
-        typical = float(np.sqrt(np.mean(np.square(case.want[case.known])))) if case.known.any() else 0.0
-        worst = 0.0
+        worst, typical = 0.0, float(np.sqrt(np.mean(np.square(case.want[case.known]))))
         for _ in range(DIRECTIONS):
             direction = generator.choice([-1.0, 1.0], size=case.got.shape) / np.sqrt(case.got.size)
             numerical, noise, _ = probe.direction(name, direction)
@@ -262,20 +256,11 @@ class _Trial:
         elif case.known.any() and np.all(np.abs(case.want) <= case.noise, where=case.known):
             self.notes.append(f"{case.name} is zero everywhere here, so this says little; other inputs may tell more.")
 
-    def _named_arrays(self) -> dict[str, Array]:
-        """What a forgotten factor or term may be: the inputs, the outputs, dy."""
-        outputs = [*leaves(self.y), *leaves(self.dy, "dy")]
-        named = {name: self.values[name] for name in self.floats}
-        named |= {path: np.asarray(leaf, np.float64) for path, leaf in outputs if leaf is not None and is_float(leaf)}
-        return named
 
-
-def _arrays(tree: Any) -> list[Array]:
-    return [np.asarray(leaf) for _, leaf in leaves(tree) if leaf is not None]
-
-
-def _differ(one: list[Array], two: list[Array]) -> bool:
-    return len(one) != len(two) or any(map(differs, one, two))
+def _differ(one, two) -> bool:
+    """Whether two results, nestings of arrays, are not the same."""
+    first, second = ([np.asarray(leaf) for _, leaf in leaves(tree) if leaf is not None] for tree in (one, two))
+    return len(first) != len(second) or any(map(differs, first, second))
 
 
 def _cotangent(y, dy, seed: int):

@@ -1,8 +1,8 @@
 """What may have gone wrong with an array, each guess tried on the numbers themselves.
 
-A hypothesis is a small function: it repairs the array the way its mistake would be repaired and looks whether that makes it
-right. It answers with the sentence that tells the learner, or with None. The tables at the end are read from the top and the
-first answer is given, so the special comes before the general. A notebook adds its own with ``HYPOTHESES.insert(0, mine)``.
+A hypothesis is a small function: it repairs the array as its mistake would be repaired, looks whether that makes it right, and
+answers with the sentence that tells the learner, or with None. Of the tables at the end the first answer is given, so that the
+special comes before the general. A notebook adds its own with ``HYPOTHESES.insert(0, mine)``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from minids.check.case import Array, Case, relative_error
 Hypothesis = Callable[[Case], "str | None"]
 
 
-# --- The whole array is wrong in one simple way.
-
-
 def gradient_of_another(case: Case) -> str | None:
     for name, want in case.others.items():
         if np.any(np.nan_to_num(want)) and case.same(case.got, want):
@@ -31,15 +28,13 @@ def gradient_of_another(case: Case) -> str | None:
 def zero_everywhere(case: Case) -> str | None:
     if np.any(case.got):
         return None
-    if case.is_gradient:
-        return "it is zero everywhere: no gradient arrives. Is something detached, or never added?"
-    return "it is zero everywhere: is the result ever written?"
+    why = "no gradient arrives. Is something detached, or never added?" if case.is_gradient else "is the result ever written?"
+    return f"it is zero everywhere: {why}"
 
 
 def should_be_zero(case: Case) -> str | None:
-    if np.all(np.abs(case.want[case.known]) <= np.max(case.noise, initial=0.0)):
-        return "it should be zero everywhere: nothing depends on this here."
-    return None
+    zero = np.all(np.abs(case.want[case.known]) <= np.max(case.noise, initial=0.0))
+    return "it should be zero everywhere: nothing depends on this here." if zero else None
 
 
 def sign_flipped(case: Case) -> str | None:
@@ -47,16 +42,14 @@ def sign_flipped(case: Case) -> str | None:
 
 
 def constant_factor(case: Case) -> str | None:
-    """One factor repairs all. It is fitted by least squares, then looked for among the sizes: a sum that was averaged (or never
-    taken) is off by a size, a forgotten 1/√d_h by a root."""
+    """One factor, fitted by least squares, repairs all: an averaged sum is off by a size, a forgotten 1/√d_h by a root."""
     got, want = case.got[case.known], case.want[case.known]
     factor = float(got @ want) / (float(got @ got) or math.nan)
     if not math.isfinite(factor) or factor == 0 or abs(factor - 1) < 1e-3 or not case.same(factor * case.got):
         return None
     sign = " and has the wrong sign" if factor < 0 else ""
     small, times = abs(factor) > 1, max(abs(factor), 1 / abs(factor))
-    text = f"your {case.name} is {times:#.4g}× too {'small' if small else 'large'}{sign}"
-    return text + _meaning_of(case, times, small)
+    return f"your {case.name} is {times:#.4g}× too {'small' if small else 'large'}{sign}{_meaning_of(case, times, small)}"
 
 
 def _meaning_of(case: Case, times: float, small: bool) -> str:
@@ -116,8 +109,9 @@ def reversed_or_shifted(case: Case) -> str | None:
 def missing_multiplier(case: Case) -> str | None:
     with np.errstate(all="ignore"):
         for name, array in case.arrays.items():
-            if array.size < 2 or not _spreads(array.shape, case.want.shape):
-                continue
+            lengths = zip(reversed(array.shape), reversed(case.got.shape), strict=False)
+            if array.size < 2 or array.ndim > case.got.ndim or any(one not in (1, other) for one, other in lengths):
+                continue  # it is not broadcast to the shape of the result
             if case.same(case.got * array):
                 return f"right after multiplying by {name}: is that factor missing?"
             if case.same(case.got / array):
@@ -174,15 +168,12 @@ def factor_per_row(case: Case) -> str | None:
 
 
 def nearly_right(case: Case) -> str | None:
-    """Small against the largest entry. Asked first: what is off by so little fits many other stories by chance."""
+    """Small against the largest entry. Asked early: what is off by so little fits many other stories by chance."""
     want = np.abs(case.want[case.known & np.isfinite(case.want)])
     difference = np.abs(case.got - case.want)[case.known]
     if case.tolerance > 0 and difference.max(initial=0.0) <= 1e-4 * want.max(initial=0.0):
         return "nearly right: float32 somewhere inside, a slightly different constant (an ε, a scale), or a small term missing?"
     return None
-
-
-# --- The shape is wrong.
 
 
 def _sums(array: Array) -> Iterator[tuple[tuple[int, ...], Array]]:
@@ -197,7 +188,8 @@ def missing_sum(case: Case) -> str | None:
     """An input that was broadcast gets the sum over the axes it was spread along."""
     for axes, total in _sums(case.got):
         if case.same(total):
-            sizes = "; ".join(_named(case, case.got.shape[axis]) for axis in axes)
+            found = [(n, next(case.meanings(n), None)) for n in (case.got.shape[axis] for axis in axes)]
+            sizes = "; ".join(f"{n}, {meaning[0]}" if meaning else f"of size {n}" for n, meaning in found)
             which = f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}"
             return f"right after summing over {which} ({sizes}): the sum over what it was broadcast along is missing."
     return None
@@ -211,20 +203,14 @@ def summed_too_much(case: Case) -> str | None:
 
 
 def axes_reordered(case: Case) -> str | None:
-    if case.got.ndim == case.want.ndim <= 5:
-        for order in itertools.permutations(range(case.got.ndim)):
-            if case.same(case.got.transpose(order)):
-                return f"it is transposed: right after .transpose{order}."
-    return None
+    orders = itertools.permutations(range(case.got.ndim)) if case.got.ndim == case.want.ndim <= 5 else ()
+    order = next((order for order in orders if case.same(case.got.transpose(order))), None)
+    return f"it is transposed: right after .transpose{order}." if order else None
 
 
 def only_reshaped(case: Case) -> str | None:
-    if case.got.size == case.want.size and case.same(case.got.reshape(case.want.shape)):
-        return f"the numbers are right: it only wants .reshape{case.want.shape}."
-    return None
-
-
-# --- Where it is wrong.
+    fits = case.got.size == case.want.size and case.same(case.got.reshape(case.want.shape))
+    return f"the numbers are right: it only wants .reshape{case.want.shape}." if fits else None
 
 
 def location(case: Case) -> tuple[str, Case | None]:
@@ -258,17 +244,6 @@ def location(case: Case) -> tuple[str, Case | None]:
     return text, case.part(axis, indices)
 
 
-# --- What several of them need.
-
-
-def _spreads(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is broadcast to exactly ``to``."""
-    try:
-        return np.broadcast_shapes(shape, to) == to
-    except ValueError:
-        return False
-
-
 def _row_fit(case: Case, basis: Array) -> Array:
     """Per row, the multiple of ``basis`` that best explains want − got where it is known (least squares)."""
     missing = np.where(case.known, case.want - case.got, 0.0)
@@ -278,11 +253,7 @@ def _row_fit(case: Case, basis: Array) -> Array:
     return np.nan_to_num(multiple) * basis
 
 
-def _named(case: Case, size: int) -> str:
-    meaning = next(case.meanings(size), None)
-    return f"{size}, {meaning[0]}" if meaning else f"of size {size}"
-
-
+# For an array of the right shape: one repair makes all of it right.
 HYPOTHESES: list[Hypothesis] = [
     zero_everywhere,
     should_be_zero,
@@ -296,13 +267,9 @@ HYPOTHESES: list[Hypothesis] = [
     missing_multiplier,
     missing_mean_term,
 ]
-"""For an array of the right shape: one repair makes all of it right."""
-
+# For the wrong part of an array that is right elsewhere.
 IN_PART: list[Hypothesis] = [zero_everywhere, sign_flipped, constant_factor]
-"""For the wrong part of an array that is right elsewhere."""
-
+# If none of those fits: repairs with so much freedom that they would also fit the mistakes above.
 LOOSE: list[Hypothesis] = [turned_pairs, factor_per_row]
-"""If none of those fits: repairs with so much freedom that they would also fit the mistakes above."""
-
+# For an array of the wrong shape.
 SHAPE_HYPOTHESES: list[Hypothesis] = [axes_reordered, only_reshaped, missing_sum, gradient_of_another, summed_too_much]
-"""For an array of the wrong shape."""

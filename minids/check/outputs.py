@@ -8,7 +8,18 @@ import numpy as np
 
 from minids.check.case import Array, Case, precision
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
-from minids.check.report import Broken, Finding, Report, as_array, call, differs, judge, name_of
+from minids.check.report import (
+    WORK_ON_A_COPY,
+    Broken,
+    Finding,
+    Report,
+    as_array,
+    call,
+    differs,
+    judge,
+    name_of,
+    not_deterministic,
+)
 from minids.errors import refuse
 
 
@@ -26,11 +37,7 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
 
     Floating-point arrays are compared by the relative error of ``minids.check.case``, to the tolerance of the coarser type;
     integers and truth values must be equal. Round-off of the type (32 ε of the largest entry, a third of the tolerance at most)
-    counts as none.
-
-    got: whatever the learner made; None, a string or a wrong shape give a report, not an exception.
-    want: the right array. ``MinidsError`` where it holds NaN, which nothing can be compared with.
-    hints: names of sizes for the wording, such as {"n_heads": 4}.
+    counts as none. ``got`` is whatever the learner made: None, a string or a wrong shape give a report, not an exception.
     """
     _check_tolerance(tolerance)
     error, finding, exception = np.inf, None, None
@@ -50,16 +57,15 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
         copies of the arrays.
     Outputs may be nested; they are compared one by one, in order, under the reference's names. Where the reference returns
     ``(y, saved)`` with ``saved`` a named tuple called Saved, only y is compared; the candidate may return y or (y, anything).
-
-    The candidate must be deterministic, leave its inputs alone and not raise; a breach is reported, with the line. Types are as
-    in ``close``: a float32 candidate is held to 1e-5 of a float64 reference, with a note. Errors of the reference are raised.
+    The candidate must be deterministic, leave its inputs alone and not raise. Errors of the reference are raised.
     """
     _check_tolerance(tolerance)
-    sets = inputs[0] if len(inputs) == 1 and _is_list_of_sets(inputs[0]) else [inputs]
+    first = inputs[0] if len(inputs) == 1 else None
+    sets = first if isinstance(first, list) and first and all(isinstance(x, (tuple, dict)) for x in first) else [inputs]
     subject = f"{name_of(candidate)} against {name_of(reference)}"
     checked: dict[str, float] = {}
+    notes: dict[str, None] = {}  # in order, each once
     findings: list[Finding] = []
-    notes: dict[str, None] = {}
     wrong_sets: list[int] = []
     exception, used = None, tolerance or 0.0
     for number, arguments in enumerate(sets, start=1):
@@ -96,8 +102,8 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     theirs = copied((positional, keywords))
     got = copied(call(name_of(candidate), candidate, *theirs[0], **theirs[1]))
     if path := changed((positional, keywords), theirs):  # "[0][2]" is the third argument, "[1]['x']" the keyword x
-        text = f"changes its input {path[3:]} in place."
-        yield "inputs", np.inf, Finding(name_of(candidate), text, "+=, *= or out= on an argument? Work on a copy."), 0.0, ()
+        finding = Finding(name_of(candidate), f"changes its input {path[3:]} in place.", WORK_ON_A_COPY)
+        yield "inputs", np.inf, finding, 0.0, ()
     theirs = copied((positional, keywords))
     again = call(name_of(candidate), candidate, *theirs[0], **theirs[1])
 
@@ -113,15 +119,12 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
             raise Broken(Finding(name_of(candidate), text, "a forward returns (result, saved): was its [0] forgotten?"))
         expected = ", ".join(path for path, _ in right)
         raise Broken(Finding(name_of(candidate), f"returns {len(mine)} where {len(right)} arrays are expected: {expected}."))
-    arrays = {f"input {key}": value for key, value in [*enumerate(positional), *keywords.items()]}
-    arrays = {
-        key: value.astype(np.float64) for key, value in arrays.items() if isinstance(value, np.ndarray) and is_float(value)
-    }
+    inputs = [*enumerate(positional), *keywords.items()]
+    arrays = {f"input {k}": x.astype(np.float64) for k, x in inputs if isinstance(x, np.ndarray) and is_float(x)}
     for (name, expected), (_, value), (_, repeated) in zip(right, mine, second, strict=False):
         array = as_array(name, value)
         if repeated is None or differs(array, np.asarray(repeated)):
-            text = "is not deterministic: called twice on the same inputs it gives two results."
-            yield name, np.inf, Finding(name, text, "a random number, or state kept from call to call?"), 0.0, ()
+            yield name, np.inf, not_deterministic(name), 0.0, ()
         else:
             yield name, *_compare(name, array, _reference(name, expected), tolerance, hints, arrays)
 
@@ -149,8 +152,7 @@ def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[f
 def _compare_whole(name: str, got: Array, want: Array, hints: Mapping[str, int]) -> tuple[float, Finding | None]:
     if got.shape == want.shape and np.array_equal(got, want):
         return 0.0, None
-    case = Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints)
-    error, finding = judge(case, "expected")
+    error, finding = judge(Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints), "expected")
     if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
         cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
         finding = Finding(name, finding.wrong, cause)
@@ -164,7 +166,3 @@ def _reference(name: str, value) -> Array:
     if is_float(array) and np.isnan(array.astype(np.float64)).any():
         raise refuse(name, "NaN", "the reference itself holds NaN, which nothing equals; choose other inputs")
     return array
-
-
-def _is_list_of_sets(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, (tuple, dict)) for item in value)

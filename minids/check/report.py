@@ -14,35 +14,26 @@ from minids.check.case import Array, Case, at, precision
 from minids.check.hypotheses import HYPOTHESES, IN_PART, LOOSE, SHAPE_HYPOTHESES, Hypothesis, location
 from minids.check.nested import is_float, is_whole
 
-_OWN_FOLDER, _NUMPY_FOLDER = Path(__file__).parent, Path(np.__file__).parent
-
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong."""
 
-    what: str
-    """The array or function it is about: "dk", "y.weights", "backward"."""
+    what: str  # the array or function it is about: "dk", "y.weights", "backward"
     wrong: str
-    """What is wrong with it."""
-    cause: str = ""
-    """The likely cause, as far as the numbers tell."""
+    cause: str = ""  # the likely one, as far as the numbers tell
 
 
 @dataclass(frozen=True)
 class Report:
     """The outcome of a check: true when all is right; ``str(report)`` says in words what is not."""
 
-    subject: str
-    """What was checked: "gradient of attention"."""
-    checked: Mapping[str, float]
-    """Worst relative error of every array that was compared, by name; inf where it could not be measured."""
+    subject: str  # "gradient of attention"
+    checked: Mapping[str, float]  # array → its worst relative error; inf where it could not be measured
     findings: tuple[Finding, ...]
     tolerance: float
-    notes: tuple[str, ...] = ()
-    """What is worth knowing but not wrong."""
-    exception: Exception | None = None
-    """What the checked function raised, if it did."""
+    notes: tuple[str, ...] = ()  # what is worth knowing but not wrong
+    exception: Exception | None = None  # what the checked function raised, if it did
 
     def __bool__(self) -> bool:
         return bool(self.checked) and not self.findings
@@ -78,6 +69,14 @@ def ok(report: Report) -> None:
     print(report)
 
 
+WORK_ON_A_COPY = "+=, *= or out= on an argument? Work on a copy."
+
+
+def not_deterministic(what: str) -> Finding:
+    text = "is not deterministic: called twice on the same inputs it gives two results."
+    return Finding(what, text, "a random number, or state kept from call to call?")
+
+
 class Broken(Exception):
     """The check cannot go on; carries what is to be reported."""
 
@@ -87,7 +86,7 @@ class Broken(Exception):
 
 
 def call(what: str, function: Callable, *arguments: Any, **keywords: Any) -> Any:
-    """``function(...)``, silent about overflow and the like; whatever it raises becomes a ``Broken`` with one readable line."""
+    """``function(...)``, silent about overflow; whatever it raises becomes a ``Broken`` with one readable line."""
     try:
         with np.errstate(all="ignore"):
             return function(*arguments, **keywords)
@@ -96,19 +95,15 @@ def call(what: str, function: Callable, *arguments: Any, **keywords: Any) -> Any
 
 
 def _raised(exception: Exception) -> str:
+    """The exception and its innermost line outside of this package and NumPy, where no learner looks for a mistake."""
     message = (str(exception).strip() or "no message").splitlines()[0][:300]
-    frames = [frame for frame in traceback.extract_tb(exception.__traceback__) if not _is_machinery(frame.filename)]
+    machinery = {Path(__file__).parent, Path(np.__file__).parent}
+    frames = [f for f in traceback.extract_tb(exception.__traceback__) if machinery.isdisjoint(Path(f.filename).parents)]
     if not frames:
         return f"raised {type(exception).__name__}: {message} (it could not be called like this)"
     frame = frames[-1]
     place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}" + (f": {frame.line}" if frame.line else "")
     return f"raised {type(exception).__name__}: {message} ({place})"
-
-
-def _is_machinery(filename: str) -> bool:
-    """Whether a frame is this package's or NumPy's own, where no learner looks for a mistake."""
-    path = Path(filename)
-    return _OWN_FOLDER in path.parents or _NUMPY_FOLDER in path.parents
 
 
 def name_of(function: Callable) -> str:
@@ -129,11 +124,6 @@ def as_array(what: str, value: object) -> Array:
     return array
 
 
-def wrong_shape(case: Case) -> Finding:
-    expected = f"has shape {case.got.shape}, expected {case.want.shape}."
-    return Finding(case.name, expected, _first(SHAPE_HYPOTHESES, case))
-
-
 def not_finite(case: Case) -> Finding | None:
     """NaN and inf where a finite number belongs."""
     bad = ~np.isfinite(case.got) & np.isfinite(case.want)
@@ -149,7 +139,8 @@ def not_finite(case: Case) -> Finding | None:
 def judge(case: Case, expected: str) -> tuple[float, Finding | None]:
     """The worst error of an array, and what to say when it is beyond the tolerance; ``expected`` is the word for ``want``."""
     if case.got.shape != case.want.shape:
-        return np.inf, wrong_shape(case)
+        expected = f"has shape {case.got.shape}, expected {case.want.shape}."
+        return np.inf, Finding(case.name, expected, _first(SHAPE_HYPOTHESES, case))
     if finding := not_finite(case):
         return np.inf, finding
     errors, wrong = case.errors, case.wrong

@@ -1,8 +1,7 @@
 """The operations that pay for compiling, with Numba: twins of the modules of ``minids/ops``, name for name.
 
-A twin has the functions and signatures of its original, which holds the equations and remains the reference; it may save
-less or something else between forward and backward, so the two of a pair always come from the same package. Products stay with
-BLAS; what costs nothing (``bias_update``, ``yarn``) has no twin.
+A twin has the functions and signatures of its original, which holds the equations and remains the reference; what it saves
+between forward and backward may differ. Products stay with BLAS; what costs nothing (``bias_update``, ``yarn``) has no twin.
 
     in every kernel        serial, GIL released, float32 or float64, C order                          ``_jit``, ``_arrays``
     inside a loop          a vectorised exponential, which NumPy calls for once per pass                ``_exp``

@@ -15,10 +15,8 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 def common_float(*arrays: Array) -> np.dtype:
     """The type that all ``arrays`` are brought to. Kernels exist in float32 and float64."""
     dtype = arrays[0].dtype
-    for array in arrays:
-        if array.dtype != dtype:
-            dtype = np.result_type(*arrays)
-            break
+    if any(array.dtype != dtype for array in arrays):
+        dtype = np.result_type(*arrays)
     if dtype not in _FLOATS:
         raise TypeError(f"kernels compute in float32 or float64, got {dtype}")
     return dtype

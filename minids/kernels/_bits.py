@@ -1,7 +1,5 @@
-"""Exponents of float32 numbers, taken from and put into their bits.
-
-``math.frexp`` and ``ldexp`` are calls per element; these two are a shift and an addition, and the compiler turns a loop over
-them into vector code.
+"""Exponents of float32 numbers, taken from and put into their bits by a shift and an addition, which a loop over them does as
+vector code; ``math.frexp`` and ``ldexp`` are calls per element.
 """
 
 from __future__ import annotations

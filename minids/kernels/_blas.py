@@ -1,10 +1,9 @@
 """Matrix products from inside a kernel, by the BLAS that NumPy brings along.
 
-A kernel that multiplies has no need to go back to Python between two products: an expert of a small model is a few microseconds
-of arithmetic, about as long as NumPy needs to begin and end a call, and the interpreter's lock is taken and given back
-each time, for which the threads of a step queue. Numba's own ``np.dot`` needs SciPy, which brings a second BLAS with it; here
-``cblas_sgemm`` and ``cblas_dgemm`` are looked up in NumPy's library and called by address. The address is an argument of
-the kernel and not a constant in it, so that compiled code can be kept from run to run.
+An expert of a small model is a few microseconds of arithmetic, about as long as NumPy needs to begin and end a call, and each
+call takes the interpreter's lock, for which the threads of a step queue. Numba's own ``np.dot`` needs SciPy, which brings a
+second BLAS; here ``cblas_sgemm`` and ``cblas_dgemm`` are looked up in NumPy's library and called by address. The address is an
+argument of the kernel and not a constant in it, so that compiled code can be kept from run to run.
 
 Where that library cannot be found (NumPy built against another BLAS), ``address`` is 0 and callers leave the products to NumPy.
 """

@@ -1,12 +1,11 @@
 """Products of a few vectors with matrices out of one flat array of weights: what a decoding step is made of.
 
-A step of one token multiplies every weight once and is done with it, so what counts is how fast weights come in. A matrix is
-read from its first number to its last, one row after the other, each against every vector: the memory sees one stream that it
-can run ahead of. (Four rows at a time save a fifth of the instructions, but four streams came half as fast as one.) Several
-vectors, the tokens of a batch or guesses to be checked, share what was loaded.
+A step of one token multiplies every weight once, so what counts is how fast weights come in. A matrix is read from its first
+number to its last, each row against every vector: one stream, which the memory can run ahead of (four rows at a time came half
+as fast). Several vectors, the tokens of a batch or guesses to be checked, share what was loaded.
 
 The sums of one vector are formed by the same instructions however many there are: a token gets the same bits alone and in
-company, which is what makes speculative decoding give the same text to the last letter.
+company, so that speculative decoding gives the same text to the last letter.
 """
 
 from __future__ import annotations

@@ -1,22 +1,15 @@
 """How every kernel of this package is compiled: the decorator ``kernel``, and where compiled code is kept between runs.
 
-Float arithmetic may be reordered and contracted, which is what lets a sum use vector registers, but NaN and infinity stay
-what they are: full ``fastmath`` assumes that there are none and deletes the tests for them.
-
-A sum is formed in a loop that writes to no other array. Before a vectorised loop that reads one array and writes another LLVM
-tests whether they lie within a vector's reach of each other, and runs the loop one by one if they do. Where rows are short (a
-hidden size of 16) that depends on where the arrays happen to be in memory, and so would the last digit of a sum.
-
-Kernels are serial and release the GIL. A second thread pool beside the BLAS's costs more than it brings at these sizes: the
-threads of both wait actively, each for the core that the other one holds (docs/performance.md, "What did not help").
-
-A kernel that another one calls is put into it (``forceinline``). Else the process that compiles both calls the one it has
-compiled by itself, and a process that loads them from the cache the copy that was optimised together with its caller: other
-last digits, so that a run begun in the first process after an installation was not to the bit the run resumed later.
-
-Compiled code is kept in a folder of its own whose name is a hash of this package's sources and of Numba's version. Numba
-looks at the file that defines a kernel and not at the files of the functions it calls, so that without the hash an edit
-there would leave stale code in use.
+- Float arithmetic may be reordered and contracted, which lets a sum use vector registers, but NaN and infinity stay what they
+  are: full ``fastmath`` assumes that there are none and deletes the tests for them.
+- A sum is formed in a loop that writes to no other array. LLVM runs a loop that reads one array and writes another one by one
+  where the two lie within a vector's reach of each other, and then the last digit would depend on their place in memory.
+- Kernels are serial and release the GIL. A second thread pool beside the BLAS's costs more than it brings at these sizes
+  (docs/performance.md, "What did not help").
+- A kernel that another one calls is put into it (``forceinline``). Else a process that compiles both calls one that was
+  compiled by itself, and a process that loads them from the cache one that was optimised with its caller: other last digits.
+- Compiled code is kept in a folder named by a hash of this package's sources and of Numba's version: Numba itself does not see
+  an edit in another file that a kernel calls, and would use stale code.
 """
 
 from __future__ import annotations

@@ -1,19 +1,15 @@
 """Causal softmax attention, compiled and in tiles: see ``minids/ops/attention.py`` for the equations.
 
-One call serves all sequences and heads, products included (``_blas``). A tile is the logits of one head at a block of queries:
-it is scaled, masked, made into weights, multiplied and differentiated while it is in the second-level cache, where NumPy
-makes seven passes through memory.
+One call serves all sequences and heads, products included (``_blas``). A tile is the logits of one head at a block of queries,
+and stays in the second-level cache from its product to its gradient, where NumPy makes seven passes through memory.
 
-    keys beyond a block's last query are not multiplied at all, which saves close to half of the work at long T;
-    no array of size T × T outlives its tile: what is saved per query is the largest logit and one over the sum of
-    exponentials, from which the backward pass forms the probabilities again (Dao et al. 2022, FlashAttention);
-    of sequences up to KEPT keys the probabilities are kept instead: there they are no larger than q, k and v themselves;
-    the gradients of keys and values are added up by BLAS where they lie, block by block and query head by query head.
+- Keys beyond a block's last query are not multiplied at all, which saves close to half of the work at long T.
+- No array of size T × T outlives its tile: per query the largest logit and one over the sum of exponentials are saved, from
+  which the backward pass forms the probabilities again (Dao et al. 2022, FlashAttention). Up to KEPT keys the probabilities are
+  kept instead: there they are no larger than q, k and v themselves.
+- BLAS adds up the gradients of keys and values where they lie, block by block and query head by query head.
 
-A weight of exactly 0 beyond the query times a NaN is NaN, so that in ``ops`` a NaN in a later value reaches earlier queries.
-Here it reaches those of its own tile only; where causality lets NaN through, both agree.
-
-Where NumPy's BLAS cannot be called from a kernel, the loop over the tiles runs in Python.
+0 times NaN is NaN, so that in ``ops`` a NaN in a later value reaches earlier queries; here, those of its own tile only.
 """
 
 from __future__ import annotations

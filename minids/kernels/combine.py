@@ -56,17 +56,14 @@ def gather(rows, gates, place, y):
 
 @kernel
 def scatter(dy, rows, gates, place, d_rows, d_gates):
-    """dy (N, d), rows (N·K, d), gates (N, K), place (N·K,) → d_rows (N·K, d), d_gates (N, K).
-
-    The sum and the row have a loop each: see ``kernel`` in ``_jit``.
-    """
+    """dy (N, d), rows (N·K, d), gates (N, K), place (N·K,) → d_rows (N·K, d), d_gates (N, K)."""
     top_k = gates.shape[1]
     for n in range(gates.shape[0]):
         source = dy[n]
         for k in range(top_k):
             r = place[n * top_k + k]
             gate, along = gates[n, k], dy.dtype.type(0)
-            for i in range(source.size):
+            for i in range(source.size):  # the sum has a loop of its own: see ``_jit``
                 along += source[i] * rows[r, i]
             for i in range(source.size):  # dy is in the cache by now: both gradients for one reading of it
                 d_rows[r, i] = gate * source[i]

@@ -1,8 +1,7 @@
 """Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations.
 
-Forward keeps two numbers per row, the maximum and one over the sum, and writes no array of the logits' size; backward forms
-the probabilities from them again and writes the gradient straight into its array. NumPy makes three such arrays forward and one
-more backward. In evaluation nothing of size N × V is made at all.
+Forward keeps two numbers per row, the maximum and one over the sum; backward forms the probabilities from them again, straight
+into the gradient. NumPy makes three arrays of the logits' size forward and one more backward.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from minids.kernels._exp import exp
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
 from minids.ops.cross_entropy import IGNORE
-
-__all__ = ["IGNORE", "Saved", "backward", "forward"]
 
 
 class Saved(NamedTuple):

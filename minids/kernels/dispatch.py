@@ -12,8 +12,6 @@ from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
 from minids.ops.dispatch import Plan
 
-__all__ = ["Plan", "backward", "forward", "plan"]
-
 
 def plan(chosen: Array, n_experts: int) -> Plan:
     """chosen (N, K) int → the plan. Within an expert, tokens keep their order."""

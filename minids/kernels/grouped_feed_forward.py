@@ -1,12 +1,9 @@
 """Grouped feed-forward network, compiled: see ``minids/ops/grouped_feed_forward.py`` for the equations.
 
-All experts are served in one call, products included (``_blas``): between two of them nobody goes back to Python or asks for
-the interpreter's lock, for which the threads of a training step would queue. An expert goes through all its steps before the
-next one begins, so that what one step writes the next finds in the cache. Experts without a token are not looked at. Only gate
-and up are kept; the activation is formed again in the backward pass, in the same kernel that differentiates it.
-
-Weights that stay on disk are served expert by expert, each read when its turn comes. Where NumPy's BLAS cannot be called from a
-kernel, the loop runs in Python, with NumPy's products and the compiled activation.
+All experts are served in one call, products included (``_blas``): no way back to Python and no waiting for the interpreter's
+lock between two of them. An expert goes through all its steps before the next one begins, so that what one step writes the next
+finds in the cache. Only gate and up are kept; the activation is formed again in the backward pass, in the same kernel that
+differentiates it. Weights that stay on disk are served expert by expert, each read when its turn comes.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
     if starts[0] != 0 or np.diff(starts).min(initial=0) < 0:
         raise ValueError(f"starts: must rise from 0, got {starts.tolist()}")
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
-    act = np.empty((_most_rows(starts), width), dtype)
+    act = np.empty((np.diff(starts).max(initial=0), width), dtype)
     networks = compiled_or_python(experts_forward, dtype)
     if all(isinstance(w, np.ndarray) for w in (w_gate, w_up, w_down)):
         w_gate, w_up, w_down = (np.ascontiguousarray(w, dtype) for w in (w_gate, w_up, w_down))
@@ -64,16 +61,12 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three, which are in C order."""
     rows, gate_up, starts, weights = saved
     expect("dy", dy, rows.shape)
-    dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (_most_rows(starts), gate_up.shape[1] // 2)
+    dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (np.diff(starts).max(initial=0), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
     d_rows = np.empty_like(rows)
     networks = compiled_or_python(experts_backward, rows.dtype)
     networks(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
     return d_rows
-
-
-def _most_rows(starts: Array) -> int:
-    return int(np.diff(starts).max(initial=0))
 
 
 @kernel
@@ -84,7 +77,6 @@ def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
         first, stop = starts[e], starts[e + 1]
         if first == stop:
             continue
-        # An expert's steps follow each other, so that each finds in the cache what the one before has written.
         x, both, active = rows[first:stop], gate_up[first:stop], act[: stop - first]
         product(x, w_gate[e].T, both[:, :width], False, blas)
         product(x, w_up[e].T, both[:, width:], False, blas)

@@ -1,16 +1,13 @@
 """Muon, compiled: see ``minids/ops/muon.py`` for the equations.
 
-A layer with 16 experts has 50 matrices and more, each a few microseconds of arithmetic a round. Here one call goes through all
-matrices of a parameter: momentum, Nesterov's look ahead and the norm in one pass over memory, the rounds' products by the BLAS
-that NumPy brings along (``_blas``), called from the kernel, decay and step in a second pass. All that a matrix needs is in the
-cache meanwhile; NumPy's version sends every round of all matrices of a shape through memory seven times.
+One call goes through all matrices of a parameter: momentum, Nesterov's look ahead and the norm in one pass over memory, the
+rounds' products by BLAS (``_blas``), decay and step in a second pass. Meanwhile all that a matrix needs is in the cache; NumPy
+sends all matrices of a shape through memory seven times a round. A round is two passes fewer than its equation: with P = a I +
+b G + c G² the new X is the one product P X. No matrix looks at another, so that threads may share them out in any way and the
+bits stay the same.
 
-A round is two passes fewer than its equation: with P = a I + b G + c G² the new X is the one product P X.
-
-No matrix looks at another, so they can be shared out over threads in any way and give the same bits.
-
-G = X Xᵀ and G² are symmetric. That half of their products could be saved is not used: small products run slower than large
-ones, and nothing was gained (docs/performance.md).
+G = X Xᵀ and G² are symmetric, but to save half of their products gains nothing: small products run slower than large ones
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -26,18 +23,6 @@ from minids.kernels._jit import kernel
 from minids.ops.muon import COEFFICIENTS, RMS, ROUNDS
 
 
-def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
-    """(..., out, in) → of each matrix the nearest orthogonal one, nearly."""
-    dtype = common_float(matrices)
-    out = np.zeros(matrices.shape, dtype)
-    stack = np.ascontiguousarray(matrices, dtype).reshape(-1, *matrices.shape[-2:])
-    # A step of −1 from 0 with momentum 0 and no decay ends at the direction itself.
-    compiled_or_python(step, dtype)(
-        out.reshape(stack.shape), stack, np.zeros_like(stack), -1.0, 1.0, 0.0, 1.0, rounds, *COEFFICIENTS, address(dtype)
-    )
-    return out
-
-
 def update(
     values: Sequence[Array],
     grads: Sequence[Array],
@@ -50,13 +35,11 @@ def update(
 ) -> None:
     """One step on some parameters (..., out, in) in C order, in place on values and momenta."""
     for w, g, m in zip(values, grads, momenta, strict=True):
-        out_in = w.shape[-2:]
-        dtype, rate = common_float(w, m), lr * RMS * math.sqrt(max(out_in))
+        dtype, stack = common_float(w, m), (-1, *w.shape[-2:])  # the matrices of a parameter, one after the other
         if not (w.flags.c_contiguous and m.flags.c_contiguous and w.dtype == m.dtype):
             raise TypeError("values and momenta are written in place: they must be of one type and in C order")
-        stack = (-1, *out_in)
         g = np.ascontiguousarray(g, dtype).reshape(stack)
-        settings = (rate, 1 - lr * weight_decay, momentum, scale, rounds)
+        settings = (lr * RMS * math.sqrt(max(w.shape[-2:])), 1 - lr * weight_decay, momentum, scale, rounds)
         compiled_or_python(step, dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
 
 
@@ -107,10 +90,7 @@ def look_ahead(g, m, x, momentum, scale):
     for j in range(x.shape[0]):  # in float64: the momentum of an expert that is never chosen gets too small to be squared
         for k in range(x.shape[1]):
             square += np.float64(x[j, k]) * np.float64(x[j, k])
-    norm = np.sqrt(square)
-    tiny = np.finfo(g.dtype).tiny
-    if norm < tiny:  # 0, of an expert never chosen, stays 0; NaN is not smaller than anything
-        norm = tiny
-    inverse = number(1.0 / norm)
+    norm, tiny = np.sqrt(square), np.finfo(g.dtype).tiny
+    inverse = number(1.0 / (tiny if norm < tiny else norm))  # 0, of an expert never chosen, stays 0; NaN is not below tiny
     for j in range(x.shape[0]):
         x[j] *= inverse

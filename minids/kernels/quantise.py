@@ -1,23 +1,25 @@
-"""Fine-grained quantisation, compiled: see ``minids/ops/quantise.py`` for tiles, scales and what they are for.
+"""Fine-grained quantisation, compiled: see ``minids/ops`` for tiles and scales (``quantise``) and for formats (``float8``).
 
-The largest magnitudes are found column by column of a row of tiles and only then tile by tile, and a row's scales are laid
-out one per column before its elements are divided. So the inner loops run along whole rows whatever the tile is, 1 × 128 or
-128 × 1, and are vector code. Magnitudes are compared as integers, whose order is that of the numbers with NaN above all.
+The inner loops run along whole rows whatever the tile is, 1 × 128 or 128 × 1: magnitudes are compared column by column of a row
+of tiles and only then tile by tile, and a row's scales are laid out one per column before its elements are divided.
+
+An exponent is read from the bits of the float32 and its power of two is written as bits, so that these loops are vector code
+from end to end: no ``frexp``, no look-up. Magnitudes are compared as integers, which have the order of the numbers and NaN
+above all. float64 goes the way of ``ops``, in one rounding.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 
 from minids.kernels._arrays import Array
 from minids.kernels._bits import exponent, float_of_bits, power_of_two
 from minids.kernels._jit import kernel
-from minids.kernels.float8 import encode_one, numbers_of, round_one
 from minids.ops import quantise as original
 from minids.ops.float8 import E4M3, Format
 from minids.ops.quantise import SMALLEST_AMAX, Quantised, Tile, grid, whole_tile
-
-__all__ = ["Quantised", "Tile", "dequantise", "forward", "grid", "rounded", "tile_scales", "whole_tile"]
 
 
 def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False) -> Quantised:
@@ -26,14 +28,14 @@ def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = Fa
         return original.forward(x, tile, format, power_of_two)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
     scales, codes = np.empty(grid(x.shape, tile), np.float32), np.empty(x.shape, format.dtype)
-    quantise_matrix(x, x.view(np.int32), *tile, SMALLEST_AMAX, numbers_of(format), power_of_two, scales, codes)
+    quantise_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, scales, codes)
     return Quantised(codes, scales, tile, format)
 
 
 def dequantise(q: Quantised, dtype=np.float32) -> Array:
     """x̂ (M, N): every code's number times its tile's scale, in float32, as ``dtype``."""
     values = np.empty(q.codes.shape, np.float32)
-    decode_tiles(q.codes, q.scales, *q.tile, q.format.values, values, np.empty(q.codes.shape[1], np.float32))
+    decode_matrix(q.codes, q.scales, *q.tile, q.format.values, values)
     return values.astype(dtype, copy=False)
 
 
@@ -42,44 +44,87 @@ def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = Fa
     if x.dtype != np.float32:
         return original.rounded(x, tile, format, power_of_two)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
-    values = np.empty_like(x)
-    round_matrix(x, x.view(np.int32), *tile, SMALLEST_AMAX, numbers_of(format), power_of_two, values)
+    scales, values = np.empty(grid(x.shape, tile), np.float32), np.empty_like(x)
+    round_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, scales, values)
     return values
 
 
-def tile_scales(x: Array, tile: tuple[int, int], format: Format, power_of_two: bool) -> Array:
-    """x (M, N) → s, one per tile, float32."""
-    if x.dtype != np.float32:
-        return original.tile_scales(x, tile, format, power_of_two)
-    x = np.ascontiguousarray(x)
-    scales = np.empty(grid(x.shape, tile), np.float32)
-    largest = numbers_of(format)[0]
-    find_scales(x.view(np.int32), *tile, SMALLEST_AMAX, largest, power_of_two, np.empty(x.shape[1], np.int32), scales)
-    return scales
-
-
-# One call from Python for both passes: for the small matrices of single experts, calls are a good part of the time.
+@cache
+def numbers_of(format: Format) -> tuple[np.float32, np.int32, np.int32, np.int32, np.int32]:
+    """Of a format, what the kernels need: largest number, lowest exponent, mantissa bits, bits before the sign, code of NaN."""
+    whole = (1 - format.bias, format.mantissa_bits, format.bits - 1, format.nan)
+    return (np.float32(format.largest), *map(np.int32, whole))  # type: ignore[return-value]
 
 
 @kernel
-def quantise_matrix(x, x_bits, rows, columns, smallest, numbers, round_up, scales, codes):
+def encode_one(y, numbers):
+    """y → its code."""
+    largest, lowest, mantissa, sign_place, nan = numbers
+    size = abs(y)
+    size = largest if size > largest else size  # saturates; a NaN is not above it
+    e = max(exponent(size), lowest)  # below the smallest normal number steps no longer shrink
+    q = np.rint(size * power_of_two(mantissa - e))  # exact but for the rounding: a product with a power of two
+    code = ((e - lowest) << mantissa) + np.int32(q if q == q else np.float32(0))
+    sign = np.int32(np.signbit(y)) << sign_place  # of −0 too, which y < 0 would not see
+    return (code if size == size else nan) | sign
+
+
+@kernel
+def round_one(y, numbers):
+    """y → the nearest number of the format, without a code in between."""
+    largest, lowest, mantissa, _, _ = numbers
+    size = abs(y)
+    size = largest if size > largest else size
+    e = max(exponent(size), lowest)
+    size = np.rint(size * power_of_two(mantissa - e)) * power_of_two(e - mantissa)
+    return np.copysign(size, y)
+
+
+# Of each matrix one call from Python does all: for those of single experts, calls are a good part of the time.
+
+
+@kernel
+def quantise_matrix(x, x_bits, rows, columns, numbers, round_up, scales, codes):
     """x (M, N) and its bits → scales of tiles (rows, columns), codes (M, N)."""
-    find_scales(x_bits, rows, columns, smallest, numbers[0], round_up, np.empty(x.shape[1], np.int32), scales)
-    encode_tiles(x, scales, rows, columns, numbers, codes, np.empty(x.shape[1], np.float32))
+    find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
+    of_column = np.empty(x.shape[1], np.float32)
+    for i in range(x.shape[0]):
+        if i % rows == 0:  # the next row of tiles begins
+            lay_out(scales[i // rows], columns, of_column)
+        row, target = x[i], codes[i]
+        for j in range(row.size):
+            target[j] = encode_one(row[j] / of_column[j], numbers)  # divided as in ``ops``: a reciprocal would round twice
 
 
 @kernel
-def round_matrix(x, x_bits, rows, columns, smallest, numbers, round_up, values):
+def round_matrix(x, x_bits, rows, columns, numbers, round_up, scales, values):
     """x (M, N) and its bits → values (M, N), rounded in tiles (rows, columns)."""
-    scales = np.empty((-(-x.shape[0] // rows), -(-x.shape[1] // columns)), np.float32)
-    find_scales(x_bits, rows, columns, smallest, numbers[0], round_up, np.empty(x.shape[1], np.int32), scales)
-    round_tiles(x, scales, rows, columns, numbers, values, np.empty(x.shape[1], np.float32))
+    find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
+    of_column = np.empty(x.shape[1], np.float32)
+    for i in range(x.shape[0]):
+        if i % rows == 0:
+            lay_out(scales[i // rows], columns, of_column)
+        row, target = x[i], values[i]
+        for j in range(row.size):
+            target[j] = round_one(row[j] / of_column[j], numbers) * of_column[j]
 
 
 @kernel
-def find_scales(x_bits, rows, columns, smallest, largest, round_up, column_bits, scales):
-    """x_bits (M, N), the bits of x → scales of tiles (rows, columns). column_bits (N,) is scratch."""
-    magnitude = np.int32(0x7FFFFFFF)
+def decode_matrix(codes, scales, rows, columns, numbers, values):
+    """codes (M, N), scales, the format's numbers → values (M, N)."""
+    of_column = np.empty(codes.shape[1], np.float32)
+    for i in range(codes.shape[0]):
+        if i % rows == 0:
+            lay_out(scales[i // rows], columns, of_column)
+        row, target = codes[i], values[i]
+        for j in range(row.size):
+            target[j] = numbers[row[j]] * of_column[j]
+
+
+@kernel
+def find_scales(x_bits, rows, columns, largest, round_up, scales):
+    """x_bits (M, N), the bits of x → scales of tiles (rows, columns)."""
+    magnitude, column_bits = np.int32(0x7FFFFFFF), np.empty(x_bits.shape[1], np.int32)
     for r in range(scales.shape[0]):
         # Down the columns of a row of tiles first, whole rows at a time: vector code whatever the tile's width.
         first = x_bits[r * rows]
@@ -94,7 +139,7 @@ def find_scales(x_bits, rows, columns, smallest, largest, round_up, column_bits,
             for j in range(c * columns, min((c + 1) * columns, column_bits.size)):
                 bits = max(bits, column_bits[j])
             amax = float_of_bits(bits)
-            scale = (smallest if amax < smallest else amax) / largest
+            scale = (SMALLEST_AMAX if amax < SMALLEST_AMAX else amax) / largest
             if round_up and scale < np.inf:
                 power = power_of_two(exponent(scale))  # never above scale
                 scale = power if power == scale else power * np.float32(2)
@@ -107,36 +152,3 @@ def lay_out(scales, columns, of_column):
     for c in range(scales.size):  # so that the loops over elements need no division to find their tile
         for j in range(c * columns, min((c + 1) * columns, of_column.size)):
             of_column[j] = scales[c]
-
-
-@kernel
-def encode_tiles(x, scales, rows, columns, numbers, codes, of_column):
-    """x (M, N), scales → codes (M, N). of_column (N,) is scratch."""
-    for i in range(x.shape[0]):
-        if i % rows == 0:
-            lay_out(scales[i // rows], columns, of_column)
-        row, target = x[i], codes[i]
-        for j in range(row.size):
-            target[j] = encode_one(row[j] / of_column[j], numbers)  # divided as in ``ops``: a reciprocal would round twice
-
-
-@kernel
-def round_tiles(x, scales, rows, columns, numbers, values, of_column):
-    """x (M, N), scales → values (M, N). of_column (N,) is scratch."""
-    for i in range(x.shape[0]):
-        if i % rows == 0:
-            lay_out(scales[i // rows], columns, of_column)
-        row, target = x[i], values[i]
-        for j in range(row.size):
-            target[j] = round_one(row[j] / of_column[j], numbers) * of_column[j]  # no code in between
-
-
-@kernel
-def decode_tiles(codes, scales, rows, columns, numbers, values, of_column):
-    """codes (M, N), scales, the format's numbers → values (M, N). of_column (N,) is scratch."""
-    for i in range(codes.shape[0]):
-        if i % rows == 0:  # the next row of tiles begins
-            lay_out(scales[i // rows], columns, of_column)
-        row, target = codes[i], values[i]
-        for j in range(row.size):
-            target[j] = numbers[row[j]] * of_column[j]

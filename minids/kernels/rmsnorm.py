@@ -1,8 +1,7 @@
 """RMSNorm, compiled: see ``minids/ops/rmsnorm.py`` for the equations.
 
-Forward reads a row twice, the second time from the cache, and writes the result; NumPy makes three arrays of that size.
-What is saved is the input itself and 1 / rms(x): the normalised rows are one product away, cheaper to form again than to
-write and read. Backward is two loops over a row that is in the cache.
+Two loops over a row in either direction, the second one from the cache; NumPy makes three arrays of that size. What is saved is
+the input itself and 1 / rms(x): the normalised rows are one product away, cheaper to form again than to write and read.
 """
 
 from __future__ import annotations

@@ -6,18 +6,11 @@ forms four products and two sums of half the size each, every one a strided pass
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._jit import kernel
-
-
-class Saved(NamedTuple):
-    cos: Array  # (T, d_r/2)
-    sin: Array  # (T, d_r/2)
-    interleave: bool
+from minids.ops.rope import Saved
 
 
 def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[Array, Saved]:

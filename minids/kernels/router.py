@@ -16,10 +16,6 @@ from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
 from minids.ops.router import TINY, Routing, check
 
-__all__ = ["Routing", "Saved", "backward", "choose", "forward"]
-
-_NO_GROUPS, _BY_BEST, _BY_TWO_BEST = 0, 1, 2  # how a group is scored
-
 
 class Saved(NamedTuple):
     scores: Array  # (N, E)
@@ -79,11 +75,9 @@ def backward(d_gates: Array, d_scores: Array | None, saved: Saved) -> Array:
 
 
 def _choice(scores: Array, bias: Array, top_k: int, n_group: int, topk_group: int, method: str) -> Array:
-    grouping = _NO_GROUPS
-    if method != "greedy" and topk_group < n_group:
-        grouping = _BY_TWO_BEST if method == "noaux_tc" else _BY_BEST
+    summed = 0 if method == "greedy" or topk_group >= n_group else 2 if method == "noaux_tc" else 1
     chosen = np.empty((len(scores), top_k), np.int64)
-    select(scores, bias, grouping, n_group, topk_group, chosen)
+    select(scores, bias, summed, n_group, topk_group, chosen)
     return chosen
 
 
@@ -129,8 +123,8 @@ def best(values, count, found, found_values):
 
 
 @kernel
-def select(scores, bias, grouping, n_group, topk_group, chosen):
-    """scores (N, E), bias (E,) → chosen (N, K)."""
+def select(scores, bias, summed, n_group, topk_group, chosen):
+    """scores (N, E), bias (E,) → chosen (N, K). A group's score is the sum of its ``summed`` best; 0: there are no groups."""
     number = scores.dtype.type
     tokens, experts = scores.shape
     size, top_k = experts // n_group, chosen.shape[1]
@@ -140,7 +134,7 @@ def select(scores, bias, grouping, n_group, topk_group, chosen):
     for n in range(tokens):
         for e in range(experts):
             biased[e] = scores[n, e] + bias[e]
-        if grouping == 0:
+        if summed == 0:
             best(biased, top_k, chosen[n], values)
             continue
         for g in range(n_group):
@@ -151,7 +145,7 @@ def select(scores, bias, grouping, n_group, topk_group, chosen):
                     first, second = biased[e], first
                 elif biased[e] > second:
                     second = biased[e]
-            group_scores[g] = first + second if grouping == 2 and size > 1 else first
+            group_scores[g] = first + second if summed == 2 and size > 1 else first
             if broken:
                 group_scores[g] = number(np.nan)
         best(group_scores, topk_group, kept, values)

@@ -1,8 +1,6 @@
 """SwiGLU, compiled: see ``minids/ops/swiglu.py`` for the equations.
 
-One pass forward and one backward, with sigmoid computed in registers; NumPy makes eight passes forward and nine backward, each
-through memory. The sigmoid is not kept but computed again in the backward pass: with a vectorised exponential that costs less
-than writing and reading it.
+One pass forward and one backward, with sigmoid computed in registers; NumPy makes eight and nine, each through memory.
 """
 
 from __future__ import annotations

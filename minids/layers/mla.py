@@ -1,8 +1,8 @@
 """Multi-head Latent Attention (DeepSeek-V3 section 2.1.1, eqs 1-11; figure 2, lower half).
 
-Keys and values of all heads are made from one small latent c_kv, so that only the latent has to be cached; queries go
-through a latent of their own to save activation memory. Position is kept apart: RoPE between the latent and the heads
-would stand in the way of absorbing the up-projections, so it acts on extra dimensions, and their key is one for all heads.
+Keys and values of all heads are made from one small latent c_kv, which alone is cached; queries go through a latent of their
+own to save activation memory. RoPE between latent and heads would stand in the way of absorbing the up-projections, so it acts
+on extra dimensions, whose key is one for all heads.
 
     c_q    = q_a_proj x                       eq. 6     W^DQ   (d_c', d)
     q      = q_b_proj norm(c_q)               eqs 7, 8  W^UQ and W^QR, per head [d_nope | d_r]
@@ -73,9 +73,8 @@ class MLA:
             self.q_proj = projection(config, parameters, f"{name}.q_proj", width, d)
         self.kv_a_proj = projection(config, parameters, f"{name}.kv_a_proj_with_mqa", self.d_latent + self.d_rope, d, bias)
         self.kv_a_layernorm = RMSNorm(parameters, f"{name}.kv_a_layernorm", self.d_latent, LATENT_NORM_EPS)
-        self.kv_b_proj = projection(
-            config, parameters, f"{name}.kv_b_proj", self.heads * (self.d_nope + self.d_v), self.d_latent
-        )
+        width = self.heads * (self.d_nope + self.d_v)
+        self.kv_b_proj = projection(config, parameters, f"{name}.kv_b_proj", width, self.d_latent)
         self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
 
     def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:

@@ -4,8 +4,8 @@ DeepSeek-V3 section 2.1.2, eqs 12-20. For the normalised input u of a token,
 
     y = Σ_shared FFN^(s)(u) + Σ_{i chosen} g_i FFN^(r)_i(u)
 
-eq. 12 adds the residual as well; here the block does, once. The shared experts are stored as one network of N_s times the
-width, which is the same sum. Every token is served by all the experts it chose: nothing is dropped.
+eq. 12 adds the residual as well; here the block does, once. The shared experts are one network of N_s times the width, which is
+the same sum. No token is dropped.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class MoE:
         if config.topk_method == "noaux_tc":
             parameters.add_buffer(self._bias_name, (experts,))
         self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
-        self.on_routing: Callable[[op.router.Routing, tuple[int, int]], None] | None = (
-            None  # a recorder's, with (B, T); else None
-        )
+        self.on_routing: Callable[[op.router.Routing, tuple[int, int]], None] | None = None  # a recorder's, with (B, T)
         self.fixed_choice: Array | None = None  # (N, K) experts to take instead of choosing: see model.routing_fixed
 
     @property
@@ -74,18 +72,9 @@ class MoE:
         if chosen is not None and len(chosen) != len(tokens):
             raise refuse("chosen", f"experts of {len(chosen)} tokens", f"{self.name} is given {len(tokens)} tokens")
         logits, saved_logits = self.gate.forward(tokens)  # (N, E)
-        routing, saved_router = op.router.forward(
-            logits,
-            self.bias,
-            c.num_experts_per_tok,
-            c.n_group,
-            c.topk_group,
-            c.scoring_func,
-            c.topk_method,
-            c.norm_topk_prob,
-            c.routed_scaling_factor,
-            chosen,
-        )
+        groups, names = (c.num_experts_per_tok, c.n_group, c.topk_group), (c.scoring_func, c.topk_method)
+        gating = (c.norm_topk_prob, c.routed_scaling_factor)
+        routing, saved_router = op.router.forward(logits, self.bias, *groups, *names, *gating, chosen)
         if self.on_routing:
             self.on_routing(routing, x.shape[:2])
         plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
@@ -96,11 +85,9 @@ class MoE:
         if self.shared:
             from_shared, saved_shared = self.shared.forward(tokens)
             y += from_shared
-        loss, saved_balance = self._balance_loss(routing, x.shape[1])
-        saved = Saved(
-            saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, saved_balance, loss
-        )
-        return y.reshape(x.shape), saved
+        loss, balance = self._balance_loss(routing, x.shape[1])
+        saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
+        return y.reshape(x.shape), Saved(*saved)
 
     def backward(self, dy: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""

@@ -15,11 +15,8 @@ from numpy.typing import DTypeLike
 from minids.errors import MinidsError
 
 Array = np.ndarray
-MOST_PARAMETERS = 2**47
-"""Parameters of a model: 140 trillion, 137 times Kimi-K2's."""
-
-NOT_ALLOCATED: Array = np.empty(0, np.void)
-"""Stands for values that are not in memory: those that were only declared, or stay on disk."""
+MOST_PARAMETERS = 2**47  # 140 trillion, 137 times Kimi-K2's
+NOT_ALLOCATED: Array = np.empty(0, np.void)  # values that are not in memory: only declared, or still on disk
 
 
 class Parameter:

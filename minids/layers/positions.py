@@ -26,19 +26,13 @@ class Rotary(NamedTuple):
 
 def rotary(config: ModelConfig, positions: Array, dtype: DTypeLike) -> Rotary:
     """Angles of ``positions`` (T,), with YaRN where the configuration has it."""
-    scaling = config.rope_scaling
-    if scaling is None:
-        frequencies, amplitude = yarn.plain_frequencies(config.qk_rope_head_dim, config.rope_theta), 1.0
+    size, base, s = config.qk_rope_head_dim, config.rope_theta, config.rope_scaling
+    if s is None:
+        frequencies, amplitude = yarn.plain_frequencies(size, base), 1.0
     else:
-        frequencies = yarn.yarn_frequencies(
-            config.qk_rope_head_dim,
-            config.rope_theta,
-            scaling.factor,
-            scaling.original_max_position_embeddings,
-            scaling.beta_fast,
-            scaling.beta_slow,
-        )
-        amplitude = yarn.mscale(scaling.factor, scaling.mscale) / yarn.mscale(scaling.factor, scaling.mscale_all_dim)
+        length = s.original_max_position_embeddings
+        frequencies = yarn.yarn_frequencies(size, base, s.factor, length, s.beta_fast, s.beta_slow)
+        amplitude = yarn.mscale(s.factor, s.mscale) / yarn.mscale(s.factor, s.mscale_all_dim)
     return Rotary(*yarn.rotation_table(frequencies, positions, amplitude, dtype))
 
 

@@ -11,9 +11,7 @@ parameter itself and does not pass through m and v: added to the gradient instea
 the parameters whose gradients are large. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1.
 
 m and v may be kept in BF16 (as uint16, see bfloat16), as DeepSeek-V3 keeps them (section 3.3.3): decoded, moved on in full
-precision, used for this step, and only then rounded to what the next step begins with.
-
-There is nothing to differentiate here, hence no forward and backward.
+precision, used for this step, and only then rounded.
 """
 
 from __future__ import annotations

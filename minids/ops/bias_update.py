@@ -7,11 +7,9 @@ over the whole global batch of that step:
     b_i ← b_i + γ · sign(e_i)          underloaded: up; overloaded: down; exactly even: stays
 
 b is only added to the scores when experts are chosen (see router). It has no gradient, no weight decay, does not belong to
-the optimizer, and is not touched in evaluation. The update counts the *finished* step: using the load of the tokens at hand
-would tell earlier tokens about later ones.
-
-The proportional rule of the same paper's table 3 takes e_i itself, here as a share of the mean load, so that γ keeps its
-meaning whatever the batch size.
+the optimizer, and is not touched in evaluation. The update counts the *finished* step: the load of the tokens at hand would
+tell earlier tokens about later ones. The proportional rule of the same paper's table 3 takes e_i itself, here as a share of the
+mean load.
 """
 
 from __future__ import annotations

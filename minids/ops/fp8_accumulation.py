@@ -9,8 +9,8 @@ sections 3.3.2 and 3.5.2):
 The longer the sum, the larger u, and the more of every product is lost. The remedy is *promotion*: every 128 products the sum
 goes to an FP32 register, is multiplied by the scales of its tiles there, and the tensor core begins again at 0 (N_C = 128).
 
-Here the operands carry their scales already, as if these moved the exponents. For powers of two that is the same arithmetic.
-``None`` for an accumulator is float32 throughout: what promotion comes to when the 128 in between are exact.
+Here the operands carry their scales already, which for powers of two is the same arithmetic. ``None`` for an accumulator is
+float32 throughout.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ class Accumulator(NamedTuple):
 
 
 GROUP = 32  # products that are aligned with each other
-PROMOTED = Accumulator(interval=128)
-"""What DeepSeek-V3 does."""
+PROMOTED = Accumulator(interval=128)  # what DeepSeek-V3 does
 NEVER_PROMOTED = Accumulator()
 
 _PIECE = 1 << 20  # products held at a time

@@ -44,15 +44,14 @@ def forward(
     q_rows = by.quantised(rows, scheme.row, scheme.inputs, scheme.round_inputs)
     x = by.dequantise(q_rows, kind)
     gate, up, y = np.empty(shape, kind), np.empty(shape, kind), np.empty_like(rows)  # (R, I), (R, I), (R, d)
-    weights = {}
+    weights: dict = {}
     for e, span in busy_experts(starts):
-        q_gate, q_up, q_down = weights[e] = _quantised(w_gate[e], w_up[e], w_down[e], scheme, by)
+        q_gate, q_up, _ = weights[e] = tuple(by.quantised(w[e], scheme.block) for w in (w_gate, w_up, w_down))
         gate[span] = by.matmul(x[span], by.dequantise(q_gate, kind).T, scheme.accumulator)
         up[span] = by.matmul(x[span], by.dequantise(q_up, kind).T, scheme.accumulator)
     act = by.rounded(by.swiglu(gate, up)[0], scheme.row)
     for e, span in busy_experts(starts):
-        q_down = weights[e][2]
-        y[span] = by.matmul(act[span], by.dequantise(q_down, kind).T, scheme.accumulator)
+        y[span] = by.matmul(act[span], by.dequantise(weights[e][2], kind).T, scheme.accumulator)
     return y, Saved(q_rows, by.quantised(gate, scheme.row), by.quantised(up, scheme.row), starts, weights, len(w_down), scheme)
 
 
@@ -82,13 +81,6 @@ def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Ar
         d_w_gate[e] = weight_gradient(d_gate[span], x[span], of_gate, by)
         d_w_up[e] = weight_gradient(d_up[span], x[span], of_gate, by)
     return d_rows, d_w_gate, d_w_up, d_w_down
-
-
-def _quantised(
-    w_gate: Array, w_up: Array, w_down: Array, scheme: Scheme, by: Arithmetic
-) -> tuple[Quantised, Quantised, Quantised]:
-    """One expert's three weights, in blocks."""
-    return by.quantised(w_gate, scheme.block), by.quantised(w_up, scheme.block), by.quantised(w_down, scheme.block)
 
 
 def dispatched(scheme: Scheme) -> Scheme:

@@ -12,8 +12,7 @@ master weights, gradients and the bias never are anything else. A gradient is pa
 were x: the backward pass is that of the map without quantisation, carried out with quantised numbers.
 
 In the paper's kernel the scales are applied to the sum of each 128 products, C += (A_kb B_kbᵀ) · s_a · s_b. Here the operands
-are multiplied by their scales before. Every x̂ is one float32 rounding away from codes · s, so the two differ like two orders
-of summation do: by a few units of 2⁻²⁴ of Σ|products|, and not at all in the products when scales are powers of two.
+are multiplied by their scales before: the two differ by a few units of 2⁻²⁴ of Σ|products|, as two orders of summation do.
 """
 
 from __future__ import annotations
@@ -34,16 +33,11 @@ Array = np.ndarray
 class Scheme(NamedTuple):
     """How one linear map is quantised."""
 
-    tile: int | None = 128
-    """Elements along a tile's side; None: one scale for each whole matrix."""
-    inputs: Format = E4M3
-    """Format of x; W and dy are always E4M3."""
-    round_inputs: bool = False
-    """Scales of x are powers of two, so that turning its tiles costs nothing."""
-    round_gradients: bool = False
-    """The same for dy, which then arrives as tiles 1 × 128: its tiles are turned too, instead of being made from dy itself."""
-    accumulator: Accumulator | None = None
-    """None: float32."""
+    tile: int | None = 128  # elements along a tile's side; None: one scale for each whole matrix
+    inputs: Format = E4M3  # of x; W and dy are always E4M3
+    round_inputs: bool = False  # scales of x are powers of two, so that turning its tiles costs nothing
+    round_gradients: bool = False  # those of dy too: then its tiles are turned as well, instead of being made from dy itself
+    accumulator: Accumulator | None = None  # None: float32
 
     @property
     def row(self) -> Tile:
@@ -62,8 +56,7 @@ class Scheme(NamedTuple):
         return self._replace(inputs=E5M6, round_inputs=True)
 
 
-FINE = Scheme()
-"""DeepSeek-V3's."""
+FINE = Scheme()  # DeepSeek-V3's
 
 
 class Arithmetic(NamedTuple):

@@ -10,6 +10,7 @@ Backward: a linear map's, split at the seam, each half through its own norm.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,20 +27,19 @@ class Saved(NamedTuple):
 
 
 def forward(
-    embedding: Array, hidden: Array, enorm: Array, hnorm: Array, eh_proj: Array, eps: float = 1e-6
+    embedding: Array, hidden: Array, enorm: Array, hnorm: Array, eh_proj: Array, eps: float = 1e-6, norms: ModuleType = rmsnorm
 ) -> tuple[Array, Saved]:
-    """embedding and hidden (B, T', d), gains (d,), eh_proj (d, 2d) → h' (B, T', d)."""
-    e, saved_e = rmsnorm.forward(embedding, enorm, eps)
-    h, saved_h = rmsnorm.forward(hidden, hnorm, eps)
-    both = np.concatenate([e, h], axis=-1)  # (B, T', 2d)
-    out, saved_p = linear.forward(both, eh_proj)
+    """embedding and hidden (B, T', d), gains (d,), eh_proj (d, 2d) → h' (B, T', d). ``norms``: RMSNorm, plain or compiled."""
+    e, saved_e = norms.forward(embedding, enorm, eps)
+    h, saved_h = norms.forward(hidden, hnorm, eps)
+    out, saved_p = linear.forward(np.concatenate([e, h], axis=-1), eh_proj)  # (B, T', 2d) → (B, T', d)
     return out, Saved(saved_e, saved_h, saved_p)
 
 
-def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array, Array]:
+def backward(dy: Array, saved: Saved, norms: ModuleType = rmsnorm) -> tuple[Array, Array, Array, Array, Array]:
     """dy (B, T', d) → d_embedding, d_hidden (B, T', d), d_enorm, d_hnorm (d,), d_eh_proj (d, 2d)."""
     d_both, d_eh_proj, _ = linear.backward(dy, saved.projection)
     width = dy.shape[-1]
-    d_embedding, d_enorm = rmsnorm.backward(d_both[..., :width], saved.embedding)
-    d_hidden, d_hnorm = rmsnorm.backward(d_both[..., width:], saved.hidden)
+    d_embedding, d_enorm = norms.backward(d_both[..., :width], saved.embedding)
+    d_hidden, d_hnorm = norms.backward(d_both[..., width:], saved.hidden)
     return d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj

@@ -11,9 +11,8 @@ Jordan et al. 2024 (the optimizer), Liu et al. 2025 ("Muon is Scalable for LLM T
 Kimi-K2 was trained this way too. DeepSeek-V3 itself uses AdamW (``ops/adamw.py``), which stays the default.
 
 **Why.** Among all ΔW that lengthen no input by more than η (spectral norm ‖ΔW‖₂ ≤ η), the linearised loss ⟨g, ΔW⟩ is lowest at
-−η U Vᵀ: ⟨g, ΔW⟩ ≥ −η Σ σ_i(g), and −η U Vᵀ attains it. (Adam's step is the same idea with the largest entry in the place of the
-norm.) A gradient has few large singular values and many small ones; in U Vᵀ the small ones, rare in the data, have as much say
-as the large.
+−η U Vᵀ: ⟨g, ΔW⟩ ≥ −η Σ σ_i(g), and −η U Vᵀ attains it. A gradient has few large singular values and many small ones; in U Vᵀ
+the small ones, rare in the data, have as much say as the large.
 
 **Polar factor without an SVD.** An odd polynomial of a matrix acts on its singular values alone: X = U S Vᵀ gives
 X (XᵀX)ᵏ = U S²ᵏ⁺¹ Vᵀ. So
@@ -30,16 +29,12 @@ around 1 and never settle. After the five rounds used here
 
 and training does not notice the difference from 1. X Xᵀ is taken on the smaller side: a tall matrix is transposed first.
 
-**The factor.** O (out, in) of full rank has min(out, in) singular values of 1, hence ‖O‖_F² = min(out, in), and the root mean
-square of its out · in entries is 1 / √max(out, in): a wide layer would move less per entry than a small one. Times
-0.2 √max(out, in) every entry moves by 0.2 lr RMS, which is what AdamW's m̂/√v̂ comes to in practice: AdamW's learning rates and
-weight decay carry over (Liu et al., section 2.2).
+**The factor.** O (out, in) of full rank has min(out, in) singular values of 1, so that the root mean square of its out · in
+entries is 1 / √max(out, in). Times 0.2 √max(out, in) every entry moves by 0.2 lr RMS, which is what AdamW's m̂/√v̂ comes to in
+practice: AdamW's learning rates and weight decay carry over (Liu et al., section 2.2).
 
-**Which matrices.** A map between two hidden spaces, of one expert by itself: leading axes are looped over by BLAS and never
-mixed, since E experts of (out, in) are E maps and no map of (E · out, in). Embedding and head, whose rows are tokens, and all
-vectors stay with AdamW.
-
-Nothing to differentiate here, hence no forward and backward.
+**Which matrices.** A map between two hidden spaces, of one expert by itself: E experts of (out, in) are E maps and no map of
+(E · out, in). Embedding and head, whose rows are tokens, and all vectors stay with AdamW.
 """
 
 from __future__ import annotations
@@ -53,15 +48,11 @@ Array = np.ndarray
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c
 ROUNDS = 5
-BAND = (0.68, 1.21)
-"""Where singular values end that were at least ``SMALLEST`` of the matrix's Frobenius norm."""
-SMALLEST = 0.003
-RMS = 0.2
-"""Root mean square of an update, in learning rates."""
+RMS = 0.2  # root mean square of an update, in learning rates
 
 
 def orthogonalised(matrices: Array, rounds: int = ROUNDS) -> Array:
-    """(..., out, in) → of each matrix the nearest orthogonal one, nearly: its singular vectors, all values in ``BAND``."""
+    """(..., out, in) → of each matrix the nearest orthogonal one, nearly: its singular vectors, and values near 1."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = np.swapaxes(matrices, -1, -2) if tall else matrices  # (..., r, s) with r ≤ s

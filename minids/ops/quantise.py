@@ -2,8 +2,8 @@
 
     s_t = max(|x| over tile t, 10⁻⁴) / 448        codes = E4M3(x / s_t)        x ≈ x̂ = codes · s_t
 
-DeepSeek-V3 section 3.3.2, figure 7, and the kernels of its repository (inference/kernel.py, act_quant and weight_dequant). The
-scales are found from the numbers themselves every time, not from an earlier step's. Which tile serves for what:
+DeepSeek-V3 section 3.3.2, figure 7, and inference/kernel.py of its repository. Scales are found from the numbers themselves,
+not from an earlier step's. Which tile serves for what:
 
     1 × 128      activations and output gradients as rows: one token, 128 channels
     128 × 1      the same where tokens are summed over, in the product that gives the weight's gradient
