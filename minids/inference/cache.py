@@ -35,8 +35,7 @@ class Cache:
         raise NotImplementedError
 
     @property
-    def capacity(self) -> int:
-        """Positions of a sequence that there is room for at present."""
+    def capacity(self) -> int:  # positions of a sequence that there is room for
         return self.arrays[0].shape[2]
 
     def reserve(self, counts: int | Array) -> int:
@@ -54,9 +53,7 @@ class Cache:
 
     def append(self, layer: int, sequence: int, *new: Array) -> tuple[Array, ...]:
         """Store the entries of S new positions of a sequence of T, each (S, …) → views of all of them, (1, T + S, …).
-
-        ``advance`` makes them part of the cache once every layer has stored its own.
-        """
+        ``advance`` makes them part of the cache once every layer has stored its own."""
         start = int(self.lengths[sequence])
         stop = start + len(new[0])
         if stop > self.capacity:

@@ -1,4 +1,4 @@
-"""Validation: loss and bits per byte of held-out text. The model is left as it is; the balancing bias too."""
+"""Validation: loss and bits per byte of held-out text. Model and balancing bias are left as they are."""
 
 from __future__ import annotations
 

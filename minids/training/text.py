@@ -23,11 +23,8 @@ class Text:
 
     @classmethod
     def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer) -> Text:
-        """The two halves of a corpus in tokens.
-
-        Held-out documents come in the order of their hashes, which is none: a validation pass that reads only some of the text
-        should not read the first files alone.
-        """
+        """The two halves of a corpus in tokens. Held-out documents come in the order of their hashes: a validation pass that
+        reads only some of the text should not read the first files alone."""
         streams = {}
         for domain in held_out.domains:
             streams[domain] = TokenStream.encode(sorted(held_out.of(domain), key=lambda d: d.digest), tokenizer)

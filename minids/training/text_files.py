@@ -1,7 +1,7 @@
 """Text on the disk: which files are text, and where a long one is cut into documents.
 
-A text is ``bytes``, or a ``Stretch`` of a file too large to hold in memory, which is read when it is asked for. Both have a
-length, slices and ``bytes(text)``, so that everything else treats them alike.
+A text is ``bytes``, or a ``Stretch`` of a file too large to hold in memory, read when it is asked for. Both have a length,
+slices and ``bytes(text)``.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ class Stretch:
 
 
 def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
-    """Every file under a folder but hidden ones, in sorted order; links are followed, each folder entered once.
-
-    What cannot be entered is added to ``passed``, with the reason.
-    """
+    """Every file under a folder but hidden ones, sorted; links are followed, each folder is entered once. What cannot be
+    entered is added to ``passed``, with the reason."""
     entered = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
         if (real := os.path.realpath(here)) in entered:
