@@ -37,9 +37,7 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
     """
     if dtype == "BF16":
         if out.dtype == np.float32:
-            bits = out.view(np.uint32)
-            np.copyto(bits, stored)
-            np.left_shift(bits, 16, out=bits)
+            np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32)
         else:
             with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
                 np.copyto(out, bfloat16.decode(stored))
@@ -52,10 +50,9 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
 
 
 def dequantise(values: Array, scales: Array, block: tuple[int, int], rows: Array | None = None) -> None:
-    """Multiply ``values`` (M, N), in place, by the scale of each element's block.
+    """Multiply ``values`` (M, N), in place, by the scale of each element's block, one row of blocks at a time.
 
-    ``scales`` (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, all of them
-    when left out. It goes a few rows at a time, so that temporaries stay at one row of blocks.
+    ``scales`` (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, if not all.
     """
     rows = np.arange(len(values)) if rows is None else rows
     for start in range(0, len(rows), block[0]):

@@ -21,9 +21,7 @@ from minids.ops.yarn import mscale
 
 def rope_from_json(json: dict[str, Any], max_position_embeddings: object) -> tuple[Any, Yarn | None]:
     """(rope_theta, YaRN or None) of a file. Where it has both spellings the old one counts, as in transformers.
-
-    ``max_position_embeddings`` stands in for a missing original length, and gives the factor where that is null.
-    """
+    ``max_position_embeddings`` stands in for a missing original length, and gives the factor where that is null."""
     for name in ("rope_scaling", "rope_parameters"):
         if not isinstance(json.get(name), (dict, type(None))):
             raise refuse(name, json[name], "must be an object or null")
@@ -82,9 +80,7 @@ def _amplitude_in_transformers(rope: dict[str, Any], yarn: Yarn) -> Any:
     """The same as transformers reads it: ``attention_factor`` if given; mscale only if both of them are given and not 0."""
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
-    if rope.get("mscale") and rope.get("mscale_all_dim"):
-        return _amplitude(yarn)
-    return mscale(yarn.factor, 1.0)
+    return _amplitude(yarn) if rope.get("mscale") and rope.get("mscale_all_dim") else mscale(yarn.factor, 1.0)
 
 
 def rope_to_json(rope_theta: float, yarn: Yarn | None) -> dict[str, Any]:
