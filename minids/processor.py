@@ -15,7 +15,6 @@ without these instructions would end the process, so it is set only
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +65,3 @@ def choose_openblas_kernels(environment: MutableMapping[str, str], machine: Proc
         return False
     environment[VARIABLE] = better
     return True
-
-
-def prepare(environment: MutableMapping[str, str]) -> bool:
-    """``choose_openblas_kernels`` for this process."""
-    return choose_openblas_kernels(environment, processor(), "numpy" in sys.modules)

@@ -34,7 +34,7 @@ TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what people wri
 
 
 class Option(NamedTuple):
-    """One field."""
+    """One field of a command's dataclass, or of one in it."""
 
     name: str  # as errors and ``given`` call it: "model.n_group"
     group: str  # the field of the command that holds its dataclass, "model"; "" where it is the command's own
@@ -155,16 +155,15 @@ def built(command: str, owner: type, options: Sequence[Option], found: dict[str,
 
 def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
     """What ``minids COMMAND --help`` prints."""
-    positional = "".join(
-        f" {o.name.upper()}" if o.default is REQUIRED else f" [{o.name.upper()}]" for o in options if o.positional
-    )
-    lines = [f"minids {command}{positional} [OPTIONS]", "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
+    words = [o.name.upper() if o.default is REQUIRED else f"[{o.name.upper()}]" for o in options if o.positional]
+    lines = [" ".join(["minids", command, *words, "[OPTIONS]"]), "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
     for group, members in itertools.groupby(options, lambda option: (option.group, option.owner)):
         about = _words(owner).get(group[0]) or inspect.getdoc(group[1]) if group[0] else "Options"
         lines += ["", *textwrap.wrap(about or "", WIDTH)]
         for o in members:
-            value = "{" + ",".join(o.choices) + "}" if o.choices else KINDS[o.kind][0]
-            value = f", {o.off}" if o.kind is bool else f" {value}"
+            value = (
+                " {" + ",".join(o.choices) + "}" if o.choices else f", {o.off}" if o.kind is bool else f" {KINDS[o.kind][0]}"
+            )
             lines.append(f"  {o.flag}{value}{' …' * o.many}")
             text = _words(o.owner).get(o.field, "") + _default(o.default)
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
