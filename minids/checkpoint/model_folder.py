@@ -57,10 +57,8 @@ def load(
 
 
 def save(model: DeepSeekV3, folder: str | Path) -> None:
-    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open.
-
-    It may replace another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
-    """
+    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open. It may replace
+    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights."""
     for name in ("run.json", POINTER, "training_state.json"):
         if (Path(folder) / name).is_file():
             raise refuse("folder", str(folder), f"belongs to a training run (it has {name}); choose another one")

@@ -57,10 +57,8 @@ class _ParametersOnDisk(Parameters):
 
 
 class StreamedDeepSeekV3(DeepSeekV3):
-    """A model to generate with (``minids.generate``), not to train: its weights live in a folder.
-
-    Embedding rows are read for the tokens at hand, and the head is applied a few thousand words at a time.
-    """
+    """A model to generate with (``minids.generate``), not to train: its weights live in a folder. Embedding rows are read for
+    the tokens at hand, and the head is applied a few thousand words at a time."""
 
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
         super().__init__(config, parameters=_ParametersOnDisk(folder))

@@ -31,10 +31,8 @@ BYTE_VOCAB_SIZE = 258
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2).
-
-    Printable Latin-1 stands for itself; the other 68 bytes take the characters from U+0100 on, in order.
-    """
+    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
+    stands for itself; the other 68 bytes take the characters from U+0100 on, in order."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     stand_ins = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]

@@ -71,9 +71,8 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(name, getattr(options, name), f"concerns one text, and there are {len(prompts)}; give one --prompt")
     if options.stream and options.speculative:
         raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
-    model = (load_streamed if options.stream else load)(
-        options.checkpoint, extend=options.extend, trained_length=options.trained_length
-    )
+    read = load_streamed if options.stream else load
+    model = read(options.checkpoint, extend=options.extend, trained_length=options.trained_length)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
     bos, eos = model.config.bos_token_id, model.config.eos_token_id

@@ -91,9 +91,7 @@ def add_bias(x, weights, bias, size):
 @kernel
 def attend(q, latents, time, width, d_c, probs, context):
     """One token: q (H, d_c + d_r), absorbed and scaled, over ``time`` latents of ``width`` = d_c + d_r → context (H, d_c).
-
-    ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights.
-    """
+    ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights."""
     heads, number = q.shape[0], q.dtype.type
     project(q, heads, latents, 0, time, width, probs)  # z_hj = q_h · [c_j | k_j]
     # Softmax, row by row. The largest is taken away first, so that no exponential overflows.

@@ -102,20 +102,14 @@ class Batches:
     def state(self) -> dict:
         """Where the supply stands, ready for JSON; holds the state of ``rng`` too."""
         return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "epoch_seed": self._seed,
-            "context_length": self.context_length,
-            "tokens": len(self.stream),
-            "documents": len(self.stream.starts) - 1,
+            **{"epoch": self.epoch, "position": self.position, "epoch_seed": self._seed},
+            **{"context_length": self.context_length, "tokens": len(self.stream), "documents": len(self.stream.starts) - 1},
             "generator": _plain(self.rng.bit_generator.state),
         }
 
     def restore(self, state: dict) -> None:
-        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment.
-
-        Raises ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others.
-        """
+        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment. Raises
+        ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others."""
         now = self.state()
         if not isinstance(state, dict) or state.keys() != now.keys():
             raise MinidsError(f"data state: must hold {', '.join(now)}; it is not one that this version wrote")

@@ -34,10 +34,8 @@ Named = tuple[str, bytes]
 
 
 def domains() -> dict[str, list[Named]]:
-    """The texts of each domain, sorted by name; the same on every call.
-
-    Raises ``MinidsError`` where Python comes without readable sources (packed applications, minimal containers).
-    """
+    """The texts of each domain, sorted by name; the same on every call. Raises ``MinidsError`` where Python comes without
+    readable sources (packed applications, minimal containers)."""
     folder = Path(sysconfig.get_path("stdlib"))
     explaining: list[Named] = []
     code: list[Named] = []

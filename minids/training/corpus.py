@@ -65,9 +65,8 @@ class Corpus:
 
     def passed_over(self) -> str:
         """A line about the files that were passed over."""
-        shown = "; ".join(f"{name} {why}" for name, why in self.skipped[:3])
-        files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped)} files"
-        return f"Passed over {files}: {shown}{'; …' if len(self.skipped) > 3 else ''}"
+        shown = "; ".join([f"{name} {why}" for name, why in self.skipped[:3]] + ["…"] * (len(self.skipped) > 3))
+        return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}"
 
     @cached_property
     def sha256(self) -> str:
@@ -179,8 +178,8 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
 
 def _unique(name: str, taken: set[str]) -> str:
     """``name``, or with the first number from 2 on that makes it new."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(candidate for candidate in names if candidate not in taken)
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(new for new in itertools.chain([name], numbered) if new not in taken)
 
 
 def _builtin() -> list[Document]:

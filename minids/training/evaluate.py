@@ -14,18 +14,11 @@ from minids.training.metrics import bits_per_byte
 
 
 def validation(
-    model: DeepSeekV3,
-    domains: dict[str, TokenStream],
-    tokenizer: Tokenizer,
-    batch_size: int,
-    context_length: int,
-    max_tokens: int | None,
+    model: DeepSeekV3, domains: dict[str, TokenStream], tokenizer: Tokenizer, batch: int, length: int, max_tokens: int | None
 ) -> dict[str, dict[str, float]]:
-    """Domain → its ``score``, over at most ``max_tokens`` tokens of it."""
-    return {
-        domain: score(model, validation_windows(stream.tokens, batch_size, context_length, max_tokens), tokenizer)
-        for domain, stream in domains.items()
-    }
+    """Domain → its ``score``, over windows (``batch``, ``length``) of at most ``max_tokens`` tokens of it."""
+    windows = {domain: validation_windows(stream.tokens, batch, length, max_tokens) for domain, stream in domains.items()}
+    return {domain: score(model, batches, tokenizer) for domain, batches in windows.items()}
 
 
 def score(model: DeepSeekV3, batches: Iterable[tuple[Array, Array]], tokenizer: Tokenizer) -> dict[str, float]:

@@ -53,9 +53,7 @@ def training_steps(
     model: DeepSeekV3, optimizer: Optimizer, batches: Supply, train: TrainConfig, workers: Workers, finished: int = 0
 ) -> Iterator[TrainStep]:
     """Make the steps of ``train`` after the first ``finished``, which model, optimizer and batches have behind them already.
-
-    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end.
-    """
+    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end."""
     parts = train.gradient_accumulation_steps
     for step in range(finished, train.steps):
         now = settings(step, model.config, train)  # learning rate, weight λ of the MTP loss, speed γ of the bias

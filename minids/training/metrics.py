@@ -14,10 +14,8 @@ from minids.layers.parameters import Array
 
 
 def max_violation(counts: Array) -> Array:
-    """MaxVio = max_i load_i / mean load − 1 of each layer: 0 is perfect, E/K − 1 the worst (Wang et al. 2024, eq. 4).
-
-    counts (layers, E) → (layers,).
-    """
+    """MaxVio = max_i load_i / mean load − 1 of each layer: 0 is perfect, E/K − 1 the worst (Wang et al. 2024, eq. 4). counts
+    (layers, E) → (layers,)."""
     counts = np.asarray(counts, dtype=np.float64)
     return counts.max(axis=-1) / counts.mean(axis=-1) - 1
 

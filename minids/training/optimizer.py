@@ -141,11 +141,8 @@ def is_hidden_matrix(p: Parameter) -> bool:
 
 
 def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
-    """All ``matrices`` in ``count`` portions of about equal work.
-
-    No matrix needs another one, so the experts of a layer, each of them a matrix, are parted; what cannot be parted goes, the
-    largest first, to whoever has least so far.
-    """
+    """All ``matrices`` in ``count`` portions of about equal work. No matrix needs another one, so the experts of a layer, each
+    of them a matrix, are parted; what cannot be parted goes, the largest first, to whoever has least so far."""
     found: list[Portion] = [{} for _ in range(count)]
     loads = [0] * count  # of each portion
 

@@ -155,7 +155,7 @@ class Run:
             now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
             rng = np.random.default_rng(train.seed)
             run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
-            state = read_state(checkpoint)
+            state = read_state(checkpoint / "training_state.json")
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
@@ -231,7 +231,7 @@ class Run:
         def write(folder: Path) -> None:
             save(self.model, folder)
             write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
-            write_state(folder, state)
+            write_state(folder / "training_state.json", state)
 
         return self.folder.write_checkpoint(self.step, write)
 

@@ -70,10 +70,9 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """A folder for a new run: made where it is missing, refused where it is taken or cannot be written."""
-        path = Path(path)
         cls.refuse_taken(path)
-        make_writable(path)
-        return cls(path).lock()
+        make_writable(Path(path))
+        return cls(Path(path)).lock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -90,10 +89,10 @@ class RunFolder:
 
     def write_description(self, description: dict) -> None:
         """``run.json``: what the run was asked to do."""
-        _write_json(self.path / "run.json", description)
+        write_state(self.path / "run.json", description)
 
     def description(self) -> dict:
-        return read_json(self.path / "run.json", _LARGEST_JSON)
+        return read_state(self.path / "run.json")
 
     def newest(self, say: Callable[[str], None] = print) -> Path | None:
         """The newest whole checkpoint, or None where none was ever written. ``latest`` names it. Where that is missing or names
@@ -153,17 +152,13 @@ class RunFolder:
         return final
 
 
-def write_state(checkpoint: Path, state: dict) -> None:
-    """``training_state.json`` of a checkpoint."""
-    _write_json(checkpoint / "training_state.json", state)
-
-
-def read_state(checkpoint: Path) -> dict:
-    return read_json(checkpoint / "training_state.json", _LARGEST_JSON)
-
-
-def _write_json(path: Path, value: dict) -> None:
+def write_state(path: Path, value: dict) -> None:
+    """A JSON file, such as ``training_state.json`` of a checkpoint."""
     write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_state(path: Path) -> dict:
+    return read_json(path, _LARGEST_JSON)
 
 
 def _left_over(name: str) -> bool:

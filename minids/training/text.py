@@ -42,10 +42,8 @@ def tokenizer_for(training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig
 
 
 def held_out_prompt(held_out: Corpus, domain: str, length: int = 48) -> str:
-    """The first words of the first paragraph after the middle of the domain's first held-out document.
-
-    What a document begins with, a title or a licence, says less of its kind than what stands in it.
-    """
+    """The first words of the first paragraph after the middle of the domain's first held-out document. What a document begins
+    with, a title or a licence, says less of its kind than what stands in it."""
     text = held_out.of(domain)[0].text.decode("utf-8", errors="replace")
     paragraph = re.search(r"\n\s*\n(?=[ \t]*\S)", text[len(text) // 2 :])
     text = text[len(text) // 2 + paragraph.end() :] if paragraph else text.lstrip()

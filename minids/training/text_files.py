@@ -104,8 +104,8 @@ def cut(name: str, text: bytes | Stretch) -> list[tuple[str, bytes | Stretch]]:
 
 
 def boundary(text: bytes, at: int, reach: int) -> int:
-    """The best place to cut near ``at``: behind the last blank line, or else the last line's end, in the ``reach`` bytes
-    before it; or else between two characters; 0 where there is but one character."""
+    """The best place to cut near ``at``: behind the last blank line, or else line's end, in the ``reach`` bytes before it; or
+    else between two characters; 0 where there is but one."""
     for mark in (b"\n\n", b"\n\r\n", b"\n"):
         found = text.rfind(mark, max(0, at - reach), at)
         if found >= 0:

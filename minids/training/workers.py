@@ -23,10 +23,8 @@ from minids.processor import cores
 
 
 def useful_workers(model: DeepSeekV3, batch_size: int, wanted: int) -> int:
-    """How many of ``wanted`` threads (0: one per core) can share a batch.
-
-    One, when the balance loss looks at the batch as a whole: the parts' losses would not add up to it.
-    """
+    """How many of ``wanted`` threads (0: one per core) can share a batch. One, when the balance loss looks at the batch as a
+    whole: the parts' losses would not add up to it."""
     config = model.config
     if config.balance != "none" and config.aux_loss_alpha and not config.seq_aux:
         return 1
@@ -96,13 +94,9 @@ def pieces(size: int, count: int) -> list[slice]:
 def weighted(parts: list[Losses], shares: list[float]) -> Losses:
     """Losses of the parts of a batch → those of the whole; the counts add up."""
 
-    def mean(values) -> float:
+    def mean(values: Iterable[float]) -> float:
         return sum(value * share for value, share in zip(values, shares, strict=True))
 
-    return Losses(
-        mean(p.total for p in parts),
-        mean(p.main for p in parts),
-        tuple(mean(depth) for depth in zip(*(p.mtp for p in parts), strict=True)),
-        mean(p.balance for p in parts),
-        np.sum([p.counts for p in parts], axis=0),
-    )
+    total, main, mtp, balance, counts = zip(*parts, strict=True)
+    depths = tuple(mean(depth) for depth in zip(*mtp, strict=True))
+    return Losses(mean(total), mean(main), depths, mean(balance), np.sum(counts, axis=0))
