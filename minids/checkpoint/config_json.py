@@ -1,12 +1,10 @@
 """``config.json`` of a Hugging Face DeepSeek folder ↔ ``ModelConfig``.
 
 Three kinds of file are read: ``deepseek_v3`` (V3, R1, Moonlight), its twin ``kimi_k2``, and ``deepseek_v2``. A field that is
-left out has the default of the Hugging Face class of that kind, not that of ``ModelConfig``: such a file means what
-``transformers`` 5.23 makes of it. What cannot be represented is refused by name, not read as something close to it.
+left out has the default of the Hugging Face class of that kind, in ``transformers`` 5.23. What minids does not have is refused.
 
-A configuration that Hugging Face has a model for is written as such; minids' own fields ride along under one key, "minids",
-which other readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) is written with the
-model type "minids", so that nobody opens it as something it is not.
+A configuration that Hugging Face has a model for is written as such, minids' own fields under the key "minids", which other
+readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) has the model type "minids".
 
     deepseek_v3   sigmoid scores, choice corrected by a bias (noaux_tc), groups scored by their two best experts
     deepseek_v2   softmax scores, greedy or group_limited_greedy, gates not normalised, interleaved RoPE

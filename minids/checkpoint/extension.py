@@ -2,8 +2,7 @@
 
     minids.load("runs/tiny", extend=4)                             minids generate --checkpoint runs/tiny --extend 4
 
-The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows; the
-``max_position_embeddings`` of its configuration may allow more than it has ever seen.
+The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     new    "rope_parameters": {"rope_theta": 10000, "rope_type": "yarn", "factor": 40, …}  transformers 5
 
 cos and sin are multiplied by m(s, mscale) / m(s, mscale_all_dim), where m(s, a) = 0.1 · a · ln s + 1 (DeepSeek-V2 report,
-section 3.1.4). DeepSeek's code takes a missing mscale for 1 and a missing mscale_all_dim for 0; transformers ignores both
-unless both are given and not 0, and lets ``attention_factor`` overrule them. Where they disagree, transformers is followed.
+section 3.1.4). transformers ignores both mscales unless both are given and not 0, and lets ``attention_factor`` overrule them.
+DeepSeek's code does neither; where they disagree, transformers is followed.
 """
 
 from __future__ import annotations

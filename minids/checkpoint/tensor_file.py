@@ -5,8 +5,7 @@
     the rest  the tensors, without gaps; offsets count from here
 
 The format's own NumPy loader knows neither BF16 nor FP8 and copies whole tensors; here a tensor is a view of the map until it
-is asked for as numbers, and those are converted piece by piece. Every statement of the header is checked before anything is
-read, so a damaged file is refused when it is opened, and never half understood.
+is asked for as numbers, and those are converted piece by piece. A damaged file is refused when it is opened.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ writes is the ``tokenizer.json`` that ``transformers`` opens, and ``Tokenizer.lo
     256, 257        <|begin_of_text|>, <|end_of_text|>
     258 …           what training merged
 
-Every token stands for some bytes of text, so bits per byte can be compared across tokenizers, and text that ends inside a
-UTF-8 character still has its bytes. DeepSeek-V3's own tokenizer is the same kind with 128K tokens (report, section 4.1).
+Every token stands for some bytes of text, so bits per byte can be compared across tokenizers. DeepSeek-V3's own is the same
+kind with 128K tokens (report, section 4.1).
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from minids.files import staged
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
-BYTE_VOCAB_SIZE = 258
-"""256 bytes and the two specials."""
+BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
 
 
 def _byte_characters() -> list[str]:

@@ -5,8 +5,8 @@
 
 DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and values have 128 · (192 + 128) = 40,960.
 
-The sequences of a batch may have different lengths: each has its own, and no place is spent on padding. ``rewind`` forgets the
-newest tokens, which is all that taking back a wrong guess needs: entries do not depend on what follows them.
+The sequences of a batch may have different lengths. ``rewind`` forgets the newest tokens, which is all that taking back a wrong
+guess needs: entries do not depend on what follows them.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ from minids.model import DeepSeekV3
 if TYPE_CHECKING:
     from minids.kernels.decode import Sizes
 
-MOST_ROWS = 16
-"""New tokens in a step up to which the kernel is the faster one. It multiplies vectors; a prefill wants BLAS's products."""
+MOST_ROWS = 16  # new tokens in a step up to which the kernel is the faster one: it multiplies vectors, and BLAS matrices
 
 
 def covers(model: DeepSeekV3) -> bool:

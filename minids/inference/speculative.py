@@ -16,8 +16,8 @@ distributed as without guesses. Greedily, p and q are certainties: a guess stand
 The modules have caches of their own. Entries made from states that stood in for others, or from refused guesses, are
 forgotten and made again from the model's states.
 
-A further guess is worth its pass only if it is likely to stand: ``confidence`` ends a draft where the module's best guess has
-less than that probability. It looks at q before anything is drawn from it, so that what is submitted is still a draw from q.
+``confidence`` ends a draft where the module's best guess is less probable than that. It looks at q before anything is drawn
+from it, so that what is submitted is still a draw from q.
 """
 
 from __future__ import annotations
@@ -92,10 +92,11 @@ class Drafter:
         self.caches = decoder.mtp_caches[: self.used]
         for cache in self.caches:
             cache.rewind(0)
+        # h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on.
         self.unread = [np.empty((0, decoder.model.config.hidden_size), decoder.model.dtype) for _ in range(self.used)]
-        """h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on."""
-        self.settled = [0] * self.used
-        """Of each module the positions that rest on the model's own states; ``unread`` begins there."""
+        self.settled = [
+            0
+        ] * self.used  # of each module the positions that rest on the model's own states; ``unread`` begins there
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""

@@ -1,11 +1,10 @@
 """Batches of training windows in a new order every epoch, and validation windows in a fixed one.
 
-DeepSeek-V3 packs documents one behind another and lets attention see across their borders ("document packing … without
-cross-sample attention masking", report, section 4.1). An epoch here does the same: documents, each as [begin] text [end],
-are laid in a shuffled order on a ring, the ring is cut into windows of T tokens from a random place on, and the windows are
-visited in a shuffled order. A window is read with the token that follows it, so
+DeepSeek-V3 packs documents one behind another and lets attention see across their borders (report, section 4.1). So does an
+epoch here: documents, each as [begin] text [end], are laid in a shuffled order on a ring, the ring is cut into windows of T
+tokens from a random place on, and the windows are visited in a shuffled order, each with the token that follows it:
 
-    tokens  = t_0 … t_{T-1}        targets = t_1 … t_T.
+    tokens  = t_0 … t_{T-1}        targets = t_1 … t_T
 
 The ring exists only as arithmetic on positions: the encoded corpus is kept once and never copied.
 """
@@ -62,9 +61,9 @@ class TokenStream:
 class Batches:
     """An endless supply of (tokens, targets), each (B, T) int32, that can be stopped and continued exactly.
 
-    Every epoch draws one number from ``rng``; documents and windows are shuffled by a generator seeded with it. So ``rng``
-    may be shared with other users, and a state is small. Up to T − 1 tokens of an epoch fall outside its windows, others
-    each time. A batch may hold the last windows of one epoch and the first of the next.
+    Every epoch draws one number from ``rng``, which seeds its shuffling: so ``rng`` may have other users, and a state is small.
+    Up to T − 1 tokens of an epoch fall outside its windows. A batch may hold the last windows of one epoch and the first of
+    the next.
     """
 
     def __init__(self, stream: TokenStream, batch_size: int, context_length: int, rng: np.random.Generator, keep: int = 1):

@@ -1,8 +1,7 @@
 """The built-in corpus: three domains that every CPython holds or can compute, so that training needs no download.
 
 **prose** is the language reference that ``help()`` shows and the docstrings of the standard library, **code** the sources of
-its other modules, **arithmetic** generated problems with worked answers: three kinds of text as far apart as the domains of
-Figure 9 in the DeepSeek-V3 report. The first two differ a little between releases of Python.
+its other modules, **arithmetic** generated problems with worked answers. The first two differ a little between Pythons.
 """
 
 from __future__ import annotations

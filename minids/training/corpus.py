@@ -1,8 +1,7 @@
 """The text a model is trained on: documents, each of a domain, and their division into training and validation.
 
-Three sources: ``builtin`` needs nothing but Python, ``shakespeare`` is fetched once, and anything else is a path, each file
-or folder one domain. Domains are kept apart to the end: validation losses are reported per domain, and the experts of a
-mixture can be seen to specialise on them (DeepSeek-V3 report, Figure 9).
+``builtin`` needs nothing but Python, ``shakespeare`` is fetched once, and anything else is a path, each file or folder one
+domain. Domains are kept apart: losses are reported for each, and experts specialise on them (DeepSeek-V3 report, Figure 9).
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ class Document:
     domain: str
     name: str
     content: bytes | Stretch
-    part: Literal["train", "validation"] | None = None
-    """Where ``Corpus.split`` puts it; None leaves that to the split."""
+    part: Literal["train", "validation"] | None = None  # where ``Corpus.split`` puts it; None leaves that to the split
 
     @property
     def text(self) -> bytes:
@@ -53,8 +51,7 @@ class Corpus:
 
     name: str
     documents: tuple[Document, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Files that were passed over, and why."""
+    skipped: tuple[tuple[str, str], ...] = ()  # files that were passed over, and why
 
     @cached_property
     def domains(self) -> tuple[str, ...]:

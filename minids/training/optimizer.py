@@ -7,8 +7,7 @@ AdamW (section 4.2: β = 0.9, 0.95, decay 0.1, clip norm 1.0), over the flat arr
     θ ← θ − η ( m̂ / (√v̂ + ε) + w θ )      w only for matrices
 
 Loshchilov & Hutter 2019, algorithm 2. Before that, the gradient of *all* parameters is scaled to norm 1 where it is longer.
-Norm gains and biases are not decayed: pulling a gain towards 0 would shrink the signal, not simplify the map. The
-balancing bias of the routers is no parameter and is never seen here.
+Norm gains and biases are not decayed: pulling a gain towards 0 would shrink the signal, not simplify the map.
 
 Muon (``ops/muon.py``) takes the matrices between hidden spaces, routers and every single expert among them, and leaves
 embedding, head and vectors to AdamW, with one learning rate for both.

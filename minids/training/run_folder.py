@@ -9,7 +9,7 @@
         training_state.json, optimizer.safetensors       … and what only a resumed run needs
 
 A checkpoint is written under another name, renamed when all of it is on the disk, and only then does ``latest`` point to it: a
-kill at any moment leaves the last good one. The one before is kept too; older ones are removed.
+kill at any moment leaves the last good one. The one before is kept too.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ class Text:
 
     tokenizer: Tokenizer
     training: TokenStream
-    held_out: dict[str, TokenStream]
-    """Domain → text kept for validation."""
+    held_out: dict[str, TokenStream]  # domain → text kept for validation
 
     @classmethod
     def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer) -> Text:
