@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import tyro
+from typing import Annotated, Literal
 
 from minids.checkpoint.model_folder import load
 from minids.checkpoint.streaming import load_streamed
@@ -23,7 +21,7 @@ class Options:
 
     checkpoint: str
     """A run's folder, or any Hugging Face DeepSeek folder."""
-    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    prompt: Annotated[tuple[str, ...], "each"] = ()
     """Text to continue; without one a new document is begun. Several, each after a --prompt of its own, are written side by
     side, which shares the reading of the weights; text i with the seed --seed + i."""
     max_new_tokens: int = 200

@@ -109,7 +109,7 @@ def test_options_become_the_fields_of_a_dataclass():
     options, given = parsed("figures", "3", "--theme", "dark", "cost", "--formats", "svg", "pdf")
     assert (options.names, options.theme, options.formats) == (("3", "cost"), "dark", ("svg", "pdf"))
     options, _ = parsed("generate", "--checkpoint", "x", "--temperature", "-1e-3", "--prompt=--x", "--extend", "-inf")
-    assert (options.temperature, options.prompt, options.extend) == (-1e-3, "--x", -math.inf)
+    assert (options.temperature, options.prompt, options.extend) == (-1e-3, ("--x",), -math.inf)
 
 
 def test_version(capsys):
