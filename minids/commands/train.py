@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -55,11 +56,10 @@ def run(options: Options, given: set[str]) -> None:
     if checkpoint is None:
         return
     print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
-    try:
-        if (picture := draw(Path(out))) is not None:
-            print(f"Loss picture: {picture}")
-    except ModuleNotFoundError as missing:
-        print(f'No loss picture: {missing.name} is not installed; pip install "minids[lab]"')
+    if find_spec("matplotlib") is None:
+        print('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
+    elif (picture := draw(Path(out))) is not None:
+        print(f"Loss picture: {picture}")
     print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
 
 
