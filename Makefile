@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN    ?= runs/tiny
 BIN    := .venv/bin
 
-.PHONY: help train test test-all notebooks figures lab lint install clean
+.PHONY: help train page test test-all notebooks figures lab lint install clean
 
 help:                            ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,10 @@ install: .venv/installed         ## .venv with everything but PyTorch
 
 train: install                   ## train the tiny preset on the built-in corpus, with samples before and after
 	$(BIN)/minids train --preset tiny --data builtin --out $(RUN)
+
+page: install                    ## one HTML file in which that model computes; trains it first if there is none
+	test -e $(RUN)/latest || $(MAKE) train
+	$(BIN)/minids page --checkpoint $(RUN) --out page.html
 
 test: install                    ## everything that needs neither PyTorch nor minutes
 	$(BIN)/python -m pytest --numprocesses 2

@@ -16,7 +16,7 @@ from minids.errors import MinidsError
 from minids.words import did_you_mean, table
 
 CORE = ("train", "generate", "data")
-LAB = ("info", "tour", "route", "study", "figures", "compare", "cost", "pipeline", "claims", "bench", "doctor")
+LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
 COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))

@@ -45,6 +45,7 @@ class SavedModule(NamedTuple):
 
     embedding: op.embedding.Saved
     module: mtp.Saved
+    readout: op.rmsnorm.Saved | None = None
 
 
 class SavedHead(NamedTuple):
@@ -141,10 +142,12 @@ class DeepSeekV3:
         hidden, saved_embedding, saved_blocks, saved_norm = self._hidden(tokens)
         losses, saved_modules, saved_heads = [], [], []
         for depth in range(len(modules) + 1):
+            read = hidden  # by the head
             if depth:
                 hidden, saved_module = self.deeper(depth, tokens, hidden)
-                saved_modules.append(saved_module)
-            logits, saved_head = self.head.forward(hidden.reshape(-1, hidden.shape[-1]))  # (B·(T − k), V)
+                read, saved_readout = self.mtp[depth - 1].readout(hidden)
+                saved_modules.append(saved_module._replace(readout=saved_readout))
+            logits, saved_head = self.head.forward(read.reshape(-1, read.shape[-1]))  # (B·(T − k), V)
             loss, saved_loss = op.cross_entropy.forward(logits, targets[:, depth:].reshape(-1), divisor)
             losses.append(loss)
             saved_heads.append(SavedHead(hidden.shape[:2], saved_head, saved_loss))
@@ -164,10 +167,12 @@ class DeepSeekV3:
             d_loss = weight * (saved.mtp_loss_weight / depths if depth else 1.0)
             d_logits = op.cross_entropy.backward(d_loss, saved_loss)
             d_hidden = self.head.backward(d_logits, saved_head).reshape(*shape, -1)
+            if depth:
+                d_hidden = self.mtp[depth - 1].readout_backward(d_hidden, saved.modules[depth - 1].readout)
             if d_deeper is not None:
                 d_hidden[:, : d_deeper.shape[1]] += d_deeper  # the deeper module did not see the last position
             if depth:
-                saved_embedding, saved_module = saved.modules[depth - 1]
+                saved_embedding, saved_module, _ = saved.modules[depth - 1]
                 d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, weight)
                 self.embed_tokens.backward(d_embedding, saved_embedding)
         dx = self.norm.backward(d_hidden, saved.norm)
@@ -204,7 +209,7 @@ class DeepSeekV3:
         hidden, out = self._hidden(tokens)[0], []
         for depth in range(1, len(self.mtp) + 1):
             hidden, _ = self.deeper(depth, tokens, hidden)
-            out.append(self.head.forward(hidden)[0])
+            out.append(self.head.forward(self.mtp[depth - 1].readout(hidden)[0])[0])
         return out
 
     def losses(self, tokens: ArrayLike, targets: ArrayLike, mtp: bool = True) -> Losses:

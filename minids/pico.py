@@ -325,8 +325,9 @@ def block_backward(dx: Array, saved: tuple, w: Weights, g: Weights, layer: int, 
 
 def main_model(tokens: Array, w: Weights, c: Any, choices: Choices) -> tuple[Array, float, tuple]:
     """(B, T) -> (B, T, d): what the head and the first MTP module read, the output of the last block after the final norm."""
-    if getattr(c, "attention", "mla") != "mla" or getattr(c, "precision", "fp32") != "fp32":
-        raise ValueError("attention, precision: pico knows 'mla' and 'fp32' only")
+    for name, known in (("attention", "mla"), ("precision", "fp32"), ("mtp_state", "normed")):
+        if getattr(c, name, known) != known:
+            raise ValueError(f"{name} = {getattr(c, name)!r}: pico knows {known!r} only")
     x, balance, saved_blocks = w["model.embed_tokens.weight"][tokens], 0.0, []
     for layer in range(c.num_hidden_layers):
         x, more, saved = block(x, w, layer, c, choices)

@@ -67,7 +67,7 @@ _ELSEWHERE = {
 # Fields of ours that Hugging Face files have no name for; num_key_value_heads they have, but not its None.
 _OURS = (
     *("attention", "num_key_value_heads", "balance", "bias_update_speed", "bias_update_rule", "aux_loss_counts"),
-    *("mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
+    *("mtp_state", "mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
 )
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}

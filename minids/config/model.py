@@ -130,6 +130,9 @@ class ModelConfig:
     aux_loss_counts: Literal["selected", "unbiased"] = "selected"
     """Which choice the balance loss counts: the one really made, or the top-K of the scores without bias and groups,
     as eq. 18 is written."""
+    mtp_state: Literal["normed", "unnormed"] = "normed"
+    """What MTP module k hands to module k + 1: its output after its final norm, or before, where the norm belongs to the head
+    alone. Public servers disagree (SGLang passes on the first, vLLM the second); with one module, as released, both are one."""
     mtp_loss_weight: float = 0.3
     """λ: weight of the mean MTP loss."""
     precision: Literal["fp32", "fp8"] = "fp32"

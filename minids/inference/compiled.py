@@ -60,7 +60,8 @@ class Step:
         places = map(_place, (module.enorm, module.hnorm, module.eh_proj))
         self.kernels.combine(embedding, before, self.weights, *places, self.sizes, x)
         first = len(self.model.blocks) + depth - 1
-        return self._through(x, first, module.norm.gain, np.array([len(tokens)]), cache, skip)
+        gain = module.norm.gain if module.normed else None
+        return self._through(x, first, gain, np.array([len(tokens)]), cache, skip)
 
     def logits(self, hidden: Array) -> Array:
         """h (N, d) → logits (N, V)."""
@@ -69,8 +70,9 @@ class Step:
         self.kernels.project(rows, len(rows), self.weights, _place(head), *head.shape, out)
         return out
 
-    def _through(self, x: Array, first: int, gain: Parameter, counts: Array, cache: Cache, skip: int = 0) -> Array:
-        """x (N, d), in place, through the cache's blocks, of which block ``first`` is the first, and the norm after them."""
+    def _through(self, x: Array, first: int, gain: Parameter | None, counts: Array, cache: Cache, skip: int = 0) -> Array:
+        """x (N, d), in place, through the cache's blocks, of which block ``first`` is the first, and the norm after them if it
+        has a ``gain``."""
         cos, sin = self.model.rotary(cache.reserve(counts))
         if biases := [moe.bias for moe in self.routers if moe.bias is not None]:
             np.concatenate(biases, out=self.biases.reshape(-1))

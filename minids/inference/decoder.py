@@ -102,8 +102,8 @@ class Decoder:
 
     def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
         """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
-        follow what the module's own cache holds → h^depth (S − skip, d), normalised. The first ``skip`` positions are only put
-        into the cache."""
+        follow what the module's own cache holds → h^depth (S − skip, d), as the next module reads it. The first ``skip``
+        positions are only put into the cache."""
         cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
         if self.step and len(tokens) <= self.most_rows:
             return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
@@ -113,7 +113,11 @@ class Decoder:
             x, _ = op.mtp_combine.forward(embedding, hidden[None], *weights, module.eps)
             x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
             cache.advance(counts)
-            return module.norm.forward(x[:, skip:])[0][0]
+            return module.norm.forward(x[:, skip:])[0][0] if module.normed else x[0, skip:]
+
+    def mtp_logits(self, depth: int, states: Array) -> Array:
+        """What MTP module ``depth`` guesses: its states (N, d) → logits (N, V)."""
+        return self.logits(self.model.mtp[depth - 1].readout(states)[0])
 
     def logits(self, hidden: Array) -> Array:
         """The head: normalised hidden states (N, d) of any depth → logits (N, V)."""

@@ -120,7 +120,7 @@ class Drafter:
             if depth < self.used:
                 self.unread[depth] = np.concatenate([self.unread[depth], hidden])
             state = hidden[-1:]
-            guessed = guess(self.decoder.logits(state)[0], self.sampling, self.speculation.confidence, self.rng)
+            guessed = guess(self.decoder.mtp_logits(depth, state)[0], self.sampling, self.speculation.confidence, self.rng)
             if guessed is None:
                 break
             draft.tokens.append(guessed[0])

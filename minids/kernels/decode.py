@@ -238,7 +238,7 @@ def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
 @kernel
 def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
-    and through the norm after them.
+    and through the norm after them, unless ``final_norm`` is -1.
 
     Of the first ``skip`` rows the last block makes the cache entry and no more: what would come out of it nobody wants.
     """
@@ -249,4 +249,5 @@ def step(x, weights, places, biases, final_norm, s, first, positions, sequences,
         start = skip if i == last else 0
         attention(x[start:], normed[start:], weights, place, s, positions[start:], sequences[start:], cos, sin, latent[i])
         experts(x[start:], normed[start:], weights, place, biases, s)
-    norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])
+    if final_norm >= 0:
+        norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])

@@ -5,12 +5,13 @@ mistakes   the mistakes that implementations repeat, to be switched on and looke
 studies    the paper's ablations at small scale: arms, seeds, results as data
 bench      speed, side by side with the peers
 figures    one drawing function per figure, in one style
+page       one HTML file in which a model computes
 notebook   what the notebooks share
 """
 
 import importlib
 
-_ROOMS = ("analysis", "bench", "figures", "mistakes", "notebook", "studies")
+_ROOMS = ("analysis", "bench", "figures", "mistakes", "notebook", "page", "studies")
 
 
 def __getattr__(name: str):

@@ -28,6 +28,7 @@ from minids.backend import use_backend
 from minids.check import Report
 from minids.errors import refuse
 from minids.lab.figures.style import style
+from minids.words import table
 
 Array = np.ndarray
 
@@ -57,25 +58,13 @@ def set_up(dots: int = _DOTS) -> None:
     _held.enter_context(use_backend("numpy"))
     import matplotlib as mpl
 
-    mpl.rcParams.update(
-        {
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
-            "axes.grid": True,
-            "axes.titlelocation": "left",
-            "axes.linewidth": 0.9,
-            "grid.linewidth": 0.8,
-            "font.size": 10.5,
-            "axes.titlesize": 12,
-            "axes.titlepad": 8,
-            "axes.labelsize": 10.5,
-            "xtick.labelsize": 9.5,
-            "ytick.labelsize": 9.5,
-            "legend.fontsize": 9.5,
-            "axes.axisbelow": True,
-            "lines.linewidth": 1.8,
-            "lines.markersize": 5,
-        }
-    )
+    settings = {
+        "axes.prop_cycle": mpl.cycler(color=COLOURS), "axes.grid": True, "axes.axisbelow": True,
+        "axes.titlelocation": "left", "axes.titlesize": 12, "axes.titlepad": 8, "axes.labelsize": 10.5,
+        "font.size": 10.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 9.5,
+        "axes.linewidth": 0.9, "grid.linewidth": 0.8, "lines.linewidth": 1.8, "lines.markersize": 5,
+    }  # fmt: skip
+    mpl.rcParams.update(settings)
     np.set_printoptions(precision=4, suppress=True, linewidth=110, threshold=200, edgeitems=3)
 
 
@@ -114,22 +103,14 @@ def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None
     for letter, size in (letters or {}).items():
         if size > 1:  # a 1 is no size of anything
             names.setdefault(size, letter)
-    width = max(map(len, arrays), default=0)
-    numbers = {name: str(np.shape(array)) for name, array in arrays.items()}
-    shape_width = max(map(len, numbers.values()), default=0)
-    words = {name: f"({', '.join(names.get(n, str(n)) for n in np.shape(array))})" for name, array in arrays.items()}
-    word_width = max(map(len, words.values()), default=0)
+    rows = []
     for name, array in arrays.items():
         values = np.asarray(array)
-        line = f"{name:<{width}}  {numbers[name]:<{shape_width}}"
-        if letters:
-            line += f"  {words[name]:<{word_width}}"
-        rms = (
-            f"  rms {np.sqrt(np.mean(np.square(values, dtype=np.float64))):.3g}"
-            if values.dtype.kind == "f"
-            else "  whole numbers"
-        )
-        print(line + rms)
+        told = [f"({', '.join(names.get(n, str(n)) for n in values.shape)})"] if letters else []
+        whole = values.dtype.kind != "f"
+        size = "whole numbers" if whole else f"rms {np.sqrt(np.mean(np.square(values, dtype=np.float64))):.3g}"
+        rows.append((name, values.shape, *told, size))
+    print(table(rows, align="l"))
 
 
 def caught(report: Report) -> None:

@@ -6,9 +6,13 @@ DeepSeek-V3 section 2.2, eqs 21-23. Depth k, position i = 1 … T − k:
     h^k  = block(h')                      causal over positions 1 … i, with attention and experts of its own
     P(t_{i+k+1}) = softmax(head(norm(h_i^k)))
 
-Embedding and head are the main model's: they are handed in and out by the model, which owns them. What goes in is the
-previous depth's state *after* its final norm, as with the released weights, and so is what comes out. At position i the
-module has seen tokens up to t_{i+k} and predicts t_{i+k+1}: never the token it was shown.
+Embedding and head are the main model's: they are handed in and out by the model, which owns them. Depth 1 reads the main
+model's state *after* its final norm, as with the released weights, which have that depth alone. At position i the module has
+seen tokens up to t_{i+k} and predicts t_{i+k+1}: never the token it was shown.
+
+What depth k hands to depth k + 1 no released model tells, since V3 has one module. The report writes h^k and draws no norm; in
+the weights the norm is called shared_head.norm. ``mtp_state`` has both readings: "normed" hands on what the head reads, as
+depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone. ``readout`` is what the head reads.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from minids.layers.positions import Rotary
 class Saved(NamedTuple):
     combine: op.mtp_combine.Saved
     block: SavedBlock
-    norm: op.rmsnorm.Saved
+    norm: op.rmsnorm.Saved | None  # where the module's own output is normed
 
 
 class MTPModule:
@@ -43,22 +47,30 @@ class MTPModule:
         self.eh_proj = parameters.add(f"{name}.eh_proj.weight", (d, 2 * d))
         self.block = Block(config, parameters, index)
         self.norm = RMSNorm(parameters, f"{name}.shared_head.norm", d, config.rms_norm_eps)
+        self.normed = config.mtp_state == "normed"
 
     def forward(self, embedding: Array, hidden: Array, rotary: Rotary) -> tuple[Array, Saved]:
-        """embedding of t_{i+k} and hidden h_i^{k−1}, both (B, T − k, d) → normalised h_i^k (B, T − k, d)."""
+        """embedding of t_{i+k} and state h_i^{k−1}, both (B, T − k, d) → state h_i^k (B, T − k, d)."""
         x, saved_combine = op.mtp_combine.forward(
             embedding, hidden, self.enorm.value, self.hnorm.value, self.eh_proj.value, self.eps
         )
         x, saved_block = self.block.forward(x, rotary)
-        h, saved_norm = self.norm.forward(x)
+        h, saved_norm = self.norm.forward(x) if self.normed else (x, None)
         return h, Saved(saved_combine, saved_block, saved_norm)
 
     def backward(self, dh: Array, saved: Saved, loss_weight: float) -> tuple[Array, Array]:
         """dh (B, T − k, d) → d_embedding, d_hidden (B, T − k, d)."""
-        dx = self.norm.backward(dh, saved.norm)
+        dx = self.norm.backward(dh, saved.norm) if saved.norm else dh
         dx = self.block.backward(dx, saved.block, loss_weight)
         d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, saved.combine)
         self.enorm.grad += d_enorm
         self.hnorm.grad += d_hnorm
         self.eh_proj.grad += d_eh_proj
         return d_embedding, d_hidden
+
+    def readout(self, h: Array) -> tuple[Array, op.rmsnorm.Saved | None]:
+        """State h_i^k (…, d) → what the head reads of it, normed."""
+        return (h, None) if self.normed else self.norm.forward(h)
+
+    def readout_backward(self, dy: Array, saved: op.rmsnorm.Saved | None) -> Array:
+        return self.norm.backward(dy, saved) if saved else dy

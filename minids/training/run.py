@@ -251,8 +251,9 @@ class Run:
         c = self.train
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():
-            if not math.isfinite(numbers["loss"]):
-                raise MinidsError(f"step {self.step}: validation on {domain!r}: loss = {numbers['loss']:.4g}. {self._advice()}")
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
         self.metrics.write({"step": self.step, "validation": found})
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
         self.say(f"step {self.step}: validation, bits per byte: {each}")

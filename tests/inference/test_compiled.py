@@ -24,6 +24,7 @@ NO_DEFAULTS = TINY.replace(
     rms_norm_eps=0.03,
     attention_bias=True,
     tie_word_embeddings=True,
+    mtp_state="unnormed",
     **{name: V2_ROUTER[name] for name in ("scoring_func", "topk_method", "norm_topk_prob", "balance")},
 )
 ELSEWHERE = {
@@ -81,7 +82,7 @@ def test_mtp_modules_too(name):
         for rows in np.split(np.arange(n), [3, 4, 12]):
             parts.append(decoder.read_mtp(depth, TOKENS[rows + depth], h[rows]))
         h = np.concatenate(parts)
-        assert np.abs(decoder.logits(h) - want[0]).max() < 1e-10, f"depth {depth}"
+        assert np.abs(decoder.mtp_logits(depth, h) - want[0]).max() < 1e-10, f"depth {depth}"
 
 
 def test_what_a_skipped_position_puts_into_the_cache_is_what_it_would_have_put():

@@ -16,9 +16,9 @@ MODELS = {depths: build(TINY.replace(num_nextn_predict_layers=depths)) for depth
 PROMPT = [3, 1, 4, 1, 5]
 
 
-def agreeable(depths, seed=0):
+def agreeable(depths, seed=0, **changes):
     """A model whose modules often guess what it says: all but the embedding and the head adds little."""
-    model = build(TINY.replace(num_nextn_predict_layers=depths), seed, lively=False)
+    model = build(TINY.replace(num_nextn_predict_layers=depths, **changes), seed, lively=False)
     for p in model.parameters:
         if "down_proj" in p.name or "o_proj" in p.name:
             p.value[...] *= 0.05
@@ -84,10 +84,13 @@ def test_tokens_know_whether_they_were_guessed():
         assert not all(t.drafted for t in tokens[i : i + 3]), "three guesses in a row, where two are made a pass"
 
 
-@pytest.mark.parametrize("depths", [1, 2])
-def test_what_the_modules_are_shown_is_what_one_pass_over_the_text_shows_them(depths):
-    """First guesses of every round equal those of the model's own parallel MTP pass: nothing stale is left in a cache."""
-    model = agreeable(depths)
+@pytest.mark.parametrize("more", [0, 2])
+@pytest.mark.parametrize("state", ["normed", "unnormed"])
+@pytest.mark.parametrize("depths", [1, 2, 3])
+def test_what_the_modules_are_shown_is_what_one_pass_over_the_text_shows_them(depths, state, more):
+    """The guesses of every round equal those of the model's own parallel MTP pass, however many are made: nothing stale is left
+    in a cache, and a guess does not depend on how many follow it."""
+    model = agreeable(depths, mtp_state=state)
     seen = []
     guess = speculative.Drafter.draft
 
@@ -98,7 +101,7 @@ def test_what_the_modules_are_shown_is_what_one_pass_over_the_text_shows_them(de
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speculative.Drafter, "draft", spying)
-        generate(model, PROMPT, 50, speculative=True, draft_tokens=depths + 1)
+        generate(model, PROMPT, 50, speculative=True, draft_tokens=depths + more)
     for text, draft in seen:
         for depth in range(1, depths + 1):
             known = np.array([text + draft[: depth - 1]])

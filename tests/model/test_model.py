@@ -72,6 +72,24 @@ def test_depth_two_reads_the_state_of_depth_one():
         assert tuple(moved) == expected
 
 
+def test_what_a_module_hands_on_is_normed_or_not_as_the_configuration_says():
+    """With one module both readings are one. The second module reads h¹ after shared_head.norm, or before."""
+    tokens, targets = support.batch()
+    for depths in (1, 2):
+        config = TINY.replace(num_nextn_predict_layers=depths)
+        normed, unnormed = support.build(config), support.build(config.replace(mtp_state="unnormed"))
+        one, two = (model.loss_and_grads(tokens, targets) for model in (normed, unnormed))
+        assert one[0].main == two[0].main and one[0].mtp[0] == two[0].mtp[0]
+        if depths == 1:
+            for name, gradient in one[1].items():
+                np.testing.assert_allclose(gradient, two[1][name], rtol=1e-12, atol=1e-15)
+    assert abs(one[0].mtp[1] - two[0].mtp[1]) > 1e-4
+    (state, _), first = unnormed.deeper(1, tokens, unnormed._hidden(tokens)[0]), unnormed.mtp[0]
+    by_hand, _ = normed.deeper(1, tokens, normed._hidden(tokens)[0])
+    np.testing.assert_allclose(first.norm.forward(state)[0], by_hand, rtol=1e-12)
+    assert np.abs(state - by_hand).max() > 0.01
+
+
 # How losses add up.
 
 

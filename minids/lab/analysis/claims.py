@@ -25,10 +25,8 @@ ABSTRACT, README = "DeepSeek-V3 report, abstract", "DeepSeek-V3 repository, READ
 V2_TABLE_9, V2_ABSTRACT = "DeepSeek-V2 report, Table 9", "DeepSeek-V2 report, abstract and appendix B"
 ISCA_1, ISCA_2, ISCA_DECODE = "ISCA 2025, Table 1", "ISCA 2025, Table 2", "ISCA 2025, section 2.3.2"
 CODE = "DeepSeek-V3 repository, inference/model.py"
-T_DAY = 272.80e9
-"""Tokens a day of V3's pre-training (ISCA 2025, Table 4)."""
-SERVING_DAY = 226.75 * 8 * 24 * cost.PRICE
-"""Dollars a day of DeepSeek's own service: nodes, GPUs of a node, hours."""
+T_DAY = 272.80e9  # tokens a day of V3's pre-training (ISCA 2025, Table 4)
+SERVING_DAY = 226.75 * 8 * 24 * cost.PRICE  # dollars a day of DeepSeek's own service: nodes, GPUs of a node, hours
 
 
 def claim_named(name: str) -> Claim:

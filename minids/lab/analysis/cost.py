@@ -16,19 +16,11 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis import flops
 
-PRICE = 2.0
-"""Dollars per H800 hour, the rental price V3's report assumes."""
-
-H800_PEAK = 989e12
-"""BF16 FLOP/s of one H800 without sparsity, as implied by TFLOPS over MFU in the ISCA 2025 paper, Table 4 (988 to 989)."""
-
-V3_UTILISATION = 0.3894
-"""V3's causal model FLOPs utilisation (ISCA 2025 paper, Table 4)."""
-
-V3_TOKENS = 14.8e12
-V3_GPUS = 2048
-V3_GPU_HOURS = {"pre-training": 2_664_000, "context extension": 119_000, "post-training": 5_000}
-"""DeepSeek-V3 report, Table 1."""
+PRICE = 2.0  # dollars per H800 hour, the rental price V3's report assumes
+H800_PEAK = 989e12  # BF16 FLOP/s of one H800 without sparsity: TFLOPS over MFU in the ISCA 2025 paper, Table 4 (988 to 989)
+V3_UTILISATION = 0.3894  # V3's causal model FLOPs utilisation (ISCA 2025 paper, Table 4)
+V3_TOKENS, V3_GPUS = 14.8e12, 2048
+V3_GPU_HOURS = {"pre-training": 2_664_000, "context extension": 119_000, "post-training": 5_000}  # its report, Table 1
 
 
 class Cost(NamedTuple):
@@ -50,14 +42,9 @@ def training_work(config: ModelConfig, tokens: float, context: int = 4096) -> fl
 
 
 def training_cost(
-    config: ModelConfig,
-    tokens: float,
-    peak: float = H800_PEAK,
-    utilisation: float = V3_UTILISATION,
-    gpus: int = 1,
-    price: float = PRICE,
-    context: int = 4096,
-) -> Cost:
+    config: ModelConfig, tokens: float, peak: float = H800_PEAK, utilisation: float = V3_UTILISATION, gpus: int = 1,
+    price: float = PRICE, context: int = 4096,
+) -> Cost:  # fmt: skip
     """Bill of training ``config`` on ``tokens`` tokens: every number is the caller's, V3's by default.
 
     Raises ``MinidsError`` for a price or an amount below zero or not finite, no GPUs, or a utilisation outside (0, 1].

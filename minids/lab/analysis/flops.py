@@ -56,21 +56,14 @@ def forward(config: ModelConfig, context: int, causal: bool = True) -> float:
 
 
 def training(config: ModelConfig, context: int, causal: bool = True) -> float:
-    """FLOPs per token of forward and backward, without recomputation and MTP.
-
-    V3 at 4096: 219.75 + 30.70 = 250.46 G causal and 281.2 G not (ISCA 2025 paper, Tables 2 and 4: 250, and 385 against 432
-    TFLOPS per GPU).
-    """
+    """FLOPs per token of forward and backward, without recomputation and MTP. V3 at 4096: 219.75 + 30.70 = 250.46 G causal."""
     return 3 * forward(config, context, causal)
 
 
 def mtp_training(config: ModelConfig, context: int, causal: bool = True) -> float:
-    """What the MTP modules add to ``training`` per token: blocks, eh_proj and one more use of the head each.
-
-    Module k works on context − k positions; the sum over them is divided by the context.
-    """
+    """What the MTP modules add to ``training`` per token of the context: blocks, eh_proj and one more use of the head each."""
     modules, flops = config.num_nextn_predict_layers, 0.0
-    for k in range(1, modules + 1):
+    for k in range(1, modules + 1):  # module k works on context − k positions
         weights = mtp_activated(config) // modules + config.vocab_size * config.hidden_size
         positions = max(context - k, 0)
         pairs = positions / 2 if causal else positions
@@ -121,11 +114,10 @@ def decode(config: ModelConfig, context: int, mode: str | None = None) -> Decode
 
 
 def absorption_pays_until(config: ModelConfig) -> float:
-    """Queries per sequence below which absorbed attention needs fewer FLOPs than re-expanding the latents.
+    """Queries per sequence below which absorbed attention needs fewer FLOPs than re-expanding the latents (V3: 170.7).
 
-    Re-expanding costs 2·kv_b a key once for all queries; absorbed costs 2·n_h(2·d_c − d_nope − d_v) more a pair. The quotient
-    does not depend on the context: d_c(d_nope + d_v)/(2·d_c − d_nope − d_v) (V3: 170.7 new tokens at once). Decoding brings
-    1 or 2, prefill thousands: hence the two modes of DeepSeek's code.
+    Re-expanding costs 2·kv_b a key once for all queries; absorbed costs 2·n_h(2·d_c − d_nope − d_v) more a pair. Decoding
+    brings 1 or 2, prefill thousands: hence the two modes of DeepSeek's code.
     """
     c = config
     content = c.qk_nope_head_dim + c.v_head_dim
@@ -134,10 +126,7 @@ def absorption_pays_until(config: ModelConfig) -> float:
 
 
 def distinct_experts(config: ModelConfig, batch: int) -> float:
-    """Routed experts of one layer that a batch of tokens touches on average, if each picks K of E evenly and on its own.
-
-    E·(1 − (1 − K/E)^batch): arithmetic, an assumption about routing and not a measurement.
-    """
+    """Routed experts of one layer that a batch of tokens touches on average, if each picks K of E evenly and on its own."""
     experts = config.n_routed_experts
     return experts * (1 - (1 - config.num_experts_per_tok / experts) ** batch)
 
@@ -145,8 +134,7 @@ def distinct_experts(config: ModelConfig, batch: int) -> float:
 def weights_read(config: ModelConfig, tokens: int = 1, mtp: bool = False) -> float:
     """Weights of the main model, or of one MTP module and its head, that a pass over ``tokens`` tokens at once reads.
 
-    Dense weights are read once for all, routed experts as ``distinct_experts`` says. Of the embedding a token reads one row,
-    which is not counted.
+    Dense weights are read once for all, routed experts as ``distinct_experts`` says; the embedding is not counted.
     """
     c = config
     more = (distinct_experts(c, tokens) - c.num_experts_per_tok) * 3 * c.hidden_size * c.moe_intermediate_size
@@ -174,8 +162,7 @@ def decode_intensity(
     """FLOPs per byte read while decoding: every weight in use is read once a step, the cache once a sequence.
 
     A machine reaches its peak only above peak FLOP/s over memory bandwidth: about 295 for an H800 in BF16 (989 TFLOP/s over
-    3.35 TB/s, the bandwidth recalled). One user's dense matrices give 2 FLOPs a weight; a batch shares them; the cache is
-    nobody else's.
+    3.35 TB/s, the bandwidth recalled).
     """
     step = decode(config, context, mode)
     weights, cache = weights_read(config, batch) * weight_bits / 8, batch * step.cache_elements * cache_bits / 8

@@ -10,7 +10,7 @@ the leaves of the first section:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from minids.config import ModelConfig
 from minids.lab.analysis import flops, kv_cache, memory, parameters, released_weights
@@ -31,10 +31,9 @@ FORMS = {"fp32": "FP32", "bf16": "BF16", "fp8": "FP8", "6-bit": "6 bits"}
 
 
 def info(config: ModelConfig, name: str, context: int | None = None, batch: int = 1) -> dict:
-    """All numbers of one configuration, ready for JSON.
+    """All numbers of one configuration, ready for JSON, for ``batch`` sequences of ``context`` tokens at once.
 
-    ``context`` is the sequence length for everything that depends on one, by default 4096 or the model's longest if shorter;
-    ``batch`` the number of sequences trained or served at once. Raises ``MinidsError`` where one of them is not above 0.
+    ``context`` is by default 4096 or the model's longest if shorter.
     """
     if context is None:
         context = flops.usual_context(config)
@@ -52,42 +51,30 @@ def info(config: ModelConfig, name: str, context: int | None = None, batch: int 
         "memory to serve": _serving_memory(config, context, batch),
         "position": _position(config),
     }
-    return {"name": name, "context": context, "batch": batch} | {title: _leaves(lines) for title, lines in sections.items()}
-
-
-def _leaves(lines: Iterable[Line]) -> dict[str, Leaf]:
-    leaves = {}
-    for label, value, unit, formula, source in lines:
-        value = int(value) if isinstance(value, float) and value.is_integer() else value
-        leaves[label] = {"value": value, "unit": unit, "formula": formula, "source": source}
-    return leaves
+    found: dict = {"name": name, "context": context, "batch": batch}
+    for title, lines in sections.items():
+        found[title] = leaves = {}
+        for label, value, unit, formula, source in lines:
+            value = int(value) if isinstance(value, float) and value.is_integer() else value
+            leaves[label] = {"value": value, "unit": unit, "formula": formula, "source": source}
+    return found
 
 
 def _symbols(c: ModelConfig, context: int) -> Iterator[Line]:
     """The letters of the formulas and their values, labelled with the configuration's field."""
     dense = min(c.first_k_dense_replace, c.num_hidden_layers)
     table = {
-        "L = num_hidden_layers": c.num_hidden_layers,
-        "L_dense = first_k_dense_replace": dense,
-        "L_moe = L − L_dense": c.num_hidden_layers - dense,
-        "d = hidden_size": c.hidden_size,
-        "V = vocab_size": c.vocab_size,
-        "n_h = H = num_attention_heads": c.num_attention_heads,
-        "n_kv = H_kv, key-value heads": c.kv_heads,
-        "d_c = kv_lora_rank": c.kv_lora_rank,
-        "d_c' = q_lora_rank": c.q_lora_rank,
-        "d_nope = qk_nope_head_dim": c.qk_nope_head_dim,
-        "d_r = qk_rope_head_dim": c.qk_rope_head_dim,
-        "d_qk = d_nope + d_r": c.qk_head_dim,
-        "d_v = v_head_dim": c.v_head_dim,
-        "I = intermediate_size": c.intermediate_size,
-        "I_m = moe_intermediate_size": c.moe_intermediate_size,
-        "E = n_routed_experts": c.n_routed_experts,
-        "K = num_experts_per_tok": c.num_experts_per_tok,
-        "N_s = n_shared_experts": c.n_shared_experts,
-        "D = num_nextn_predict_layers": c.num_nextn_predict_layers,
+        "L = num_hidden_layers": c.num_hidden_layers, "L_dense = first_k_dense_replace": dense,
+        "L_moe = L − L_dense": c.num_hidden_layers - dense, "d = hidden_size": c.hidden_size, "V = vocab_size": c.vocab_size,
+        "n_h = H = num_attention_heads": c.num_attention_heads, "n_kv = H_kv, key-value heads": c.kv_heads,
+        "d_c = kv_lora_rank": c.kv_lora_rank, "d_c' = q_lora_rank": c.q_lora_rank,
+        "d_nope = qk_nope_head_dim": c.qk_nope_head_dim, "d_r = qk_rope_head_dim": c.qk_rope_head_dim,
+        "d_qk = d_nope + d_r": c.qk_head_dim, "d_v = v_head_dim": c.v_head_dim,
+        "I = intermediate_size": c.intermediate_size, "I_m = moe_intermediate_size": c.moe_intermediate_size,
+        "E = n_routed_experts": c.n_routed_experts, "K = num_experts_per_tok": c.num_experts_per_tok,
+        "N_s = n_shared_experts": c.n_shared_experts, "D = num_nextn_predict_layers": c.num_nextn_predict_layers,
         "T = context": context,
-    }
+    }  # fmt: skip
     for label, value in table.items():
         if value is not None:
             yield label, value, "", "a field of the configuration, or made of such", "config.json of the model"

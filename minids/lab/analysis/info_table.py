@@ -33,10 +33,9 @@ def short(leaf: Leaf) -> str:
 
 
 def format_info(data: dict, explain: bool = True) -> str:
-    """The data of ``info`` as a table of at most 98 columns.
+    """The data of ``info`` as a table of at most 98 columns; a number behind a line leads to its formula and source.
 
-    Behind every line stands a number; under it, at the end, the formula, and a letter that leads to the source. ``explain``
-    False leaves both out.
+    ``explain`` False leaves both out.
     """
     lines = [f"{data['name']}   context {data['context']:,} tokens, batch {data['batch']:,}"]
     notes: dict[tuple[str, str], int] = {}

@@ -19,8 +19,7 @@ BITS = {"fp32": 32, "bf16": 16, "fp8": 8, "6-bit": 6}
 """Bits per cached element. V2 serves with 6 bits on average (V2 report, section 3.2.3)."""
 
 KINDS = ("mha", "gqa", "mqa", "mla")
-GQA_GROUPS = 8
-"""Groups shown for GQA where the configuration names none: what Llama-3.1-405B and Qwen2.5-72B use."""
+GQA_GROUPS = 8  # groups shown for GQA where the configuration names none: what Llama-3.1-405B and Qwen2.5-72B use
 
 
 def mqa_elements(config: ModelConfig) -> int:
@@ -44,10 +43,9 @@ def mla_elements(config: ModelConfig) -> int:
 
 
 def full_elements(config: ModelConfig) -> int:
-    """Elements per token and layer when expanded keys and values are cached: n_kv((d_nope + d_r) + d_v).
+    """Elements per token and layer when expanded keys and values are cached: n_kv((d_nope + d_r) + d_v) (V3: 40,960).
 
-    For MLA that is the naive mode of DeepSeek's demo code: 40,960 with V3's sizes, 71.1 times the latent. For MHA, GQA and MQA
-    as this package builds them, RoPE dimensions included, it is the only cache there is.
+    For MHA, GQA and MQA as this package builds them, RoPE dimensions included, it is the only cache there is.
     """
     return config.kv_heads * (config.qk_head_dim + config.v_head_dim)
 
@@ -91,10 +89,7 @@ def mha_over_mla(config: ModelConfig) -> float:
 
 
 def flashmla_fp8_bytes(config: ModelConfig) -> int:
-    """Bytes per token and layer of FlashMLA's FP8 cache: E4M3 latent, a float32 scale per 128 of it, BF16 RoPE key.
-
-    V3: 512 + 4·4 + 64·2 = 656 (FlashMLA repository, README).
-    """
+    """Bytes per token and layer of FlashMLA's FP8 cache: E4M3 latent, a float32 scale per 128 of it, BF16 RoPE key (656)."""
     return config.kv_lora_rank + 4 * -(-config.kv_lora_rank // 128) + 2 * config.qk_rope_head_dim
 
 
@@ -106,10 +101,5 @@ class Reduction(NamedTuple):
 
 
 def reduction(new: int, old: int, new_bits: int, old_bits: int) -> Reduction:
-    """1 − new/old, once counting elements and once counting bits.
-
-    The 93.3 % of DeepSeek-V2's abstract compares the two models as deployed (V2 report, section 3.2.3): 34,560 elements of 6
-    bits against DeepSeek 67B's 194,560 of 16 bits gives 93.34 %; elements alone give 82.2 %. MLA against MHA with V2's own
-    heads would be 98.24 %, which is not what the abstract says.
-    """
+    """1 − new/old, once counting elements and once counting bits, as the 93.3 % of DeepSeek-V2's abstract does."""
     return Reduction(1 - new / old, 1 - new * new_bits / (old * old_bits))

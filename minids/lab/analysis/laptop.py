@@ -16,8 +16,7 @@ from minids.lab.analysis.cost import V3_TOKENS, training_work
 from minids.lab.analysis.parameters import block_tensors, total
 
 YEAR = 365.25 * 24 * 3600  # seconds
-FORMATS = {"fp32": 4, "bf16": 2, "fp8": 1}
-"""Bytes per parameter; FP8 without its scales, which add 0.02 %."""
+FORMATS = {"fp32": 4, "bf16": 2, "fp8": 1}  # bytes per parameter; FP8 without its scales, which add 0.02 %
 
 
 class TrainingTime(NamedTuple):
@@ -102,8 +101,7 @@ class Pieces(NamedTuple):
 
 
 def pieces_that_fit(config: ModelConfig, memory: int, form: str = "fp8") -> Pieces:
-    """Pieces of ``config`` that ``memory`` bytes hold, each kind alone. V3 in 16 GiB of FP8: 390 of its 14,848 experts, one MoE
-    block, 29 dense blocks (it has three): reading a checkpoint layer by layer works where reading it whole does not."""
+    """Pieces of ``config`` that ``memory`` bytes hold, each kind alone: of V3, 16 GiB of FP8 hold 390 of its 14,848 experts."""
     _check(memory)
     if form not in FORMATS:
         raise refuse("form", form, f"must be one of {', '.join(FORMATS)}")
@@ -116,7 +114,7 @@ def pieces_that_fit(config: ModelConfig, memory: int, form: str = "fp8") -> Piec
 def format_laptop(
     memory: int, flops_per_second: float, preset: str = "deepseek-v3", tokens: float = V3_TOKENS, context: int = 4096
 ) -> str:
-    """What this machine could do, as text: how long a training takes (V3's own by default), what fits whole, what of V3."""
+    """What this machine could do, as text: how long a training takes, what fits whole, what of V3."""
     found = training_time(ModelConfig.preset(preset), flops_per_second, tokens, context)
     own = (preset, tokens, context) == ("deepseek-v3", V3_TOKENS, 4096)
     what = "DeepSeek-V3's pre-training" if own else f"training {preset} on {tokens:,.0f} tokens"

@@ -5,9 +5,8 @@ again:
 
     activations = Σ_steps layers · saved elements · bytes         every saved array by name: ``minids.lab.analysis.steps``
 
-Two ways of keeping activations. "stored": whatever the backward passes of the NumPy backend use, attention probabilities
-included (the compiled backend keeps less). "recompute": norms, MLA's up-projections, attention probabilities and the SwiGLU
-product are made again in the backward pass (DeepSeek-V3 report, section 3.2.3); of a norm only its input is then kept.
+"stored" activations are whatever the backward passes of the NumPy backend use (the compiled backend keeps less). "recompute":
+norms, MLA's up-projections, attention probabilities and the SwiGLU product are made again (DeepSeek-V3 report, section 3.2.3).
 """
 
 from __future__ import annotations

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-NVLINK = 160e9
-INFINIBAND = 50e9
+NVLINK, INFINIBAND = 160e9, 50e9
 """Bytes per second of one H800 as V3's report counts them; the ISCA paper counts 200 and 50 nominal, 160 and 40 effective."""
 
-NVL72 = 900e9
-"""Bytes per second of one GPU inside a GB200 NVL72 (ISCA 2025 paper, section 2.3.2)."""
+NVL72 = 900e9  # bytes per second of one GPU inside a GB200 NVL72 (ISCA 2025 paper, section 2.3.2)
 
 
 def experts_per_node() -> float:
@@ -43,8 +41,7 @@ def decode_limit(bandwidth: float, hidden_size: int = 7000) -> DecodeLimit:
     """Time per output token if only the network counted.
 
     exchange = (1 + 2) bytes · 32 tokens · 9 destinations (8 routed, 1 shared) · "7K" hidden / bandwidth; a layer takes two of
-    them, one per micro-batch; a token takes 61 layers. With the paper's 7000 for 7168: 120.96 µs and 14.76 ms on InfiniBand,
-    6.72 µs and 0.82 ms on NVL72. With 7168: 123.86 µs, 15.11 ms.
+    them, one per micro-batch; a token takes 61 layers: 14.76 ms on InfiniBand, 0.82 ms on NVL72.
     """
     exchange = (1 + 2) * 32 * 9 * hidden_size / bandwidth
     return DecodeLimit(exchange, 2 * exchange, 2 * exchange * 61)

@@ -74,21 +74,12 @@ _FORMULAS = {
     "MTP norms": "D·3d (enorm, hnorm, shared_head.norm)",
 }
 _PARTS = {
-    "model.embed_tokens": "embedding",
-    "model.norm": "final norm",
-    "lm_head": "head",
-    "input_layernorm": "block norms",
-    "post_attention_layernorm": "block norms",
-    "mlp.experts": ROUTED,
-    "mlp.shared_experts": "shared experts",
-    "mlp.gate.weight": ROUTER,
-    "mlp.gate.e_score_correction_bias": ROUTING_BIAS,
-    "mlp": "dense FFN",
-    "eh_proj": "MTP eh_proj",
-    "enorm": "MTP norms",
-    "hnorm": "MTP norms",
-    "shared_head.norm": "MTP norms",
-}
+    "model.embed_tokens": "embedding", "model.norm": "final norm", "lm_head": "head",
+    "input_layernorm": "block norms", "post_attention_layernorm": "block norms",
+    "mlp.experts": ROUTED, "mlp.shared_experts": "shared experts", "mlp.gate.weight": ROUTER,
+    "mlp.gate.e_score_correction_bias": ROUTING_BIAS, "mlp": "dense FFN",
+    "eh_proj": "MTP eh_proj", "enorm": "MTP norms", "hnorm": "MTP norms", "shared_head.norm": "MTP norms",
+}  # fmt: skip
 """First words of a name → the part; in attention every projection is a part of its own."""
 
 
@@ -144,10 +135,7 @@ def mtp_copies(config: ModelConfig) -> list[Tensor]:
 
 
 def parameter_shapes(config: ModelConfig, copies: bool = False) -> Iterator[tuple[str, Shape]]:
-    """Every (name, shape) of the model in checkpoint naming, expert by expert, the routing bias included.
-
-    Checkpoints repeat the embedding and the head in the MTP modules: ask for that with ``copies``.
-    """
+    """Every (name, shape) of the model in checkpoint naming, expert by expert, with the routing bias and ``mtp_copies``."""
     for stacked in (*tensors(config), *(mtp_copies(config) if copies else ())):
         for t in _one_by_one(stacked):
             yield t.name if t.layer is None else f"model.layers.{t.layer}.{t.name}", t.shape
@@ -163,10 +151,9 @@ def _one_by_one(tensor: Tensor) -> list[Tensor]:
 
 @lru_cache(maxsize=64)
 def parts(config: ModelConfig) -> tuple[Part, ...]:
-    """Parameters of the whole model by part, in the order a batch meets them; parts of size 0 are left out.
+    """Parameters of the whole model by part, in the order a batch meets them, MTP last; parts of size 0 are left out.
 
-    The MTP parts come last and are extra: no total of the main model includes them. The embedding is listed as activated in
-    full although a token reads one row of it; which of embedding and head count as activated is for ``activated`` to say.
+    The embedding is listed as activated in full; which of embedding and head count is for ``activated`` to say.
     """
     sizes: dict[str, list[int]] = {}
     for t in tensors(config):

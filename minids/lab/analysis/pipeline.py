@@ -14,16 +14,13 @@ B − W is the input part, I. With PP = 16 and F = W = 1, B = 2, F&B = 3 the bub
 
 Where simulation and closed form agree (found by simulating, and tested):
 
-- 1F1B always. ZB1P with at least PP micro-batches if W ≤ F and W ≤ I; a longer W does not fit into the gaps, the bubble is then
-  (PP − 1)·max(F, I), and the formula promises less, in the end a negative bubble.
-- DualPipe and DualPipeV if W ≤ F = I, as in a model whose three products cost the same. If W ≤ I < F, every step waits for a
-  forward where the formula has an input gradient: (PP/2 − 1)(F&B + F − 2W). If W ≤ F < I, it is min((PP/2 − 1)(I − F), F) less
-  than the formula, because the innermost devices use the wait for their first gradient for a forward; with that pair overlapped
-  like all others the formula would be exact. If W is longer than F or I, the formula is an estimate.
-- The bubble is the idle time of the device that idles most. If F&B < F + B, DualPipe's outer devices idle less than that: they
-  overlap fewer pairs and so work longer.
-- A device holds a micro-batch's activations from the start of F to the end of B, or of W where B is split. Every method
-  reaches the table's value, 1F1B on its first device only.
+- 1F1B always. ZB1P with at least PP micro-batches if W ≤ F and W ≤ I; a longer W does not fit into the gaps, and the bubble is
+  (PP − 1)·max(F, I).
+- DualPipe and DualPipeV if W ≤ F = I, as where three products cost the same. If W ≤ I < F, every step waits for a forward where
+  the formula has an input gradient: (PP/2 − 1)(F&B + F − 2W). If W ≤ F < I, it is min((PP/2 − 1)(I − F), F) less, because the
+  innermost devices use the wait for their first gradient for a forward. If W is longer than F or I, the formula is an estimate.
+- If F&B < F + B, DualPipe's outer devices idle less than the bubble: they overlap fewer pairs and so work longer.
+- Every method holds as many activations as the table says, 1F1B on its first device only.
 """
 
 from __future__ import annotations

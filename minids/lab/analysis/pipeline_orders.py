@@ -34,16 +34,13 @@ class Action(NamedTuple):
     microbatch: int
 
 
-Instruction = tuple[Action, ...]
-"""One action, or an overlapped (forward, backward) pair."""
+Instruction = tuple[Action, ...]  # one action, or an overlapped (forward, backward) pair
 
 
 def check(schedule: str, stages: int, microbatches: int) -> None:
-    """Raise ``MinidsError`` where a schedule does not exist: its divisibility rules.
+    """Refuse numbers that a schedule does not exist for; 1F1B and ZB1P take any.
 
-    1F1B and ZB1P take any numbers. DualPipe and DualPipeV need an even number of stages and at least two micro-batches a stage
-    (DualPipe, which has two directions) or one a stage (DualPipeV, whose devices hold two); DualPipe's must also split evenly
-    over its directions. So the code of the DualPipe repository; V3's report (section 3.2.1) asks for divisibility by 2 only.
+    These are the rules of the DualPipe repository's code; V3's report (section 3.2.1) asks for divisibility by 2 only.
     """
     if schedule not in SCHEDULES:
         raise refuse("schedule", schedule, f"must be one of {', '.join(SCHEDULES)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from minids.lab.analysis.pipeline import Timeline, closed_form
 
 WIDTH = 110  # columns of time, at most
-
 IDLE = "·"
 
 

@@ -15,7 +15,6 @@ from minids.config import ModelConfig
 from minids.lab.analysis.parameters import ROUTER, ROUTING_BIAS, Tensor, mtp_copies, tensors
 
 BLOCK = 128  # rows and columns that share one scale
-
 BYTES = {"BF16": 2, "F8_E4M3": 1, "F32": 4}
 
 
@@ -52,8 +51,7 @@ def dtype(tensor: Tensor) -> str:
 def census(config: ModelConfig) -> Census:
     """Elements by type of a release in V3's format, MTP modules and their copies of embedding and head included.
 
-    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B",
-    in 688,574,839,360 bytes.
+    V3: BF16 3,918,786,560; E4M3 680,571,043,840; float32 41,555,600; together 684,531,386,000, the hub's "685B".
     """
     elements, scales = dict.fromkeys(BYTES, 0), 0
     for tensor in (*tensors(config), *mtp_copies(config)):

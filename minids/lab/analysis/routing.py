@@ -55,8 +55,7 @@ def specialisation_test(counts: Array, domain: Array, permutations: int = 999, s
     """Do domains use different experts, or is it the chance of which sequences were read?
 
     counts (S, layers, E): loads from each of S sequences; domain (S,) int labels. The statistic is ``specialisation``, mean
-    over layers. *Sequences* are shuffled among domains, not tokens: the tokens of a sequence resemble each other, and a test
-    that took them for independent would find a difference between any two texts. Smallest possible p: 1 / (permutations + 1).
+    over layers. *Sequences* are shuffled: the tokens of one resemble each other, so they are not independent.
     """
     counts, domain = np.asarray(counts, dtype=np.float64), np.asarray(domain)
     labels = np.unique(domain)

@@ -29,14 +29,10 @@ from minids.training.run import Run
 class LayerTrace:
     """One MoE layer. MTP layers see fewer positions: T' = T − depth."""
 
-    name: str
-    """Of the layer, as in a checkpoint: model.layers.1.mlp."""
-    chosen: Array
-    """(B, T', K) int: the experts of each token, best first."""
-    gates: Array
-    """(B, T', K) float32: their weights, without the shared expert's, which is 1."""
-    bias: Array | None
-    """(E,) the balancing bias that took part in the choice; None for routers without one."""
+    name: str  # of the layer, as in a checkpoint: model.layers.1.mlp
+    chosen: Array  # (B, T', K) int: the experts of each token, best first
+    gates: Array  # (B, T', K) float32: their weights, without the shared expert's, which is 1
+    bias: Array | None  # (E,) the balancing bias that took part in the choice; None for routers without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +40,12 @@ class RoutingTrace:
     """What one batch did in every MoE layer, MTP modules' layers last."""
 
     layers: tuple[LayerTrace, ...]
-    tokens: Array
-    """(B, T) int: what was read."""
-    experts: int
-    """E: routed experts per layer."""
-    groups: int
-    """Groups (nodes) they are divided into, neighbours together."""
-    step: int = 0
-    """Optimizer steps finished before."""
-    domains: tuple[str, ...] = ()
-    """Names of the domains."""
-    domain: Array | None = None
-    """(B, T) int: the domain of each token, an index of ``domains``; None where the text has none."""
+    tokens: Array  # (B, T) int: what was read
+    experts: int  # E: routed experts per layer
+    groups: int  # groups (nodes) they are divided into, neighbours together
+    step: int = 0  # optimizer steps finished before
+    domains: tuple[str, ...] = ()  # names of the domains
+    domain: Array | None = None  # (B, T) int: the domain of each token, an index of ``domains``; None where the text has none
 
     def counts(self, where: Array | None = None) -> Array:
         """Tokens that each expert got, (layers, E) int; only those for which ``where`` (B, T) is true, if it is given."""
@@ -99,17 +89,12 @@ class RoutingTrace:
             with np.load(path, allow_pickle=False) as found:
                 held = {name: found[name] for name in found.files}
             experts, groups, step = (int(n) for n in held["numbers"])
-            layers = tuple(
-                LayerTrace(
-                    str(name),
-                    held[f"chosen.{i}"].astype(np.int64),
-                    held[f"gates.{i}"].astype(np.float32),
-                    held.get(f"bias.{i}"),
-                )
-                for i, name in enumerate(held["names"])
-            )
+            layers = []
+            for i, name in enumerate(held["names"]):
+                chosen, gates = held[f"chosen.{i}"].astype(np.int64), held[f"gates.{i}"].astype(np.float32)
+                layers.append(LayerTrace(str(name), chosen, gates, held.get(f"bias.{i}")))
             domains = tuple(str(name) for name in held["domains"])
-            return cls(layers, held["tokens"], experts, groups, step, domains, held.get("domain"))
+            return cls(tuple(layers), held["tokens"], experts, groups, step, domains, held.get("domain"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise MinidsError(f"{path}: is no routing trace ({error})") from None
 
@@ -156,11 +141,7 @@ class Recorder:
 
 
 def trace(
-    model: DeepSeekV3,
-    tokens: Array,
-    domains: tuple[str, ...] = (),
-    domain: Array | None = None,
-    batch_size: int = 16,
+    model: DeepSeekV3, tokens: Array, domains: tuple[str, ...] = (), domain: Array | None = None, batch_size: int = 16
 ) -> RoutingTrace:
     """What the main model does with tokens (B, T); ``domain`` (B, T) indexes ``domains``. Nothing of the model changes."""
     tokens = check_tokens(model.config, tokens)

@@ -18,8 +18,7 @@ from minids.lab.analysis.parameters import Tensor
 from minids.lab.analysis.steps import walk
 from minids.words import si
 
-BYTES = 4
-"""An element has, in float32."""
+BYTES = 4  # an element has, in float32
 
 
 class TourStep(NamedTuple):
@@ -59,9 +58,8 @@ def tour(
 ) -> str:
     """The tour as text, lines of at most 99 characters.
 
-    ``values`` maps names as printed (``model.layers.0.self_attn.o_proj.weight``, ``layers.0.c_kv_norm``) to arrays of the
-    real model; stacked experts are asked for without the ``*.``, as the package names them. It may hold as few as it likes;
-    an array of another shape than on paper raises ``MinidsError``.
+    ``values`` maps names as printed (``layers.0.c_kv_norm``; stacked experts without the ``*.``) to arrays of the real
+    model, as few as there are.
     """
     time = _context(config, batch, time)
     steps = tour_steps(config, batch, time)

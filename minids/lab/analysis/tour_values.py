@@ -32,16 +32,13 @@ def step_values(model: DeepSeekV3, tokens: Array, targets: Array) -> dict[str, A
             pair = combine.projection.x.reshape(*logits.shape[:2], -1)
             values |= {f"{name}e_norm ; h_norm": pair, f"{name}logits": logits}
             values |= _block(name, at.module.block) | _norm(f"{name}h", at.module.norm)
-        values |= {"loss": _mean_surprise(saved.heads[0].loss)}
+        head = saved.heads[0].loss
+        values["loss"] = np.array(-np.log(head.probs[head.counted, head.targets[head.counted]]).sum() / head.divisor)
     return values
 
 
 def _norm(name: str, saved: rmsnorm.Saved) -> dict[str, Array]:
-    return {
-        name: saved.normed * saved.gain,
-        f"{name} / gain": saved.normed,
-        f"{name}: 1/rms": saved.rstd[..., 0],
-    }
+    return {name: saved.normed * saved.gain, f"{name} / gain": saved.normed, f"{name}: 1/rms": saved.rstd[..., 0]}
 
 
 def _block(name: str, saved) -> dict[str, Array]:
@@ -75,8 +72,3 @@ def _block(name: str, saved) -> dict[str, Array]:
 def _swiglu(name: str, saved: swiglu.Saved, act: Array) -> dict[str, Array]:
     arrays = {"gate": saved.gate, "up": saved.up, "sigmoid(gate)": saved.s, "silu(gate)·up": act}
     return {name + part: array.reshape(-1, array.shape[-1]) for part, array in arrays.items()}  # (N, I)
-
-
-def _mean_surprise(saved) -> Array:
-    counted = saved.counted
-    return np.array(-np.log(saved.probs[counted, saved.targets[counted]]).sum() / saved.divisor)

@@ -26,8 +26,7 @@ from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.ops.router import choose
 
-TILE = 128
-"""Elements that share a scale in dispatched activations (V3 section 3.3.2)."""
+TILE = 128  # elements that share a scale in dispatched activations (V3 section 3.3.2)
 
 
 class Traffic(NamedTuple):

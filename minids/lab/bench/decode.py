@@ -9,18 +9,19 @@ Four questions, a table each:
                  nothing; expanding costs once for all S. Arithmetic puts the point where both need the same number of
                  operations at S = d_c (d_nope + d_v) / (2 d_c − d_nope − d_v)
 
-"absorbed" is the compiled step, "absorbed, layers" the same mathematics operation by operation: what separates it from "naive"
-and "full", which go through the layers as well, is the algorithm alone.
+"absorbed" is the compiled step, "absorbed, layers" the same mathematics operation by operation, as "naive" and "full" are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from minids import words
 from minids.backend import backend_name
 from minids.errors import MinidsError
 from minids.inference.decoder import Decoder
@@ -36,8 +37,7 @@ from minids.processor import cores
 Say = Callable[[str], None]
 NEW_TOKENS, PROMPT = 384, 16
 CONTEXTS = (64, 256, 1024, 4096, 8192, 16384)
-LONGEST_WITHOUT_CACHE = 1024
-"""Beyond, reading everything again for each token takes seconds, and says nothing new."""
+LONGEST_WITHOUT_CACHE = 1024  # beyond, reading everything again for each token takes seconds, and says nothing new
 BATCHES, BATCH_CONTEXT = (1, 2, 4, 8, 16), 256
 AT_ONCE, AT_ONCE_CONTEXT = (1, 4, 16, 64, 256, 1024), 2048
 PARTS = ("generation", "context", "batch", "at-once")
@@ -47,10 +47,7 @@ MODES = ("none", "full", "naive", "absorbed, layers", "absorbed")
 def run(
     sizes: tuple[str, ...], rounds: int, threads: int, against: str | None, parts: tuple[str, ...] = PARTS, say: Say = print
 ) -> dict:
-    """Measure the models that ``sizes`` name (A-… and B-…; batches do not matter here) → what ``table`` prints.
-
-    ``parts``: which of the four tables; ``say`` is told before each.
-    """
+    """Measure the models that ``sizes`` name (A-… and B-…; batches do not matter here) → what ``table`` prints of ``parts``."""
     threads = threads or cores()
     if against == "torch-compiled":
         raise MinidsError("against = 'torch-compiled': the peer's generate is not compiled; say --against torch")
@@ -60,18 +57,13 @@ def run(
     found = {"threads": threads, "backend": backend_name(), "new_tokens": NEW_TOKENS, "models": {}}
     with threadpool_limits(threads, user_api="blas"):
         for name, config in models.items():
-            model = DeepSeekV3(config, 0)
-            measure = {
-                "generation": lambda model=model: generation(model, rounds, threads, against),
-                "context": lambda model=model: by_context(model, rounds),
-                "batch": lambda model=model: by_batch(model, rounds),
-                "at-once": lambda model=model: many_at_once(model, rounds),
-            }
-            until = absorption_pays_until(config)
+            model, until = DeepSeekV3(config, 0), absorption_pays_until(config)
+            measure = {"context": by_context, "batch": by_batch, "at-once": many_at_once}
+            measure["generation"] = lambda model, rounds: generation(model, rounds, threads, against)
             found["models"][name] = {"absorption_pays_until": until if math.isfinite(until) else None}
             for part in (part for part in PARTS if part in parts):
                 say(f"{name}: {part}")
-                found["models"][name][part] = measure[part]()
+                found["models"][name][part] = measure[part](model, rounds)
     return found
 
 
@@ -121,7 +113,8 @@ def by_context(model: DeepSeekV3, rounds: int, contexts: tuple[int, ...] = CONTE
             if mode != "none":
                 calls[mode], nbytes[mode] = _one_more(model, mode, context)
             elif context <= LONGEST_WITHOUT_CACHE:
-                calls[mode], nbytes[mode] = _everything_again(model, context), 0
+                everything = np.ones((1, context + 1), np.int64)
+                calls[mode], nbytes[mode] = partial(model.logits, everything), 0
         seconds = alternate(calls, rounds)
         for mode, times in seconds.items():
             row = {"context": context, "mode": mode, "tokens_per_second": 1 / median(times), "cache_bytes": nbytes[mode]}
@@ -176,11 +169,6 @@ def _one_more(model: DeepSeekV3, mode: str, context: int, batch: int = 1, new: i
     return call, nbytes
 
 
-def _everything_again(model: DeepSeekV3, context: int) -> Callable:
-    tokens = np.ones((1, context + 1), np.int64)
-    return lambda: model.logits(tokens)
-
-
 def _common_start(a: list[int], b: list[int]) -> int:
     """How many tokens two texts begin with alike. Sums in another order decide near ties another way, and then all differs."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
@@ -192,58 +180,58 @@ def table(found: dict) -> str:
         f"Decoding with the {found['backend']} backend, batch 1 if not said otherwise; medians of calls that took turns.",
         f"BLAS and the peer on {found['threads']} threads; the compiled step runs on one.",
     ]
+    shown = dict(zip(PARTS, (_generation, _contexts, _batches, _at_once), strict=True))
     for name, model in found["models"].items():
-        if "generation" in model:
-            lines += _generation_lines(name, model["generation"], found["new_tokens"])
-        if "context" in model:
-            lines += _context_lines(name, model["context"])
-        if "batch" in model:
-            lines += ["", f"{name}: sequences at once, {BATCH_CONTEXT} cached tokens each, absorbed"]
-            lines += [f"  {'batch':>7}{'tokens/s':>10}{'cache MB':>10}"]
-            for row in model["batch"]:
-                lines.append(f"  {row['batch']:>7}{row['tokens_per_second']:>10,.0f}{row['cache_bytes'] / 1e6:>10.2f}")
-        if "at-once" in model:
-            lines += _at_once_lines(name, model["at-once"], model["absorption_pays_until"])
+        for part in (part for part in PARTS if part in model):
+            heading, *rest = shown[part](model, found)
+            lines += ["", f"{name}: {heading}", *rest]
     return "\n".join(lines)
 
 
-def _generation_lines(name: str, ways: dict[str, dict], new_tokens: int) -> list[str]:
+def _generation(model: dict, found: dict) -> list[str]:
     """tokens/s of every way, against the peer where it took part."""
-    lines = ["", f"{name}: greedy, {new_tokens} new tokens", f"  {'':<18}{'tokens/s':>10}"]
+    ways, rows = model["generation"], []
     peer = "torch" if "torch" in ways else "full"
     for way, row in ways.items():
         times = row["times_as_fast_as"].get(peer)
-        same = f", the first {row['same_text_as_absorbed']:.0%} of the text the same" if way != "absorbed" else ""
-        note = f"   {times:.1f} times as fast as {peer}" if times else ""
-        lines.append(f"  {way:<18}{row['tokens_per_second']:>10,.0f}{note}{same}")
-    return lines
+        same = f"the first {row['same_text_as_absorbed']:.0%} of the text the same" if way != "absorbed" else ""
+        note = f"{times:.1f} times as fast as {peer}" if times else ""
+        rows.append((way, f"{row['tokens_per_second']:,.0f}", ", ".join(filter(None, (note, same)))))
+    return [f"greedy, {found['new_tokens']} new tokens", words.table(rows, ("", "tokens/s"), "lrl")]
 
 
-def _at_once_lines(name: str, rows: list[dict], until: float | None) -> list[str]:
+def _batches(model: dict, found: dict) -> list[str]:
+    rows = [(r["batch"], f"{r['tokens_per_second']:,.0f}", f"{r['cache_bytes'] / 1e6:.2f}") for r in model["batch"]]
+    heading = f"sequences at once, {BATCH_CONTEXT} cached tokens each, absorbed"
+    return [heading, words.table(rows, ("batch", "tokens/s", "cache MB"), "r")]
+
+
+def _at_once(model: dict, found: dict) -> list[str]:
     """Milliseconds both ways by the number of new tokens, and where arithmetic puts the crossing."""
-    lines = ["", f"{name}: new tokens at once behind {AT_ONCE_CONTEXT}, through the layers: where absorption loses"]
-    lines += [f"  {'tokens':>7}{'naive ms':>10}{'absorbed':>10}   absorbed is"]
-    for r in rows:
+    until, rows = model["absorption_pays_until"], []
+    for r in model["at-once"]:
         faster = f"{r['absorbed_times_as_fast']:.2f} times as fast"
-        lines.append(f"  {r['new_tokens']:>7}{r['naive_ms']:>10.1f}{r['absorbed_ms']:>10.1f}   {faster}")
+        rows.append((r["new_tokens"], f"{r['naive_ms']:.1f}", f"{r['absorbed_ms']:.1f}", faster))
     never = "with 2 d_c ≤ d_nope + d_v absorption never needs more operations"
-    return [*lines, f"  equal numbers of operations at {until:.0f} tokens" if until else f"  {never}"]
+    return [
+        f"new tokens at once behind {AT_ONCE_CONTEXT}, through the layers: where absorption loses",
+        words.table(rows, ("tokens", "naive ms", "absorbed", "absorbed is"), "r"),
+        f"equal numbers of operations at {until:.0f} tokens" if until else never,
+    ]
 
 
-def _context_lines(name: str, rows: list[dict]) -> list[str]:
+def _contexts(model: dict, found: dict) -> list[str]:
     """tokens/s by mode, one line per context; then where absorption begins to win."""
-    lines = ["", f"{name}: tokens/s behind a context, and megabytes of cache", f"  {'context':>7}"]
-    lines[-1] += "".join(f"{mode:>18}" for mode in MODES) + f"{'full MB':>10}{'latent MB':>10}"
     by_context: dict[int, dict[str, dict]] = {}
-    for row in rows:
+    for row in model["context"]:
         by_context.setdefault(row["context"], {})[row["mode"]] = row
+    rows = []
     for context, modes in by_context.items():
-        speeds = "".join(f"{modes[m]['tokens_per_second']:>18,.0f}" if m in modes else f"{'—':>18}" for m in MODES)
-        sizes = "".join(f"{modes[m]['cache_bytes'] / 1e6:>10.2f}" for m in ("full", "absorbed"))
-        lines.append(f"  {context:>7}{speeds}{sizes}")
-    for other in ("naive", "full"):
-        lines.append(f"  absorbed, layers, against {other}: {_crossover(by_context, other)}")
-    return lines
+        speeds = (f"{modes[m]['tokens_per_second']:,.0f}" if m in modes else "—" for m in MODES)
+        rows.append((context, *speeds, *(f"{modes[m]['cache_bytes'] / 1e6:.2f}" for m in ("full", "absorbed"))))
+    shown = words.table(rows, ("context", *MODES, "full MB", "latent MB"), "r")
+    against = [f"absorbed, layers, against {other}: {_crossover(by_context, other)}" for other in ("naive", "full")]
+    return ["tokens/s behind a context, and megabytes of cache", shown, *against]
 
 
 def _crossover(by_context: dict[int, dict[str, dict]], other: str) -> str:

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import threadpoolctl
@@ -27,33 +26,22 @@ class Facts:
     system: str
     python: str
     cpu: str
-    cores: int
-    """That this process may use."""
-    load: float | None
-    """Processes that wanted a core, on average over the last minute."""
+    cores: int  # that this process may use
+    load: float | None  # processes that wanted a core, on average over the last minute
     avx512: bool
-    better_kernels: str | None
-    """What OpenBLAS should use on this processor, where its own choice is known to be slower."""
-    coretype: str | None
-    """OPENBLAS_CORETYPE as this process sees it, set by the user or by ``import minids``."""
-    blas: str
-    """Name and version of NumPy's BLAS."""
-    blas_kernels: str | None
-    """Its kernels: what the processor was taken for."""
+    better_kernels: str | None  # what OpenBLAS should use on this processor, where its own choice is known to be slower
+    coretype: str | None  # OPENBLAS_CORETYPE as this process sees it, set by the user or by ``import minids``
+    blas: str  # name and version of NumPy's
+    blas_kernels: str | None  # what the processor was taken for
     blas_threads: int | None
-    blas_in_kernels: bool
-    """Whether compiled kernels can call it themselves."""
+    blas_in_kernels: bool  # whether compiled kernels can call it themselves
     backend: str
-    numba_error: str | None
-    """Why the compiled backend cannot be used."""
+    numba_error: str | None  # why the compiled backend cannot be used
     jit_disabled: bool
-    threading_layer: str | None
-    """Numba's, for parallel kernels; those of minids are serial."""
-    cache: str | None
-    """Folder of compiled kernels."""
+    threading_layer: str | None  # Numba's, for parallel kernels; those of minids are serial
+    cache: str | None  # folder of compiled kernels
     cache_megabytes: float
-    cache_warm: bool
-    """Whether a training step finds compiled kernels there."""
+    cache_warm: bool  # whether a training step finds compiled kernels there
     versions: dict[str, str]
 
 
@@ -87,7 +75,7 @@ def examined() -> Facts:
         jit_disabled=os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"),
         threading_layer=layer,
         cache=str(cache) if cache else None,
-        cache_megabytes=_megabytes(cache),
+        cache_megabytes=sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1e6 if cache else 0.0,
         cache_warm=error is None and backend_name() == "numba" and not compiling(),
         versions={name: version for name in PACKAGES if (version := _version(name))},
     )
@@ -104,9 +92,8 @@ def advice(facts: Facts) -> list[str]:
         found.append("NUMBA_DISABLE_JIT is set: kernels run as Python, hundreds of times slower. Unset it.")
     if facts.better_kernels and facts.blas_kernels != facts.better_kernels:
         if facts.coretype and facts.coretype != facts.better_kernels:
-            found.append(
-                f"OPENBLAS_CORETYPE={facts.coretype} is set; {facts.better_kernels} suits this processor better. Unset it."
-            )
+            better = f"{facts.better_kernels} suits this processor better"
+            found.append(f"OPENBLAS_CORETYPE={facts.coretype} is set; {better}. Unset it.")
         else:
             found.append(
                 f"OpenBLAS uses its {facts.blas_kernels} kernels although this processor has AVX-512: NumPy was imported "
@@ -115,13 +102,10 @@ def advice(facts: Facts) -> list[str]:
     if not facts.numba_error and not facts.cache:
         found.append("No folder to keep compiled kernels in: every process compiles anew. Set NUMBA_CACHE_DIR to one of yours.")
     if not facts.numba_error and not facts.blas_in_kernels:
-        found.append(
-            "NumPy's BLAS cannot be called from kernels, so experts take turns in Python. NumPy's own wheels allow it."
-        )
+        found.append("NumPy's BLAS cannot be called from kernels: experts take turns in Python. NumPy's own wheels allow it.")
     if facts.load is not None and facts.load > facts.cores / 2 + 0.5:
-        found.append(
-            f"{facts.load:.1f} processes wanted the {facts.cores} cores in the last minute: close others before you measure."
-        )
+        wanted = f"{facts.load:.1f} processes wanted the {facts.cores} cores in the last minute"
+        found.append(f"{wanted}: close others before you measure.")
     return found
 
 
@@ -151,7 +135,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _megabytes(folder: Path | None) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6 if folder else 0.0

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from threadpoolctl import threadpool_limits
 
+from minids import words
 from minids.backend import op, use_backend
 from minids.errors import MinidsError
 from minids.lab.bench.machine import copy_limit, sgemm_peak
-from minids.lab.bench.operations import Case, cases
+from minids.lab.bench.operations import Operation, operations
 from minids.lab.bench.sizes import SIZES
 from minids.lab.bench.timing import alternate, median, ratio
 
@@ -22,30 +23,27 @@ from minids.lab.bench.timing import alternate, median, ratio
 def run(sizes: tuple[str, ...], rounds: int, threads: int, against: str | None) -> dict:
     """Measure all operations at all ``sizes`` → what ``table`` prints. One core, whatever ``threads`` says."""
     if against:
-        raise MinidsError(
-            "against: operations are measured against NumPy and the machine; say minids bench train --against torch"
-        )
+        raise MinidsError("against: operations are measured against NumPy and the machine; torch: minids bench train")
     with threadpool_limits(1, user_api="blas"):
         peak = sgemm_peak(1)
-        return {
-            "sgemm_flops_per_second": peak,
-            "sizes": {
-                name: {op: _measured(op, case, rounds, peak) for op, case in cases(SIZES[name]).items()} for name in sizes
-            },
+        measured = {
+            size: {name: _measured(name, one, rounds, peak) for name, one in operations(SIZES[size]).items()} for size in sizes
         }
+        return {"sgemm_flops_per_second": peak, "sizes": measured}
 
 
-def _measured(name: str, case: Case, rounds: int, peak: float) -> dict:
+def _measured(name: str, operation: Operation, rounds: int, peak: float) -> dict:
     module = getattr(op, name)
     seconds = {"forward": {}, "backward": {}}
-    backends = {backend: _serving(backend, case, module) for backend in ("numpy", "numba")}
-    for direction, index in (("forward", 0), ("backward", 1)):
-        if index == 0 or case.backward:
+    backends = {backend: _serving(backend, operation, module) for backend in ("numpy", "numba")}
+    for index, direction in enumerate(seconds):
+        if index == 0 or operation.backward:
             calls = {backend: pair[index] for backend, pair in backends.items()}
             seconds[direction] = alternate(calls, rounds * 3, warm_up=2)
     directions = [taken for taken in seconds.values() if taken]
     ours = sum(median(taken["numba"]) for taken in directions)
-    best = case.flops / peak if case.flops else case.traffic / copy_limit(case.traffic // 2)
+    o = operation
+    best = o.flops / peak if o.flops else o.bytes / copy_limit(o.bytes // 2)
     return {
         "compiled": importlib.util.find_spec(f"minids.kernels.{name}") is not None,
         "microseconds": {
@@ -53,23 +51,23 @@ def _measured(name: str, case: Case, rounds: int, peak: float) -> dict:
             for direction, taken in seconds.items()
         },
         "times_as_fast": {direction: ratio(taken, "numba", "numpy") for direction, taken in seconds.items() if taken},
-        "limit": "sgemm" if case.flops else "copy",
+        "limit": "sgemm" if o.flops else "copy",
         "share_of_limit": best / ours,
     }
 
 
-def _serving(backend: str, case: Case, module) -> tuple[Callable, Callable]:
+def _serving(backend: str, operation: Operation, module) -> tuple[Callable, Callable]:
     """forward and backward of ``module`` with ``backend``. What forward saves belongs to the backend."""
     with use_backend(backend):
-        saved = case.forward(module)
+        saved = operation.forward(module)
 
     def forward():
         with use_backend(backend):
-            case.forward(module)
+            operation.forward(module)
 
     def backward():
         with use_backend(backend):
-            case.backward(module, saved)
+            operation.backward(module, saved)
 
     return forward, backward
 
@@ -79,17 +77,15 @@ def table(found: dict) -> str:
     lines = [
         f"Operations on one core, float32; a product of 2048² reached {found['sgemm_flops_per_second'] / 1e9:.0f} GFLOP/s."
     ]
+    head = ("", "forward, µs: NumPy", "Numba", "ratio", "backward, µs: NumPy", "Numba", "ratio", "share of limit, both")
     for size, rows in found["sizes"].items():
-        lines += ["", f"{size:<22}{'forward, µs':>22}{'':7}{'backward, µs':>22}{'':7}   share of limit, both"]
-        lines.append(f"{'':<22}" + f"{'NumPy':>11}{'Numba':>11}{'ratio':>7}" * 2)
+        cells = []
         for name, row in rows.items():
-            line = f"{name:<22}"
-            for direction in ("forward", "backward"):
-                times = row["microseconds"][direction]
-                if not times:
-                    line += " " * 29
-                    continue
-                compiled = f"{times['numba']:>11,.0f}{row['times_as_fast'][direction]:>7.1f}" if row["compiled"] else f"{'':18}"
-                line += f"{times['numpy']:>11,.0f}{compiled}"
-            lines.append(f"{line}   {row['share_of_limit']:.0%} of {row['limit']}")
+            told = [name]
+            for direction, times in row["microseconds"].items():
+                told.append(f"{times['numpy']:,.0f}" if times else "")
+                compiled = times and row["compiled"]
+                told += [f"{times['numba']:,.0f}", f"{row['times_as_fast'][direction]:.1f}"] if compiled else ["", ""]
+            cells.append([*told, f"{row['share_of_limit']:.0%} of {row['limit']}"])
+        lines += ["", size, words.table(cells, head)]
     return "\n".join(lines)

@@ -6,18 +6,19 @@ Both are measured in the run that they are compared with, because neither is a c
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from minids.lab.bench.timing import alternate
+
 
 def sgemm_peak(threads: int, size: int = 2048, repeats: int = 5) -> float:
     """FLOP/s of the fastest of ``repeats`` calls of ``sgemm``."""
     call, flops = sgemm(threads, size)
-    return flops / _fastest(call, repeats)
+    return flops / min(alternate({"product": call}, repeats, 0)["product"])
 
 
 def sgemm(threads: int, size: int = 2048) -> tuple[Callable[[], None], int]:
@@ -42,13 +43,5 @@ def copy_limit(size: int, repeats: int = 5) -> float:
     """Bytes per second, read and written together, of one thread that copies an array of ``size`` bytes."""
     source = np.ones(max(size, 4096) // 4, np.float32)
     target = np.zeros_like(source)
-    return 2 * source.nbytes / _fastest(lambda: np.copyto(target, source), repeats)
-
-
-def _fastest(call, repeats: int) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - began)
-    return best
+    seconds = alternate({"copy": lambda: np.copyto(target, source)}, repeats, 0)["copy"]
+    return 2 * source.nbytes / min(seconds)

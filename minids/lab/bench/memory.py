@@ -1,8 +1,7 @@
 """Peak memory of a training step: each contender in a fresh process of its own, which makes three steps and reports.
 
 What counts is what training adds: the most memory that was resident at once, less what was there when all libraries were loaded
-and no model made. Weights, gradients, optimizer moments, activations and everything temporary are in it; a library's code
-is not.
+and no model made.
 """
 
 from __future__ import annotations

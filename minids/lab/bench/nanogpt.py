@@ -39,20 +39,10 @@ class NanoGPT:
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         config = transformers.GPT2Config(
-            vocab_size=vocabulary,
-            n_positions=LENGTH,
-            n_embd=128,
-            n_layer=4,
-            n_head=4,
-            activation_function="gelu",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            use_cache=False,
-            bos_token_id=None,
-            eos_token_id=None,
-            attn_implementation="sdpa",
-        )
+            vocab_size=vocabulary, n_positions=LENGTH, n_embd=128, n_layer=4, n_head=4, activation_function="gelu",
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None,
+            use_cache=False, attn_implementation="sdpa",
+        )  # fmt: skip
         self.model = transformers.GPT2LMHeadModel(config).train()
         for name, p in self.model.named_parameters():
             p.requires_grad_(not name.endswith("bias"))

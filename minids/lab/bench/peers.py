@@ -20,8 +20,7 @@ from minids.model import DeepSeekV3
 
 EAGER, COMPILED = "torch eager", "torch compiled"
 
-PEERS = {"torch": (EAGER,), "torch-compiled": (EAGER, COMPILED)}
-"""Who takes part, by what was asked for."""
+PEERS = {"torch": (EAGER,), "torch-compiled": (EAGER, COMPILED)}  # who takes part, by what was asked for
 
 EXPERTS, ATTENTION = "grouped_mm", "sdpa"  # of transformers' choices the fastest on a CPU at these sizes
 
@@ -41,14 +40,8 @@ def torch_step(model: DeepSeekV3, size: Size, train: TrainConfig, threads: int, 
     torch.set_num_threads(threads)
     peer = as_transformers(model)
     tokens, targets = (torch.tensor(array) for array in size.sequences())
-    optimizer = torch.optim.AdamW(
-        peer.parameters(),
-        lr=train.learning_rate,
-        betas=(train.beta1, train.beta2),
-        eps=train.adam_eps,
-        weight_decay=train.weight_decay,
-        fused=True,
-    )
+    settings = dict(lr=train.learning_rate, betas=(train.beta1, train.beta2), eps=train.adam_eps)
+    optimizer = torch.optim.AdamW(peer.parameters(), weight_decay=train.weight_decay, fused=True, **settings)
 
     def loss_of_batch() -> torch.Tensor:
         logits = peer(tokens, use_cache=False).logits
@@ -75,10 +68,8 @@ def failing_in_one_line(compiled: Callable) -> Callable:
             return compiled()
         except Exception as error:  # whatever a compiler and a loader raise
             reason = str(error).strip().partition("\n")[0]
-            raise MinidsError(
-                f"against: torch-compiled does not compile ({reason}); "
-                "it needs a C++ compiler and an intact TORCHINDUCTOR_CACHE_DIR; --against torch does without"
-            ) from error
+            needs = "it needs a C++ compiler and an intact TORCHINDUCTOR_CACHE_DIR; --against torch does without"
+            raise MinidsError(f"against: torch-compiled does not compile ({reason}); {needs}") from error
 
     return call
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from minids import words
 from minids.config import ModelConfig, TrainConfig
 from minids.errors import refuse
 from minids.lab.analysis.parameters import activated
@@ -25,24 +26,19 @@ from minids.training.batches import validation_windows
 from minids.training.optimizer import optimizer
 from minids.training.text import Text
 
-TURN = 30_720
-"""Characters of one turn."""
+TURN = 30_720  # characters
 TURNS = CHARACTERS // TURN
-LOOKS = 5
-"""Turns from one validation of ours to the next; nanoGPT's is looked at once, in the end."""
+LOOKS = 5  # turns from one validation of ours to the next; nanoGPT's is looked at once, in the end
 OURS, PEER = "minids", "nanoGPT"
 
 
 class Racer(NamedTuple):
     """One that takes part."""
 
-    steps: Iterator
-    """A training step each time it is asked for the next element."""
+    steps: Iterator  # a training step each time it is asked for the next element
     steps_per_turn: int
-    validation: Callable[[], float]
-    """Nats per character on the held-out text, all of it."""
-    parameters: int
-    """At work on a character."""
+    validation: Callable[[], float]  # nats per character on the held-out text, all of it
+    parameters: int  # at work on a character
 
 
 def run(rounds: int, threads: int, against: str | None, data: tuple[str, ...] = ("shakespeare",)) -> dict:
@@ -143,21 +139,17 @@ def _peer(corpus: Text, threads: int) -> Racer:
 
 def table(found: dict) -> str:
     """What ``run`` found, for a terminal."""
-    racers = found["racers"]
+    racers, rows = found["racers"], []
+    for name, r in racers.items():
+        seconds = f"{r['seconds_so_far']:.1f}", f"{r['seconds_of_the_whole']:.1f}"
+        rows.append((name, f"{r['parameters']:,}", f"{r['characters_per_second']:,.0f}", *seconds, f"{r['loss']:.3f}"))
     lines = [
         f"Tiny Shakespeare, {found['threads']} threads, {found['turns']} of {TURNS} turns of {TURN:,} characters each.",
-        f"  {'':<9}{'parameters':>12}{'characters/s':>14}{'so far, s':>11}{'whole race, s':>15}{'loss':>8}",
+        words.table(rows, ("", "parameters", "characters/s", "so far, s", "whole race, s", "loss")),
     ]
-    for name, row in racers.items():
-        lines.append(
-            f"  {name:<9}{row['parameters']:>12,}{row['characters_per_second']:>14,.0f}{row['seconds_so_far']:>11.1f}"
-            f"{row['seconds_of_the_whole']:>15.1f}{row['loss']:>8.3f}"
-        )
     if PEER in racers:
-        lines.append(
-            f"minids is {racers[OURS]['times_as_fast_as'][PEER]:.2f} times as fast: its race takes "
-            f"{1 / racers[OURS]['times_as_fast_as'][PEER]:.0%} of nanoGPT's time (medians over the turns)."
-        )
+        times = racers[OURS]["times_as_fast_as"][PEER]
+        lines.append(f"minids is {times:.2f} times as fast: {1 / times:.0%} of nanoGPT's time (medians over the turns).")
     lines.append("  ".join(f"{look['characters']:,}: {look['loss']:.3f}" for look in found["curve"]))
     if found["passed"]:
         loss, characters, seconds = found["passed"].values()

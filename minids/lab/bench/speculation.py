@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from minids import words
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load
 from minids.config import ModelConfig
@@ -123,7 +124,7 @@ def parts(model: DeepSeekV3, documents: list[Array], rounds: int, context: int =
         decoder.rewind(context)
 
     def guess(count: int) -> None:
-        decoder.logits(decoder.read_mtp(1, new(count), hidden[:count], skip=count - 1))
+        decoder.mtp_logits(1, decoder.read_mtp(1, new(count), hidden[:count], skip=count - 1))
         decoder.mtp_caches[0].rewind(context)
 
     calls = {"1 token": lambda: step(1), "2 tokens": lambda: step(2)}
@@ -136,23 +137,24 @@ def table(found: dict) -> str:
     lines = [
         f"Speculation, greedy: {found['prompts']} passages of held-out text a domain, {found['new_tokens']} new tokens each.",
         "Medians of ways that took turns.",
-        "",
-        f"{'':<14}{'guesses':>9}{'tokens':>9}{'tokens/s':>13}{'tokens/s':>15}{'times':>10}",
-        f"{'domain':<14}{'stood':>9}{'a pass':>9}{PLAIN:>13}{GUESSED:>15}{'as fast':>10}   text",
     ]
+    rows = []
     for name, row in found["domains"].items():
         stood = "/".join(f"{share:.0%}" for share in row["acceptance"]) or "—"
-        plain, guessed = (row["tokens_per_second"][way] for way in (PLAIN, GUESSED))
-        speeds = f"{plain:>13,.0f}{guessed:>15,.0f}{row['times_as_fast']:>10.2f}"
+        speeds = [f"{row['tokens_per_second'][way]:,.0f}" for way in (PLAIN, GUESSED)]
         same = "the same" if row["same_text"] else "NOT THE SAME"
-        lines.append(f"{name:<14}{stood:>9}{row['tokens_per_pass']:>9.2f}{speeds}   {same}")
+        rows.append((name, stood, f"{row['tokens_per_pass']:.2f}", *speeds, f"{row['times_as_fast']:.2f}", same))
+    head = ("domain", "guesses stood", "tokens a pass", f"tokens/s {PLAIN}", GUESSED, "times as fast", "text")
     read = found["weights"]
     by_domain = ", ".join(f"{name} {allowed(row['tokens_per_pass'], read):.2f}" for name, row in found["domains"].items())
     lines += [
+        "",
+        words.table(rows, head, "lrrrrrl"),
         "",
         "Weights read: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in read.items()) + ".",
         f"If time were what is read: {by_domain} times as fast; if every guess stood, {allowed(2, read):.2f}.",
         "",
         "milliseconds, head included:",
+        words.table((name, f"{value:.3f}") for name, value in found["milliseconds"].items()),
     ]
-    return "\n".join(lines + [f"  {name:<26}{value:>8.3f}" for name, value in found["milliseconds"].items()])
+    return "\n".join(lines)

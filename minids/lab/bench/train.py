@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from minids import words
 from minids.backend import use_backend
 from minids.config import TrainConfig
 from minids.lab.analysis import flops
@@ -74,20 +75,15 @@ def contenders(size: Size, threads: int, against: str | None, stack: ExitStack) 
 
 
 def contender(size: Size, threads: int, name: str, stack: ExitStack) -> TimedStep:
-    """The training step of one of ours or one of the peers."""
-    if name in BACKENDS:
-        return our_step(size, threads, name, stack)
-    return peers.torch_step(DeepSeekV3(size.config, 0), size, TRAIN, threads, name == peers.COMPILED)
-
-
-def our_step(size: Size, threads: int, backend: str, stack: ExitStack) -> TimedStep:
-    """A call that makes one training step with ``backend`` and returns its loss before the step."""
+    """A call that makes one training step of a backend's or a peer's and returns its loss before the step."""
     model = DeepSeekV3(size.config, 0)
+    if name not in BACKENDS:
+        return peers.torch_step(model, size, TRAIN, threads, name == peers.COMPILED)
     workers = stack.enter_context(Workers(model, useful_workers(model, size.batch, threads)))
     steps = training_steps(model, AdamW(model.parameters, TRAIN), Again(*size.sequences()), TRAIN, workers)
 
     def step() -> float:
-        with use_backend(backend):
+        with use_backend(name):
             return next(steps).losses.total
 
     return step
@@ -112,14 +108,11 @@ def table(found: dict) -> str:
         peak = size["sgemm_flops_per_second"] / 1e9
         work = f"{size['tokens_per_step']} tokens, {size['flops_per_step'] / 1e9:.2f} GFLOP a step"
         lines += ["", f"{name}: {work}; sgemm {peak:.0f} GFLOP/s"]
-        lines.append(
-            f"  {'':<15}{'ms':>9}{'tokens/s':>11}{'of sgemm':>10}{'peak MB':>9}   times as fast as {', '.join(others)}"
-        )
+        cells = []
         for who, row in rows.items():
             times = ", ".join(f"{row['times_as_fast_as'].get(other, 1):.2f}" for other in others)
-            memory = row["peak_megabytes"]
-            lines.append(
-                f"  {who:<15}{row['milliseconds']:>9.1f}{row['tokens_per_second']:>11,.0f}{row['share_of_sgemm']:>10.0%}"
-                f"{'-' if memory is None else round(memory):>9}   {times}"
-            )
+            speed = f"{row['milliseconds']:.1f}", f"{row['tokens_per_second']:,.0f}", f"{row['share_of_sgemm']:.0%}"
+            cells.append((who, *speed, "-" if (peak := row["peak_megabytes"]) is None else round(peak), times))
+        head = ("", "ms", "tokens/s", "of sgemm", "peak MB", f"times as fast as {', '.join(others)}")
+        lines.append(words.table(cells, head, "lrrrrl"))
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from minids.checkpoint.model_folder import load
 from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
+from minids.files import write
 from minids.lab.analysis import routing
 from minids.lab.analysis.routing_trace import RoutingTrace, trace
 from minids.model import DeepSeekV3
@@ -72,7 +73,6 @@ def run(options: Options, given: set[str]) -> None:
 def _show(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
     """One text, token by token."""
     from minids.lab.figures import routed_text
-    from minids.lab.figures.style import write_bytes
 
     config = model.config
     begin = [] if config.bos_token_id is None else [config.bos_token_id]  # as in training: a document begins with it
@@ -90,9 +90,11 @@ def _show(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
     print(_layers(found))
     title = f"Experts of {Path(options.checkpoint).name}"
     if options.html:
-        print(f"Page: {write_bytes(Path(options.html), routed_text.as_html(found, shown, title).encode())}")
+        write(Path(options.html), routed_text.as_html(found, shown, title).encode())
+        print(f"Page: {Path(options.html)}")
     if options.png:
-        print(f"Picture: {write_bytes(Path(options.png), routed_text.as_png(found, shown, layer, title))}")
+        write(Path(options.png), routed_text.as_png(found, shown, layer, title))
+        print(f"Picture: {Path(options.png)}")
 
 
 def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
@@ -129,11 +131,10 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
     if c.n_group > 1 and c.topk_method != "greedy":
         print(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
         some = text[np.linspace(0, len(text) - 1, min(32, len(text))).astype(int)]  # of all domains
-        limits = of_model(model, some[:, :-1], some[:, 1:])
-        bytes_sent = [f"{at.traffic.dispatch_bytes:.0f} + {at.traffic.combine_bytes:.0f}" for at in limits]
-        cells = [
-            (at.limit, f"{at.traffic.nodes:.2f}", sent, f"{at.loss:.4f}") for at, sent in zip(limits, bytes_sent, strict=True)
-        ]
+        cells = []
+        for at in of_model(model, some[:, :-1], some[:, 1:]):
+            sent = f"{at.traffic.dispatch_bytes:.0f} + {at.traffic.combine_bytes:.0f}"
+            cells.append((at.limit, f"{at.traffic.nodes:.2f}", sent, f"{at.loss:.4f}"))
         print(table(cells, ("limit", "nodes used", "dispatch + combine, bytes", "loss, nats per token")))
 
 

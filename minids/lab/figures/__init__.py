@@ -39,10 +39,7 @@ __all__ = ["PICTURES", "thumbnails", *_HOMES]
 
 
 def thumbnails(*names: str, out: str = "figures"):
-    """All pictures, or those of these names or numbers, with caption and small image: what a notebook shows of the set.
-
-    ``out``: the folder that ``minids figures`` wrote to.
-    """
+    """All pictures, or those of these names or numbers, with caption and small image, from the folder of ``minids figures``."""
     from minids.lab.figures.collection import found
     from minids.lab.figures.thumbnail import Thumbnails
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -13,8 +15,9 @@ from minids.lab.bench.timing import alternate, median
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import colour
-from minids.lab.figures.words import metric, token_count
+from minids.lab.figures.words import token_count
 from minids.model import DeepSeekV3
+from minids.words import si
 
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
 
@@ -29,28 +32,19 @@ def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds:
     rows: Rows = [{"group": "algebra", **sizes, "parameters_measured": model.parameters.values.size}]
     model.rotary(max(contexts) + 1)
     for context in contexts:
-        decoders = {
-            "absorbed": Decoder(model, "latent"),
-            "expanded": Decoder(model, "latent", absorb=False),
-            "full": Decoder(model, "full"),
-        }
-
-        def step(decoder: Decoder, context: int) -> None:
-            decoder.read(np.array([[1]]))
-            decoder.rewind(context)
-
-        ways = {}
-        for way, decoder in decoders.items():
-            filled(decoder, context)
-            ways[way] = lambda decoder=decoder, context=context: step(decoder, context)
+        decoders = {"absorbed": Decoder(model), "expanded": Decoder(model, absorb=False), "full": Decoder(model, "full")}
+        ways = {way: partial(_step, filled(decoder, context), context) for way, decoder in decoders.items()}
         with threadpool_limits(1, user_api="blas"):
             seconds = alternate(ways, rounds)
         for way, times in seconds.items():
-            nbytes = decoders[way].cache.nbytes
-            rows.append(
-                {"group": "time", "way": way, "context": context, "milliseconds": 1e3 * median(times), "cache_bytes": nbytes}
-            )
+            found = {"milliseconds": 1e3 * median(times), "cache_bytes": decoders[way].cache.nbytes}
+            rows.append({"group": "time", "way": way, "context": context} | found)
     return rows
+
+
+def _step(decoder: Decoder, context: int) -> None:
+    decoder.read(np.array([[1]]))
+    decoder.rewind(context)
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
@@ -61,7 +55,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"Moving a bracket, and compiling what is left, makes a token at {token_count(longest)} context {ratio:.1f} times "
         "faster",
-        f"times: {metric(sizes['parameters_measured'])} random weights",
+        f"times: {si(sizes['parameters_measured'])} random weights",
         "shapes: DeepSeek-V3. One thread; the absorbed step is compiled as a whole, the others go through the layers",
     )
     _algebra(slide, sizes, top)

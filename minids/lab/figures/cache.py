@@ -13,10 +13,9 @@ from minids.lab.figures.slide import Slide, fitted
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
 
-MEMORIES = {"a GPU, 80 GB": 80e9, "8 GPUs of 80 GB": 640e9}
-"""Memory lines, in bytes: an H800, and a node of them."""
+MEMORIES = {"a GPU, 80 GB": 80e9, "8 GPUs of 80 GB": 640e9}  # memory lines, in bytes: an H800, and a node of them
 
-OWN = "DeepSeek-V3"
+OWN, CONTEXTS = "DeepSeek-V3", tuple(1 << i for i in range(10, 21))
 
 
 def _rows_per_token(
@@ -81,11 +80,9 @@ def _called(row: dict) -> str:
 
 
 def _less(ratio: float) -> str:
-    return f"{_times(ratio)} less" if ratio > 1 else f"{_times(1 / ratio)} as much, not less"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+    times = max(ratio, 1 / ratio)
+    told = f"{times:.{0 if times >= 10 else 1}f} times"
+    return f"{told} less" if ratio > 1 else f"{told} as much, not less"
 
 
 kv_cache_per_token = Picture(
@@ -103,15 +100,12 @@ kv_cache_per_token = Picture(
 
 
 def _rows_context(
-    models: Mapping[str, ModelConfig] | None = None,
-    contexts: tuple[int, ...] | None = None,
-    config: ModelConfig | None = None,
+    models: Mapping[str, ModelConfig] | None = None, contexts: tuple[int, ...] = CONTEXTS, config: ModelConfig | None = None,
     name: str = OWN,
-) -> Rows:
+) -> Rows:  # fmt: skip
     """``config``: whose heads the mechanisms share (V3), and ``name``: what it is called; ``models``: name → configuration
     beside them, by default none; ``contexts``: tokens, by default 1K to 1M."""
     config = config or ModelConfig.preset("deepseek-v3")
-    contexts = contexts or tuple(1 << i for i in range(10, 21))
     curves = {kind.upper(): elements * config.num_hidden_layers for kind, elements in kv_cache.by_kind(config).items()}
     curves |= {model: kv_cache.elements(c) * c.num_hidden_layers for model, c in (models or {}).items()}
     rows: Rows = [

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import minids.lab.figures
+from minids import files
 from minids.errors import refuse
-from minids.files import make_writable
 from minids.lab.figures.picture import Picture, Rows, as_csv
-from minids.lab.figures.style import THEMES, encoded, style, write_bytes
+from minids.lab.figures.style import THEMES, encoded, style
+from minids.words import did_you_mean
 
 FORMATS = ("svg", "png", "pdf")
 
 
 def pictures() -> list[Picture]:
     """All of them, in order."""
-    return sorted(
-        (getattr(minids.lab.figures, name) for name in minids.lab.figures.PICTURES), key=lambda picture: picture.number
-    )
+    return [getattr(minids.lab.figures, name) for name in minids.lab.figures.PICTURES]
 
 
 def found(asked: Sequence[str]) -> list[Picture]:
@@ -29,11 +27,8 @@ def found(asked: Sequence[str]) -> list[Picture]:
     by_name = {p.name: p for p in every} | {str(p.number): p for p in every}
     for name in asked:
         if name.lstrip("0") not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise refuse(
-                "name", name, f"no such figure; {hint}minids figures --list shows them, numbers 1 to {every[-1].number}"
-            )
+            there = f"minids figures --list shows them, numbers 1 to {every[-1].number}"
+            raise refuse("name", name, f"no such figure; {did_you_mean(name, by_name)}{there}")
     wanted = {by_name[name.lstrip("0")].name for name in asked}
     return [p for p in every if not asked or p.name in wanted]
 
@@ -46,41 +41,35 @@ def write(
         if name not in FORMATS:
             raise refuse("formats", name, f"must be among {', '.join(FORMATS)}")
     words = f"{picture.caption}\n\nAlternative text: {picture.alternative}\n"
-    written = [
-        write_bytes(out / f"{picture.stem}.csv", as_csv(rows).encode()),
-        write_bytes(out / f"{picture.stem}.txt", words.encode()),
-    ]
+    made = {f"{picture.stem}.csv": as_csv(rows).encode(), f"{picture.stem}.txt": words.encode()}
     for theme in themes:
         name = picture.stem + ("" if theme == THEMES[0] else f".{theme}")
         figure = picture.drawn(rows, theme=theme)
         with style(theme):
             for form in formats:
-                data = encoded(figure, form, picture.caption, picture.alternative)
-                written.append(write_bytes(out / f"{name}.{form}", data))
+                made[f"{name}.{form}"] = encoded(figure, form, picture.caption, picture.alternative)
         if picture.animate and "png" in formats:
-            written.append(write_bytes(out / f"{name}.gif", picture.animate(rows, theme)))
-    return written
+            made[f"{name}.gif"] = picture.animate(rows, theme)
+    for name, data in made.items():
+        files.write(out / name, data)
+    return [out / name for name in made]
 
 
 def write_all(
-    asked: Sequence[Picture],
-    rows_of: Callable[[Picture], Rows],
-    out: Path,
-    themes: Sequence[str] = THEMES,
-    formats: Sequence[str] = FORMATS,
-    say: Callable[[str], None] = print,
+    asked: Sequence[Picture], rows_of: Callable[[Picture], Rows], out: Path, themes: Sequence[str], formats: Sequence[str]
 ) -> list[Path]:
     """Write several, telling which one is being drawn and how long the last one took."""
-    make_writable(out)  # before they are drawn: some are minutes of measuring
+    files.make_writable(out)  # before they are drawn: some are minutes of measuring
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()
-        say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
+        print(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
         written += write(picture, rows_of(picture), out, themes, formats)
         size = sum(path.stat().st_size for path in written[-(len(themes) * len(formats)) :])
-        say(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
+        print(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
     if len(asked) == len(minids.lab.figures.PICTURES):
-        written.append(write_bytes(out / "README.md", gallery(asked).encode()))
+        written.append(out / "README.md")
+        files.write(written[-1], gallery(asked).encode())
     return written
 
 

@@ -35,23 +35,11 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, se
         touched, traffic = nodes_touched(chosen, experts, nodes), meter(chosen, experts, nodes, c.hidden_size)
         by_chance = nodes_touched(router.choose(scores, k, nodes, limit, c.topk_method), experts, nodes)
         loss = float(limited.losses(tokens, targets, mtp=False).main)
-        rows += [
-            {
-                "M": limit,
-                "nodes": n,
-                "share_of_tokens": float(np.mean(touched == n)),
-                "mean_nodes": traffic.nodes,
-                "mean_nodes_by_chance": float(by_chance.mean()),
-                "bytes_per_token_and_layer": traffic.bytes,
-                "loss": loss,
-                "own_limit": c.topk_group,
-                "experts": experts,
-                "chosen": k,
-                "groups": nodes,
-                "tokens": int(tokens.size),
-            }
-            for n in range(1, min(k, nodes) + 1)
-        ]
+        found = {"mean_nodes": traffic.nodes, "mean_nodes_by_chance": float(by_chance.mean())}
+        found |= {"bytes_per_token_and_layer": traffic.bytes, "loss": loss, "own_limit": c.topk_group}
+        found |= {"experts": experts, "chosen": k, "groups": nodes, "tokens": int(tokens.size)}
+        for n in range(1, min(k, nodes) + 1):
+            rows.append({"M": limit, "nodes": n, "share_of_tokens": float(np.mean(touched == n))} | found)
     return trained.signed(rows)
 
 

@@ -29,26 +29,20 @@ class Picture:
 
     number: int
     name: str
-    caption: str
-    """One sentence that says what is seen."""
-    alternative: str
-    """What the picture shows, for those who hear it read out."""
+    caption: str  # one sentence that says what is seen
+    alternative: str  # what the picture shows, for those who hear it read out
     rows: Callable[..., Rows]
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
     """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and
     its speed), "measurement" (time on this machine), or "study NAME" (results kept with the package)."""
-    animate: Callable[[Rows, str], bytes] | None = None
-    """(rows, theme) → an animated GIF, where there is one."""
+    animate: Callable[[Rows, str], bytes] | None = None  # (rows, theme) → a GIF, where there is one
 
     def __post_init__(self):
-        arguments = [p for p in inspect.signature(self.rows).parameters.values()]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        ours = [
-            inspect.Parameter("ax", keyword, default=None),
-            inspect.Parameter("theme", keyword, default="light", annotation=str),
-        ]
-        signature = inspect.Signature([*(p.replace(kind=keyword) for p in arguments), *ours])
+        keyword, of_rows = inspect.Parameter.KEYWORD_ONLY, inspect.signature(self.rows).parameters.values()
+        ax = inspect.Parameter("ax", keyword, default=None)
+        theme = inspect.Parameter("theme", keyword, default="light", annotation=str)
+        signature = inspect.Signature([*(p.replace(kind=keyword) for p in of_rows), ax, theme])
         object.__setattr__(self, "__signature__", signature)
         object.__setattr__(self, "__doc__", f"Figure {self.number}. {self.caption}\n\n{inspect.getdoc(self.rows) or ''}")
 
@@ -82,12 +76,8 @@ def as_csv(rows: Rows) -> str:
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{float(v):.7g}" if _is_float(v) else v for key, v in row.items()})
+        writer.writerow({key: f"{v:.7g}" if isinstance(v, float) else v for key, v in row.items()})
     return out.getvalue()
-
-
-def _is_float(value) -> bool:
-    return hasattr(value, "is_integer") and not isinstance(value, int)
 
 
 def only(rows: Rows, **where) -> Rows:

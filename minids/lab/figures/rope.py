@@ -15,11 +15,7 @@ _POSITIONS = 12
 
 
 def _rows(
-    rope_dim: int = 64,
-    base: float = 10000.0,
-    scaling: Yarn | None = None,
-    shown: tuple[int, ...] = (),
-    name: str = "DeepSeek-V3",
+    rope_dim: int = 64, base: float = 1e4, scaling: Yarn | None = None, shown: tuple[int, ...] = (), name: str = "DeepSeek-V3"
 ) -> Rows:
     """``rope_dim``, ``base``, ``scaling``: V3's by default, and ``name``: whose they are; ``shown``: the three pairs
     whose rotation is drawn, by default a fast, a middling and a slow one."""
@@ -35,17 +31,10 @@ def _rows(
     slowed = yarn.yarn_frequencies(rope_dim, base, s.factor, original, s.beta_fast, s.beta_slow)
     ramp = yarn.ramp(rope_dim, *yarn.cut_offs(rope_dim, base, original, s.beta_fast, s.beta_slow))
     rows: Rows = [
-        {
-            "group": "frequency",
-            "pair": i,
-            "radians_per_token": float(plain[i]),
-            "with_yarn": float(slowed[i]),
-            "ramp": float(ramp[i]),
-            "turns_in_original_context": float(plain[i]) * original / (2 * np.pi),
-            "factor": s.factor,
-            "model": name,
-        }
-        for i in range(rope_dim // 2)
+        {"group": "frequency", "pair": i, "radians_per_token": float(theta), "with_yarn": float(slowed[i])}
+        | {"ramp": float(ramp[i]), "turns_in_original_context": float(theta) * original / (2 * np.pi)}
+        | {"factor": s.factor, "model": name}
+        for i, theta in enumerate(plain)
     ]
     start = np.tile([1.0, 0.0], rope_dim // 2)  # every pair points right
     cos, sin = yarn.rotation_table(plain, np.arange(_POSITIONS))

@@ -72,7 +72,7 @@ def in_terminal(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, 
     out = []
     for i, (piece, expert) in enumerate(zip(shown, experts, strict=True)):
         if coloured:
-            out.append(f"\x1b[48;2;{_rgb(colours[expert])};38;2;{_rgb(ink_on(colours[expert]))}m{piece.text}\x1b[0m")
+            out.append(_painted(colours[expert], piece.text))
         else:
             out.append(f"[{expert}]{piece.text}" if i == 0 or experts[i - 1] != expert or shown[i - 1].newline else piece.text)
         out.append("\n" if piece.newline else "")
@@ -89,9 +89,7 @@ def legend(trace: RoutingTrace, layer: LayerTrace, coloured: bool) -> str:
         cells = []
         for expert in range(group * each, (group + 1) * each):
             number = f" {expert:>3} "
-            if coloured:
-                number = f"\x1b[48;2;{_rgb(colours[expert])};38;2;{_rgb(ink_on(colours[expert]))}m{number}\x1b[0m"
-            cells.append(f"{number} {load[expert]:4.2f}")
+            cells.append(f"{_painted(colours[expert], number) if coloured else number} {load[expert]:4.2f}")
         lines += [f"node {group}  " + "  ".join(cells[i : i + 8]) for i in range(0, each, 8)]
     return "\n".join(lines)
 
@@ -110,17 +108,12 @@ def as_html(trace: RoutingTrace, shown: Sequence[Piece], title: str) -> str:
     for t, piece in enumerate(shown):
         fills = [colours[layer[t]] for layer in experts]
         variables = ";".join(f"--b{i}:{fill};--c{i}:{ink_on(fill)}" for i, fill in enumerate(fills))
-        told = "\n".join(
-            f"{name}: "
-            + ", ".join(
-                f"{e} ({g:.2f})" for e, g in sorted(zip(at.chosen[0, t], at.gates[0, t], strict=True), key=lambda p: -p[1])
-            )
-            for name, at in zip(names, trace.layers, strict=True)
-        )
-        spans.append(
-            f'<span style="{variables}" title="{html.escape(told)}">{html.escape(piece.text)}</span>'
-            + ("\n" if piece.newline else "")
-        )
+        told = []
+        for name, at in zip(names, trace.layers, strict=True):
+            gates = sorted(zip(at.chosen[0, t], at.gates[0, t], strict=True), key=lambda pair: -pair[1])
+            told.append(html.escape(f"{name}: " + ", ".join(f"{e} ({g:.2f})" for e, g in gates)))
+        pointed = "\n".join(told)  # what pointing at it shows
+        spans.append(f'<span style="{variables}" title="{pointed}">{html.escape(piece.text)}</span>' + "\n" * piece.newline)
     swatches = "".join(
         f'<span class="key" style="background:{fill};color:{ink_on(fill)}">{expert}</span>'
         + ("<br>" if (expert + 1) % (trace.experts // trace.groups) == 0 else "")
@@ -184,5 +177,7 @@ def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title
         return encoded(figure, "png")
 
 
-def _rgb(fill: str) -> str:
-    return ";".join(str(int(fill[i : i + 2], 16)) for i in (1, 3, 5))
+def _painted(fill: str, words: str) -> str:
+    """Words on a colour, for a terminal of 24 bits."""
+    behind, ink = (";".join(str(int(shade[i : i + 2], 16)) for i in (1, 3, 5)) for shade in (fill, ink_on(fill)))
+    return f"\x1b[48;2;{behind};38;2;{ink}m{words}\x1b[0m"

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from minids.errors import refuse
+from minids.files import write
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, Slide, fitted, width_of
-from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, style, write_bytes
+from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, style
 from minids.lab.figures.trained import Trained, about
 from minids.training.metrics import read_metrics
 
@@ -55,7 +56,8 @@ def draw(run: Path) -> Path | None:
         return None
     figure = training_run(run=run, samples=False)
     with style():
-        return write_bytes(run / "loss.png", encoded(figure, "png"))
+        write(run / "loss.png", encoded(figure, "png"))
+    return run / "loss.png"
 
 
 def domains_of(rows: Rows) -> list[str]:

@@ -117,10 +117,9 @@ class Slide:
         """A line through points, with a head at its end."""
         shade, thick = _shade(kind), width * self.scale
         if head:
-            shape = dict(
-                arrowstyle="-|>,head_width=0.28,head_length=0.55", shrinkA=0, shrinkB=0, mutation_scale=18 * self.scale
-            )
-            self.ax.annotate("", points[-1], points[-2], arrowprops=dict(color=shade, linewidth=thick, **shape))
+            shape = dict(arrowstyle="-|>,head_width=0.28,head_length=0.55", mutation_scale=18 * self.scale)
+            looks = dict(color=shade, linewidth=thick, shrinkA=0, shrinkB=0, **shape)
+            self.ax.annotate("", points[-1], points[-2], arrowprops=looks)
             points = points[:-1]
         if len(points) > 1:
             ends = dict(solid_capstyle="butt", solid_joinstyle="miter")
@@ -237,10 +236,9 @@ def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[st
         return [words]
     count = int(width_of(words, size, bold) / room) + 1
     for narrower in (0.55, 0.65, 0.75, 0.85, 0.95, 1.0):  # even lines look better than a full one and a rest
-        lines = _filled(words, size, room * narrower, bold)
-        if len(lines) <= count:
-            return lines
-    return _filled(words, size, room, bold)
+        if len(lines := _filled(words, size, room * narrower, bold)) <= count:
+            break
+    return lines
 
 
 def powers_of_ten(axis, scale: float, every: int = 1) -> None:

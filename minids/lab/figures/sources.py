@@ -9,24 +9,18 @@ from pathlib import Path
 
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import refuse
-from minids.files import make_writable, read_json
+from minids.files import make_writable, read_json, write
 from minids.lab.figures.picture import Picture, Rows
-from minids.lab.figures.style import write_bytes
 
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
-KEPT = "runs/figures"
-"""Where measured numbers are kept: a second drawing is of the same ones. Delete a file there to measure again."""
-
-MADE = {
-    "measurement": "measuring on this machine, which should have nothing else to do",
-    "run, measured": "measuring the trained model on this machine, which should have nothing else to do",
-}
+KEPT = "runs/figures"  # measured numbers: a second drawing is of the same ones; delete a file there to measure again
+ALONE = "on this machine, which should have nothing else to do"
+MADE = {"measurement": f"measuring {ALONE}", "run, measured": f"measuring the trained model {ALONE}"}
 
 
 class Sources:
-    """Numbers for pictures. What is measured is kept. Where no ``run`` is given, it is the one in runs/tiny; only with
-    ``train`` is that trained, when the first picture needs it and after ``say`` has said so."""
+    """Numbers for pictures. Where no ``run`` is given, it is the one in runs/tiny, trained where missing if ``train``."""
 
     def __init__(self, run: str = "", say: Callable[[str], None] = print, kept: str | Path = KEPT, train: bool = False):
         self.given, self.say, self.kept, self.train = run, say, Path(kept), train
@@ -48,7 +42,7 @@ class Sources:
         self.say(f"        {MADE[picture.source]}; then kept in {path}")
         make_writable(self.kept)  # before the minutes of measuring
         rows = picture.rows(**asked)
-        write_bytes(path, json.dumps({"rows": rows}, allow_nan=False).encode())
+        write(path, json.dumps({"rows": rows}, allow_nan=False).encode())
         return rows
 
     def run(self) -> Path:

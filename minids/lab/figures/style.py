@@ -12,15 +12,12 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 
 from minids.errors import MinidsError, refuse
-from minids.files import staged
 
 WIDTH, HEIGHT, DPI = 12.8, 7.2, 150  # inches, inches, dots per inch: 1920 × 1080
 
-SMALLEST = 16
-"""Points of the smallest letters on a slide 12.8 inches wide: what the last row still reads."""
+SMALLEST = 16  # points of the smallest letters on a slide 12.8 inches wide: what the last row still reads
 
 # kind of thing → colour on the light theme, colour on the dark theme
 SURFACES = {"background": ("#FFFFFF", "#14171C"), "panel": ("#F3F4F6", "#20252C"), "faint": ("#D9DCE0", "#3A4048")}
@@ -58,11 +55,6 @@ def colour(kind: str) -> str:
     return _KINDS[kind][THEMES.index(_theme.get())]
 
 
-def theme() -> str:
-    """The theme at hand."""
-    return _theme.get()
-
-
 def ink_on(fill: str) -> str:
     """Black or white letters, whichever is read better on ``fill`` (relative luminance of the WCAG)."""
     from matplotlib.colors import to_rgb
@@ -84,7 +76,7 @@ def sequential(kind: str, floor: float = 0.0):
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
     strong = colour(kind)
-    end = 0.0 if theme() == "light" else 1.0  # towards black or white, so that the largest stand out
+    end = 0.0 if _theme.get() == "light" else 1.0  # towards black or white, so that the largest stand out
     beyond = [0.4 * c + 0.6 * end for c in to_rgb(strong)]
     low = colour("panel") if not floor else tint(strong, floor)
     return LinearSegmentedColormap.from_list(kind, [low, strong, beyond])
@@ -95,7 +87,7 @@ def diverging():
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
-    if theme() == "light":
+    if _theme.get() == "light":
         return colormaps["RdBu_r"]
     middle = colour("panel")  # nothing must not be the brightest colour on a dark slide
     return LinearSegmentedColormap.from_list("dark", ["#9AD0FF", "#2F7BC4", middle, "#C9523D", "#FFBFA8"])
@@ -133,41 +125,20 @@ def _settings(scale: float) -> dict:
     return {
         **{f"{side}tick.{name}": value for side in "xy" for name, value in tick.items()},
         **{name: size * scale for name, size in sizes.items()},
-        "figure.figsize": (WIDTH, HEIGHT),
-        "figure.dpi": DPI,
-        "savefig.dpi": DPI,
-        "font.family": ["DejaVu Sans"],
-        "mathtext.fontset": "dejavusans",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.facecolor": "none",
-        "axes.edgecolor": muted,
-        "axes.labelcolor": ink,
-        "text.color": ink,
-        "figure.facecolor": background,
-        "savefig.facecolor": background,
-        "grid.color": colour("faint"),
-        "legend.frameon": False,
-        "svg.hashsalt": "minids",
-        "svg.fonttype": "path",
-        "pdf.fonttype": 42,
-        "path.simplify_threshold": 0.2,
-    }
+        "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans",
+        "figure.figsize": (WIDTH, HEIGHT), "figure.dpi": DPI, "savefig.dpi": DPI,
+        "figure.facecolor": background, "savefig.facecolor": background, "text.color": ink,
+        "axes.facecolor": "none", "axes.edgecolor": muted, "axes.labelcolor": ink, "grid.color": colour("faint"),
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
+        "svg.hashsalt": "minids", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify_threshold": 0.2,
+    }  # fmt: skip
 
 
 def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
-    """The figure as the bytes of an svg, png or pdf, the same for the same numbers: no date, no random name.
-
-    An SVG carries its title and description for those who hear pictures instead of seeing them.
-    """
-    metadata = {
-        "svg": {"Date": None, "Title": title or None},
-        "pdf": {"CreationDate": None, "Title": title or None},
-        "png": {"Software": None},
-    }[form]
+    """The figure as the bytes of an svg (with title and description), png or pdf, the same for the same numbers: no date."""
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, metadata=metadata)
+    figure.savefig(buffer, format=form, metadata=metadata if form == "png" else metadata | {"Title": title or None})
     data = buffer.getvalue()
     if form == "svg" and description:
         from xml.sax.saxutils import escape
@@ -177,12 +148,3 @@ def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
         words = f" <title>{escape(title)}</title>\n <desc>{escape(description)}</desc>\n".encode()
         data = head + tag + b'role="img" ' + attributes + close + words + body
     return data
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Put a whole file in its place at once; what was there before stays until then."""
-    with staged() as files:
-        with files.create(path) as file:
-            file.write(data)
-        files.publish()
-    return path

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minids.lab.figures.picture import Picture
+from minids.lab.figures.style import encoded, style
 
 
 def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) -> str:
@@ -34,11 +35,7 @@ def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) ->
 
 
 class Thumbnails:
-    """Names, captions and small pictures: a table where a notebook shows it, text anywhere else.
-
-    ``out``: the folder that ``minids figures`` wrote to; what is not there is drawn on the spot if it needs nothing but
-    arithmetic, and only named if not.
-    """
+    """Names, captions and small pictures of ``listing``: a table where a notebook shows it, text anywhere else."""
 
     def __init__(self, shown: Sequence[Picture], out: str | Path = "figures", width: int = 288):
         self.shown, self.out, self.width = shown, Path(out), width
@@ -47,16 +44,14 @@ class Thumbnails:
         return listing(self.shown, self.out, colours=False)
 
     def _repr_html_(self) -> str:
-        lines = ["<table>"]
+        lines, cell = ["<table>"], '<td style="text-align:left">'
         for picture in self.shown:
             data = _image(picture, self.out / f"{picture.stem}.png")
             small = base64.b64encode(_smaller(data, 2 * self.width)).decode() if data else ""
             words = html.escape(picture.alternative, quote=True)
             image = f'<img width="{self.width}" alt="{words}" src="data:image/png;base64,{small}">' if small else ""
-            lines.append(
-                f'<tr><td style="text-align:left">{image}</td><td style="text-align:left"><b>{picture.number}. '
-                f"{picture.name}</b><br>{html.escape(picture.caption)}</td></tr>"
-            )
+            about = f"<b>{picture.number}. {picture.name}</b><br>{html.escape(picture.caption)}"
+            lines.append(f"<tr>{cell}{image}</td>{cell}{about}</td></tr>")
         return "\n".join([*lines, "</table>"])
 
 
@@ -93,8 +88,6 @@ def _image(picture: Picture, path: Path) -> bytes | None:
         return path.read_bytes()
     if picture.source != "arithmetic":
         return None
-    from minids.lab.figures.style import encoded, style
-
     figure = picture()
     with style():
         return encoded(figure, "png")

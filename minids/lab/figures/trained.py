@@ -16,7 +16,6 @@ from minids.errors import refuse
 from minids.inference.generate import generate
 from minids.lab.analysis.parameters import parts
 from minids.lab.figures.picture import Rows
-from minids.lab.figures.words import metric
 from minids.layers.block import Block
 from minids.layers.positions import Rotary
 from minids.model import DeepSeekV3
@@ -26,6 +25,7 @@ from minids.training.corpus import Corpus, load_corpus
 from minids.training.printing import printable
 from minids.training.run_folder import RunFolder
 from minids.training.text import held_out_prompt
+from minids.words import si
 
 
 class Passing(NamedTuple):
@@ -111,7 +111,7 @@ def about(run: str | Path) -> str:
     """A run in a few words: "tiny, 2.66 M parameters, bytes"."""
     described = RunFolder(Path(run)).description()
     count = sum(part.total for part in parts(ModelConfig(**described["model"])))
-    return f"{described['preset']}, {metric(count)} parameters, {described['train']['tokenizer']}"
+    return f"{described['preset']}, {si(count)} parameters, {described['train']['tokenizer']}"
 
 
 @lru_cache(maxsize=1)

@@ -1,20 +1,13 @@
-"""Numbers as a slide says them: three digits and a prefix."""
+"""Numbers as a slide says them."""
 
 from __future__ import annotations
 
-
-def metric(value: float, unit: str = "", digits: int = 3) -> str:
-    """671026419200 → "671 G"; decimal prefixes, as in the papers."""
-    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
-        if abs(value) < 999.5:
-            return f"{value:.{digits}g} {prefix}{unit}".rstrip()
-        value /= 1000
-    return f"{value:.{digits}g} Y{unit}"
+from minids.words import si
 
 
 def byte_count(value: float) -> str:
     """70272 → "70.3 kB"; KB = 1000 bytes, as the papers print it."""
-    return metric(value, "B")
+    return si(value, "B")
 
 
 def parameter_count(value: float, digits: int = 3) -> str:

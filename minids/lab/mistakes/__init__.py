@@ -149,6 +149,12 @@ def residual_inside_the_moe_layer(replace: Replace) -> None:
 # Latent attention.
 
 
+def _latent_backward(mla: MLA, d_latent, saved_down):
+    """Back through ``kv_a_proj`` where the rotary part of its output goes unused."""
+    unused = np.zeros((*d_latent.shape[:-1], mla.d_rope), d_latent.dtype)
+    return mla.kv_a_proj.backward(np.concatenate([d_latent, unused], axis=-1), saved_down)
+
+
 def rope_key_per_head(replace: Replace) -> None:
     """Every head has a rotary key of its own: the cache grows by the number of heads."""
     init = MLA.__init__
@@ -167,9 +173,7 @@ def rope_key_per_head(replace: Replace) -> None:
     def wrong_latent_backward(self, d_c_kv, d_k_rope, saved):
         d_k_rope = rope.backward(d_k_rope, saved.rope)
         dx = self.k_rope_proj.backward(d_k_rope.reshape(*d_k_rope.shape[:-2], -1), saved.down[1])
-        d_c_kv = self.kv_a_layernorm.backward(d_c_kv, saved.norm)
-        unused = np.zeros((*d_c_kv.shape[:-1], self.d_rope), d_c_kv.dtype)
-        return dx + self.kv_a_proj.backward(np.concatenate([d_c_kv, unused], axis=-1), saved.down[0])
+        return dx + _latent_backward(self, self.kv_a_layernorm.backward(d_c_kv, saved.norm), saved.down[0])
 
     def wrong_keys_values_backward(self, dk, dv, saved_up):
         d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)
@@ -197,8 +201,7 @@ def rope_key_from_the_latent(replace: Replace) -> None:
     def wrong_latent_backward(self, d_c_kv, d_k_rope, saved):
         d_k_rope = rope.backward(d_k_rope, saved.rope)[..., 0, :]
         d_c_kv = self.kv_a_layernorm.backward(d_c_kv + self.k_rope_proj.backward(d_k_rope, saved.down[1]), saved.norm)
-        unused = np.zeros((*d_c_kv.shape[:-1], self.d_rope), d_c_kv.dtype)
-        return self.kv_a_proj.backward(np.concatenate([d_c_kv, unused], axis=-1), saved.down[0])
+        return _latent_backward(self, d_c_kv, saved.down[0])
 
     replace(MLA, __init__=wrong_init, latent=wrong_latent, latent_backward=wrong_latent_backward)
 
@@ -339,29 +342,13 @@ def mla_that_caches_full_keys_and_values(replace: Replace) -> None:
 
 
 MISTAKES: list[Mistake] = [
-    gates_from_biased_scores,
-    softmax_gate,
-    forbidden_groups_set_to_zero,
-    bias_moved_the_wrong_way,
-    bias_updated_in_evaluation,
-    bias_updated_in_every_backward_pass,
-    balance_loss_from_detached_scores,
-    residual_inside_the_moe_layer,
-    rope_key_per_head,
-    rope_key_from_the_latent,
-    rope_key_gradient_of_one_head,
-    rope_in_the_other_layout,
-    linear_interpolation_as_yarn,
-    yarn_with_a_reversed_ramp,
-    yarn_without_mscale,
-    mtp_head_without_the_block,
-    parallel_mtp_heads,
-    mtp_shown_its_target,
-    cache_offset_forgotten,
-    resumed_from_the_beginning_of_the_data,
-    resumed_without_the_generator,
-    resumed_without_the_routing_bias,
-]
+    gates_from_biased_scores, softmax_gate, forbidden_groups_set_to_zero, bias_moved_the_wrong_way,
+    bias_updated_in_evaluation, bias_updated_in_every_backward_pass, balance_loss_from_detached_scores,
+    residual_inside_the_moe_layer, rope_key_per_head, rope_key_from_the_latent, rope_key_gradient_of_one_head,
+    rope_in_the_other_layout, linear_interpolation_as_yarn, yarn_with_a_reversed_ramp, yarn_without_mscale,
+    mtp_head_without_the_block, parallel_mtp_heads, mtp_shown_its_target, cache_offset_forgotten,
+    resumed_from_the_beginning_of_the_data, resumed_without_the_generator, resumed_without_the_routing_bias,
+]  # fmt: skip
 """Of building, training and resuming a model."""
 
 IN_GENERATION: list[Mistake] = [speculation_by_a_ratio_heuristic, mla_that_caches_full_keys_and_values]

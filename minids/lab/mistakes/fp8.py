@@ -133,16 +133,9 @@ def master_weights_in_fp8(replace: Replace) -> None:
 
 
 IN_FP8: list[Mistake] = [
-    halves_rounded_away_from_zero,
-    overflow_instead_of_saturation,
-    subnormals_flushed_to_zero,
-    scale_of_the_tensor_in_every_tile,
-    power_of_two_scales_rounded_down,
-    scales_forgotten_in_the_weight_gradient,
-    weight_gradient_in_the_tiles_of_the_forward_pass,
-    promotion_forgotten,
-    attention_output_in_e4m3,
-    router_in_fp8,
+    halves_rounded_away_from_zero, overflow_instead_of_saturation, subnormals_flushed_to_zero,
+    scale_of_the_tensor_in_every_tile, power_of_two_scales_rounded_down, scales_forgotten_in_the_weight_gradient,
+    weight_gradient_in_the_tiles_of_the_forward_pass, promotion_forgotten, attention_output_in_e4m3, router_in_fp8,
     master_weights_in_fp8,
-]
+]  # fmt: skip
 """Of training with ``precision = "fp8"``."""

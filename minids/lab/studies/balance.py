@@ -17,8 +17,7 @@ from minids.lab.studies.study import Finding, Job, Outcome, Study, Summary
 
 BATCH_WISE, SEQUENCE_WISE = (0.01, 0.1, 0.3, 1.0), (0.1, 0.3)
 SIGN, PROPORTIONAL = (0.001, 0.003, 0.01, 0.03), (0.01, 0.03)
-EVEN = 0.15
-"""Global MaxVio up to which a load counts as even here."""
+EVEN = 0.15  # global MaxVio up to which a load counts as even here
 
 
 def _arms() -> dict[str, dict]:

@@ -10,30 +10,12 @@ from minids.model import DeepSeekV3
 from minids.training.metrics import max_violation
 
 MODEL = dict(
-    vocab_size=258,
-    hidden_size=64,
-    num_hidden_layers=3,
-    first_k_dense_replace=1,
-    intermediate_size=192,
-    moe_intermediate_size=32,
-    num_attention_heads=4,
-    q_lora_rank=32,
-    kv_lora_rank=16,
-    qk_nope_head_dim=16,
-    qk_rope_head_dim=8,
-    v_head_dim=16,
-    n_routed_experts=16,
-    n_shared_experts=1,
-    num_experts_per_tok=4,
-    n_group=4,
-    topk_group=2,
-    routed_scaling_factor=2.5,
-    num_nextn_predict_layers=0,
-    max_position_embeddings=128,
-    initializer_range=0.02,
-    bos_token_id=256,
-    eos_token_id=257,
-)
+    vocab_size=258, hidden_size=64, num_hidden_layers=3, first_k_dense_replace=1, max_position_embeddings=128,
+    num_attention_heads=4, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16,
+    intermediate_size=192, moe_intermediate_size=32, n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=4,
+    n_group=4, topk_group=2, routed_scaling_factor=2.5, num_nextn_predict_layers=0, initializer_range=0.02,
+    bos_token_id=256, eos_token_id=257,
+)  # fmt: skip
 """One dense block and two with 16 experts, of which a token uses 4 in 2 of 4 groups, beside a shared one."""
 
 TRAIN = dict(batch_size=8, context_length=128, learning_rate=3e-3, warmup_steps=30, eval_tokens=16384)

@@ -6,8 +6,7 @@ with standard deviation s (n − 1),
     interval = mean ± t · s / √n            t: Student's 97.5 % quantile with n − 1 degrees of freedom
 
 holds the true difference in 95 of 100 studies. A claim about two arms holds or fails only where the whole interval lies on one
-side of zero; else it is undecided, however the means lie. Where the best of several arms is taken, the interval is still that
-of one comparison, and so a little too narrow.
+side of zero; else it is undecided. Where the best of several arms is taken, the interval is a little too narrow.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from minids.lab.studies.study import Finding, Summary
 
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 """Student's t at 97.5 %, for 1 to 10 degrees of freedom."""
-_NORMAL = 1.959964
-"""The same for infinitely many."""
+_NORMAL = 1.959964  # the same for infinitely many
 
 
 def student(degrees: int) -> float:

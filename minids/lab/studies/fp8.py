@@ -31,10 +31,8 @@ ARMS = {
     NEVER: {"model": {"precision": "fp8", "fp8_promotion": False}},
     AGAIN: {"train": {"adam_eps": 1.001e-8}},
 }
-KEPT = 0.99
-"""Of the smoothed loss from step to step."""
-ALLOWED = 0.0025
-"""V3 section 3.3 and appendix B.1: relative loss error to BF16 below 0.25 %."""
+KEPT = 0.99  # of the smoothed loss from step to step
+ALLOWED = 0.0025  # V3 section 3.3 and appendix B.1: relative loss error to BF16 below 0.25 %
 
 
 def run(settings: dict, job: Job) -> Outcome:
@@ -68,22 +66,14 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     fine, drift = differences(arms, FINE), differences(arms, AGAIN)
     error, again = difference(fine), difference(drift)
     further = difference([abs(a) - abs(b) for a, b in zip(fine, drift, strict=True)])
-    found = [
-        Finding(
-            "with fine tiles the smoothed loss at the end is within 0.25 % of float32's",
-            error.within(ALLOWED),
-            f"{error.told('+.3%')}; between two runs in float32 {again.told('+.3%')}",
-        ),
-        Finding(
-            "FP8 moves a run no further than another rounding in float32 does",
-            decided(-further.sign),
-            f"FP8 {_seeds(fine)}; float32 again {_seeds(drift)}; of their sizes {further.told('+.3%')}",
-        ),
-    ]
-    for arm, claim in (
-        (TENSOR, "one scale per matrix is worse than fine tiles"),
-        (NEVER, "sums without promotion are worse than promoted ones"),
-    ):
+    claim = "with fine tiles the smoothed loss at the end is within 0.25 % of float32's"
+    numbers = f"{error.told('+.3%')}; between two runs in float32 {again.told('+.3%')}"
+    found = [Finding(claim, error.within(ALLOWED), numbers)]
+    claim = "FP8 moves a run no further than another rounding in float32 does"
+    numbers = f"FP8 {_seeds(fine)}; float32 again {_seeds(drift)}; of their sizes {further.told('+.3%')}"
+    found.append(Finding(claim, decided(-further.sign), numbers))
+    scales, sums = "one scale per matrix is worse than fine tiles", "sums without promotion are worse than promoted ones"
+    for arm, claim in ((TENSOR, scales), (NEVER, sums)):
         worse = difference([a - b for a, b in zip(differences(arms, arm), fine, strict=True)])
         numbers = f"{difference(differences(arms, arm)).mean:+.3%} against {error.mean:+.3%}, {worse.told('+.3%')}"
         found.append(Finding(claim, decided(worse.sign), numbers))

@@ -16,8 +16,7 @@ ACCUMULATORS = {"float32": None, "14 bits, promoted every 128": PROMOTED, "14 bi
 
 
 def outliers(magnitudes=(1, 10, 100, 1e3, 1e4, 1e5, 1e6), seed: int = 0, shape=(512, 1024), count: int = 3) -> list[dict]:
-    """Rows {magnitude, granularity, error, lost}: normal activations with ``count`` elements that are ``magnitude`` times a
-    normal number's size.
+    """Rows {magnitude, granularity, error, lost}: normal activations, of which ``count`` are ``magnitude`` instead.
 
     error: √(Σ (x̂ − x)² / Σ x²) over all other elements; lost: share of them that became 0.
     """
@@ -39,13 +38,11 @@ def outliers(magnitudes=(1, 10, 100, 1e3, 1e4, 1e5, 1e6), seed: int = 0, shape=(
 
 
 def accumulation(lengths=(128, 256, 512, 1024, 2048, 4096, 8192), seed: int = 0, size: int = 64) -> list[dict]:
-    """Rows {terms, numbers, accumulator, max_relative, of_largest, root_mean}: products of quantised (size, K) and (K,
-    size).
+    """Rows {terms, numbers, accumulator, max_relative, of_largest, root_mean} of products of quantised (size, K) and (K, size).
 
-    The error is that of the sum alone: the reference takes the same quantised numbers in float64. ``numbers`` is "positive"
-    (uniform between 0 and 1: the sum grows like K) or "normal" (it grows like √K, and near 0 no relative error means anything).
-    max_relative: largest |error| / |result|; of_largest: largest |error| / largest |result|; root_mean: √(Σ error² / Σ
-    result²).
+    The reference takes the same quantised numbers in float64. ``numbers`` is "positive" (uniform between 0 and 1: the sum grows
+    like K) or "normal" (it grows like √K, and near 0 no relative error means anything). max_relative: largest |error/result|;
+    of_largest: largest |error| / largest |result|; root_mean: √(Σ error² / Σ result²).
     """
     rng, rows = np.random.default_rng(seed), []
     for terms in lengths:

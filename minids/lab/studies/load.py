@@ -18,19 +18,14 @@ from minids.lab.studies.training import text, train
 from minids.training.metrics import max_violation
 
 NO, BATCH, SEQUENCE, BIAS = "none", "batch loss 0.1", "sequence loss 0.1", "bias 0.003 + sequence loss 0.0001"
-POINTS = 60
-"""Moments along a run at which loads are kept, each the sum since the one before."""
-IDLE = 0.1
-"""Share of an even load below which an expert counts as idle."""
+POINTS = 60  # moments along a run at which loads are kept, each the sum since the one before
+IDLE = 0.1  # share of an even load below which an expert counts as idle
 
 
 def run(settings: dict, job: Job) -> Outcome:
     model_config, train_config = configs(settings, job)
     every = max(1, job.steps // POINTS)
-    steps: list[int] = []
-    loads: list[np.ndarray] = []  # (MoE layers, E) each
-    losses: list[float] = []
-    waiting: list[np.ndarray] = []
+    steps, losses, loads, waiting = [], [], [], []  # the last two hold (MoE layers, E) each
 
     def on_step(step, found, model):
         waiting.append(np.asarray(found.counts))

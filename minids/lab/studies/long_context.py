@@ -41,20 +41,13 @@ from minids.training.text import Text
 
 TRAINED, FACTOR = 128, 4
 LONGEST = TRAINED * FACTOR
-PHASES = (256, 512)
-"""Lengths of further training, one after the other."""
-PHASE_SHARE = 0.05
-"""Steps of a phase, as a share of all steps of a run."""
-EXTENSION_RATE = 0.1
-"""Learning rate of further training, as a share of the peak."""
-BUCKET = 64
-"""Positions over which perplexity is averaged."""
-LENGTHS = (128, 256, 384, 512)
-DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-HAYSTACKS = 24
-"""Contexts per length and depth."""
-STAGES = ("zero-shot", "tuned")
-"""Read as it is, and after further training at the longer lengths."""
+PHASES = (256, 512)  # lengths of further training, one after the other
+PHASE_SHARE = 0.05  # steps of a phase, as a share of all steps of a run
+EXTENSION_RATE = 0.1  # learning rate of further training, as a share of the peak
+BUCKET = 64  # positions over which perplexity is averaged
+LENGTHS, DEPTHS = (128, 256, 384, 512), (0.0, 0.25, 0.5, 0.75, 1.0)
+HAYSTACKS = 24  # contexts per length and depth
+STAGES = ("zero-shot", "tuned")  # read as it is, and after further training at the longer lengths
 
 NONE, INTERPOLATION, NO_RAMP = "no extension", "interpolation", "YaRN without ramp"
 STEP, NO_MSCALE, YARN = "YaRN, step for ramp", "YaRN without mscale", "YaRN"
@@ -97,15 +90,9 @@ def run(settings: dict, job: Job) -> Outcome:
     corpus, model = text(job.data), extended(trained, settings)
     numbers, curves, rng = measure(model, corpus, STAGES[0]), Curves(len(PHASES) * phase), np.random.default_rng([job.seed, 3])
     for i, length in enumerate(PHASES):
-        further = train.replace(
-            steps=phase,
-            context_length=length,
-            batch_size=max(1, train.tokens_per_step // length),
-            learning_rate=train.learning_rate * EXTENSION_RATE,
-            constant_until=1.0,
-            decay_until=1.0,
-            final_from=1.0,
-        )
+        sizes = dict(context_length=length, batch_size=max(1, train.tokens_per_step // length), steps=phase)
+        flat = dict(learning_rate=train.learning_rate * EXTENSION_RATE, constant_until=1.0, decay_until=1.0, final_from=1.0)
+        further = train.replace(**sizes, **flat)
         for step, now, _ in training_further(model, further, _supply(corpus, further, rng), optimizer, job.threads):
             curves.add(i * phase + step, loss=now.main)
             job.tell(1)
@@ -150,7 +137,8 @@ def by_position(model: DeepSeekV3, corpus: Text, rows: int = 4) -> Array:
     means = []
     for stream in corpus.held_out.values():
         total, windows = np.zeros(LONGEST), 0
-        for tokens, targets in validation_windows(stream.tokens, rows, LONGEST, _whole(len(stream) - 1)):
+        whole = min(len(stream) - 1, COMMON["train"]["eval_tokens"]) // LONGEST * LONGEST  # windows are
+        for tokens, targets in validation_windows(stream.tokens, rows, LONGEST, whole):
             tokens, targets = plain(tokens), plain(targets)
             logits = model.logits(tokens).astype(np.float64)  # (S, T, V)
             logits -= logits.max(axis=-1, keepdims=True)
@@ -159,11 +147,6 @@ def by_position(model: DeepSeekV3, corpus: Text, rows: int = 4) -> Array:
             windows += len(tokens)
         means.append(total / windows)
     return np.mean(means, axis=0)
-
-
-def _whole(tokens: int) -> int:
-    """How many of a domain's ``tokens`` are read: whole windows, up to what the study's settings say."""
-    return min(tokens, COMMON["train"]["eval_tokens"]) // LONGEST * LONGEST
 
 
 def name(what: str, stage: str, at: int, depth: float | None = None) -> str:
@@ -210,20 +193,13 @@ def findings(arms: dict[str, dict[str, Summary]]) -> list[Finding]:
     ]
 
 
-_MODEL = dict(
-    num_hidden_layers=2,
-    kv_lora_rank=32,
-    qk_rope_head_dim=16,
-    rope_theta=100.0,  # as in V3 two thirds of the pairs turn more than once in the trained length
-    max_position_embeddings=TRAINED,
-    initializer_range=0.1,
-    **BALANCED,
-)
+_MODEL = dict(num_hidden_layers=2, kv_lora_rank=32, qk_rope_head_dim=16, initializer_range=0.1, **BALANCED)
+# As in V3 two thirds of the pairs turn more than once in the trained length.
+_MODEL |= dict(rope_theta=100.0, max_position_embeddings=TRAINED)
+_TRAIN = dict(batch_size=8, context_length=TRAINED, learning_rate=0.02, optimizer="muon", warmup_steps=30, eval_tokens=8192)
 COMMON = {
     "model": {**MODEL, **_MODEL},
-    "train": dict(
-        batch_size=8, context_length=TRAINED, learning_rate=0.02, optimizer="muon", warmup_steps=30, eval_tokens=8192
-    ),
+    "train": _TRAIN,
     "facts": dict(kinds=KINDS, values=VALUES, said=list(SAID)),
 }
 

@@ -8,8 +8,8 @@ looks it up, and to nobody else.
     training      a few to many facts at random places of a window: retrieval over every distance there is
     evaluation    one fact at a chosen depth of a context, one of every other kind to mislead, and at the end its kind again
 
-A task that looks simpler was tried and not learned: numbers filed under letters (``[K47]``, then ``[K``) need a circuit of
-two layers, which up to 700 steps did not make. Here one layer can match a kind with its values. One guess in eight is right.
+Numbers filed under letters (``[K47]``, then ``[K``) were tried and not learned: they need a circuit of two layers. Here one
+layer can match a kind with its values. One guess in eight is right.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from minids.layers.parameters import Array
 from minids.training.batches import Batches
 
 KINDS, VALUES = 4, 8
-SIZE = 2
-"""Bytes of a fact."""
+SIZE = 2  # bytes of a fact
 ASCII, BYTES = 128, 256
-KIND = ASCII + KINDS * VALUES
-"""The byte of kind 0; those of the values are below it."""
-SAID = (8, 32)
-"""Fewest and most facts in a training window, whatever its length."""
+KIND = ASCII + KINDS * VALUES  # the byte of kind 0; those of the values are below it
+SAID = (8, 32)  # fewest and most facts in a training window, whatever its length
 
 
 class Haystacks(NamedTuple):

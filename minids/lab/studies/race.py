@@ -28,12 +28,9 @@ from minids.training.evaluate import validation
 from minids.training.optimizer import optimizer
 from minids.training.text import Text
 
-NANOGPT = 1.886
-"""Validation loss that nanoGPT's recipe ends at; its README says 1.88."""
-CHARACTERS = 2000 * 12 * 64
-"""What it sees, and what anyone may see here."""
-CHECKS = 16
-"""Validation passes along a run, not counted in its seconds."""
+NANOGPT = 1.886  # validation loss that nanoGPT's recipe ends at; its README says 1.88
+CHARACTERS = 2000 * 12 * 64  # what it sees, and what anyone may see here
+CHECKS = 16  # validation passes along a run, not counted in its seconds
 
 _DENSE = dict(first_k_dense_replace=ModelConfig.preset("shakespeare").num_hidden_layers)
 _ADAMW = dict(optimizer="adamw", learning_rate=3e-3)

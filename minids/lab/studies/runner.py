@@ -28,21 +28,12 @@ _REFRESH = 0.5  # seconds between two looks at the progress
 
 
 def run_study(
-    name: str,
-    out: str | Path,
-    seeds: tuple[int, ...] = (),
-    steps: int = 0,
-    arms: tuple[str, ...] = (),
-    data: tuple[str, ...] = (),
-    processes: int = 0,
-    quick: bool = False,
-    threads: int = 1,
-    say: Say = print,
-) -> dict:
+    name: str, out: str | Path, seeds: tuple[int, ...] = (), steps: int = 0, arms: tuple[str, ...] = (),
+    data: tuple[str, ...] = (), processes: int = 0, quick: bool = False, threads: int = 1, say: Say = print,
+) -> dict:  # fmt: skip
     """Run every arm with every seed, those in ``out`` already left out; write and return the results.
 
-    Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; ``processes`` = 0 as many as
-    there are cores for their ``threads``.
+    Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; 0 ``processes`` as many as cores allow.
     """
     study = study_called(name)
     seeds = seeds or (study.seeds[:1] if quick else study.seeds)

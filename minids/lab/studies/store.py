@@ -17,7 +17,7 @@ from importlib import import_module, resources
 from pathlib import Path
 
 from minids.errors import MinidsError
-from minids.files import read_json, staged
+from minids.files import read_json, write
 from minids.lab.studies.study import Job, Outcome, Study, Summary
 from minids.processor import processor
 
@@ -52,8 +52,7 @@ class Store:
             found["failed"] = outcome
         else:
             found |= {"numbers": outcome.numbers, "curves": outcome.curves, "details": outcome.details}
-        path = self.path(job)
-        _write(path, json.dumps(found, allow_nan=False))
+        _write(self.path(job), json.dumps(found, allow_nan=False))
         return found
 
     def _asked(self, job: Job) -> dict:
@@ -107,11 +106,7 @@ def summaries(runs: list[dict]) -> dict[str, Summary]:
 
 def write_results(path: Path, found: dict) -> None:
     """Write results as JSON with one line per run, so that they are small and a change can be read."""
-    lines = ["{"]
-    for key, value in found.items():
-        if key != "arms":
-            lines.append(f" {json.dumps(key)}: {_dumped(value)},")
-    lines.append(' "arms": {')
+    lines = ["{", *(f" {json.dumps(key)}: {_dumped(value)}," for key, value in found.items() if key != "arms"), ' "arms": {']
     arms = []
     for name, arm in found["arms"].items():
         runs = ",\n".join(f"    {_dumped(run)}" for run in arm["runs"])
@@ -122,10 +117,7 @@ def write_results(path: Path, found: dict) -> None:
 
 
 def results(name: str) -> dict:
-    """What the full run of a study gave, as kept with the package: the same dictionary that ``results.json`` holds.
-
-    Raises ``MinidsError`` where the study is unknown or has no kept results.
-    """
+    """What the full run of a study gave, as kept with the package: the same dictionary that ``results.json`` holds."""
     from minids.lab.studies.registry import study  # which imports the studies, and those this module
 
     study(name)
@@ -177,7 +169,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MinidsError(f"{path.parent}: cannot be written to ({error.strerror}); choose another folder") from None
-    with staged() as files:
-        with files.create(path) as file:
-            file.write(text.encode())
-        files.publish()
+    write(path, text.encode())

@@ -19,8 +19,7 @@ class Job:
     seed: int
     steps: int  # of the optimizer
     data: tuple[str, ...] = ("builtin",)  # the text, as ``minids train --data`` takes it
-    tell: Callable[[int], None] = field(default=_silent, compare=False, repr=False)
-    """Called with the steps done since the last call, so that progress can be shown."""
+    tell: Callable[[int], None] = field(default=_silent, compare=False, repr=False)  # called with the steps done since the last
     threads: int = 1  # that share every batch; the losses differ by rounding alone
 
 
@@ -47,16 +46,13 @@ class Study:
     """A module of ``minids.lab.studies`` holds one as ``STUDY``."""
 
     question: str  # one line
-    arms: dict[str, dict]
-    """Name → what makes this arm another one, as plain JSON values; ``run`` gets it back."""
-    run: Callable[[dict, Job], Outcome]
-    """One arm, one seed. The same arguments give the same numbers (but for measured times)."""
+    arms: dict[str, dict]  # name → what makes this arm another one, as plain JSON values; ``run`` gets it back
+    run: Callable[[dict, Job], Outcome]  # one arm, one seed; the same arguments give the same numbers (but for measured times)
     shown: tuple[str, ...]  # the numbers worth a column in the printed table
     common: dict = field(default_factory=dict)  # what all arms share (sizes, learning rate, …), as plain JSON values
     findings: Callable[[dict[str, dict[str, Summary]]], list[Finding]] = lambda arms: []
     """Arm → number → its summary; what follows from them. Only asked once every arm is there."""
-    remarks: Callable[[dict], list[str]] = lambda results: []
-    """The results → further lines below the printed table."""
+    remarks: Callable[[dict], list[str]] = lambda results: []  # the results → further lines below the printed table
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
     data: tuple[str, ...] = ("builtin",)  # the text where none is asked for

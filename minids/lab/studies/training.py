@@ -28,6 +28,9 @@ from minids.training.optimizer import AdamW
 from minids.training.text import Text, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
+MakeOptimizer = Callable[[Parameters, TrainConfig], Optimizer]
+Steps = Iterator[tuple[int, Losses, DeepSeekV3]]  # the step, counted from 1, its losses, the model after it
+
 
 @cache
 def text(
@@ -58,33 +61,22 @@ class Curves:
 
 
 def train(
-    config: ModelConfig,
-    run: TrainConfig,
-    text: Text,
-    seed: int,
-    on_step: Callable[[int, Losses, DeepSeekV3], None] | None = None,
-    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
-    threads: int = 1,
-) -> DeepSeekV3:
+    config: ModelConfig, run: TrainConfig, text: Text, seed: int, on_step: Callable[[int, Losses, DeepSeekV3], None],
+    optimizer: MakeOptimizer = AdamW, threads: int = 1,
+) -> DeepSeekV3:  # fmt: skip
     """Train a new model from scratch; ``on_step(step, losses, model)`` is called after each step, counted from 1.
 
     The vocabulary is the tokenizer's. The same arguments give the same bits. Raises ``Diverged``.
     """
     for step, losses, model in training(config, run, text, seed, optimizer, threads):
-        if on_step:
-            on_step(step, losses, model)
+        on_step(step, losses, model)
     return model
 
 
 def training(
-    config: ModelConfig,
-    run: TrainConfig,
-    text: Text,
-    seed: int,
-    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
-    threads: int = 1,
-) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
-    """``train`` step by step, as they are asked for: the step, counted from 1, its losses and the model after it."""
+    config: ModelConfig, run: TrainConfig, text: Text, seed: int, optimizer: MakeOptimizer = AdamW, threads: int = 1
+) -> Steps:
+    """``train`` step by step, as they are asked for."""
     tokenizer = text.tokenizer
     config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
@@ -93,12 +85,8 @@ def training(
 
 
 def training_further(
-    model: DeepSeekV3,
-    run: TrainConfig,
-    batches: Supply,
-    optimizer: Callable[[Parameters, TrainConfig], Optimizer] = AdamW,
-    threads: int = 1,
-) -> Iterator[tuple[int, Losses, DeepSeekV3]]:
+    model: DeepSeekV3, run: TrainConfig, batches: Supply, optimizer: MakeOptimizer = AdamW, threads: int = 1
+) -> Steps:
     """The steps of ``run`` on a model as it stands, on any batches, with a schedule and an optimizer of their own."""
     with Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
         for done in training_steps(model, optimizer(model.parameters, run), batches, run, workers):
@@ -109,10 +97,8 @@ def training_further(
 class Validation:
     """The same number of tokens of each domain."""
 
-    loss: dict[str, float]
-    """Domain → nats per token."""
-    routed: dict[str, Array]
-    """Domain → tokens that each expert got from each sequence, (S, MoE layers, E), MTP modules left out."""
+    loss: dict[str, float]  # domain → nats per token
+    routed: dict[str, Array]  # domain → tokens of each sequence by expert, (S, MoE layers, E), MTP modules left out
 
     @property
     def mean_loss(self) -> float:

@@ -9,7 +9,7 @@ import minids
 from minids.backend import op
 from minids.cli import main
 from minids.lab.bench import kernels, machine
-from minids.lab.bench.operations import cases
+from minids.lab.bench.operations import operations
 from minids.lab.bench.sizes import SIZES, A, Size
 
 SMALL = Size(A.replace(hidden_size=16, num_hidden_layers=2, intermediate_size=24, moe_intermediate_size=8), 2, 8)
@@ -21,15 +21,15 @@ ELSEWHERE = {"balance_loss", "mtp_combine", "decode", "muon"}
 def test_every_twin_is_measured():
     twins = {path.stem for path in (Path(minids.__file__).parent / "kernels").glob("[!_]*.py")}
     twins = {name for name in twins if not name.startswith(("fp8", "float8", "bfloat16", "quantise"))}
-    assert twins - ELSEWHERE <= set(cases(SMALL))
+    assert twins - ELSEWHERE <= set(operations(SMALL))
 
 
-def test_traffic_counts_every_array_once_per_pass():
+def test_bytes_count_every_array_once_per_pass():
     n, d = SMALL.tokens, 16
-    case = cases(SMALL)["rmsnorm"]
-    assert case.traffic == 4 * (5 * n * d + 3 * d), "x in, y out; dy and x in, dx out; the gain likewise"
-    assert case.flops == 0
-    assert cases(SMALL)["linear"].flops == 6 * n * d * d
+    operation = operations(SMALL)["rmsnorm"]
+    assert operation.bytes == 4 * (5 * n * d + 3 * d), "x in, y out; dy and x in, dx out; the gain likewise"
+    assert operation.flops == 0
+    assert operations(SMALL)["linear"].flops == 6 * n * d * d
 
 
 def test_what_is_found_and_printed(monkeypatch, capsys):
@@ -37,13 +37,13 @@ def test_what_is_found_and_printed(monkeypatch, capsys):
     monkeypatch.setattr(kernels, "sgemm_peak", lambda threads: 1e11)
     assert main(["bench", "kernels", "--sizes", "A-12x64", "--rounds", "1"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n{name} " in shown for name in cases(SMALL)), shown
+    assert all(f"\n{name} " in shown for name in operations(SMALL)), shown
     assert "of sgemm" in shown and "of copy" in shown
 
 
 def test_forward_keeps_its_result_with_its_backend():
     """What NumPy saved, NumPy's backward gets, whatever was active in between."""
-    forward, backward = kernels._serving("numpy", cases(SMALL)["rmsnorm"], op.rmsnorm)
+    forward, backward = kernels._serving("numpy", operations(SMALL)["rmsnorm"], op.rmsnorm)
     forward()
     backward()
 
@@ -54,7 +54,7 @@ def test_peers_have_no_single_operations(capsys):
 
 
 def test_limits_are_counted_right(monkeypatch):
-    monkeypatch.setattr(machine, "_fastest", lambda call, repeats: 2.0)
+    monkeypatch.setattr(machine, "alternate", lambda calls, rounds, warm_up: {call: [3.0, 2.0] for call in calls})
     assert machine.sgemm_peak(1, size=8) == pytest.approx(2 * 8**3 / 2)
     assert machine.copy_limit(8192) == pytest.approx(2 * 8192 / 2), "read and written"
     assert np.isfinite(machine.copy_limit(1))

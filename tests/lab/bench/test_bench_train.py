@@ -74,7 +74,7 @@ def test_the_command_prints_json(small, capsys):
     [
         (["--rounds", "0"], "rounds = 0: must be at least 1"),
         (["--threads", "-1"], "threads = -1"),
-        (["--sizes", "C"], "--sizes"),
+        (["--sizes", "C"], "sizes = 'C'"),
     ],
 )
 def test_bad_options_are_one_line(arguments, message, capsys):

@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_drawn(tmp_path):
 def test_only_who_asks_for_it_trains_and_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked, said = [], []
-    monkeypatch.setattr("minids.training.trainer.Trainer.start", lambda *told: asked.append(told) or _Finished())
+    monkeypatch.setattr("minids.training.run.Run.start", lambda *told: asked.append(told) or _Finished())
     with pytest.raises(MinidsError, match="holds no trained model"):
         Sources(say=said.append).rows(figures.rank_of_keys_and_values)
     assert not asked and not said
