@@ -14,11 +14,12 @@ Nothing else is touched: no random state, no NumPy setting, no threads. ``minids
 
 import importlib
 import os
+import sys
 from types import ModuleType
 
 from minids import processor
 
-processor.prepare(os.environ)  # first of all: NumPy's BLAS reads it when NumPy is imported
+processor.choose_openblas_kernels(os.environ, processor.processor(), "numpy" in sys.modules)  # first: NumPy's BLAS reads it
 
 from minids.backend import backend_name, use_backend
 from minids.checkpoint.model_folder import load, save

@@ -31,8 +31,8 @@ def make_writable(folder: Path) -> None:
 def parse_json(data: bytes, source: str) -> dict:
     """The JSON object in ``data``. ``source`` opens the error line: which file, which part of it.
 
-    Refused: text that is not UTF-8 or not JSON, anything but an object at the top, a key given twice (readers disagree on which
-    one counts), NaN and infinities, numbers of absurd length, and nesting deep enough to exhaust the interpreter's stack.
+    Refused are also a key given twice (readers disagree on which one counts), NaN and infinities, numbers of absurd length, and
+    nesting deep enough to exhaust the interpreter's stack.
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
@@ -50,15 +50,12 @@ def parse_json(data: bytes, source: str) -> dict:
 
 def read_json(path: Path, limit: int) -> dict:
     """The JSON object in a file of at most ``limit`` bytes."""
-    size = file_size(path)
-    if size > limit:
+    if (size := file_size(path)) > limit:
         raise MinidsError(f"{path}: {size:,} bytes; more than {limit:,} cannot be right")
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit)
+        return parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise MinidsError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_json(data, str(path))
 
 
 def file_size(path: Path) -> int:
@@ -101,7 +98,7 @@ def shortened(value: object, limit: int = 80) -> str:
 class Staged:
     """Files that are first written beside their final names, and then appear, in the order they were written."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._waiting: list[tuple[Path, Path]] = []  # (temporary, final)
 
     @contextmanager
@@ -134,7 +131,6 @@ class Staged:
         """Remove what was not published."""
         for temporary, _ in self._waiting:
             temporary.unlink(missing_ok=True)
-        self._waiting.clear()
 
 
 def write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:

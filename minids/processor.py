@@ -2,12 +2,9 @@
 
 OpenBLAS looks at the processor once, when it is loaded. On AMD's Zen 4 and Zen 5, which have AVX-512, the library in NumPy's
 wheels has been seen to take its *Haswell* kernels, made for AVX2: 245 GFLOP/s in float32 on two cores of a Zen 5, where its
-*SkylakeX* kernels reach 400 to 460. The environment variable OPENBLAS_CORETYPE overrules its choice, and on a processor
-without these instructions would end the process, so it is set only
-
-    on an AMD processor that says it has them all; Intel's are recognised by OpenBLAS itself,
-    where the user has not set it, and
-    before NumPy is imported: later it would not be read, only be believed.
+*SkylakeX* kernels reach 400 to 460. The environment variable OPENBLAS_CORETYPE overrules its choice. It is set only on an AMD
+processor that says it has all these instructions (on others it would end the process; Intel's are recognised), where the user
+has not set it, and before NumPy is imported: later it would not be read.
 
 ``import minids`` does this first. In a program that imports NumPy before minids nothing is changed; ``minids doctor`` tells.
 """
@@ -15,7 +12,6 @@ without these instructions would end the process, so it is set only
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +62,3 @@ def choose_openblas_kernels(environment: MutableMapping[str, str], machine: Proc
         return False
     environment[VARIABLE] = better
     return True
-
-
-def prepare(environment: MutableMapping[str, str]) -> bool:
-    """``choose_openblas_kernels`` for this process."""
-    return choose_openblas_kernels(environment, processor(), "numpy" in sys.modules)

@@ -15,8 +15,7 @@ from minids.files import inside, read_json, write
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes
-_READ = ("config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
-"""What is read of a folder beside the weights. Other files may lie there."""
+_READ = ("config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")  # beside the weights
 _ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 
 

@@ -1,12 +1,10 @@
 """``config.json`` of a Hugging Face DeepSeek folder ↔ ``ModelConfig``.
 
 Three kinds of file are read: ``deepseek_v3`` (V3, R1, Moonlight), its twin ``kimi_k2``, and ``deepseek_v2``. A field that is
-left out has the default of the Hugging Face class of that kind, not that of ``ModelConfig``: such a file means what
-``transformers`` 5.23 makes of it. What cannot be represented is refused by name, not read as something close to it.
+left out has the default of the Hugging Face class of that kind, in ``transformers`` 5.23. What minids does not have is refused.
 
-A configuration that Hugging Face has a model for is written as such; minids' own fields ride along under one key, "minids",
-which other readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) is written with the
-model type "minids", so that nobody opens it as something it is not.
+A configuration that Hugging Face has a model for is written as such, minids' own fields under the key "minids", which other
+readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) has the model type "minids".
 
     deepseek_v3   sigmoid scores, choice corrected by a bias (noaux_tc), groups scored by their two best experts
     deepseek_v2   softmax scores, greedy or group_limited_greedy, gates not normalised, interleaved RoPE
@@ -15,6 +13,7 @@ model type "minids", so that nobody opens it as something it is not.
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from pathlib import Path
 from typing import Any
@@ -30,30 +29,14 @@ CONFIG_LIMIT = 1 << 20  # bytes; real ones have two thousand
 # Class defaults of transformers 5.23, where they are not those of ModelConfig.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "deepseek_v3": dict(max_position_embeddings=4096, initializer_range=0.02),
-    "deepseek_v2": dict(
-        vocab_size=102400,
-        hidden_size=4096,
-        num_hidden_layers=32,
-        first_k_dense_replace=0,
-        intermediate_size=11008,
-        moe_intermediate_size=1407,  # sic
-        num_attention_heads=32,
-        n_routed_experts=64,
-        n_shared_experts=2,
-        num_experts_per_tok=None,  # none: the file has to say it
-        n_group=None,
-        topk_group=None,
-        scoring_func="softmax",
-        topk_method="greedy",
-        norm_topk_prob=False,
-        routed_scaling_factor=1.0,
-        max_position_embeddings=2048,
-        initializer_range=0.02,
-        bos_token_id=1,
-        eos_token_id=2,
-        num_nextn_predict_layers=0,
-        balance="aux_loss",
-    ),
+    "deepseek_v2": {
+        **dict(vocab_size=102400, bos_token_id=1, eos_token_id=2, max_position_embeddings=2048, initializer_range=0.02),
+        **dict(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_nextn_predict_layers=0),
+        **dict(first_k_dense_replace=0, intermediate_size=11008, moe_intermediate_size=1407),  # sic
+        **dict(n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=None),  # none: the file has to say it
+        **dict(n_group=None, topk_group=None, scoring_func="softmax", topk_method="greedy", norm_topk_prob=False),
+        **dict(routed_scaling_factor=1.0, balance="aux_loss"),
+    },
     "minids": {},
 }
 _DEFAULTS["kimi_k2"] = _DEFAULTS["deepseek_v3"]
@@ -66,12 +49,8 @@ _ALIASES = {  # other spellings of a field, all of them transformers' own
 # What the kind itself fixes: DeepSeek's code stops at any other value, transformers does not look at the field.
 _FIXED: dict[str, dict[str, tuple]] = {
     "deepseek_v3": dict(scoring_func=("sigmoid",), topk_method=("noaux_tc",)),
-    "deepseek_v2": dict(
-        scoring_func=("softmax",),
-        topk_method=("greedy", "group_limited_greedy"),
-        norm_topk_prob=(False,),
-        rope_interleave=(True,),
-    ),
+    "deepseek_v2": dict(scoring_func=("softmax",), topk_method=("greedy", "group_limited_greedy"))
+    | dict(norm_topk_prob=(False,), rope_interleave=(True,)),
     "minids": {},
 }
 _FIXED["kimi_k2"] = _FIXED["deepseek_v3"]
@@ -80,25 +59,15 @@ _FIXED["kimi_k2"] = _FIXED["deepseek_v3"]
 _ONLY = dict(hidden_act="silu", moe_layer_freq=1, mlp_bias=False, partial_rotary_factor=1.0, per_layer_config=None)
 
 _ELSEWHERE = {
-    "deepseek_v32": "it has sparse attention, which minids does not",
-    "deepseek_v4": "it has no MLA and other connections between blocks",
-    "deepseek": "DeepSeekMoE came before MLA",
+    "deepseek_v32": "it has sparse attention, which minids does not; ",
+    "deepseek_v4": "it has no MLA and other connections between blocks; ",
+    "deepseek": "DeepSeekMoE came before MLA; ",
 }
 
 # Fields of ours that Hugging Face files have no name for; num_key_value_heads they have, but not its None.
 _OURS = (
-    "attention",
-    "num_key_value_heads",
-    "balance",
-    "bias_update_speed",
-    "bias_update_rule",
-    "aux_loss_counts",
-    "mtp_state",
-    "mtp_loss_weight",
-    "precision",
-    "fp8_scaling",
-    "fp8_tile",
-    "fp8_promotion",
+    *("attention", "num_key_value_heads", "balance", "bias_update_speed", "bias_update_rule", "aux_loss_counts"),
+    *("mtp_state", "mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
 )
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}
@@ -114,11 +83,7 @@ def read_config(folder: str | Path) -> ModelConfig:
 def read_config_json(folder: str | Path) -> dict:
     """``config.json`` of a folder, as it stands."""
     folder = Path(folder)
-    try:
-        is_folder = folder.is_dir()
-    except (OSError, ValueError):  # a name too long, or with a NUL in it
-        is_folder = False
-    if not is_folder:
+    if not os.path.isdir(folder):  # pathlib's would raise for a name too long, or with a NUL in it
         raise MinidsError(f"{shortened(str(folder))}: not a folder")
     if not (folder / CONFIG_NAME).exists():
         raise MinidsError(f"{folder}: no {CONFIG_NAME}, so not a checkpoint folder (or one whose writing was interrupted)")
@@ -126,11 +91,7 @@ def read_config_json(folder: str | Path) -> dict:
 
 
 def config_from_json(json: dict, source: str = CONFIG_NAME) -> ModelConfig:
-    """The configuration that a ``config.json`` stands for. ``source`` opens the error line.
-
-    Beyond plain copying: ``q_lora_rank`` 0 means None; a missing ``n_group`` means one group, as does ``topk_method`` "greedy"
-    whatever the file says; more dense layers than layers means all of them; the first of several ``eos_token_id`` is taken.
-    """
+    """The configuration that a ``config.json`` stands for. ``source`` opens the error line."""
     try:
         return _config_from_json(json)
     except MinidsError as error:
@@ -140,8 +101,7 @@ def config_from_json(json: dict, source: str = CONFIG_NAME) -> ModelConfig:
 def _config_from_json(json: dict) -> ModelConfig:
     kind = json.get("model_type")
     if not isinstance(kind, str) or kind not in _DEFAULTS:
-        why = f"{_ELSEWHERE[kind]}; " if isinstance(kind, str) and kind in _ELSEWHERE else ""
-        raise refuse("model_type", kind, f"{why}minids reads deepseek_v3, kimi_k2 and deepseek_v2")
+        raise refuse("model_type", kind, f"{_ELSEWHERE.get(str(kind), '')}minids reads deepseek_v3, kimi_k2 and deepseek_v2")
     for name, value in _ONLY.items():
         if json.get(name, value) not in (value, None):
             raise refuse(name, json[name], f"minids has only {value!r}")
@@ -154,12 +114,12 @@ def _config_from_json(json: dict) -> ModelConfig:
     for name, allowed in _FIXED[kind].items():
         if values[name] not in allowed:
             raise refuse(name, values[name], f"model_type {kind!r} knows only {' and '.join(map(repr, allowed))}")
-    values["q_lora_rank"] = values["q_lora_rank"] or None
-    for name in ("n_group", "topk_group"):
+    values["q_lora_rank"] = values["q_lora_rank"] or None  # 0 means None
+    for name in ("n_group", "topk_group"):  # missing they mean one group, as "greedy" does whatever the file says
         if values[name] is None or (kind != "minids" and values["topk_method"] == "greedy"):
             values[name] = 1
     dense, layers = values["first_k_dense_replace"], values["num_hidden_layers"]
-    if isinstance(dense, int) and isinstance(layers, int):
+    if isinstance(dense, int) and isinstance(layers, int):  # more dense layers than layers: all of them
         values["first_k_dense_replace"] = min(dense, layers)
     values["rope_theta"], values["rope_scaling"] = rope_from_json(json, values["max_position_embeddings"])
     return ModelConfig(**values | _own_fields(json))
@@ -167,7 +127,7 @@ def _config_from_json(json: dict) -> ModelConfig:
 
 def _value(name: str, value: object) -> object:
     """The value of field ``name`` as it stands in the file; ModelConfig judges it."""
-    if name == "eos_token_id" and isinstance(value, list):
+    if name == "eos_token_id" and isinstance(value, list):  # several: the first
         return value[0] if value else None
     if name in _REALS and type(value) is int and abs(value) < 1 << 53:
         return float(value)
@@ -191,9 +151,7 @@ def _own_fields(json: dict) -> dict[str, object]:
 
 def fp8_block_size(json: dict) -> tuple[int, int]:
     """(rows, columns) of the blocks that share a scale, from ``quantization_config``; 128 × 128 when it does not say.
-
-    Refuses every other way of quantising: those folders hold tensors that mean something else.
-    """
+    Other ways of quantising are refused: their tensors mean something else."""
     quantization = json.get("quantization_config")
     if quantization is None:
         return 128, 128
@@ -222,24 +180,14 @@ def hugging_face_type(config: ModelConfig) -> str:
 
 
 def config_to_json(config: ModelConfig, dtype: str = "float32") -> dict:
-    """The ``config.json`` of a configuration, which ``config_from_json`` turns back into an equal one.
-
-    Both spellings of RoPE and of the weights' type are written: old remote code reads ``rope_scaling`` and ``torch_dtype``,
-    transformers 5 the others. ``dtype``: "float32" or "bfloat16", of the tensors beside it.
-    """
+    """The ``config.json`` of a configuration, which ``config_from_json`` turns back into an equal one. RoPE and ``dtype``
+    ("float32" or "bfloat16", of the tensors beside it) are spelled both as old remote code and as transformers 5 reads them."""
     kind = hugging_face_type(config)
     architecture = {"deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM"}.get(kind, "DeepSeekV3")
     return {
-        "architectures": [architecture],
-        "model_type": kind,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-        "hidden_act": "silu",
-        "moe_layer_freq": 1,
-        "attention_dropout": 0.0,
-        "use_cache": True,
-        "pad_token_id": None,
-        "pretraining_tp": 1,
+        **{"architectures": [architecture], "model_type": kind, "dtype": dtype, "torch_dtype": dtype},
+        **{"hidden_act": "silu", "moe_layer_freq": 1, "attention_dropout": 0.0},
+        **{"use_cache": True, "pad_token_id": None, "pretraining_tp": 1},
         **{name: getattr(config, name) for name in _SHARED},
         **{name: float(getattr(config, name)) for name in _REALS if name in _SHARED},
         "num_key_value_heads": config.kv_heads,

@@ -32,14 +32,10 @@ FP8 = {"F8_E4M3": float8.E4M3, "F8_E5M2": float8.E5M2}
 
 def decode(stored: Array, dtype: str, out: Array) -> None:
     """Write the real numbers that ``stored`` (bytes of type ``dtype``) stands for into ``out``, float32 or float64, same shape.
-
-    Nothing is allocated for float32 except the index array of an FP8 look-up (8 bytes per element), so callers go in pieces.
-    """
+    Nothing is allocated for float32 except the index array of an FP8 look-up (8 bytes per element), so callers go in pieces."""
     if dtype == "BF16":
         if out.dtype == np.float32:
-            bits = out.view(np.uint32)
-            np.copyto(bits, stored)
-            np.left_shift(bits, 16, out=bits)
+            np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32)
         else:
             with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
                 np.copyto(out, bfloat16.decode(stored))
@@ -52,11 +48,8 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
 
 
 def dequantise(values: Array, scales: Array, block: tuple[int, int], rows: Array | None = None) -> None:
-    """Multiply ``values`` (M, N), in place, by the scale of each element's block.
-
-    ``scales`` (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, all of them
-    when left out. It goes a few rows at a time, so that temporaries stay at one row of blocks.
-    """
+    """Multiply ``values`` (M, N), in place, by the scale of each element's block, one row of blocks at a time. ``scales``
+    (⌈M_all/block rows⌉, ⌈N/block columns⌉); ``rows`` (M,) says which rows of the whole matrix these are, if not all."""
     rows = np.arange(len(values)) if rows is None else rows
     for start in range(0, len(rows), block[0]):
         piece = slice(start, start + block[0])

@@ -2,8 +2,7 @@
 
     minids.load("runs/tiny", extend=4)                             minids generate --checkpoint runs/tiny --extend 4
 
-The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows; the
-``max_position_embeddings`` of its configuration may allow more than it has ever seen.
+The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from minids.errors import MinidsError, refuse
 from minids.files import read_json
 
 _LARGEST = 16 << 20  # bytes of a run's description
-MOST = 1024
-"""Times a context may be stretched."""
+MOST = 1024  # times a context may be stretched
 
 
 def extended(config: ModelConfig, path: Path, factor: float | None, trained_length: int = 0) -> ModelConfig:
     """``config`` of the checkpoint at ``path`` for a context ``factor`` times as long; as it is if None.
-
-    ``trained_length`` in tokens; if 0, what the description of its run says, else what its configuration does.
-    """
+    ``trained_length`` in tokens; if 0, what the description of its run says, else what its configuration does."""
     if factor is None:
         if trained_length:
             raise refuse("trained_length", trained_length, "is what extend multiplies; give that too")
@@ -33,16 +29,11 @@ def extended(config: ModelConfig, path: Path, factor: float | None, trained_leng
     if trained_length < 0:
         raise refuse("trained_length", trained_length, "must be at least 1, or 0 for what the run or its configuration says")
     if config.rope_scaling is None and not trained_length:
-        trained_length = _of_run(path)
+        try:
+            trained_length = int(run_setting(path, "context_length", 0))
+        except MinidsError as error:
+            raise MinidsError(f"{error}; say trained_length") from None
     return config.extended(factor, trained_length)
-
-
-def _of_run(checkpoint: Path) -> int:
-    """Tokens of a training sequence, from ``run.json`` beside a checkpoint; 0 where there is none."""
-    try:
-        return int(run_setting(checkpoint, "context_length", 0))
-    except MinidsError as error:
-        raise MinidsError(f"{error}; say trained_length") from None
 
 
 def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
@@ -51,9 +42,7 @@ def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
     if not description.is_file():
         return otherwise
     try:
-        described = read_json(description, _LARGEST)
-        if "train" not in described:  # somebody else's run.json
-            return otherwise
-        return type(otherwise)(described["train"][name])
+        described = read_json(description, _LARGEST)  # without "train" it is somebody else's run.json
+        return type(otherwise)(described["train"][name]) if "train" in described else otherwise
     except (KeyError, TypeError, ValueError) as error:
         raise MinidsError(f"{description}: is not what this version writes ({error})") from None

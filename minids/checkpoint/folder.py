@@ -18,7 +18,7 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -92,7 +92,6 @@ class CheckpointFolder:
         return name in self._places
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
         return self._place(name).shape
 
     def dtype(self, name: str) -> str:
@@ -100,20 +99,16 @@ class CheckpointFolder:
         return self._place(name).dtype
 
     def tensor(
-        self,
-        name: str,
-        rows: slice | Sequence[int] | Array | None = None,
-        dtype: DTypeLike = np.float32,
-        out: Array | None = None,
+        self, name: str, rows: slice | Array | None = None, dtype: DTypeLike = np.float32, out: Array | None = None
     ) -> Array:
         """The real numbers of a tensor, FP8 multiplied by its scales, as a new array of ``dtype`` (float32 or float64).
 
         ``rows``, a slice or an array of indices, takes some of the first axis without touching the others. ``out`` is filled
         and returned instead of a new array.
         """
-        place, stored = self._place(name), self.dtype(name)
-        if stored not in FLOATS:
-            raise MinidsError(f"{self.path}: tensor {shortened(name)} is of type {stored}; weights are real numbers")
+        place = self._place(name)
+        if place.dtype not in FLOATS:
+            raise MinidsError(f"{self.path}: tensor {shortened(name)} is of type {place.dtype}; weights are real numbers")
         part = () if rows is None else (rows,)
         result = place.file.read(place.name, *place.at, *part, dtype=dtype, out=out)
         if place.scale is not None:
@@ -126,9 +121,8 @@ class CheckpointFolder:
         if name in self._cache:
             self._cache.move_to_end(name)
             return self._cache[name]
-        array = self.tensor(name)
+        array = self._cache[name] = self.tensor(name)
         array.flags.writeable = False
-        self._cache[name] = array
         self._cache_held += array.nbytes
         while self._cache_held > self._cache_limit:
             self._cache_held -= self._cache.popitem(last=False)[1].nbytes
@@ -193,8 +187,7 @@ class CheckpointFolder:
         scales: dict[str, _Place] = {}
         for file in self._files.values():
             for name in file.names():
-                info = file.info(name)
-                (scales if name.endswith(SCALE_SUFFIX) else plain)[name] = _Place(file, name, (), info.shape)
+                (scales if name.endswith(SCALE_SUFFIX) else plain)[name] = _Place(file, name, (), file.info(name).shape)
         places: dict[str, _Place] = {}
         for name, place in plain.items():
             scale = scales.pop(name + SCALE_SUFFIX, None)
@@ -211,10 +204,8 @@ class CheckpointFolder:
         return dict(sorted(places.items()))
 
     def _parts(self, name: str, place: _Place, scale: _Place | None) -> list[tuple[str, _Place]]:
-        """The tensor itself, or the experts that are fused in it.
-
-        Scales of a fused gate_up_proj are those of gate and up one below the other, each half with its own ragged edge.
-        """
+        """The tensor itself, or the experts that are fused in it. Scales of a fused gate_up_proj are those of gate and up one
+        below the other, each half with its own ragged edge."""
         fused = _FUSED.fullmatch(name)
         if not fused:
             return [(name, place._replace(scale=scale))]
@@ -224,12 +215,12 @@ class CheckpointFolder:
                 raise MinidsError(f"{self.path}: fused tensor {shortened(stack.name)} has shape {list(stack.shape)}")
         if scale is not None and scale.shape[0] != place.shape[0]:
             raise MinidsError(f"{self.path}: scale {shortened(scale.name)} is for {scale.shape[0]} experts of {place.shape[0]}")
-        return [
-            (f"{fused[1]}.{expert}.{half}.weight", place.half(expert, i, n)._replace(scale=scale and scale.half(expert, i, n)))
-            for n in (len(halves),)
-            for expert in range(place.shape[0])
-            for i, half in enumerate(halves)
-        ]
+        n, parts = len(halves), []
+        for expert in range(place.shape[0]):
+            for i, half in enumerate(halves):
+                its_scale = scale and scale.half(expert, i, n)
+                parts.append((f"{fused[1]}.{expert}.{half}.weight", place.half(expert, i, n)._replace(scale=its_scale)))
+        return parts
 
     def _check_scale(self, name: str, place: _Place) -> None:
         """An FP8 matrix has scales of exactly the right shape and type, and nothing else has any."""
@@ -259,9 +250,8 @@ def _read_index(path: Path) -> dict[str, set[str]]:
 def few(names: set[str] | list[str], what: str) -> str:
     """Some names for an error line: "tensor 'a'", or "5 tensors 'a', 'b', 'c' and 2 more"."""
     first = ", ".join(shortened(name) for name in sorted(names)[:3])
-    if len(names) == 1:
-        return f"{what} {first}"
-    return f"{len(names)} {what}s {first}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what} {first}" if len(names) == 1 else f"{len(names)} {what}s {first}{more}"
 
 
 def write_folder(
@@ -274,15 +264,14 @@ def write_folder(
     """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array.
 
     Real numbers are stored as ``floats`` ("F32", or "BF16" rounded to nearest even), except the routing bias, which is always
-    float32. A single shard is written as model.safetensors; several get an index, which lists all of them. ``others`` are small
-    files that belong to the same checkpoint, file name → content, or None to remove it. Further files of the folder are left
-    alone, but for an old list of checksums.
+    float32. A single shard is written as model.safetensors; several get an index. ``others`` are small files that belong to
+    the same checkpoint, file name → content, or None to remove it. Further files of the folder are left alone.
 
     All files are written completely under other names first. Only then do they replace the old ones: config.json goes first and
     comes back last, so a kill at any moment leaves the old checkpoint, the new one, or a folder that no reader opens; never a
     mixture. To have a good one at every moment, write each checkpoint to a folder of its own.
     """
-    folder = Path(path)
+    folder, others = Path(path), others or {}
     if len(shards) == 1:
         shards = {SINGLE_NAME: next(iter(shards.values()))}
     weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
@@ -299,9 +288,7 @@ def write_folder(
                 total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,))
         if len(shards) > 1:
             with files.create(folder / INDEX_NAME) as file:
-                index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-                file.write(_json(index))
-        others = others or {}
+                file.write(_json({"metadata": {"total_size": total}, "weight_map": weight_map}))
         for name, content in others.items():
             if content is not None:
                 with files.create(inside(folder, name, str(folder))) as file:

@@ -19,12 +19,10 @@ def latest_checkpoint(run: str | Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
         if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # then the path is no folder at all
             return None
-        raise MinidsError(
-            f"{run / POINTER}: cannot be read ({why}); it names the newest checkpoint, such as step-000400"
-        ) from None
+        why = f"cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+        raise MinidsError(f"{run / POINTER}: {why}; it names the newest checkpoint, such as step-000400") from None
     return inside(run, name, str(run / POINTER)) if name else None
 
 

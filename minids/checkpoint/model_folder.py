@@ -16,8 +16,23 @@ from minids.checkpoint.latest import POINTER, resolved
 from minids.checkpoint.names import assemble, check_copies, check_names, shards
 from minids.checkpoint.tokenizer import FILES as TOKENIZER_FILES
 from minids.checkpoint.tokenizer import Tokenizer
+from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.model import DeepSeekV3
+
+
+def opened(
+    folder: str | Path, mtp: bool, extend: float | None, trained_length: int
+) -> tuple[CheckpointFolder, ModelConfig, Tokenizer | None]:
+    """A folder that holds what its configuration asks for, that configuration as it is to be used, and the tokenizer."""
+    path = resolved(folder)
+    verify_checksums(path)
+    source = CheckpointFolder(path)
+    config, note = check_names(read_config(path), source, mtp)
+    if note:
+        warnings.warn(note, stacklevel=3)
+    tokenizer = Tokenizer.load(path) if (path / "tokenizer.json").exists() else None
+    return source, extended(config, path, extend, trained_length), tokenizer
 
 
 def load(
@@ -25,35 +40,25 @@ def load(
 ) -> DeepSeekV3:
     """The model in a Hugging Face folder of model type deepseek_v3 or deepseek_v2, or in the newest checkpoint of a run.
 
-    Every tensor is looked for, measured and placed before the model is handed out, so there is never half a model.
     ``mtp=False`` leaves the multi-token-prediction modules out. ``dtype`` is the type to compute in, whatever is stored.
 
     ``extend=4`` stretches the context to four times the length it was trained with, by YaRN. That length is ``trained_length``;
     if 0, the context length of its run, else what its configuration says.
     """
-    path = resolved(folder)
-    verify_checksums(path)
-    source = CheckpointFolder(path)
-    config, note = check_names(read_config(path), source, mtp)
+    source, config, tokenizer = opened(folder, mtp, extend, trained_length)
     check_copies(config, source)
-    if note:
-        warnings.warn(note, stacklevel=2)
-    config = extended(config, path, extend, trained_length)
     model = DeepSeekV3(config, seed=None, dtype=dtype)
     for parameter in model.parameters:
         assemble(source, parameter.name, dtype, out=parameter.value)
     for name, buffer in model.parameters.buffers.items():
         assemble(source, name, out=buffer)
-    if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)  # the model's floor knows no tokenizer
+    model.tokenizer = tokenizer
     return model
 
 
 def save(model: DeepSeekV3, folder: str | Path) -> None:
-    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open.
-
-    It may replace another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
-    """
+    """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open. It may replace
+    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights."""
     for name in ("run.json", POINTER, "training_state.json"):
         if (Path(folder) / name).is_file():
             raise refuse("folder", str(folder), f"belongs to a training run (it has {name}); choose another one")

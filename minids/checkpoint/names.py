@@ -13,7 +13,7 @@ section 2.2), so it writes the copies for other readers, needs none, and refuses
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -52,10 +52,8 @@ def expected_shapes(config: ModelConfig, layer: int | None = None) -> dict[str, 
 
 
 def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Tensors that a folder may hold besides: copies of the embedding and head, and shared experts of width 0.
-
-    The last are what ``transformers`` makes of ``n_shared_experts`` = 0: matrices without an element.
-    """
+    """Tensors that a folder may hold besides: copies of the embedding and head, and where there are no shared experts
+    matrices without an element, which is what ``transformers`` makes of them."""
     c = config
     copies: dict[str, Shape] = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
     if c.n_shared_experts == 0:
@@ -89,21 +87,24 @@ def expert_name(name: str, expert: int) -> str:
 
 
 def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> tuple[ModelConfig, str]:
-    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes.
+    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes, by its headers.
 
     Returns the configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False`` (only some
-    of them are an error), and a note for the user, or "". Only headers are read; ``check_copies`` compares the numbers.
+    of them are an error), and a note for the user, or "".
     """
     note = ""
     first, modules = config.num_hidden_layers, config.num_nextn_predict_layers
     held = {name for name in folder.names() if not name.endswith(_DERIVED)}
     beyond = {name for name in held if (layer := _layer(name)) is not None and first <= layer < first + modules}
     if modules and not (mtp and beyond):
-        if not beyond:
+        if mtp:
             note = f"{folder.path}: has no MTP weights (num_nextn_predict_layers = {modules}); opened without them"
         held -= beyond
         config = config.replace(num_nextn_predict_layers=0)
-    _check_count(config, folder, len(held))
+    moe_layers = config.num_hidden_layers - config.first_k_dense_replace
+    least = 7 * config.num_hidden_layers + 3 * moe_layers * config.n_routed_experts  # tensors
+    if least > 2 * len(held) + 1000:  # of a far larger model; its names are not listed, there could be billions
+        raise MinidsError(f"{folder.path}: config.json asks for at least {least:,} tensors; the folder holds {len(held):,}")
     wanted, optional = expected_shapes(config), optional_shapes(config)
     if missing := [name for name in wanted if name not in held]:
         raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{_hint(missing, config)}")
@@ -111,14 +112,6 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
         raise MinidsError(f"{folder.path}: surplus {few(surplus, 'tensor')}, which config.json has no place for")
     _check_shapes(folder, {name: shape for name, shape in (optional | wanted).items() if name in held})
     return config, note
-
-
-def _check_count(config: ModelConfig, folder: CheckpointFolder, held: int) -> None:
-    """Refuse a configuration of a far larger model before its names are listed: there could be billions."""
-    moe_layers = config.num_hidden_layers - config.first_k_dense_replace
-    least = 7 * config.num_hidden_layers + 3 * moe_layers * config.n_routed_experts  # tensors
-    if least > 2 * held + 1000:
-        raise MinidsError(f"{folder.path}: config.json asks for at least {least:,} tensors; the folder holds {held:,}")
 
 
 def check_layer(config: ModelConfig, folder: CheckpointFolder, layer: int) -> None:
@@ -133,10 +126,8 @@ def check_copies(config: ModelConfig, folder: CheckpointFolder) -> None:
     """Refuse copies of the embedding or head that differ from the original: minids has one of each."""
     for copy, original in shared_copies(config).items():
         if copy in folder and not folder.equal(copy, original):
-            raise MinidsError(
-                f"{folder.path}: tensor {copy!r} differs from {original!r}; minids shares them"
-                + ("" if copy == HEAD else ", so open the folder without its MTP modules")
-            )
+            works = "" if copy == HEAD else ", so open the folder without its MTP modules"
+            raise MinidsError(f"{folder.path}: tensor {copy!r} differs from {original!r}; minids shares them{works}")
 
 
 def _layer(name: str) -> int | None:
@@ -146,11 +137,10 @@ def _layer(name: str) -> int | None:
 
 def _check_shapes(folder: CheckpointFolder, shapes: Mapping[str, Shape]) -> None:
     """Refuse tensors of other shapes, or that are no real numbers."""
-    wrong = [name for name, shape in shapes.items() if folder.shape(name) != shape]
-    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    for name in wrong:
-        asked = f"has shape {list(folder.shape(name))}, config.json asks for {list(shapes[name])}"
-        raise MinidsError(f"{folder.path}: tensor {name!r} {asked}{more}")
+    if wrong := [name for name, shape in shapes.items() if folder.shape(name) != shape]:
+        asked = f"has shape {list(folder.shape(wrong[0]))}, config.json asks for {list(shapes[wrong[0]])}"
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise MinidsError(f"{folder.path}: tensor {wrong[0]!r} {asked}{more}")
     for name in shapes:
         if folder.dtype(name) not in FLOATS:
             raise MinidsError(f"{folder.path}: tensor {name!r} is of type {folder.dtype(name)}; weights are real numbers")
@@ -171,27 +161,22 @@ def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32,
     """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk."""
     if not is_stack(name):
         return folder.tensor(name, dtype=dtype, out=out)
-    experts = _count_experts(folder, name)
-    stack = np.empty((experts, *folder.shape(expert_name(name, 0))), dtype) if out is None else out
-    for expert in range(experts):
+    stack = np.empty(ExpertStack(folder, name).shape, dtype) if out is None else out
+    for expert in range(len(stack)):
         folder.tensor(expert_name(name, expert), dtype=dtype, out=stack[expert])
     return stack
 
 
-def explode(name: str, array: Array) -> Iterator[tuple[str, Array]]:
+def explode(name: str, array: Array) -> list[tuple[str, Array]]:
     """The tensors on disk that a parameter in memory is written as: one view per expert, or itself."""
-    if is_stack(name):
-        yield from ((expert_name(name, expert), matrix) for expert, matrix in enumerate(array))
-    else:
-        yield name, array
+    return [(expert_name(name, e), matrix) for e, matrix in enumerate(array)] if is_stack(name) else [(name, array)]
 
 
 def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
     """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied).
 
     The main model is model.safetensors, or several shards of at most ``limit`` bytes; MTP modules, with their copies of
-    embedding and head, have a shard of their own. ``transformers`` opens model.safetensors without looking at the index and so
-    never meets weights it has no place for.
+    embedding and head, have a shard of their own: ``transformers`` opens model.safetensors without looking at the index.
     """
     main: list[dict[str, Array]] = [{}]
     mtp: dict[str, Array] = {}
@@ -219,7 +204,10 @@ class ExpertStack:
     def __init__(self, folder: CheckpointFolder, name: str):
         self._folder, self._name = folder, name
         self.dtype = np.dtype(np.float32)
-        self.shape = (_count_experts(folder, name), *folder.shape(expert_name(name, 0)))
+        count = 0
+        while expert_name(name, count) in folder or expert_name(name, count) in folder.absent:  # the absent fail when read
+            count += 1
+        self.shape = (count, *folder.shape(expert_name(name, 0)))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -231,13 +219,3 @@ class ExpertStack:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         """NumPy would otherwise build the whole stack, unasked, from ``len`` and indexing."""
         raise TypeError(f"{self._name}: these experts are on disk; take them one at a time, or use assemble()")
-
-
-def _count_experts(folder: CheckpointFolder, name: str) -> int:
-    """Experts of a stack that a folder holds, counted from 0; those of a missing shard count, and fail when they are read."""
-    count = 0
-    while expert_name(name, count) in folder or expert_name(name, count) in folder.absent:
-        count += 1
-    if not count:
-        raise MinidsError(f"{folder.path}: holds no experts for {name!r}")
-    return count

@@ -4,8 +4,8 @@
     new    "rope_parameters": {"rope_theta": 10000, "rope_type": "yarn", "factor": 40, …}  transformers 5
 
 cos and sin are multiplied by m(s, mscale) / m(s, mscale_all_dim), where m(s, a) = 0.1 · a · ln s + 1 (DeepSeek-V2 report,
-section 3.1.4). DeepSeek's code takes a missing mscale for 1 and a missing mscale_all_dim for 0; transformers ignores both
-unless both are given and not 0, and lets ``attention_factor`` overrule them. Where they disagree, transformers is followed.
+section 3.1.4). transformers ignores both mscales unless both are given and not 0, and lets ``attention_factor`` overrule them.
+DeepSeek's code does neither; where they disagree, transformers is followed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from minids.ops.yarn import mscale
 
 def rope_from_json(json: dict[str, Any], max_position_embeddings: object) -> tuple[Any, Yarn | None]:
     """(rope_theta, YaRN or None) of a file. Where it has both spellings the old one counts, as in transformers.
-
-    ``max_position_embeddings`` stands in for a missing original length, and gives the factor where that is null.
-    """
+    ``max_position_embeddings`` stands in for a missing original length, and gives the factor where that is null."""
     for name in ("rope_scaling", "rope_parameters"):
         if not isinstance(json.get(name), (dict, type(None))):
             raise refuse(name, json[name], "must be an object or null")
@@ -82,9 +80,7 @@ def _amplitude_in_transformers(rope: dict[str, Any], yarn: Yarn) -> Any:
     """The same as transformers reads it: ``attention_factor`` if given; mscale only if both of them are given and not 0."""
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
-    if rope.get("mscale") and rope.get("mscale_all_dim"):
-        return _amplitude(yarn)
-    return mscale(yarn.factor, 1.0)
+    return _amplitude(yarn) if rope.get("mscale") and rope.get("mscale_all_dim") else mscale(yarn.factor, 1.0)
 
 
 def rope_to_json(rope_theta: float, yarn: Yarn | None) -> dict[str, Any]:

@@ -6,18 +6,17 @@ that tokens really chose, it runs in a few: the largest thing ever converted is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minids.checkpoint.checksums import verify_checksums
 from minids.checkpoint.config_json import read_config
-from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder
 from minids.checkpoint.latest import resolved
-from minids.checkpoint.names import ExpertStack, assemble, check_layer, check_names, is_stack
-from minids.checkpoint.tokenizer import Tokenizer
+from minids.checkpoint.model_folder import opened
+from minids.checkpoint.names import ExpertStack, assemble, check_layer, is_stack
 from minids.config import ModelConfig
 from minids.layers.block import Block
 from minids.layers.parameters import Array, Parameter, Parameters
@@ -58,10 +57,8 @@ class _ParametersOnDisk(Parameters):
 
 
 class StreamedDeepSeekV3(DeepSeekV3):
-    """A model to generate with (``minids.generate``), not to train: its weights live in a folder.
-
-    Embedding rows are read for the tokens at hand, and the head is applied a few thousand words at a time.
-    """
+    """A model to generate with (``minids.generate``), not to train: its weights live in a folder. Embedding rows are read for
+    the tokens at hand, and the head is applied a few thousand words at a time."""
 
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
         super().__init__(config, parameters=_ParametersOnDisk(folder))
@@ -71,20 +68,21 @@ class StreamedDeepSeekV3(DeepSeekV3):
         self.head = _HeadOnDisk(folder, head)  # type: ignore[assignment]
 
 
-class _MatrixOnDisk:
-    """The embedding or the head, (V, d)."""
+@dataclass
+class _EmbeddingOnDisk:
+    folder: CheckpointFolder
+    name: str
 
-    def __init__(self, folder: CheckpointFolder, name: str):
-        self.folder, self.name = folder, name
-
-
-class _EmbeddingOnDisk(_MatrixOnDisk):
     def forward(self, tokens: Array) -> tuple[Array, None]:
         wanted, place = np.unique(tokens, return_inverse=True)
         return self.folder.tensor(self.name, rows=wanted)[place.reshape(tokens.shape)], None
 
 
-class _HeadOnDisk(_MatrixOnDisk):
+@dataclass
+class _HeadOnDisk:
+    folder: CheckpointFolder
+    name: str
+
     def forward(self, hidden: Array) -> tuple[Array, None]:
         rows = self.folder.shape(self.name)[0]
         parts = [hidden @ self.folder.tensor(self.name, rows=slice(start, start + ROWS)).T for start in range(0, rows, ROWS)]
@@ -93,26 +91,20 @@ class _HeadOnDisk(_MatrixOnDisk):
 
 def load_streamed(folder: str | Path, extend: float | None = None, trained_length: int = 0) -> StreamedDeepSeekV3:
     """The model in ``folder``, without holding its weights. MTP modules are left out. ``extend`` as for ``load``."""
-    path = resolved(folder)
-    verify_checksums(path)
-    source = CheckpointFolder(path)
-    config, _ = check_names(read_config(path), source, mtp=False)
-    model = StreamedDeepSeekV3(extended(config, path, extend, trained_length), source)
-    if (path / "tokenizer.json").exists():
-        model.tokenizer = Tokenizer.load(path)  # the model's floor knows no tokenizer
+    source, config, tokenizer = opened(folder, False, extend, trained_length)
+    model = StreamedDeepSeekV3(config, source)
+    model.tokenizer = tokenizer
     return model
 
 
 def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) -> Block:
-    """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, ready for ``forward``.
+    """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, forward only.
 
     ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and
     gives y (B, T, d); ``rotary`` is in ``minids.layers.positions``, ``read_config`` in ``minids.checkpoint.config_json``.
-    Forward only.
 
-    Its experts stay on disk, each converted when a token chooses it: one layer of DeepSeek-V3 has 11.5 billion parameters, and
-    2 GB of float32 hold the 187 million of its attention and what eight experts need. Of a model that was not
-    downloaded whole, the shards that hold the layer are enough.
+    Experts stay on disk until a token chooses them: of the 11.5 billion parameters of a layer of DeepSeek-V3, 2 GB of float32
+    hold attention and what eight experts need. Of a model not downloaded whole the shards that hold the layer are enough.
     """
     path = resolved(folder)
     config = read_config(path)

@@ -5,8 +5,7 @@
     the rest  the tensors, without gaps; offsets count from here
 
 The format's own NumPy loader knows neither BF16 nor FP8 and copies whole tensors; here a tensor is a view of the map until it
-is asked for as numbers, and those are converted piece by piece. Every statement of the header is checked before anything is
-read, so a damaged file is refused when it is opened, and never half understood.
+is asked for as numbers, and those are converted piece by piece. A damaged file is refused when it is opened.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -47,30 +46,25 @@ class TensorFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        size = file_size(self.path)
+        self._size = file_size(self.path)
         try:
             with open(self.path, "rb") as file:
-                header, self._data_start = _read_header(file, size, str(self.path))
+                header, self._data_start = _read_header(file, self._size, str(self.path))
         except OSError as error:
             raise MinidsError(f"{self.path}: cannot be read: {error.strerror}") from None
-        self._size = size
-        self._tensors = _check_header(header, size - self._data_start, str(self.path))
+        self._tensors = _check_header(header, self._size - self._data_start, str(self.path))
 
     def names(self) -> list[str]:
-        """Names of all tensors, sorted."""
         return sorted(self._tensors)
 
     def info(self, name: str) -> TensorInfo:
-        """Stored type, shape and bytes of a tensor."""
         if name not in self._tensors:
             raise MinidsError(f"{self.path}: holds no tensor {shortened(name)}")
         return self._tensors[name]
 
     def raw(self, name: str) -> Array:
-        """The stored numbers as a read-only view of the map: BF16 as uint16, FP8 and BOOL as uint8, the others as they are.
-
-        Nothing is read until an element is; slicing the view touches only the pages of the slice.
-        """
+        """The stored numbers as a read-only view of the map, of which nothing is read until an element is: BF16 as uint16, FP8
+        and BOOL as uint8, the others as they are."""
         dtype, shape, nbytes, start = self.info(name)
         if nbytes == 0:
             return np.empty(shape, STORED[dtype])
@@ -81,9 +75,8 @@ class TensorFile:
     def read(self, name: str, *at: Any, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
         """Tensor ``name`` as a new array; with indices ``at``, applied one after the other, a part of it.
 
-        Floating-point tensors come as ``dtype`` (float32 or float64), FP8 ones without any scale; integers as they are
-        stored, BOOL as bool. ``out``, in C order, receives the result instead of a new array. Conversion goes in pieces and
-        gives the map's pages back as it goes: the peak is the result itself.
+        Real numbers come as ``dtype`` (float32 or float64), FP8 without any scale; integers as they are stored, BOOL as bool.
+        ``out``, in C order, receives the result instead. Conversion goes in pieces and gives the map's pages back as it goes.
         """
         kind, view = self.info(name).dtype, self.raw(name)
         for index in at:
@@ -122,7 +115,9 @@ def _check_header(header: dict, data_size: int, path: str) -> dict[str, TensorIn
             continue
         where = f"{path}: tensor {shortened(name)}"
         match entry:
-            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if _are_sizes(shape):
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if len(
+                shape
+            ) <= RANK_LIMIT and all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
                 pass
             case _:
                 raise MinidsError(f"{where}: must have dtype, shape and data_offsets, not {shortened(entry)}")
@@ -142,10 +137,6 @@ def _check_header(header: dict, data_size: int, path: str) -> dict[str, TensorIn
     return tensors
 
 
-def _are_sizes(shape: list) -> bool:
-    return len(shape) <= RANK_LIMIT and all(type(n) is int and 0 <= n < 1 << 48 for n in shape)
-
-
 # Writing.
 
 _NAMES = {np.dtype(code): name for name, code in STORED.items() if name not in ("BF16", "F8_E4M3", "F8_E5M2", "BOOL")}
@@ -163,19 +154,15 @@ def stored_dtype(array: Array, floats: str = "F32") -> str:
 
 
 def write_tensor_file(path: str | Path, tensors: Mapping[str, Array], floats: str = "F32") -> None:
-    """Write ``tensors`` to a safetensors file that appears whole or not at all.
-
-    Real numbers are stored as ``floats`` ("BF16" rounds to nearest even), integers and booleans as they are. The same tensors
-    always give the same bytes.
-    """
+    """Write ``tensors`` to a safetensors file that appears whole or not at all; the same ones always give the same bytes."""
     write(Path(path), lambda file: write_tensors(file, tensors, floats))
 
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Array], floats: str = "F32", keep_f32: tuple[str, ...] = ()) -> int:
-    """Write the bytes of a safetensors file; returns those of its data. Names ending in one of ``keep_f32`` stay float32.
+    """Write the bytes of a safetensors file; returns those of its data. Real numbers are stored as ``floats`` ("BF16" rounds to
+    nearest even), those of names ending in one of ``keep_f32`` as float32; integers and booleans as they are.
 
-    Wide types come first, then names in order, so every tensor is aligned. The only metadata is {"format": "pt"}, which
-    ``transformers`` insists on; a second key would make files differ from one save to the next.
+    Wide types come first, then names in order, so every tensor is aligned. ``transformers`` insists on {"format": "pt"}.
     """
     kinds = {name: stored_dtype(array, "F32" if name.endswith(keep_f32) else floats) for name, array in tensors.items()}
     ordered = sorted(kinds, key=lambda name: (-STORED[kinds[name]].itemsize, name))
@@ -189,18 +176,9 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Array], floats: str = "F
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in ordered:
-        for piece in _pieces(tensors[name], kinds[name]):
-            file.write(piece.data)
-    return offset
-
-
-def _pieces(array: Array, dtype: str) -> Iterator[Array]:
-    """The array in C order, as the bytes of type ``dtype``, a piece at a time."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    for start in range(0, flat.size, PIECE):
-        piece = flat[start : start + PIECE]
-        if dtype == "BF16":
-            yield bfloat16.encode(piece)
-        else:
+        flat = np.ascontiguousarray(tensors[name]).reshape(-1)
+        for piece in (flat[start : start + PIECE] for start in range(0, flat.size, PIECE)):
             with np.errstate(over="ignore"):
-                yield np.ascontiguousarray(piece, dtype=STORED[dtype])
+                encoded = bfloat16.encode(piece) if kinds[name] == "BF16" else piece.astype(STORED[kinds[name]], copy=False)
+            file.write(encoded.data)
+    return offset

@@ -7,8 +7,8 @@ writes is the ``tokenizer.json`` that ``transformers`` opens, and ``Tokenizer.lo
     256, 257        <|begin_of_text|>, <|end_of_text|>
     258 …           what training merged
 
-Every token stands for some bytes of text, so bits per byte can be compared across tokenizers, and text that ends inside a
-UTF-8 character still has its bytes. DeepSeek-V3's own tokenizer is the same kind with 128K tokens (report, section 4.1).
+Every token stands for some bytes of text, so bits per byte can be compared across tokenizers. DeepSeek-V3's own is the same
+kind with 128K tokens (report, section 4.1).
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ from minids.files import staged
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
-BYTE_VOCAB_SIZE = 258
-"""256 bytes and the two specials."""
+BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2).
-
-    Printable Latin-1 stands for itself; the other 68 bytes take the characters from U+0100 on, in order.
-    """
+    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
+    stands for itself; the other 68 bytes take the characters from U+0100 on, in order."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     stand_ins = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
@@ -55,8 +52,7 @@ class Tokenizer:
         self.bos_token, self.eos_token = bos_token, eos_token
         self.bos_id, self.eos_id = self._id_of("bos_token", bos_token), self._id_of("eos_token", eos_token)
         self._pieces = _pieces(backend)
-        self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
-        """(V,) bytes of text per id; 0 for special tokens."""
+        self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)  # (V,) 0 for special tokens
         # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
         self._id_of_byte: np.ndarray | None = None
         if int(self.byte_counts.max(initial=0)) == 1:
@@ -83,12 +79,9 @@ class Tokenizer:
         return len(self._pieces)
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Ids of a text, int32, without begin or end token; a special token's name inside the text stays text.
-
-        Bytes that are not UTF-8 pass the byte tokenizer unchanged; BPE sees U+FFFD in their place. Half a surrogate pair
-        in a ``str`` is no character and becomes a question mark.
-        """
-        data = text.encode("utf-8", errors="replace") if isinstance(text, str) else bytes(text)
+        """Ids of a text, int32, without begin or end token; a special token's name inside the text stays text. Bytes that are
+        not UTF-8 pass the byte tokenizer unchanged; BPE sees U+FFFD in their place."""
+        data = text.encode("utf-8", errors="replace") if isinstance(text, str) else bytes(text)  # half a surrogate pair: "?"
         if self._id_of_byte is not None:
             ids = self._id_of_byte[np.frombuffer(data, dtype=np.uint8)]
             return ids[ids >= 0]
@@ -97,8 +90,7 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that ids stand for. Special tokens, padding (-100) and ids without a token stand for none."""
-        pieces = self._pieces
-        return b"".join(pieces[i] for i in np.ravel(ids).tolist() if 0 <= i < len(pieces))
+        return b"".join(self._pieces[i] for i in np.ravel(ids).tolist() if 0 <= i < len(self._pieces))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
@@ -125,21 +117,17 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, both whole or none."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with staged() as staging:
             for name, content in self.files().items():
-                with staging.create(folder / name) as file:
+                with staging.create(Path(folder) / name) as file:
                     file.write(content)
             staging.publish()
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a checkpoint's folder, ours or a published byte-level one.
-
-        Begin and end token are those of ``tokenizer_config.json``, as strings or as ``{"content": …}``; without that
-        file, ours where the vocabulary has them.
-        """
+        """The tokenizer of a checkpoint's folder, ours or a published byte-level one. Begin and end token are those of
+        ``tokenizer_config.json``; without that file, ours where the vocabulary has them."""
         path = Path(folder) / "tokenizer.json"
         try:
             backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -164,42 +152,29 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str | bytes], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016) with at most ``vocab_size`` tokens, learned from ``texts``.
-
-    Same texts, same tokenizer. A small text may run out of pairs to merge; the vocabulary is then smaller. Digits are never
-    merged, as in the tokenizer of DeepSeek LLM (Bi et al. 2024, section 2.1): a small model can then learn sums.
-    """
+    """Byte-level BPE (Sennrich et al. 2016) with at most ``vocab_size`` tokens, learned from ``texts``; fewer where a small
+    text runs out of pairs. Digits are never merged, as in DeepSeek LLM (Bi et al. 2024, section 2.1)."""
     if vocab_size < BYTE_VOCAB_SIZE:
         raise refuse("bpe_vocab_size", vocab_size, f"must be at least {BYTE_VOCAB_SIZE}: 256 bytes and two special tokens")
     learner = tokenizers.Tokenizer(models.BPE())
     learner.pre_tokenizer = _words()
-    learner.train_from_iterator(
-        (text if isinstance(text, str) else text.decode("utf-8", errors="replace") for text in texts),
-        trainers.BpeTrainer(
-            vocab_size=vocab_size - 2,  # the specials are added below, behind the bytes
-            initial_alphabet=CHARACTER_OF_BYTE,
-            show_progress=False,
-        ),
-    )
+    size = vocab_size - 2  # the specials are added below, behind the bytes
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=CHARACTER_OF_BYTE, show_progress=False)
+    learner.train_from_iterator(map(_as_text, texts), trainer)
     return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
 
 
 def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
-    """One token per character that occurs in ``texts``, in the order of their code points, and no special token.
-
-    Tiny Shakespeare gives the 65 that others train on. A character that did not occur has no token: encoding leaves it out.
-    """
-    alphabet: set[str] = set()
-    for text in texts:
-        alphabet.update(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
+    """One token per character that occurs in ``texts``, in the order of their code points, and no special token. Encoding
+    leaves out a character that did not occur."""
+    alphabet = set[str]().union(*map(_as_text, texts))
     written = ["".join(CHARACTER_OF_BYTE[byte] for byte in c.encode("utf-8", errors="replace")) for c in sorted(alphabet)]
     vocab = {token: number for number, token in enumerate(dict.fromkeys(written))}
     # ignore_merges: what is cut out as one piece is looked up whole, so that a character of several bytes needs no merges.
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
     every_one = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [every_one, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([every_one, as_bytes])
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend)
 
@@ -217,15 +192,17 @@ def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
 
 def _words() -> pre_tokenizers.PreTokenizer:
     """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return pre_tokenizers.Sequence([digits, words])
+
+
+def _as_text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", errors="replace")
 
 
 def _pieces(backend: tokenizers.Tokenizer) -> list[bytes]:
     """The bytes of every id, read from the vocabulary; none for special tokens and for gaps in the numbering."""
-    added = backend.get_added_tokens_decoder()
-    vocab = backend.get_vocab(with_added_tokens=True)
+    added, vocab = backend.get_added_tokens_decoder(), backend.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocab.values(), default=-1) + 1)
     for token, number in vocab.items():
         if number in added:
@@ -234,9 +211,8 @@ def _pieces(backend: tokenizers.Tokenizer) -> list[bytes]:
         try:
             pieces[number] = bytes(BYTE_OF_CHARACTER[character] for character in token)
         except KeyError as error:
-            raise MinidsError(
-                f"tokenizer: token {token!r} holds {error.args[0]!r}, which stands for no byte; only byte-level tokenizers work"
-            ) from None
+            why = f"holds {error.args[0]!r}, which stands for no byte; only byte-level tokenizers work"
+            raise MinidsError(f"tokenizer: token {token!r} {why}") from None
     return pieces
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from minids.errors import refuse
+from minids.words import table
 
 if TYPE_CHECKING:
     from minids.training.corpus import Corpus
@@ -39,13 +40,10 @@ def run(options: Options, given: set[str]) -> None:
 
 def describe(corpus: Corpus) -> str:
     """A table of the domains: documents, bytes, and how the first document begins."""
-    width = max(len("domain"), *map(len, corpus.domains))
-    lines = [f"{'domain':{width}}  documents       bytes  begins with"]
+    rows = []
     for domain in corpus.domains:
         documents = corpus.of(domain)
-        size = sum(document.size for document in documents)
         start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
-        lines.append(f"{domain:{width}}  {len(documents):9,}  {size:10,}  {start}")
-    if corpus.skipped:
-        lines.append(corpus.passed_over())
-    return "\n".join(lines)
+        rows.append((domain, f"{len(documents):,}", f"{sum(document.size for document in documents):,}", start))
+    shown = table(rows, head=("domain", "documents", "bytes", "begins with"), align="lrrl")
+    return f"{shown}\n{corpus.passed_over()}" if corpus.skipped else shown

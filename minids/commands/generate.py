@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from statistics import median
-from typing import Literal
-
-import tyro
+from typing import Annotated, Literal
 
 from minids.checkpoint.model_folder import load
 from minids.checkpoint.streaming import load_streamed
@@ -26,7 +21,7 @@ class Options:
 
     checkpoint: str
     """A run's folder, or any Hugging Face DeepSeek folder."""
-    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    prompt: Annotated[tuple[str, ...], "each"] = ()
     """Text to continue; without one a new document is begun. Several, each after a --prompt of its own, are written side by
     side, which shares the reading of the weights; text i with the seed --seed + i."""
     max_new_tokens: int = 200
@@ -50,8 +45,6 @@ class Options:
     """Tokens guessed per pass with --speculative; 0 for as many as there are MTP modules."""
     confidence: float = 0.0
     """With --speculative: guess no further where the module is less sure than this; 0 to always guess."""
-    compare: bool = False
-    """Write the text twice, with guesses and without, and say how fast either was and how many guesses stood."""
     log_probabilities: bool = False
     """List every token with its log-probability after the text."""
     extend: float | None = None
@@ -67,18 +60,17 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
-    speculative, prompts = options.speculative or options.compare, options.prompt or ("",)
+    prompts = options.prompt or ("",)
     for name in given & {"draft_tokens", "confidence"}:
-        if not speculative:
-            raise refuse(name, getattr(options, name), "concerns --speculative or --compare; say one of them too")
+        if not options.speculative:
+            raise refuse(name, getattr(options, name), "concerns --speculative; say that too")
     if len(prompts) > 1:
-        for name in given & {"speculative", "compare", "log_probabilities"}:
+        for name in given & {"speculative", "log_probabilities"}:
             raise refuse(name, getattr(options, name), f"concerns one text, and there are {len(prompts)}; give one --prompt")
-    if options.stream and speculative:
+    if options.stream and options.speculative:
         raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
-    model = (load_streamed if options.stream else load)(
-        options.checkpoint, extend=options.extend, trained_length=options.trained_length
-    )
+    read = load_streamed if options.stream else load
+    model = read(options.checkpoint, extend=options.extend, trained_length=options.trained_length)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
     bos, eos = model.config.bos_token_id, model.config.eos_token_id
@@ -90,17 +82,15 @@ def run(options: Options, given: set[str]) -> None:
         for prompt, new in zip(prompts, generate_batch(model, texts, **settings), strict=True):
             print(f"--- {prompt!r}\n{prompt}{model.tokenizer.decode(new)}\n")
         return
-
-    def written(speculative: bool, counts: Counts | None = None) -> Iterator[Token]:
-        guesses = dict(draft_tokens=options.draft_tokens or None, confidence=options.confidence, counts=counts)
-        return stream(model, texts[0], **(settings | {"speculative": True} | guesses if speculative else settings))
-
     counts = Counts()
-    _show(model.tokenizer, prompts[0], written(speculative, counts), options.log_probabilities)
+    if options.speculative:
+        settings |= {"speculative": True, "draft_tokens": options.draft_tokens or None, "counts": counts}
+        settings["confidence"] = options.confidence
+    _show(model.tokenizer, prompts[0], stream(model, texts[0], **settings), options.log_probabilities)
     if counts.passes:
-        _account(counts)
-    if options.compare:
-        _compare(written, options.temperature)
+        judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
+        depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
+        print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
 
 
 def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
@@ -119,33 +109,3 @@ def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probab
     print(tokenizer.decode(ids)[len(shown) :])
     if log_probabilities:
         print("\n".join(table))
-
-
-def _account(counts: Counts) -> None:
-    """How many guesses stood."""
-    judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
-    depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
-    print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
-
-
-def _compare(written: Callable[[bool], Iterator[Token]], temperature: float) -> None:
-    """Time both ways, three times by turns; the first tokens, which wait for the prompt, are not counted."""
-    speeds: dict[bool, list[float]] = {True: [], False: []}
-    texts: dict[bool, list[int]] = {}
-    for _ in range(3):
-        for speculative in (True, False):
-            tokens = written(speculative)
-            first = [token.id for token in islice(tokens, 1)]
-            began = time.perf_counter()
-            rest = [token.id for token in tokens]
-            speeds[speculative].append(len(rest) / (time.perf_counter() - began))
-            texts[speculative] = first + rest
-    if any(0 in rates for rates in speeds.values()):
-        print("one token or none was written: no speeds to compare")
-        return
-    ratio = median(a / b for a, b in zip(speeds[True], speeds[False], strict=True))
-    print(f"tokens/s: {median(speeds[True]):,.0f} with guesses, {median(speeds[False]):,.0f} without: {ratio:.2f} times")
-    if temperature == 0:
-        print("the two texts are " + ("the same, token for token" if texts[True] == texts[False] else "NOT the same"))
-    else:
-        print("the two texts are different draws from the same distribution (with --temperature 0 they are the same)")

@@ -6,6 +6,7 @@
     seeds: tuple[int, ...]                   --seeds 1 2 3
     model: ModelConfig                       --model.hidden-size 64, and so on for every field of it
     train: Annotated[TrainConfig, "flat"]    --learning-rate 1e-3: the same without the first name
+    prompt: Annotated[tuple[str, …], "each"] --prompt "To be" --prompt "Or not": one value for each time it is said
     name: Annotated[str, "positional"]       a word by itself, as in ``minids study fp8``
 
 The docstring below a field is its help. Whatever is wrong is refused in one line.
@@ -34,7 +35,7 @@ TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what people wri
 
 
 class Option(NamedTuple):
-    """One field."""
+    """One field of a command's dataclass, or of one in it."""
 
     name: str  # as errors and ``given`` call it: "model.n_group"
     group: str  # the field of the command that holds its dataclass, "model"; "" where it is the command's own
@@ -43,6 +44,7 @@ class Option(NamedTuple):
     kind: type  # int, float, str or bool
     choices: tuple[str, ...]  # of a Literal
     many: bool
+    each: bool  # many, but one each time
     optional: bool  # "none" may be typed
     positional: bool
     default: object  # REQUIRED where there is none
@@ -79,14 +81,14 @@ def options_of(owner: type, default: Any = None, group: str = "", flat: bool = T
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
         name = field.name if flat else f"{group}.{field.name}"
         kind = str if choices else kind
-        yield Option(name, group, field.name, owner, kind, choices, many, optional, mark == "positional", value)
+        yield Option(name, group, field.name, owner, kind, choices, many, mark == "each", optional, mark == "positional", value)
 
 
 def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, object]:
     """What was typed, by the names of the options."""
     named = {option.flag: option for option in options if not option.positional}
     named |= {option.off: option for option in options if option.kind is bool}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     words, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)
@@ -108,10 +110,11 @@ def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> 
                 raise refuse(option.name, on, f"is said twice, {option.flag} and {option.off}; leave one out")
             continue
         texts = [value] if equals else list(itertools.takewhile(lambda text: not text.startswith("--"), rest))
-        texts = texts if option.many else texts[:1]
+        texts = texts if option.many and not option.each else texts[:1]
         if not equals:
             del rest[: len(texts)]
-        found[option.name] = _value(option, texts)
+        value = _value(option, texts)
+        found[option.name] = (*found.get(option.name, ()), *value) if option.each else value
     for option in options:
         if option.positional and words:
             taken = words if option.many else words[:1]
@@ -121,7 +124,7 @@ def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> 
     return found
 
 
-def _value(option: Option, texts: Sequence[str]) -> object:
+def _value(option: Option, texts: Sequence[str]) -> Any:
     """The value that was typed for an option."""
     if not texts:
         raise MinidsError(f"{option.name}: has no value; one that begins with -- is written {option.flag}=--…")
@@ -155,16 +158,15 @@ def built(command: str, owner: type, options: Sequence[Option], found: dict[str,
 
 def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
     """What ``minids COMMAND --help`` prints."""
-    positional = "".join(
-        f" {o.name.upper()}" if o.default is REQUIRED else f" [{o.name.upper()}]" for o in options if o.positional
-    )
-    lines = [f"minids {command}{positional} [OPTIONS]", "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
+    words = [o.name.upper() if o.default is REQUIRED else f"[{o.name.upper()}]" for o in options if o.positional]
+    lines = [" ".join(["minids", command, *words, "[OPTIONS]"]), "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
     for group, members in itertools.groupby(options, lambda option: (option.group, option.owner)):
         about = _words(owner).get(group[0]) or inspect.getdoc(group[1]) if group[0] else "Options"
         lines += ["", *textwrap.wrap(about or "", WIDTH)]
         for o in members:
-            value = "{" + ",".join(o.choices) + "}" if o.choices else KINDS[o.kind][0]
-            value = f", {o.off}" if o.kind is bool else f" {value}"
+            value = (
+                " {" + ",".join(o.choices) + "}" if o.choices else f", {o.off}" if o.kind is bool else f" {KINDS[o.kind][0]}"
+            )
             lines.append(f"  {o.flag}{value}{' …' * o.many}")
             text = _words(o.owner).get(o.field, "") + _default(o.default)
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -37,11 +39,9 @@ def run(options: Options, given: set[str]) -> None:
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
         value = getattr(options.model, name.removeprefix("model."))
         raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
-    for name, owner, value in (
-        ("bpe_vocab_size", "tokenizer", "bpe"),
-        ("muon_momentum", "optimizer", "muon"),
-        ("muon_rounds", "optimizer", "muon"),
-    ):
+    muon = ("optimizer", "muon")
+    needs = {"bpe_vocab_size": ("tokenizer", "bpe"), "muon_momentum": muon, "muon_rounds": muon}
+    for name, (owner, value) in needs.items():
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
     if options.resume:
@@ -56,11 +56,10 @@ def run(options: Options, given: set[str]) -> None:
     if checkpoint is None:
         return
     print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
-    try:
-        if (picture := draw(Path(out))) is not None:
-            print(f"Loss picture: {picture}")
-    except ModuleNotFoundError as missing:
-        print(f'No loss picture: {missing.name} is not installed; pip install "minids[lab]"')
+    if find_spec("matplotlib") is None:
+        print('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
+    elif (picture := draw(Path(out))) is not None:
+        print(f"Loss picture: {picture}")
     print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
 
 
@@ -75,14 +74,6 @@ def defaults(typed: dict[str, object]) -> Options:
 
 def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
-    asked: dict[str, object] = {}
-    for name in given - {"out", "resume"}:
-        if name == "data":
-            asked["data"] = list(options.data)
-        elif name == "preset":
-            asked["preset"] = options.preset
-        else:
-            owner = options.model if name.startswith("model.") else options.train
-            name = name.removeprefix("model.")
-            asked[name] = getattr(owner, name)
-    return asked
+    own = {"data": list(options.data), "preset": options.preset}
+    train, model = dataclasses.asdict(options.train), {f"model.{n}": v for n, v in dataclasses.asdict(options.model).items()}
+    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume"}}

@@ -31,7 +31,16 @@ def check_fields(
                 continue
             kind = typing.get_args(kind)[0]
         if kind is int:
-            _whole(config, name, at_least.get(name, 1), at_most.get(name, math.inf), prefix)
+            least, most = at_least.get(name, 1), at_most.get(name, math.inf)
+            if isinstance(value, np.integer):  # from an array: as good as any
+                value = int(value)
+                object.__setattr__(config, name, value)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise refuse(said, value, f"must be a whole number of at least {least}")
+            if value < least:
+                raise refuse(said, value, f"must be at least {least}")
+            if value > most:
+                raise refuse(said, value, f"must be at most {most:,}")
         elif kind is float:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
                 raise refuse(said, value, "must be a finite number")
@@ -45,22 +54,8 @@ def check_fields(
             raise refuse(said, value, f"must be one of {', '.join(typing.get_args(kind))}")
 
 
-def _whole(config: Any, name: str, at_least: float, at_most: float, prefix: str) -> None:
-    value = getattr(config, name)
-    if isinstance(value, np.integer):  # from an array: as good as any
-        value = int(value)
-        object.__setattr__(config, name, value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(prefix + name, value, f"must be a whole number of at least {at_least}")
-    if value < at_least:
-        raise refuse(prefix + name, value, f"must be at least {at_least}")
-    if value > at_most:
-        raise refuse(prefix + name, value, f"must be at most {at_most:,}")
-
-
 def known(cls: type, changes: Mapping[str, object]) -> None:
     """Refuse changes to fields that there are not."""
     names = [field.name for field in fields(cls)]
     for name in changes.keys() - set(names):
-        hint = did_you_mean(name, names).strip()
-        raise refuse(name, changes[name], f"{cls.__name__} has no such field" + (f"; {hint}" if hint else ""))
+        raise refuse(name, changes[name], f"{cls.__name__} has no such field; {did_you_mean(name, names)}".rstrip("; "))

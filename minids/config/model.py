@@ -32,8 +32,7 @@ class Yarn:
     """The softmax scale is multiplied by m(s, mscale_all_dim)², where m(s, a) = 0.1 · a · ln s + 1."""
 
     def __post_init__(self) -> None:
-        above = {"factor": 0, "beta_fast": 0, "beta_slow": 0}
-        check_fields(self, above=above, prefix="rope_scaling.")
+        check_fields(self, above={"factor": 0, "beta_fast": 0, "beta_slow": 0}, prefix="rope_scaling.")
         if self.factor < 1:
             raise refuse("rope_scaling.factor", self.factor, "YaRN stretches the context, so it must be at least 1")
         if self.beta_fast < self.beta_slow:
@@ -156,8 +155,7 @@ class ModelConfig:
         )
         self._check_attention()
         self._check_experts()
-        for name in ("bos_token_id", "eos_token_id"):
-            token = getattr(self, name)
+        for name, token in (("bos_token_id", self.bos_token_id), ("eos_token_id", self.eos_token_id)):
             if token is not None and token >= self.vocab_size:
                 raise refuse(name, token, f"must be below vocab_size = {self.vocab_size}, or None")
 
@@ -177,9 +175,8 @@ class ModelConfig:
 
     def _check_experts(self) -> None:
         experts, groups, top_k = self.n_routed_experts, self.n_group, self.num_experts_per_tok
-        if self.first_k_dense_replace > self.num_hidden_layers:
-            because = f"must not be above num_hidden_layers = {self.num_hidden_layers}"
-            raise refuse("first_k_dense_replace", self.first_k_dense_replace, because)
+        if (dense := self.first_k_dense_replace) > self.num_hidden_layers:
+            raise refuse("first_k_dense_replace", dense, f"must not be above num_hidden_layers = {self.num_hidden_layers}")
         if experts % groups:
             divisors = [g for g in range(1, min(experts, 1024) + 1) if experts % g == 0]
             because = f"must divide n_routed_experts = {experts} evenly: one of {', '.join(map(str, divisors))}"
@@ -207,9 +204,7 @@ class ModelConfig:
     @property
     def kv_heads(self) -> int:
         """Heads that keys and values are computed for."""
-        if self.attention == "mqa":
-            return 1
-        return self.num_key_value_heads or self.num_attention_heads
+        return 1 if self.attention == "mqa" else self.num_key_value_heads or self.num_attention_heads
 
     def is_moe(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0; MTP blocks follow the main ones) has experts."""

@@ -12,101 +12,43 @@ from minids.errors import refuse
 from minids.words import did_you_mean
 
 # V3's mechanisms at laptop size: one dense block first, 4 groups of which a token may use 2, one shared expert, one MTP module.
-_TINY = dict(
-    vocab_size=258,
-    hidden_size=128,
-    num_hidden_layers=5,
-    first_k_dense_replace=1,
-    intermediate_size=384,
-    moe_intermediate_size=64,
-    num_attention_heads=4,
-    q_lora_rank=64,
-    kv_lora_rank=32,
-    qk_nope_head_dim=32,
-    qk_rope_head_dim=16,
-    v_head_dim=32,
-    n_routed_experts=16,
-    num_experts_per_tok=4,
-    n_group=4,
-    topk_group=2,
-    max_position_embeddings=512,
-    bos_token_id=256,
-    eos_token_id=257,
-    initializer_range=0.02,
-)
-_SMALL = _TINY | dict(
-    hidden_size=192,
-    num_hidden_layers=6,
-    intermediate_size=512,
-    moe_intermediate_size=96,
-    num_attention_heads=6,
-    q_lora_rank=96,
-    kv_lora_rank=48,
-    max_position_embeddings=1024,
-)
-_LAPTOP = _SMALL | dict(
-    vocab_size=2048,
-    hidden_size=256,
-    intermediate_size=704,
-    moe_intermediate_size=128,
-    num_attention_heads=8,
-    q_lora_rank=128,
-    kv_lora_rank=64,
-)
-_SHAKESPEARE = _TINY | dict(
-    vocab_size=65,
-    num_hidden_layers=2,
-    first_k_dense_replace=0,
-    intermediate_size=192,  # of no layer here, but of the dense models that the study race compares it with
-    num_experts_per_tok=2,
-    num_nextn_predict_layers=0,
-    routed_scaling_factor=1.0,
-    max_position_embeddings=64,
-    bos_token_id=None,
-    eos_token_id=None,
-    initializer_range=0.006,
-)
+_TINY = {
+    **dict(vocab_size=258, bos_token_id=256, eos_token_id=257, max_position_embeddings=512, initializer_range=0.02),
+    **dict(hidden_size=128, num_hidden_layers=5, first_k_dense_replace=1, intermediate_size=384, moe_intermediate_size=64),
+    **dict(num_attention_heads=4, q_lora_rank=64, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32),
+    **dict(n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2),
+}
+_SMALL = _TINY | {
+    **dict(max_position_embeddings=1024, hidden_size=192, num_hidden_layers=6, intermediate_size=512),
+    **dict(moe_intermediate_size=96, num_attention_heads=6, q_lora_rank=96, kv_lora_rank=48),
+}
+_LAPTOP = _SMALL | {
+    **dict(vocab_size=2048, hidden_size=256, intermediate_size=704, moe_intermediate_size=128),
+    **dict(num_attention_heads=8, q_lora_rank=128, kv_lora_rank=64),
+}
+_SHAKESPEARE = _TINY | {
+    **dict(vocab_size=65, bos_token_id=None, eos_token_id=None, max_position_embeddings=64, initializer_range=0.006),
+    **dict(num_hidden_layers=2, first_k_dense_replace=0, num_nextn_predict_layers=0),
+    **dict(num_experts_per_tok=2, routed_scaling_factor=1.0),
+    "intermediate_size": 192,  # of no layer here, but of the dense models that the study race compares it with
+}
 
 # What V2 and V2-Lite have in common: the older router, balanced by a loss, and no MTP module.
-_V2_FAMILY = dict(
-    vocab_size=102400,
-    first_k_dense_replace=1,
-    n_shared_experts=2,
-    num_experts_per_tok=6,
-    scoring_func="softmax",
-    norm_topk_prob=False,
-    rope_scaling=dict(factor=40.0, mscale=0.707, mscale_all_dim=0.707),  # 0.707 as in the paper; some copies say 1.0
-    num_nextn_predict_layers=0,
-    bos_token_id=100000,
-    eos_token_id=100001,
-    balance="aux_loss",
-)
+_V2_FAMILY = {
+    **dict(vocab_size=102400, bos_token_id=100000, eos_token_id=100001, first_k_dense_replace=1, num_nextn_predict_layers=0),
+    **dict(n_shared_experts=2, num_experts_per_tok=6, scoring_func="softmax", norm_topk_prob=False, balance="aux_loss"),
+    "rope_scaling": dict(factor=40.0, mscale=0.707, mscale_all_dim=0.707),  # 0.707 as in the paper; some copies say 1.0
+}
 # What Moonlight and Kimi-K2 have in common: V3's router without groups.
-_KIMI_FAMILY = dict(
-    vocab_size=163840,
-    first_k_dense_replace=1,
-    n_group=1,
-    topk_group=1,
-    rope_theta=50000.0,
-    num_nextn_predict_layers=0,
-    initializer_range=0.02,
-    bos_token_id=163584,
-    eos_token_id=163585,
-    aux_loss_alpha=0.001,
-)
+_KIMI_FAMILY = {
+    **dict(vocab_size=163840, bos_token_id=163584, eos_token_id=163585, first_k_dense_replace=1, num_nextn_predict_layers=0),
+    **dict(n_group=1, topk_group=1, aux_loss_alpha=0.001, rope_theta=50000.0, initializer_range=0.02),
+}
 # The shape that V2-Lite and Moonlight share: 16 billion parameters.
-_16B = dict(
-    hidden_size=2048,
-    num_hidden_layers=27,
-    moe_intermediate_size=1408,
-    num_attention_heads=16,
-    q_lora_rank=None,
-    n_routed_experts=64,
-    n_shared_experts=2,
-    num_experts_per_tok=6,
-    n_group=1,
-    topk_group=1,
-)
+_16B = {
+    **dict(hidden_size=2048, num_hidden_layers=27, moe_intermediate_size=1408, num_attention_heads=16, q_lora_rank=None),
+    **dict(n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6, n_group=1, topk_group=1),
+}
 
 _MODELS: dict[str, dict[str, Any]] = {  # what differs from DeepSeek-V3, whose sizes are ModelConfig's defaults
     "tiny": _TINY,
@@ -115,17 +57,8 @@ _MODELS: dict[str, dict[str, Any]] = {  # what differs from DeepSeek-V3, whose s
     "shakespeare": _SHAKESPEARE,
     "deepseek-v3": dict(rope_scaling=dict(factor=40.0)),
     "deepseek-v2": _V2_FAMILY
-    | dict(
-        hidden_size=5120,
-        num_hidden_layers=60,
-        intermediate_size=12288,
-        moe_intermediate_size=1536,
-        n_routed_experts=160,
-        topk_group=3,
-        topk_method="group_limited_greedy",
-        routed_scaling_factor=16.0,
-        aux_loss_alpha=0.003,
-    ),
+    | dict(hidden_size=5120, num_hidden_layers=60, intermediate_size=12288, moe_intermediate_size=1536, n_routed_experts=160)
+    | dict(topk_group=3, topk_method="group_limited_greedy", routed_scaling_factor=16.0, aux_loss_alpha=0.003),
     "deepseek-v2-lite": _V2_FAMILY
     | _16B
     | dict(intermediate_size=10944, topk_method="greedy", routed_scaling_factor=1.0, aux_loss_alpha=0.001),
@@ -133,13 +66,8 @@ _MODELS: dict[str, dict[str, Any]] = {  # what differs from DeepSeek-V3, whose s
     | _16B
     | dict(intermediate_size=11264, routed_scaling_factor=2.446, rms_norm_eps=1e-5, max_position_embeddings=8192),
     "kimi-k2": _KIMI_FAMILY
-    | dict(
-        num_attention_heads=64,
-        n_routed_experts=384,
-        routed_scaling_factor=2.827,
-        rope_scaling=dict(factor=32.0, beta_fast=1.0, beta_slow=1.0),
-        max_position_embeddings=131072,
-    ),
+    | dict(num_attention_heads=64, n_routed_experts=384, routed_scaling_factor=2.827, max_position_embeddings=131072)
+    | dict(rope_scaling=dict(factor=32.0, beta_fast=1.0, beta_slow=1.0)),
 }
 
 _RUNS: dict[str, dict[str, Any]] = {

@@ -89,11 +89,12 @@ class TrainConfig:
         may_be_0 = ("warmup_steps", "sample_every", "seed", "workers", "trace_every")
         above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
-        for name in ("constant_until", "decay_until", "final_from"):
-            if getattr(self, name) > 1:
-                raise refuse(name, getattr(self, name), "must lie between 0 and 1")
-        for name in ("beta1", "beta2", "muon_momentum", "validation_share"):
-            if getattr(self, name) >= 1:
+        shares, below_1 = (
+            ("constant_until", "decay_until", "final_from"),
+            ("beta1", "beta2", "muon_momentum", "validation_share"),
+        )
+        for name in shares + below_1:
+            if getattr(self, name) > 1 or (name in below_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "

@@ -5,8 +5,8 @@
 
 DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and values have 128 · (192 + 128) = 40,960.
 
-The sequences of a batch may have different lengths: each has its own, and no place is spent on padding. ``rewind`` forgets the
-newest tokens, which is all that taking back a wrong guess needs: entries do not depend on what follows them.
+The sequences of a batch may have different lengths. ``rewind`` forgets the newest tokens, which is all that taking back a wrong
+guess needs: entries do not depend on what follows them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ class Cache:
         raise NotImplementedError
 
     @property
-    def capacity(self) -> int:
-        """Positions of a sequence that there is room for at present."""
+    def capacity(self) -> int:  # positions of a sequence that there is room for
         return self.arrays[0].shape[2]
 
     def reserve(self, counts: int | Array) -> int:
@@ -54,9 +53,7 @@ class Cache:
 
     def append(self, layer: int, sequence: int, *new: Array) -> tuple[Array, ...]:
         """Store the entries of S new positions of a sequence of T, each (S, …) → views of all of them, (1, T + S, …).
-
-        ``advance`` makes them part of the cache once every layer has stored its own.
-        """
+        ``advance`` makes them part of the cache once every layer has stored its own."""
         start = int(self.lengths[sequence])
         stop = start + len(new[0])
         if stop > self.capacity:

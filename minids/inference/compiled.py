@@ -25,8 +25,7 @@ from minids.model import DeepSeekV3
 if TYPE_CHECKING:
     from minids.kernels.decode import Sizes
 
-MOST_ROWS = 16
-"""New tokens in a step up to which the kernel is the faster one. It multiplies vectors; a prefill wants BLAS's products."""
+MOST_ROWS = 16  # new tokens in a step up to which the kernel is the faster one: it multiplies vectors, and BLAS matrices
 
 
 def covers(model: DeepSeekV3) -> bool:
@@ -57,10 +56,8 @@ class Step:
     def mtp(self, depth: int, tokens: Array, before: Array, cache: Cache, skip: int) -> Array:
         """tokens (S,), h^{depth−1} (S, d) → h^depth (S − skip, d), as ``Decoder.read_mtp``."""
         module, x = self.model.mtp[depth - 1], np.empty_like(before)
-        embedding, places = (
-            self.model.embed_tokens.weight.value[tokens],
-            map(_place, (module.enorm, module.hnorm, module.eh_proj)),
-        )
+        embedding = self.model.embed_tokens.weight.value[tokens]
+        places = map(_place, (module.enorm, module.hnorm, module.eh_proj))
         self.kernels.combine(embedding, before, self.weights, *places, self.sizes, x)
         first = len(self.model.blocks) + depth - 1
         gain = module.norm.gain if module.normed else None
@@ -79,7 +76,7 @@ class Step:
         cos, sin = self.model.rotary(cache.reserve(counts))
         if biases := [moe.bias for moe in self.routers if moe.bias is not None]:
             np.concatenate(biases, out=self.biases.reshape(-1))
-        positions, sequences = _rows(cache.lengths, counts)
+        positions, sequences = new_rows(cache.lengths, counts)
         block_weights = (self.weights, self.places, self.biases, _place(gain), self.sizes, first)
         self.kernels.step(x, *block_weights, positions, sequences, cos, sin, cache.arrays[0], skip)
         cache.advance(counts)
@@ -103,30 +100,19 @@ class Step:
     def _sizes(self) -> Sizes:
         c = self.model.config
         without_groups = c.topk_method == "greedy" or c.topk_group == c.n_group
+        grouping = 0 if without_groups else 2 if c.topk_method == "noaux_tc" else 1
         return self.kernels.Sizes(
-            d=c.hidden_size,
-            heads=c.num_attention_heads,
-            d_q=c.q_lora_rank or 0,
-            d_c=c.kv_lora_rank,
-            d_nope=c.qk_nope_head_dim,
-            d_rope=c.qk_rope_head_dim,
-            d_v=c.v_head_dim,
+            **dict(d=c.hidden_size, heads=c.num_attention_heads, d_q=c.q_lora_rank or 0, d_c=c.kv_lora_rank),
+            **dict(d_nope=c.qk_nope_head_dim, d_rope=c.qk_rope_head_dim, d_v=c.v_head_dim),
             pair_step=2 if c.rope_interleave else 1,
             pair_apart=1 if c.rope_interleave else c.qk_rope_head_dim // 2,
-            dense_width=c.intermediate_size,
-            width=c.moe_intermediate_size,
+            **dict(dense_width=c.intermediate_size, width=c.moe_intermediate_size),
             shared_width=c.n_shared_experts * c.moe_intermediate_size,
-            experts=c.n_routed_experts,
-            top_k=c.num_experts_per_tok,
-            grouping=0 if without_groups else 2 if c.topk_method == "noaux_tc" else 1,
-            n_group=c.n_group,
-            topk_group=c.topk_group,
-            softmax=int(c.scoring_func == "softmax"),
-            normalise=int(c.norm_topk_prob),
-            gate_scale=float(c.routed_scaling_factor),
-            scale=float(softmax_scale(c)),
-            eps=float(c.rms_norm_eps),
-            latent_eps=LATENT_NORM_EPS,
+            **dict(experts=c.n_routed_experts, top_k=c.num_experts_per_tok),
+            **dict(grouping=grouping, n_group=c.n_group, topk_group=c.topk_group),
+            **dict(softmax=int(c.scoring_func == "softmax"), normalise=int(c.norm_topk_prob)),
+            **dict(gate_scale=float(c.routed_scaling_factor), scale=float(softmax_scale(c))),
+            **dict(eps=float(c.rms_norm_eps), latent_eps=LATENT_NORM_EPS),
         )
 
 
@@ -139,7 +125,7 @@ def _place(parameter: Parameter | None) -> int:
     return -1 if parameter is None else parameter.place.start
 
 
-def _rows(lengths: Array, counts: Array) -> tuple[Array, Array]:
+def new_rows(lengths: Array, counts: Array) -> tuple[Array, Array]:
     """Position and sequence of each new token, (N,) each."""
     if len(counts) == 1:
         return np.arange(lengths[0], lengths[0] + counts[0]), np.zeros(counts[0], np.int64)

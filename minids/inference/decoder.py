@@ -14,7 +14,8 @@ The sequences of a batch may bring different numbers of new tokens and have diff
 of N = Σ_b S_b tokens goes through norms, projections and experts, which look at one token at a time, each token turned by the
 angle of its own place; only attention takes the row apart. So there is no padding, and nothing to mask.
 
-Small steps go through one compiled kernel, ``minids/kernels/decode.py``; what it computes is what stands here.
+Small steps go through one compiled kernel, ``minids/kernels/decode.py``; what it computes is what stands here. What goes
+through the layers has one BLAS thread; between two steps the process has all of them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from minids.backend import op
+from minids.blas import one_blas_thread
 from minids.errors import refuse
 from minids.inference.cache import Cache, FullCache, LatentCache
-from minids.inference.compiled import MOST_ROWS, Step, covers
+from minids.inference.compiled import MOST_ROWS, Step, covers, new_rows
 from minids.layers.attention import Attention
 from minids.layers.block import Block
 from minids.layers.mla import MLA
@@ -39,11 +41,7 @@ CacheKind = Literal["latent", "full", "none"]
 
 
 class Decoder:
-    """A model together with what it has read, of ``batch`` sequences.
-
-    ``read`` takes further tokens and gives their hidden states, ``logits`` leads from there to the vocabulary. Chunks of any
-    size give what one pass over all tokens would.
-    """
+    """A model together with what it has read, of ``batch`` sequences. Chunks of any size give what one pass over all would."""
 
     def __init__(
         self,
@@ -94,12 +92,13 @@ class Decoder:
             return self._read_again(tokens, counts)
         if self.step and len(tokens) <= self.most_rows:
             return self.step.main(tokens, counts, self.cache)
-        new = _new_tokens(self.model, counts, self.cache)
-        x, _ = self.model.embed_tokens.forward(tokens[None])  # (1, N, d): all tokens as one sequence
-        for layer, block in enumerate(self.model.blocks):
-            x = self._through(block, layer, x, new, self.cache)
-        self.cache.advance(counts)
-        return self.model.norm.forward(x)[0][0]
+        with one_blas_thread():
+            new = _new_tokens(self.model, counts, self.cache)
+            x, _ = self.model.embed_tokens.forward(tokens[None])  # (1, N, d): all tokens as one sequence
+            for layer, block in enumerate(self.model.blocks):
+                x = self._through(block, layer, x, new, self.cache)
+            self.cache.advance(counts)
+            return self.model.norm.forward(x)[0][0]
 
     def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
         """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
@@ -108,13 +107,13 @@ class Decoder:
         cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
         if self.step and len(tokens) <= self.most_rows:
             return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
-        embedding, _ = self.model.embed_tokens.forward(tokens[None])
-        x, _ = op.mtp_combine.forward(
-            embedding, hidden[None], module.enorm.value, module.hnorm.value, module.eh_proj.value, module.eps
-        )
-        x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
-        cache.advance(counts)
-        return module.norm.forward(x[:, skip:])[0][0] if module.normed else x[0, skip:]
+        with one_blas_thread():
+            embedding, _ = self.model.embed_tokens.forward(tokens[None])
+            weights = module.enorm.value, module.hnorm.value, module.eh_proj.value
+            x, _ = op.mtp_combine.forward(embedding, hidden[None], *weights, module.eps)
+            x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
+            cache.advance(counts)
+            return module.norm.forward(x[:, skip:])[0][0] if module.normed else x[0, skip:]
 
     def mtp_logits(self, depth: int, states: Array) -> Array:
         """What MTP module ``depth`` guesses: its states (N, d) → logits (N, V)."""
@@ -124,7 +123,8 @@ class Decoder:
         """The head: normalised hidden states (N, d) of any depth → logits (N, V)."""
         if self.step and len(hidden) <= self.most_rows:
             return self.step.logits(hidden)
-        return self.model.head.forward(hidden)[0]
+        with one_blas_thread():
+            return self.model.head.forward(hidden)[0]
 
     def rewind(self, lengths: int | Array) -> None:
         """Forget all tokens from ``lengths`` on, of every sequence alike or of each its own, (B,)."""
@@ -134,6 +134,7 @@ class Decoder:
         else:
             self.cache.rewind(lengths)
 
+    @one_blas_thread()
     def _read_again(self, tokens: Array, counts: Array) -> Array:
         """``read_packed`` by the forward pass of training over everything, sequence by sequence."""
         hidden = [np.empty((0, self.model.config.hidden_size), self.model.dtype)]
@@ -206,6 +207,6 @@ class NewTokens(NamedTuple):
 def _new_tokens(model: DeepSeekV3, counts: Array, cache: Cache) -> NewTokens:
     stops = np.cumsum(counts)
     spans = [(b, slice(int(stop - n), int(stop))) for b, (n, stop) in enumerate(zip(counts, stops, strict=True)) if n]
-    positions = np.concatenate([np.arange(length, length + n) for length, n in zip(cache.lengths, counts, strict=True)])  # (N,)
+    positions, _ = new_rows(cache.lengths, counts)  # (N,)
     angles = model.rotary(int(positions.max()) + 1)
     return NewTokens(Rotary(angles.cos[positions], angles.sin[positions]), spans)

@@ -27,9 +27,8 @@ def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, tempe
     """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int.
 
     ``options``: top_k, top_p, min_p, seed, cache, stop, speculative, draft_tokens, confidence and counts, as ``stream`` of
-    ``minids.inference.generate`` has them. A text is continued as it stands and on to the last token asked for; the command
-    ``minids generate`` puts the model's begin token before it and stops at its end token: that is
-    ``[config.bos_token_id, *model.tokenizer.encode(text)]`` with ``stop=[config.eos_token_id]``.
+    ``minids.inference.generate`` has them. A text is continued as it stands; the command ``minids generate`` gives
+    ``[config.bos_token_id, *model.tokenizer.encode(text)]`` and ``stop=[config.eos_token_id]``.
     """
     return np.fromiter((token.id for token in stream(model, prompt, max_new_tokens, temperature, **options)), np.int64)
 

@@ -35,16 +35,11 @@ class Token(NamedTuple):
 class Sampling:
     """How tokens are drawn."""
 
-    temperature: float = 0.0
-    """0 takes the most likely token; 1 draws from the model's own distribution."""
-    top_k: int = 0
-    """Draw among the k most likely tokens only; 0 for all."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens that together have this probability."""
-    min_p: float = 0.0
-    """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
-    seed: int | np.random.Generator | None = 0
-    """Of the draws; a generator goes on from where it is, None draws differently every time."""
+    temperature: float = 0.0  # 0 takes the most likely token; 1 draws from the model's own distribution
+    top_k: int = 0  # draw among the k most likely tokens only; 0 for all
+    top_p: float = 1.0  # among the fewest tokens that together have this probability
+    min_p: float = 0.0  # among the tokens that are at least so many times as likely as the likeliest; 0 for all
+    seed: int | np.random.Generator | None = 0  # a generator goes on from where it is, None draws differently every time
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

@@ -16,8 +16,8 @@ distributed as without guesses. Greedily, p and q are certainties: a guess stand
 The modules have caches of their own. Entries made from states that stood in for others, or from refused guesses, are
 forgotten and made again from the model's states.
 
-A further guess is worth its pass only if it is likely to stand: ``confidence`` ends a draft where the module's best guess has
-less than that probability. It looks at q before anything is drawn from it, so that what is submitted is still a draw from q.
+``confidence`` ends a draft where the module's best guess is less probable than that. It looks at q before anything is drawn
+from it, so that what is submitted is still a draw from q.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ from minids.layers.parameters import Array
 class Speculation:
     """How far the modules guess."""
 
-    draft_tokens: int = 1
-    """Guesses a pass, at most."""
-    confidence: float = 0.0
-    """A draft ends where the module's best guess is less probable than this."""
+    draft_tokens: int = 1  # guesses a pass, at most
+    confidence: float = 0.0  # a draft ends where the module's best guess is less probable than this
 
     def __post_init__(self) -> None:
         if self.draft_tokens < 1:
@@ -54,14 +52,10 @@ class Speculation:
 class Counts:
     """How a text was made by speculation, or several that were given the same ``Counts``."""
 
-    passes: int = 0
-    """Passes of the main model, the one over the prompt not among them."""
-    tokens: int = 0
-    """Tokens that came of them."""
-    submitted: list[int] = field(default_factory=list)
-    """Of each depth, the guesses that were judged: all before them in their draft stood."""
-    accepted: list[int] = field(default_factory=list)
-    """Of each depth, those that stood."""
+    passes: int = 0  # of the main model, the one over the prompt not among them
+    tokens: int = 0  # that came of them
+    submitted: list[int] = field(default_factory=list)  # of each depth, the guesses judged: all before in their draft stood
+    accepted: list[int] = field(default_factory=list)  # of each depth, those that stood
 
     @property
     def acceptance(self) -> list[float]:
@@ -98,10 +92,11 @@ class Drafter:
         self.caches = decoder.mtp_caches[: self.used]
         for cache in self.caches:
             cache.rewind(0)
+        # h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on.
         self.unread = [np.empty((0, decoder.model.config.hidden_size), decoder.model.dtype) for _ in range(self.used)]
-        """h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on."""
-        self.settled = [0] * self.used
-        """Of each module the positions that rest on the model's own states; ``unread`` begins there."""
+        self.settled = [
+            0
+        ] * self.used  # of each module the positions that rest on the model's own states; ``unread`` begins there
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""
@@ -173,9 +168,7 @@ def judge(draft: Draft, p: Array, rng: np.random.Generator) -> tuple[int, int]:
 def judge_greedily(draft: Draft, logits: Array) -> tuple[int, int]:
     """The same where only the likeliest token is ever taken: logits (n + 1, V)."""
     best = logits.argmax(axis=-1).tolist()
-    stood = 0
-    while stood < len(draft.tokens) and draft.tokens[stood] == best[stood]:
-        stood += 1
+    stood = next((j for j, guess in enumerate(draft.tokens) if guess != best[j]), len(draft.tokens))
     return stood, best[stood]
 
 

@@ -1,8 +1,7 @@
 """A decoding step, compiled whole: a few new tokens through all blocks in one call.
 
-At batch 1 a layer is two dozen small products. Called from Python, one operation after the other, they spend nearly all
-their time on the way to the arithmetic and not in it. Here a step is one call. It computes what ``minids/inference/decoder.py``
-writes out with the layers: absorbed attention over the latent cache, the router, the chosen experts, the residuals.
+At batch 1 a layer is two dozen small products, which Python takes longer to call than to compute. Here a step is one call. It
+computes what ``minids/inference/decoder.py`` writes out with the layers: absorbed attention, router, experts, residuals.
 
 Weights are read where the model keeps them: all of its parameters lie in one flat array, each matrix row by row, which is the
 order a product with a vector likes, and absorption too. So nothing is copied, and a step sees the newest weights.
@@ -92,9 +91,7 @@ def add_bias(x, weights, bias, size):
 @kernel
 def attend(q, latents, time, width, d_c, probs, context):
     """One token: q (H, d_c + d_r), absorbed and scaled, over ``time`` latents of ``width`` = d_c + d_r → context (H, d_c).
-
-    ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights.
-    """
+    ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights."""
     heads, number = q.shape[0], q.dtype.type
     project(q, heads, latents, 0, time, width, probs)  # z_hj = q_h · [c_j | k_j]
     # Softmax, row by row. The largest is taken away first, so that no exponential overflows.
@@ -131,8 +128,7 @@ def attend(q, latents, time, width, d_c, probs, context):
 
 @kernel
 def entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent):
-    """norm(x) of x (R, d) into ``normed``, and the rows' entries [c_kv | k_rope] into the layer's cache, latent (B, capacity,
-    d_c + d_r)."""
+    """norm(x) of x (R, d) into ``normed``, and the rows' [c_kv | k_rope] into the layer's latent (B, capacity, d_c + d_r)."""
     rows, width = x.shape[0], s.d_c + s.d_rope
     norm(x, weights, place[INPUT_NORM], s.d, s.eps, normed)
     made = np.empty((rows, width), x.dtype)

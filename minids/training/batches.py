@@ -1,11 +1,10 @@
 """Batches of training windows in a new order every epoch, and validation windows in a fixed one.
 
-DeepSeek-V3 packs documents one behind another and lets attention see across their borders ("document packing … without
-cross-sample attention masking", report, section 4.1). An epoch here does the same: documents, each as [begin] text [end],
-are laid in a shuffled order on a ring, the ring is cut into windows of T tokens from a random place on, and the windows are
-visited in a shuffled order. A window is read with the token that follows it, so
+DeepSeek-V3 packs documents one behind another and lets attention see across their borders (report, section 4.1). So does an
+epoch here: documents, each as [begin] text [end], are laid in a shuffled order on a ring, the ring is cut into windows of T
+tokens from a random place on, and the windows are visited in a shuffled order, each with the token that follows it:
 
-    tokens  = t_0 … t_{T-1}        targets = t_1 … t_T.
+    tokens  = t_0 … t_{T-1}        targets = t_1 … t_T
 
 The ring exists only as arithmetic on positions: the encoded corpus is kept once and never copied.
 """
@@ -13,6 +12,7 @@ The ring exists only as arithmetic on positions: the encoded corpus is kept once
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
+from minids.layers.parameters import Array
 from minids.ops.cross_entropy import IGNORE
 from minids.training.corpus import Document
 from minids.training.text_files import LARGE
@@ -30,14 +31,10 @@ from minids.training.text_files import LARGE
 class TokenStream:
     """Encoded documents, one behind another."""
 
-    tokens: np.ndarray
-    """(n,) every document's tokens, uint16 where the vocabulary allows, else int32."""
-    starts: np.ndarray
-    """(documents + 1,) where each document begins in ``tokens``; the last entry is n."""
+    tokens: Array  # (n,) every document's tokens, uint16 where the vocabulary allows, else int32
+    starts: Array  # (documents + 1,) where each document begins in ``tokens``; the last entry is n
     domains: tuple[str, ...] = ()
-    """Names of the domains, in order."""
-    domain_of: np.ndarray | None = None
-    """(documents,) int: the domain of each document, an index of ``domains``."""
+    domain_of: Array | None = None  # (documents,) the domain of each, an index of ``domains``
 
     @classmethod
     def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
@@ -58,19 +55,19 @@ class TokenStream:
         return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, domain_of)
 
     def __len__(self) -> int:
-        """Tokens in all."""
         return len(self.tokens)
 
 
 class Batches:
     """An endless supply of (tokens, targets), each (B, T) int32, that can be stopped and continued exactly.
 
-    Every epoch draws one number from ``rng``; documents and windows are shuffled by a generator seeded with it. So ``rng``
-    may be shared with other users, and a state is small. Up to T − 1 tokens of an epoch fall outside its windows, others
-    each time. A batch may hold the last windows of one epoch and the first of the next.
+    Every epoch draws one number from ``rng``, which seeds its shuffling: so ``rng`` may have other users, and a state is small.
+    Up to T − 1 tokens of an epoch fall outside its windows. A batch may hold the last windows of one epoch and the first of
+    the next.
     """
 
-    def __init__(self, stream: TokenStream, batch_size: int, context_length: int, rng: np.random.Generator):
+    def __init__(self, stream: TokenStream, batch_size: int, context_length: int, rng: np.random.Generator, keep: int = 1):
+        """The last ``keep`` batches are in ``kept``, for whoever has to look at them again."""
         if batch_size < 1:
             raise refuse("batch_size", batch_size, "must be at least 1")
         if not 1 <= context_length < len(stream):
@@ -78,46 +75,40 @@ class Batches:
             raise refuse("context_length", context_length, longest if context_length > 0 else "must be at least 1")
         self.stream, self.batch_size, self.context_length, self.rng = stream, batch_size, context_length, rng
         self.windows_per_epoch = len(stream) // context_length
-        self.epoch = -1
-        self._next_epoch()
+        self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # tokens, targets, domains, (B, T) each
+        self._next_epoch(0)
 
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
+    def next(self) -> tuple[Array, Array]:
         """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
-        parts = []
-        missing = self.batch_size
+        parts, missing = [], self.batch_size
         while missing:
             if self.position == self.windows_per_epoch:
-                self._next_epoch()
+                self._next_epoch(self.epoch + 1)
             part = self._windows[self.position : self.position + missing]
             parts.append(self._gather(part))
             self.position += len(part)
             missing -= len(part)
         rows, self._documents = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # (B, T + 1)
-        return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+        tokens, targets = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+        self.kept.append((tokens, targets, self.domain()))
+        return tokens, targets
 
-    def domain(self) -> np.ndarray | None:
+    def domain(self) -> Array | None:
         """The domain of every token of the last batch, (B, T) int, as an index of the stream's; None if it knows none."""
-        if self.stream.domain_of is None:
-            return None
-        return self.stream.domain_of[self._documents[:, :-1]]
+        domain_of = self.stream.domain_of
+        return None if domain_of is None else domain_of[self._documents[:, :-1]]
 
     def state(self) -> dict:
         """Where the supply stands, ready for JSON; holds the state of ``rng`` too."""
         return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "epoch_seed": self._seed,
-            "context_length": self.context_length,
-            "tokens": len(self.stream),
-            "documents": len(self.stream.starts) - 1,
+            **{"epoch": self.epoch, "position": self.position, "epoch_seed": self._seed},
+            **{"context_length": self.context_length, "tokens": len(self.stream), "documents": len(self.stream.starts) - 1},
             "generator": _plain(self.rng.bit_generator.state),
         }
 
     def restore(self, state: dict) -> None:
-        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment.
-
-        Raises ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others.
-        """
+        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment. Raises
+        ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others."""
         now = self.state()
         if not isinstance(state, dict) or state.keys() != now.keys():
             raise MinidsError(f"data state: must hold {', '.join(now)}; it is not one that this version wrote")
@@ -133,8 +124,8 @@ class Batches:
         self._begin(state["epoch"], state["epoch_seed"])
         self.position = state["position"]
 
-    def _next_epoch(self) -> None:
-        self._begin(self.epoch + 1, int(self.rng.integers(1 << 63, dtype=np.uint64)))
+    def _next_epoch(self, epoch: int) -> None:
+        self._begin(epoch, int(self.rng.integers(1 << 63, dtype=np.uint64)))
 
     def _begin(self, epoch: int, seed: int) -> None:
         """Lay out an epoch: the documents' order on the ring, the place of the first cut, the windows' order."""
@@ -149,7 +140,7 @@ class Batches:
         self._first = shuffle.integers(len(self.stream))
         self._windows = shuffle.permutation(self.windows_per_epoch)
 
-    def _gather(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _gather(self, windows: Array) -> tuple[Array, Array]:
         """The tokens of some windows and one more each, (windows, T + 1) int32; and which document each comes from."""
         span = np.arange(self.context_length + 1)
         places = (self._first + windows[:, None] * self.context_length + span) % len(self.stream)
@@ -158,12 +149,12 @@ class Batches:
 
 
 def validation_windows(
-    tokens: np.ndarray, batch_size: int, context_length: int, max_tokens: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    tokens: Array, batch_size: int, context_length: int, max_tokens: int | None = None
+) -> Iterator[tuple[Array, Array]]:
     """Consecutive windows over ``tokens`` (n,), each batch (≤ B, T) tokens and targets, int32; the same on every call.
 
-    Every token but the first is a target exactly once, up to ``max_tokens`` targets. The last window is filled up with
-    token 0 and target -100, which no loss counts; the last batch may have fewer rows.
+    Every token but the first is a target once, up to ``max_tokens``. The last window is filled up with token 0 and target
+    -100, which no loss counts.
     """
     for field, value in (("batch_size", batch_size), ("context_length", context_length)):
         if value < 1:
@@ -182,7 +173,7 @@ def validation_windows(
         yield inputs.reshape(rows, context_length), targets.reshape(rows, context_length)
 
 
-def _joined_on_disk(pieces: Iterator[np.ndarray], dtype: DTypeLike) -> tuple[np.ndarray, list[int]]:
+def _joined_on_disk(pieces: Iterator[Array], dtype: DTypeLike) -> tuple[Array, list[int]]:
     """The pieces one behind another, in a temporary file that goes when the array does, and their lengths."""
     with tempfile.TemporaryFile(prefix="minids-tokens-") as file:
         lengths = []

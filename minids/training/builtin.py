@@ -1,8 +1,7 @@
 """The built-in corpus: three domains that every CPython holds or can compute, so that training needs no download.
 
 **prose** is the language reference that ``help()`` shows and the docstrings of the standard library, **code** the sources of
-its other modules, **arithmetic** generated problems with worked answers: three kinds of text as far apart as the domains of
-Figure 9 in the DeepSeek-V3 report. The first two differ a little between releases of Python.
+its other modules, **arithmetic** generated problems with worked answers. The first two differ a little between Pythons.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ DOMAIN_BYTES = 1_400_000
 EXPLANATION = 0.15
 """A module of which this share or more is docstrings gives prose; one with less gives code. None gives both: prose kept for
 validation is then not met again inside the code that is trained on."""
-SEED = 1729
-"""Of the arithmetic problems."""
+SEED, KINDS = 1729, 8
+"""Of the arithmetic problems: what they are drawn by, and how many kinds there are."""
 
 Named = tuple[str, bytes]
 """Name and content."""
 
 
 def domains() -> dict[str, list[Named]]:
-    """The texts of each domain, sorted by name; the same on every call.
-
-    Raises ``MinidsError`` where Python comes without readable sources (packed applications, minimal containers).
-    """
+    """The texts of each domain, sorted by name; the same on every call. Raises ``MinidsError`` where Python comes without
+    readable sources (packed applications, minimal containers)."""
     folder = Path(sysconfig.get_path("stdlib"))
     explaining: list[Named] = []
-    plain: list[Named] = []
+    code: list[Named] = []
     for name, source in _standard_library(folder):
-        docstrings = sum(map(len, _TRIPLE_QUOTED.findall(source)))
-        (explaining if docstrings >= EXPLANATION * len(source) else plain).append((name, source))
-    found = {"prose": _fill(_prose(explaining)), "code": _fill(filter(_is_code, plain)), "arithmetic": _fill(_arithmetic())}
+        if sum(map(len, _TRIPLE_QUOTED.findall(source))) >= EXPLANATION * len(source):
+            explaining.append((name, source))
+        elif _is_code(source):
+            code.append((name, source))
+    found = {"prose": _fill(_prose(explaining)), "code": _fill(code), "arithmetic": _fill(_arithmetic())}
     if not (found["prose"] and found["code"]):
         because = f"the standard library has no readable sources in {folder}; name a file or folder of text instead"
         raise refuse("data", "builtin", because)
@@ -52,7 +51,7 @@ def domains() -> dict[str, list[Named]]:
 
 
 def _fill(texts: Iterable[Named]) -> list[Named]:
-    """Up to ``DOMAIN_BYTES`` of texts, chosen by the hash of their names: the first by name would be a narrow choice."""
+    """Up to ``DOMAIN_BYTES`` of texts, in the order of their names' hashes: the first by name would be a narrow choice."""
     kept, room = [], DOMAIN_BYTES
     for name, text in sorted(texts, key=lambda named: hashlib.sha256(named[0].encode()).digest()):
         if len(text) <= room:
@@ -67,7 +66,6 @@ _OTHER_FOLDERS = frozenset(
     ("test", "tests", "idle_test", "turtledemo", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages")
 )
 _TRIPLE_QUOTED = re.compile(rb'"""(.*?)"""', re.DOTALL)
-_BLANK_LINES = re.compile(r"\n\s*\n")
 _SMALL_LETTERS_AND_SPACE = (string.ascii_lowercase + string.whitespace).encode()
 _LETTERS_AND_SPACE = (string.ascii_letters + string.whitespace + "_").encode()
 
@@ -88,9 +86,8 @@ def _portion(text: bytes, characters: bytes) -> float:
     return 1 - len(text.translate(None, delete=characters)) / len(text)
 
 
-def _is_code(module: Named) -> bool:
+def _is_code(text: bytes) -> bool:
     """Whether a module reads as code: long enough, ASCII, and no table of numbers."""
-    _, text = module
     return len(text) >= 500 and text.isascii() and _portion(text, _LETTERS_AND_SPACE) >= 0.65
 
 
@@ -105,13 +102,11 @@ def _prose(modules: Iterable[Named]) -> Iterator[Named]:
             passages.append((f"modules/{name}", list(_docstrings(ast.parse(source)))))
     seen: set[str] = set()
     for name, texts in passages:
-        paragraphs = []
-        for block in (block for text in texts for block in _BLANK_LINES.split(text)):
-            paragraph = "\n".join(map(str.strip, block.strip().split("\n")))
-            if paragraph not in seen and _is_english(paragraph):
-                seen.add(paragraph)
-                paragraphs.append(paragraph)
-        document = "\n\n".join(paragraphs) + "\n"
+        blocks = (block.strip().split("\n") for text in texts for block in re.split(r"\n\s*\n", text))
+        paragraphs = dict.fromkeys("\n".join(map(str.strip, block)) for block in blocks)  # in order, each once
+        new = [paragraph for paragraph in paragraphs if paragraph not in seen and _is_english(paragraph)]
+        seen.update(new)
+        document = "\n\n".join(new) + "\n"
         if len(document) >= 200:
             yield name, document.encode()
 
@@ -145,6 +140,9 @@ def _arithmetic() -> Iterator[Named]:
     def number(low: int, high: int) -> int:
         return low + int(draw() * (high - low + 1))
 
+    def pick(names: tuple[str, ...]) -> str:
+        return names[number(0, len(names) - 1)]
+
     size, page = 0, 0
     while size < DOMAIN_BYTES:
         page += 1
@@ -154,9 +152,8 @@ def _arithmetic() -> Iterator[Named]:
         else:
             problems = []
             for _ in range(20):
-                problem = _PROBLEMS[number(0, len(_PROBLEMS) - 1)]
-                who, thing = _PEOPLE[number(0, len(_PEOPLE) - 1)], _THINGS[number(0, len(_THINGS) - 1)]
-                problems.append(problem(who, thing, number(1, 9 if draw() < 0.5 else 99), number(1, 9 if draw() < 0.5 else 99)))
+                kind, who, thing = number(0, KINDS - 1), pick(_PEOPLE), pick(_THINGS)
+                problems.append(_problem(kind, who, thing, *(number(1, 9 if draw() < 0.5 else 99) for _ in range(2))))
             text = "Problems\n\n" + "\n\n".join(problems) + "\n"
         size += len(text)
         yield f"page {page:04}", text.encode()
@@ -164,6 +161,42 @@ def _arithmetic() -> Iterator[Named]:
 
 def _drill(operation: int, a: int, b: int) -> str:
     return (f"{a} + {b} = {a + b}", f"{a + b} - {b} = {a}", f"{a} * {b} = {a * b}", f"{a * b} / {b} = {a}")[operation]
+
+
+def _problem(kind: int, who: str, thing: str, a: int, b: int) -> str:
+    """One of ``KINDS`` kinds of question about two numbers from 1 to 99, and its answer on the next line."""
+    low, high, small, step = min(a, b), max(a, b), 2 + b % 8, 1 + b % 10
+    match kind:
+        case 0:
+            return f"What is {a} + {b}?\n{_sum(a, b)}."
+        case 1:
+            question = f"{who} has {_count(a, thing)} and gets {b} more. How many {thing}s does {who} have now?"
+            return f"{question}\n{_sum(a, b)}. {who} has {_count(a + b, thing)} now."
+        case 2:
+            question = f"{who} had {_count(high, thing)} and gave away {low}. How many {thing}s does {who} have now?"
+            return f"{question}\n{_difference(high, low)}. {who} has {_count(high - low, thing)} now."
+        case 3:
+            other = _PEOPLE[_PEOPLE.index(who) - 1]
+            question = f"{who} has {_count(a, thing)} and {other} has {b}. Who has more?"
+            if a == b:
+                return f"{question}\n{a} = {b}. They have the same."
+            return f"{question}\n{_difference(high, low)}. {who if a > b else other} has {high - low} more."
+        case 4:
+            question = f"One {thing} costs {a} cents. {who} buys {small} {thing}s. How much is that?"
+            return f"{question}\n{_product(a, small)}. That is {_count(a * small, 'cent')}."
+        case 5:
+            question = f"{who} shares {a * small} {thing}s among {small} friends. How many does each friend get?"
+            return f"{question}\n{a * small} / {small} = {a}. Each friend gets {_count(a, thing)}."
+        case 6:
+            full, over = divmod(a, small)
+            question = (
+                f"{who} packs {_count(a, thing)} in boxes of {small}. How many boxes are full, and how many {thing}s are over?"
+            )
+            answer = f"{full} * {small} = {full * small}. {a} - {full * small} = {over}. Full: {full}. Over: {over}."
+            return f"{question}\n{answer}"
+        case _:
+            row = ", ".join(str(a + i * step) for i in range(4))
+            return f"{who} counts {row}. What comes next?\nThe step is {step}. {a + 3 * step} + {step} = {a + 4 * step}."
 
 
 def _sum(a: int, b: int) -> str:
@@ -186,56 +219,3 @@ def _product(a: int, b: int) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-# Each takes a name, a thing and two numbers from 1 to 99, and gives the lines of a question and of its answer.
-def _calculate(who: str, thing: str, a: int, b: int) -> str:
-    return f"What is {a} + {b}?\n{_sum(a, b)}."
-
-
-def _gain(who: str, thing: str, a: int, b: int) -> str:
-    question = f"{who} has {_count(a, thing)} and gets {b} more. How many {thing}s does {who} have now?"
-    return f"{question}\n{_sum(a, b)}. {who} has {_count(a + b, thing)} now."
-
-
-def _lose(who: str, thing: str, a: int, b: int) -> str:
-    a, b = max(a, b), min(a, b)
-    question = f"{who} had {_count(a, thing)} and gave away {b}. How many {thing}s does {who} have now?"
-    return f"{question}\n{_difference(a, b)}. {who} has {_count(a - b, thing)} now."
-
-
-def _compare(who: str, thing: str, a: int, b: int) -> str:
-    other = _PEOPLE[_PEOPLE.index(who) - 1]
-    question = f"{who} has {_count(a, thing)} and {other} has {b}. Who has more?"
-    if a == b:
-        return f"{question}\n{a} = {b}. They have the same."
-    more = who if a > b else other
-    return f"{question}\n{_difference(max(a, b), min(a, b))}. {more} has {abs(a - b)} more."
-
-
-def _buy(who: str, thing: str, a: int, b: int) -> str:
-    b = 2 + b % 8
-    question = f"One {thing} costs {a} cents. {who} buys {b} {thing}s. How much is that?"
-    return f"{question}\n{_product(a, b)}. That is {_count(a * b, 'cent')}."
-
-
-def _share(who: str, thing: str, a: int, b: int) -> str:
-    b = 2 + b % 8
-    question = f"{who} shares {a * b} {thing}s among {b} friends. How many does each friend get?"
-    return f"{question}\n{a * b} / {b} = {a}. Each friend gets {_count(a, thing)}."
-
-
-def _pack(who: str, thing: str, a: int, b: int) -> str:
-    box = 2 + b % 8
-    full, over = divmod(a, box)
-    question = f"{who} packs {_count(a, thing)} in boxes of {box}. How many boxes are full, and how many {thing}s are over?"
-    return f"{question}\n{full} * {box} = {full * box}. {a} - {full * box} = {over}. Full: {full}. Over: {over}."
-
-
-def _continue(who: str, thing: str, a: int, b: int) -> str:
-    b = 1 + b % 10
-    row = ", ".join(str(a + i * b) for i in range(4))
-    return f"{who} counts {row}. What comes next?\nThe step is {b}. {a + 3 * b} + {b} = {a + 4 * b}."
-
-
-_PROBLEMS = (_calculate, _gain, _lose, _compare, _buy, _share, _pack, _continue)

@@ -1,8 +1,7 @@
 """The text a model is trained on: documents, each of a domain, and their division into training and validation.
 
-Three sources: ``builtin`` needs nothing but Python, ``shakespeare`` is fetched once, and anything else is a path, each file
-or folder one domain. Domains are kept apart to the end: validation losses are reported per domain, and the experts of a
-mixture can be seen to specialise on them (DeepSeek-V3 report, Figure 9).
+``builtin`` needs nothing but Python, ``shakespeare`` is fetched once, and anything else is a path, each file or folder one
+domain. Domains are kept apart: losses are reported for each, and experts specialise on them (DeepSeek-V3 report, Figure 9).
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ class Document:
     domain: str
     name: str
     content: bytes | Stretch
-    part: Literal["train", "validation"] | None = None
-    """Where ``Corpus.split`` puts it; None leaves that to the split."""
+    part: Literal["train", "validation"] | None = None  # where ``Corpus.split`` puts it; None leaves that to the split
 
     @property
     def text(self) -> bytes:
@@ -39,13 +37,11 @@ class Document:
         return bytes(self.content)
 
     @property
-    def size(self) -> int:
-        """Bytes of text."""
+    def size(self) -> int:  # bytes
         return len(self.content)
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the text."""
         return hashlib.sha256(self.text).digest()
 
 
@@ -55,23 +51,19 @@ class Corpus:
 
     name: str
     documents: tuple[Document, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Files that were passed over, and why."""
+    skipped: tuple[tuple[str, str], ...] = ()  # files that were passed over, and why
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
-        """Names of the domains, in order."""
         return tuple(dict.fromkeys(document.domain for document in self.documents))
 
     def of(self, domain: str) -> tuple[Document, ...]:
-        """The documents of one domain."""
         return tuple(document for document in self.documents if document.domain == domain)
 
     def passed_over(self) -> str:
         """A line about the files that were passed over."""
-        shown = "; ".join(f"{name} {why}" for name, why in self.skipped[:3])
-        files = "1 file" if len(self.skipped) == 1 else f"{len(self.skipped)} files"
-        return f"Passed over {files}: {shown}{'; …' if len(self.skipped) > 3 else ''}"
+        shown = "; ".join([f"{name} {why}" for name, why in self.skipped[:3]] + ["…"] * (len(self.skipped) > 3))
+        return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}"
 
     @cached_property
     def sha256(self) -> str:
@@ -86,27 +78,27 @@ class Corpus:
         """Training and validation text: ``share`` of each domain's bytes, in whole documents, goes to validation.
 
         Documents are chosen by the hash of their text, so the choice depends on nothing else. Where whole documents do not
-        come to half the share (a domain of one document is the plainest case), the rest is the end of one document, cut off
-        at a blank line, a line's end or at least between two characters. So every domain has text on both sides, whatever
-        share > 0; share = 0 keeps nothing for validation. A document's ``part`` goes before all this.
+        come to half the share (a domain may be one document), the rest is the end of one document, cut off where the text
+        pauses. So every domain has text on both sides unless share = 0. A document's ``part`` goes before all this.
         """
         if not 0 <= share < 1:
             raise refuse("validation_share", share, "must be at least 0 and below 1")
-        sides: tuple[list[Document], list[Document]] = [], []
+        train: list[Document] = []
+        validation: list[Document] = []
         for domain in self.domains:
-            for side, part in zip(sides, ("train", "validation"), strict=True):
+            for side, part in ((train, "train"), (validation, "validation")):
                 side.extend(document for document in self.of(domain) if document.part == part)
-            free = [document for document in self.of(domain) if document.part is None]
-            for side, documents in zip(sides, _split(free, share), strict=True):
-                side.extend(documents)
-        return Corpus(self.name, tuple(sides[0])), Corpus(self.name, tuple(sides[1]))
+            rest, held_out = _split([document for document in self.of(domain) if document.part is None], share)
+            train += rest
+            validation += held_out
+        return Corpus(self.name, tuple(train)), Corpus(self.name, tuple(validation))
 
 
-def _split(documents: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
+def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
     """One domain's documents, divided."""
     wanted = share * sum(document.size for document in documents)
     if not wanted:
-        return list(documents), []
+        return documents, []
     by_hash = sorted(documents, key=lambda document: document.digest)
     chosen: set[int] = set()
     size = 0
@@ -122,9 +114,8 @@ def _split(documents: Sequence[Document], share: float) -> tuple[list[Document],
         at = boundary(text, len(text) - math.ceil(wanted - size), reach=len(text) // 8)
         if not at:
             raise refuse("data", whole.name, "one character cannot be divided into training and validation text")
-        head, tail = (Document(whole.domain, whole.name, piece) for piece in (text[:at], text[at:]))
-        train[train.index(whole)] = head
-        validation.append(tail)
+        train[train.index(whole)] = Document(whole.domain, whole.name, text[:at])
+        validation.append(Document(whole.domain, whole.name, text[at:]))
     return train, validation
 
 
@@ -132,9 +123,8 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     """The corpus that ``--data`` names: ``builtin``, ``shakespeare``, or paths, each file or folder one domain.
 
     A domain is called after its file (without suffix) or folder. Folders are read with everything in them but hidden files;
-    what is not UTF-8 text, is empty, or was read before is passed over and listed in ``Corpus.skipped``. One file is one
-    document, unless it is longer than ``DOCUMENT_BYTES``: then it is cut at blank lines. Raises ``MinidsError`` for a path
-    that is missing or holds no text, and for a file named by itself that is not text.
+    what is not UTF-8 text, is empty, or was read before is passed over and listed in ``Corpus.skipped``, but refused where
+    it was named by itself. A file is a document; one longer than ``DOCUMENT_BYTES`` is cut at blank lines.
     """
     spec = [spec] if isinstance(spec, str) else [os.fspath(entry) for entry in spec]
     if not spec:
@@ -150,8 +140,7 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
         else:
             raise refuse("data", entry, "is named twice")
         taken = {document.domain for document in documents}
-        renamed = {domain: _unique(domain, taken) for domain in dict.fromkeys(document.domain for document in found)}
-        documents += [replace(document, domain=renamed[document.domain]) for document in found]
+        documents += [replace(document, domain=_unique(document.domain, taken)) for document in found]
     return Corpus(" ".join(spec), tuple(documents), tuple(skipped))
 
 
@@ -186,17 +175,13 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
 
 def _unique(name: str, taken: set[str]) -> str:
     """``name``, or with the first number from 2 on that makes it new."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(candidate for candidate in names if candidate not in taken)
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(new for new in itertools.chain([name], numbered) if new not in taken)
 
 
 def _builtin() -> list[Document]:
-    return [
-        Document(domain, *piece)
-        for domain, texts in builtin.domains().items()
-        for name, text in texts
-        for piece in text_files.cut(name, text)
-    ]
+    found = [(domain, *named) for domain, texts in builtin.domains().items() for named in texts]
+    return [Document(domain, *piece) for domain, name, text in found for piece in text_files.cut(name, text)]
 
 
 def _shakespeare() -> list[Document]:

@@ -20,11 +20,8 @@ def exploded(loss: float, vocab_size: int) -> bool:
 
 
 def where_it_began(model: DeepSeekV3, batches: Sequence[tuple[Array, Array]]) -> str:
-    """In words, where the step over ``batches`` of (tokens, targets) first met a value that is not finite.
-
-    Looked for in the order of cause: a weight, then the output of each layer on the way forward, then the parameters' gradients
-    (which must still be there) on the way back, last layer first. "Nowhere" if all is finite.
-    """
+    """In words, where the step over ``batches`` of (tokens, targets) first met a value that is not finite, in the order of
+    cause: a weight, the output of a layer on the way forward, a parameter's gradient (still there) on the way back."""
     for p in model.parameters:
         if not np.isfinite(p.value).all():
             return f"the weight {p.name} is not finite"

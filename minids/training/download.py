@@ -26,18 +26,13 @@ TIMEOUT = 20.0
 class Dataset:
     """One public file, known by its hash."""
 
-    name: str
-    """What the user types."""
-    filename: str
-    """Its name in the cache folder."""
-    aliases: tuple[str, ...]
-    """Other names it may have in the folder of ``MINIDS_DATA``."""
+    name: str  # what the user types
+    filename: str  # in the cache folder
+    aliases: tuple[str, ...]  # other names it may have in the folder of MINIDS_DATA
     url: str
-    size: int
-    """Bytes."""
+    size: int  # bytes
     sha256: str
-    about: str
-    """One line on what it is."""
+    about: str  # one line on what it is
 
     def matches(self, path: Path) -> bool:
         """Whether ``path`` holds exactly this data set."""
@@ -68,18 +63,14 @@ DATASETS = {
 
 def find(dataset: Dataset) -> Path | None:
     """The checked file of a data set: in the folder of ``MINIDS_DATA``, else in the user's cache. No network."""
-    places = [folder / dataset.filename for folder in _cache_folders()]
-    if given := os.environ.get("MINIDS_DATA"):
-        places = [Path(given) / name for name in (dataset.filename, *dataset.aliases)] + places
-    return next((place for place in places if dataset.matches(place)), None)
+    given = os.environ.get("MINIDS_DATA")
+    places = [Path(given) / name for name in (dataset.filename, *dataset.aliases)] if given else []
+    places += [folder / dataset.filename for folder in _cache_folders()]
+    return next(filter(dataset.matches, places), None)
 
 
 def fetch(name: str, url: str | None = None) -> Path:
-    """The checked file of the data set ``name``, downloaded unless it is here already.
-
-    ``url`` is for a mirror; the hash stays the same. Raises ``MinidsError`` for an unknown name, a failed download and content
-    that is not the data set, saying where a file fetched by other means is looked for.
-    """
+    """The checked file of the data set ``name``, downloaded unless it is here already. ``url`` is for a mirror."""
     if name not in DATASETS:
         raise refuse("data", name, f"there is no such data set; there is {', '.join(DATASETS)}")
     dataset = DATASETS[name]
@@ -105,5 +96,4 @@ def fetch(name: str, url: str | None = None) -> Path:
 
 def _cache_folders() -> list[Path]:
     """Where downloads may be kept, best first: the user's cache, then a folder for temporary files."""
-    own = user_cache()
-    return [*([own] if own else []), Path(tempfile.gettempdir()) / "minids"]
+    return [*filter(None, [user_cache()]), Path(tempfile.gettempdir()) / "minids"]

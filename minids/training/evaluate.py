@@ -1,4 +1,4 @@
-"""Validation: loss and bits per byte of held-out text. The model is left as it is; the balancing bias too."""
+"""Validation: loss and bits per byte of held-out text. Model and balancing bias are left as they are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from minids.training.metrics import bits_per_byte
 
 
 def validation(
-    model: DeepSeekV3,
-    domains: dict[str, TokenStream],
-    tokenizer: Tokenizer,
-    batch_size: int,
-    context_length: int,
-    max_tokens: int | None,
+    model: DeepSeekV3, domains: dict[str, TokenStream], tokenizer: Tokenizer, batch: int, length: int, max_tokens: int | None
 ) -> dict[str, dict[str, float]]:
     """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them."""
     found = {}
     for domain, stream in domains.items():
-        batches = list(validation_windows(stream.tokens, batch_size, context_length, max_tokens))
+        batches = list(validation_windows(stream.tokens, batch, length, max_tokens))
         found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[: -(-len(batches) // 4)])
     return found
 

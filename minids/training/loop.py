@@ -1,7 +1,7 @@
 """The training loop of DeepSeek-V3 (sections 2.1.2, 2.2 and 4.2): batches in, gradients, one optimizer step, one of the bias.
 
-It is a generator: each ``next`` makes one optimizer step, and whoever drives it does between two steps whatever else there is
-to do: print, validate, save, stop. ``minids train``, the studies and the benchmarks all run this one.
+It is a generator: each ``next`` makes one optimizer step, and whoever drives it prints, validates, saves or stops in between.
+``minids train``, the studies and the benchmarks all run this one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,9 @@ class Optimizer(Protocol):
 class TrainStep(NamedTuple):
     """One optimizer step that has been made."""
 
-    step: int
-    """Steps finished, this one among them."""
-    losses: Losses
-    """Means over the whole global batch, before the update; ``counts`` are its expert loads."""
-    norm: float
-    """Of the gradient, before clipping."""
+    step: int  # steps finished, this one among them
+    losses: Losses  # means over the whole global batch, before the update; ``counts`` are its expert loads
+    norm: float  # of the gradient, before clipping
     learning_rate: float
 
     def __str__(self) -> str:
@@ -53,9 +50,7 @@ def training_steps(
     model: DeepSeekV3, optimizer: Optimizer, batches: Supply, train: TrainConfig, workers: Workers, finished: int = 0
 ) -> Iterator[TrainStep]:
     """Make the steps of ``train`` after the first ``finished``, which model, optimizer and batches have behind them already.
-
-    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end.
-    """
+    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end."""
     parts = train.gradient_accumulation_steps
     for step in range(finished, train.steps):
         now = settings(step, model.config, train)  # learning rate, weight λ of the MTP loss, speed γ of the bias

@@ -14,10 +14,8 @@ from minids.layers.parameters import Array
 
 
 def max_violation(counts: Array) -> Array:
-    """MaxVio = max_i load_i / mean load − 1 of each layer: 0 is perfect, E/K − 1 the worst (Wang et al. 2024, eq. 4).
-
-    counts (layers, E) → (layers,).
-    """
+    """MaxVio = max_i load_i / mean load − 1 of each layer: 0 is perfect, E/K − 1 the worst (Wang et al. 2024, eq. 4). counts
+    (layers, E) → (layers,)."""
     counts = np.asarray(counts, dtype=np.float64)
     return counts.max(axis=-1) / counts.mean(axis=-1) - 1
 
@@ -39,20 +37,21 @@ class MetricsFile:
         self._file = path.open("ab")
 
     def write(self, line: dict) -> None:
-        text = json.dumps(line, allow_nan=False).encode() + b"\n"
-        try:
-            self._file.write(text)
-            self._file.flush()
-        except OSError as error:  # half a line may be there; a resumed run cuts it off
-            raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
+        self._put(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def sync(self) -> int:
         """See that all lines are on the disk; their bytes."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
+        self._put(b"", durably=True)
         return self._file.tell()
+
+    def _put(self, text: bytes, durably: bool = False) -> None:
+        try:
+            self._file.write(text)
+            self._file.flush()
+            if durably:
+                os.fsync(self._file.fileno())
+        except OSError as error:  # half a line may be there; a resumed run cuts it off
+            raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
 
     def close(self) -> None:
         self._file.close()

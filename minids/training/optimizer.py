@@ -7,8 +7,7 @@ AdamW (section 4.2: β = 0.9, 0.95, decay 0.1, clip norm 1.0), over the flat arr
     θ ← θ − η ( m̂ / (√v̂ + ε) + w θ )      w only for matrices
 
 Loshchilov & Hutter 2019, algorithm 2. Before that, the gradient of *all* parameters is scaled to norm 1 where it is longer.
-Norm gains and biases are not decayed: pulling a gain towards 0 would shrink the signal, not simplify the map. The
-balancing bias of the routers is no parameter and is never seen here.
+Norm gains and biases are not decayed: pulling a gain towards 0 would shrink the signal, not simplify the map.
 
 Muon (``ops/muon.py``) takes the matrices between hidden spaces, routers and every single expert among them, and leaves
 embedding, head and vectors to AdamW, with one learning rate for both.
@@ -42,8 +41,8 @@ class Stretch(NamedTuple):
     def part(self, index: int, count: int) -> Stretch:
         """One of ``count`` pieces."""
         piece = pieces(self.place.stop - self.place.start, count)[index]
-        place, second = (slice(start + piece.start, start + piece.stop) for start in (self.place.start, self.second.start))
-        return self._replace(place=place, second=second)
+        place, second = (slice(s.start + piece.start, s.start + piece.stop) for s in (self.place, self.second))
+        return Stretch(place, second, self.decayed)
 
 
 class AdamW:
@@ -59,19 +58,12 @@ class AdamW:
         self.v = np.zeros(self.stretches[-1].second.stop if self.stretches else 0, kept)  # second moment of what AdamW takes
 
     def step(self, learning_rate: float, workers: Workers | None = None) -> float:
-        """Clip, then update every parameter from its gradient. Returns the gradient's norm before clipping.
-
-        ``workers`` share out what can be shared out; how many there are changes no bit.
-
-        Where the norm is no number nothing is updated: the weights stay the last good ones.
-        """
-        clip = self.config.clip_norm
-        norm = self._norm(workers)
-        if not math.isfinite(norm):
-            return norm
-        scale = min(1.0, clip / norm) if clip and norm > 0 else 1.0
-        self.steps_taken += 1
-        self._update(learning_rate, scale, workers)
+        """Clip, then update every parameter from its gradient → the gradient's norm before clipping. Where that is no number
+        nothing is updated: the weights stay the last good ones. How many ``workers`` share the work changes no bit."""
+        norm, clip = self._norm(workers), self.config.clip_norm
+        if math.isfinite(norm):
+            self.steps_taken += 1
+            self._update(learning_rate, min(1.0, clip / norm) if clip and norm > 0 else 1.0, workers)
         return norm
 
     def _norm(self, workers: Workers | None) -> float:
@@ -81,31 +73,20 @@ class AdamW:
         def squares(share: list[slice]) -> list[float]:
             return [op.adamw.squared_norm(grads[piece]) for piece in share]
 
-        found = pieces(grads.size, PARTIAL_SUMS)
-        shares = [found[share] for share in pieces(len(found), workers.count if workers else 1)]
-        return math.sqrt(sum(square for share in _share_out(workers, squares, shares) for square in share))
+        every = pieces(grads.size, PARTIAL_SUMS)
+        found = _share_out(workers, squares, lambda count: [every[share] for share in pieces(PARTIAL_SUMS, count)])
+        return math.sqrt(sum(square for share in found for square in share))
 
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         c, p = self.config, self.parameters
 
         def update(share: list[Stretch]) -> None:
             for place, second, decayed in share:
-                op.adamw.update(
-                    p.values[place],
-                    p.grads[place],
-                    self.m[place],
-                    self.v[second],
-                    learning_rate,
-                    c.beta1,
-                    c.beta2,
-                    c.adam_eps,
-                    c.weight_decay if decayed else 0.0,
-                    self.steps_taken,
-                    scale,
-                )
+                arrays = p.values[place], p.grads[place], self.m[place], self.v[second]
+                decay = c.weight_decay if decayed else 0.0
+                op.adamw.update(*arrays, learning_rate, c.beta1, c.beta2, c.adam_eps, decay, self.steps_taken, scale)
 
-        count = workers.count if workers else 1
-        _share_out(workers, update, [[stretch.part(i, count) for stretch in self.stretches] for i in range(count)])
+        _share_out(workers, update, lambda count: [[s.part(i, count) for s in self.stretches] for i in range(count)])
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs, besides the values themselves."""
@@ -118,7 +99,7 @@ class AdamW:
         self.steps_taken = int(state["steps_taken"])
 
 
-Portion = dict[tuple[int, int], list[slice]]
+Portion = dict[tuple[int, ...], list[slice]]
 """Some matrices: (out, in) → where in the flat arrays those of this shape are, neighbours in one slice."""
 
 
@@ -140,10 +121,12 @@ class Muon(AdamW):
                 )
                 op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
 
-        count = workers.count if workers else 1
-        if count not in self._portions:
-            self._portions[count] = portions(filter(is_hidden_matrix, self.parameters), count)
-        _share_out(workers, update, self._portions[count])
+        def shares(count: int) -> list[Portion]:
+            if count not in self._portions:
+                self._portions[count] = portions(filter(is_hidden_matrix, p), count)
+            return self._portions[count]
+
+        _share_out(workers, update, shares)
 
 
 def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
@@ -157,13 +140,10 @@ def is_hidden_matrix(p: Parameter) -> bool:
 
 
 def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
-    """All ``matrices`` in ``count`` portions of about equal work.
-
-    No matrix needs another one, so the experts of a layer, each of them a matrix, are parted; what cannot be parted goes, the
-    largest first, to whoever has least so far.
-    """
+    """All ``matrices`` in ``count`` portions of about equal work. No matrix needs another one, so the experts of a layer, each
+    of them a matrix, are parted; what cannot be parted goes, the largest first, to whoever has least so far."""
     found: list[Portion] = [{} for _ in range(count)]
-    loads = [0] * count
+    loads = [0] * count  # of each portion
 
     def work(p: Parameter) -> int:
         small, large = sorted(p.shape[-2:])
@@ -172,20 +152,18 @@ def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
     for p in sorted(matrices, key=work, reverse=True):
         size = math.prod(p.shape[-2:])
         each, left = divmod(p.size // size, count)
-        takers = [*range(count)] * bool(each)
-        takers += sorted(range(count), key=lambda i: loads[i])[:left]
+        least = sorted(range(count), key=lambda i: loads[i])[:left]
         at = p.place.start
-        for number, taker in enumerate(takers):
-            taken = each if number < len(takers) - left else 1
+        for taker, taken in [(i, each) for i in range(count) if each] + [(i, 1) for i in least]:
             loads[taker] += taken * work(p)
             found[taker].setdefault(p.shape[-2:], []).append(slice(at, at + taken * size))
             at += taken * size
     return found
 
 
-def _share_out(workers: Workers | None, work: Callable, shares: list) -> list:
-    """``work`` on each of the shares, by the threads where there are some."""
-    return workers.share_out(work, shares) if workers else [work(share) for share in shares]
+def _share_out(workers: Workers | None, work: Callable, shares: Callable[[int], list]) -> list:
+    """``work`` on each of ``shares(count)``, by ``count`` threads where there are some."""
+    return workers.share_out(work, shares(workers.count)) if workers else [work(share) for share in shares(1)]
 
 
 def _stretches(parameters: list[Parameter]) -> list[Stretch]:
@@ -193,12 +171,10 @@ def _stretches(parameters: list[Parameter]) -> list[Stretch]:
     found: list[Stretch] = []
     at = 0
     for p in sorted(parameters, key=lambda p: p.place.start):
-        decayed = len(p.shape) >= 2
-        if found and found[-1].place.stop == p.place.start and found[-1].decayed == decayed:
+        new = Stretch(p.place, slice(at, at + p.size), len(p.shape) >= 2)
+        if found and found[-1].place.stop == p.place.start and found[-1].decayed == new.decayed:
             last = found.pop()
-            place, second = slice(last.place.start, p.place.stop), slice(last.second.start, at + p.size)
-        else:
-            place, second = p.place, slice(at, at + p.size)
-        found.append(Stretch(place, second, decayed))
+            new = Stretch(slice(last.place.start, p.place.stop), slice(last.second.start, at + p.size), new.decayed)
+        found.append(new)
         at += p.size
     return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tqdm.auto import tqdm
 
@@ -27,14 +26,12 @@ class Voice:
             with tqdm.external_write_mode():  # a bar would be torn by what is printed beside it
                 self._say(line)
         except BrokenPipeError:
-            self._say = _on_stderr
+            self._say = self._on_stderr
             self._unheard()
 
-
-def _on_stderr(line: str) -> None:
-    """Said where somebody may still listen; if not (``2>&1 | head``), not at all."""
-    with suppress(OSError):
-        print(line, file=sys.stderr)
+    def _on_stderr(self, line: str) -> None:
+        with suppress(OSError):  # nor here (``2>&1 | head``)
+            print(line, file=sys.stderr)
 
 
 def progress_bar(steps: int, finished: int) -> tqdm:
@@ -55,21 +52,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
 
 
-class Interrupt:
+@contextmanager
+def interrupt(ask: Callable[[], None]) -> Iterator[None]:
     """Within it, Ctrl-C asks for a stop instead of breaking into a step; pressed again, it breaks."""
+    if threading.current_thread() is not threading.main_thread():  # there signals cannot be handled
+        yield
+        return
 
-    def __init__(self, ask: Callable[[], None]):
-        self.ask = ask
+    def once(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        ask()
 
-    def __enter__(self) -> None:
-        self.active = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
-        if self.active:
-            self.before = signal.signal(signal.SIGINT, self._once)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.active:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _once(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, self.before)
-        self.ask()
+    before = signal.signal(signal.SIGINT, once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -26,7 +25,6 @@ from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
-from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length
 from minids.training.batches import Batches
@@ -36,7 +34,7 @@ from minids.training.evaluate import validation
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Interrupt, Say, Voice, in_words, printable, progress_bar
+from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import differences, other_threads, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
@@ -44,19 +42,6 @@ from minids.training.workers import Workers, useful_workers
 
 Observer = Callable[["Run"], AbstractContextManager[object]]
 """Called before every step, which is then made within the context that it returns. ``step`` is the number finished before."""
-
-
-class LastBatches:
-    """Passes on a run's batches and keeps those of the last step, for whoever has to look at them again."""
-
-    def __init__(self, batches: Batches, per_step: int):
-        self.batches = batches
-        self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=per_step)  # tokens, targets, domains, (B, T) each
-
-    def next(self) -> tuple[Array, Array]:
-        tokens, targets = self.batches.next()
-        self.kept.append((tokens, targets, self.batches.domain()))
-        return tokens, targets
 
 
 class Run:
@@ -81,8 +66,8 @@ class Run:
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
-        self.batches = Batches(self.text.training, train.batch_size, train.context_length, rng)
-        self.last = LastBatches(self.batches, train.gradient_accumulation_steps)
+        per_step = train.gradient_accumulation_steps
+        self.batches = Batches(self.text.training, train.batch_size, train.context_length, rng, keep=per_step)
         self.observers: list[Observer] = []
         self.step = 0  # steps finished
         self.seconds = 0.0  # spent training, over all sessions
@@ -103,16 +88,9 @@ class Run:
             say(corpus.passed_over())
         run = cls._fresh(corpus, model_config, train, say)
         run.folder = RunFolder.create(out)
-        run.folder.write_description(
-            {
-                "preset": preset,
-                "data": list(data),
-                "corpus": {"name": corpus.name, "sha256": corpus.sha256},
-                "model": dataclasses.asdict(run.model.config),
-                "train": dataclasses.asdict(run.train),
-                "surroundings": surroundings(),
-            }
-        )
+        description = {"preset": preset, "data": list(data), "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
+        settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
+        run.folder.write_description(description | settings | {"surroundings": surroundings()})
         run.metrics = MetricsFile(run.folder.metrics)
         return run
 
@@ -155,8 +133,8 @@ class Run:
         workers = asked.pop("workers", 0)
         for name, value in asked.items():
             if name not in known or known[name] != value:
-                why = f"the run in {folder.path} has {known.get(name)!r}; resume it as it is, or start another"
-                raise refuse(name, value, why)
+                had = f"the run in {folder.path} has {known.get(name)!r}"
+                raise refuse(name, value, f"{had}; resume it as it is, or start another")
         for line in differences(then):
             say(line)
         corpus = load_corpus(data)
@@ -177,7 +155,7 @@ class Run:
             now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
             rng = np.random.default_rng(train.seed)
             run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
-            state = read_state(checkpoint)
+            state = read_state(checkpoint / "training_state.json")
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
@@ -207,8 +185,8 @@ class Run:
             self.validate()
             self.show_samples("before training")
         saved = True  # nothing has been done that is not on the disk
-        steps = training_steps(self.model, self.optimizer, self.last, train, self.workers, self.step)
-        with Interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
+        steps = training_steps(self.model, self.optimizer, self.batches, train, self.workers, self.step)
+        with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()
                 try:
@@ -217,7 +195,7 @@ class Run:
                             around.enter_context(observe(self))
                         done = next(steps)
                 except Diverged as error:
-                    where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.last.kept])
+                    where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.batches.kept])
                     raise self._broken(str(error), f"it began here: {where}") from None
                 if exploded(done.losses.main, self.model.config.vocab_size):
                     raise self._broken(str(done), "the loss exploded")
@@ -248,13 +226,12 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        metrics_bytes = self.metrics.sync()  # before the checkpoint that counts on them
-        state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "data": self.batches.state()}
+        state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": self.metrics.sync(), "data": self.batches.state()}
 
         def write(folder: Path) -> None:
             save(self.model, folder)
             write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
-            write_state(folder, state)
+            write_state(folder / "training_state.json", state)
 
         return self.folder.write_checkpoint(self.step, write)
 
@@ -274,9 +251,9 @@ class Run:
         c = self.train
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():
-            if not all(map(math.isfinite, numbers.values())):
-                loss = ", ".join(f"{name} = {value:.4g}" for name, value in numbers.items())
-                raise MinidsError(f"step {self.step}: validation on {domain!r}: {loss}. {self._advice()}")
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
         self.metrics.write({"step": self.step, "validation": found})
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
         self.say(f"step {self.step}: validation, bits per byte: {each}")
@@ -287,19 +264,10 @@ class Run:
         if self.step % train.log_every == 0 or last:
             violation = max_violation(losses.counts) if len(losses.counts) else np.zeros(0)
             rate = train.tokens_per_step / took
-            line = {
-                "step": self.step,
-                "tokens": self.step * train.tokens_per_step,
-                "loss": losses.total,
-                "main_loss": losses.main,
-                "mtp_loss": list(losses.mtp),
-                "balance_loss": losses.balance,
-                "max_vio": [round(float(v), 4) for v in violation],
-                "grad_norm": done.norm,
-                "learning_rate": done.learning_rate,
-                "tokens_per_second": round(rate),
-                "seconds": round(self.seconds, 3),
-            }
+            line: dict[str, object] = {"step": self.step, "tokens": self.step * train.tokens_per_step, "loss": losses.total}
+            line |= {"main_loss": losses.main, "mtp_loss": list(losses.mtp), "balance_loss": losses.balance}
+            line |= {"max_vio": [round(float(v), 4) for v in violation], "grad_norm": done.norm}
+            line |= {"learning_rate": done.learning_rate, "tokens_per_second": round(rate), "seconds": round(self.seconds, 3)}
             self.metrics.write(line)
             shown = in_words(losses, float(violation.mean()) if len(violation) else None, rate)
             bar.set_postfix_str(shown, refresh=False)
@@ -318,11 +286,12 @@ class Run:
         """What to change. Before the first update no learning rate has done anything yet."""
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
-        spread = self.model.config.initializer_range
-        return f"No weight has changed yet, so look at initializer_range = {spread:g} and the scales"
+        return (
+            f"No weight has changed yet, so look at initializer_range = {self.model.config.initializer_range:g} and the scales"
+        )
 
 
 def _model_config(fields: dict) -> ModelConfig:
     """The configuration that run.json describes."""
     yarn = fields.get("rope_scaling")
-    return ModelConfig(**{**fields, "rope_scaling": Yarn(**yarn) if yarn else None})
+    return ModelConfig(**fields | {"rope_scaling": Yarn(**yarn) if yarn else None})

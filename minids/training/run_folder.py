@@ -9,7 +9,7 @@
         training_state.json, optimizer.safetensors       … and what only a resumed run needs
 
 A checkpoint is written under another name, renamed when all of it is on the disk, and only then does ``latest`` point to it: a
-kill at any moment leaves the last good one. The one before is kept too; older ones are removed.
+kill at any moment leaves the last good one. The one before is kept too.
 """
 
 from __future__ import annotations
@@ -42,15 +42,13 @@ class RunFolder:
 
     def lock(self) -> RunFolder:
         """Keep every other process from training here, until ``unlock`` or the end of this one."""
-        file, who = self.path / "lock", ""
+        file, who = self.path / "lock", "unknown"
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             with suppress(OSError):  # Windows lets nobody else read a locked file
-                who = file.read_text(encoding="utf-8", errors="replace")[:20].strip()
-            raise refuse(
-                "out", str(self.path), f"another process ({who or 'unknown'}) trains here; wait for it, or stop it"
-            ) from None
+                who = file.read_text(encoding="utf-8", errors="replace")[:20].strip() or who
+            raise refuse("out", str(self.path), f"another process ({who}) trains here; wait for it, or stop it") from None
         with suppress(OSError):
             file.write_text(str(os.getpid()), encoding="utf-8")
         return self
@@ -72,10 +70,9 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """A folder for a new run: made where it is missing, refused where it is taken or cannot be written."""
-        path = Path(path)
         cls.refuse_taken(path)
-        make_writable(path)
-        return cls(path).lock()
+        make_writable(Path(path))
+        return cls(Path(path)).lock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -92,17 +89,14 @@ class RunFolder:
 
     def write_description(self, description: dict) -> None:
         """``run.json``: what the run was asked to do."""
-        _write_json(self.path / "run.json", description)
+        write_state(self.path / "run.json", description)
 
     def description(self) -> dict:
-        return read_json(self.path / "run.json", _LARGEST_JSON)
+        return read_state(self.path / "run.json")
 
     def newest(self, say: Callable[[str], None] = print) -> Path | None:
-        """The newest whole checkpoint, or None where none was ever written.
-
-        ``latest`` names it. Where that is missing or names what is not there (a kill between two renames, a folder that
-        somebody removed), it is the last of those that are there: a run never begins again while it has a checkpoint.
-        """
+        """The newest whole checkpoint, or None where none was ever written. ``latest`` names it. Where that is missing or names
+        what is not there, it is the last that is there: a run never begins again while it has a checkpoint."""
         named = latest_checkpoint(self.path)
         if named and named.is_dir():
             return named
@@ -124,8 +118,7 @@ class RunFolder:
     def before(self, checkpoint: Path) -> Path | None:
         """The checkpoint that was written before another one, if it is there still."""
         there = self._checkpoints()
-        earlier = there[: there.index(checkpoint)] if checkpoint in there else []
-        return earlier[-1] if earlier else None
+        return there[there.index(checkpoint) - 1] if checkpoint in there[1:] else None
 
     def _checkpoints(self) -> list[Path]:
         """By their steps, which have more digits than six from a million on."""
@@ -146,11 +139,10 @@ class RunFolder:
                 shutil.rmtree(final)
             os.replace(unfinished, final)
             sync_folder(self.path)
-        except MinidsError:
+        except (MinidsError, OSError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        except OSError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if isinstance(error, MinidsError):
+                raise
             raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
         before = latest_checkpoint(self.path)
         point_to(final)
@@ -160,17 +152,13 @@ class RunFolder:
         return final
 
 
-def write_state(checkpoint: Path, state: dict) -> None:
-    """``training_state.json`` of a checkpoint."""
-    _write_json(checkpoint / "training_state.json", state)
-
-
-def read_state(checkpoint: Path) -> dict:
-    return read_json(checkpoint / "training_state.json", _LARGEST_JSON)
-
-
-def _write_json(path: Path, value: dict) -> None:
+def write_state(path: Path, value: dict) -> None:
+    """A JSON file, such as ``training_state.json`` of a checkpoint."""
     write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_state(path: Path) -> dict:
+    return read_json(path, _LARGEST_JSON)
 
 
 def _left_over(name: str) -> bool:

@@ -29,12 +29,8 @@ class Settings(NamedTuple):
 def settings(step: int, model: ModelConfig, train: TrainConfig) -> Settings:
     """Of step ``step``, counted from 0."""
     done = step / train.steps
-    late = done >= train.constant_until
-    return Settings(
-        learning_rate(step, train),
-        model.mtp_loss_weight * (train.mtp_late_factor if late else 1.0),
-        model.bias_update_speed if done < train.decay_until else 0.0,
-    )
+    mtp_loss_weight = model.mtp_loss_weight * (train.mtp_late_factor if done >= train.constant_until else 1.0)
+    return Settings(learning_rate(step, train), mtp_loss_weight, model.bias_update_speed if done < train.decay_until else 0.0)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

@@ -6,9 +6,10 @@ import platform
 from importlib import metadata
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from minids.backend import backend_name
+from minids.blas import one_blas_thread
 from minids.processor import processor
 
 _SAME_RUN = "the run goes on, equal to the uninterrupted one to rounding but not to the bit"
@@ -22,11 +23,10 @@ def surroundings() -> dict[str, str]:
         found["vector_bits"] = "512" if cpu.has_avx512 else "256" if "avx2" in cpu.flags else "128"
     if backend == "numba":
         found["numba"] = metadata.version("numba")
-    with threadpool_limits(1, user_api="blas"):  # as Workers has it
+    with one_blas_thread():  # as Workers has it
         libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     for library in sorted(libraries, key=lambda library: "numpy" not in library["filepath"])[:1]:  # PyTorch brings another
-        names = (library["internal_api"], library["version"], library.get("architecture"))
-        found["blas"] = " ".join(filter(None, names))
+        found["blas"] = " ".join(filter(None, (library["internal_api"], library["version"], library.get("architecture"))))
         found["blas_threads"] = str(library["num_threads"])
     return {name: value for name, value in found.items() if value}
 

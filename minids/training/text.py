@@ -18,16 +18,12 @@ class Text:
 
     tokenizer: Tokenizer
     training: TokenStream
-    held_out: dict[str, TokenStream]
-    """Domain → text kept for validation."""
+    held_out: dict[str, TokenStream]  # domain → text kept for validation
 
     @classmethod
     def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer) -> Text:
-        """The two halves of a corpus in tokens.
-
-        Held-out documents come in the order of their hashes, which is none: a validation pass that reads only some of the text
-        should not read the first files alone.
-        """
+        """The two halves of a corpus in tokens. Held-out documents come in the order of their hashes: a validation pass that
+        reads only some of the text should not read the first files alone."""
         streams = {}
         for domain in held_out.domains:
             streams[domain] = TokenStream.encode(sorted(held_out.of(domain), key=lambda d: d.digest), tokenizer)
@@ -45,10 +41,8 @@ def tokenizer_for(training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig
 
 
 def held_out_prompt(held_out: Corpus, domain: str, length: int = 48) -> str:
-    """The first words of the first paragraph after the middle of the domain's first held-out document.
-
-    What a document begins with, a title or a licence, says less of its kind than what stands in it.
-    """
+    """The first words of the first paragraph after the middle of the domain's first held-out document. What a document begins
+    with, a title or a licence, says less of its kind than what stands in it."""
     text = held_out.of(domain)[0].text.decode("utf-8", errors="replace")
     paragraph = re.search(r"\n\s*\n(?=[ \t]*\S)", text[len(text) // 2 :])
     text = text[len(text) // 2 + paragraph.end() :] if paragraph else text.lstrip()

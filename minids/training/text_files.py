@@ -1,7 +1,7 @@
 """Text on the disk: which files are text, and where a long one is cut into documents.
 
-A text is ``bytes``, or a ``Stretch`` of a file too large to hold in memory, which is read when it is asked for. Both have a
-length, slices and ``bytes(text)``, so that everything else treats them alike.
+A text is ``bytes``, or a ``Stretch`` of a file too large to hold in memory, read when it is asked for. Both have a length,
+slices and ``bytes(text)``.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ class Stretch:
 
 
 def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
-    """Every file under a folder but hidden ones, in sorted order; links are followed, each folder entered once.
-
-    What cannot be entered is added to ``passed``, with the reason.
-    """
+    """Every file under a folder but hidden ones, sorted; links are followed, each folder is entered once. What cannot be
+    entered is added to ``passed``, with the reason."""
     entered = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
         if (real := os.path.realpath(here)) in entered:
@@ -106,8 +104,8 @@ def cut(name: str, text: bytes | Stretch) -> list[tuple[str, bytes | Stretch]]:
 
 
 def boundary(text: bytes, at: int, reach: int) -> int:
-    """The best place to cut near ``at``: behind the last blank line, or else the last line's end, in the ``reach`` bytes
-    before it; or else between two characters; 0 where there is but one character."""
+    """The best place to cut near ``at``: behind the last blank line, or else line's end, in the ``reach`` bytes before it; or
+    else between two characters; 0 where there is but one."""
     for mark in (b"\n\n", b"\n\r\n", b"\n"):
         found = text.rfind(mark, max(0, at - reach), at)
         if found >= 0:

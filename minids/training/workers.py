@@ -1,10 +1,8 @@
 """Several threads, each with some sequences of every batch: at these sizes the way to keep all cores at work.
 
-The matrix products of a small model are too short to be shared out inside BLAS: its threads wait actively for each other at
-the end of every product, and when anything else runs on the machine they wait for a core (413 to 557 tokens a second beside
-busy neighbours, where one thread makes 6,900). So BLAS is held to one thread, with a single worker too, and each of ours
-carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels let the others run
-meanwhile.
+The matrix products of a small model are too short to be shared out inside BLAS (``minids/blas.py``), so BLAS is held to one
+thread, and each of ours carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels
+let the others run meanwhile.
 
 Weights and routing biases are shared; gradients are not: each thread has its own and they are added, always in the same
 order, so that the same number of threads gives the same bits.
@@ -14,20 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from minids.blas import one_blas_thread
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3, Losses
 from minids.processor import cores
 
 
 def useful_workers(model: DeepSeekV3, batch_size: int, wanted: int) -> int:
-    """How many of ``wanted`` threads (0: one per core) can share a batch.
-
-    One, when the balance loss looks at the batch as a whole: the parts' losses would not add up to it.
-    """
+    """How many of ``wanted`` threads (0: one per core) can share a batch. One, when the balance loss looks at the batch as a
+    whole: the parts' losses would not add up to it."""
     config = model.config
     if config.balance != "none" and config.aux_loss_alpha and not config.seq_aux:
         return 1
@@ -42,22 +39,19 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
-        self._limits = threadpool_limits(1, user_api="blas")
-        if (
-            self.count > 1
-        ):  # NumPy's warnings are a setting of each thread, and off as in ours: the loop finds what is not finite
-            self._pool = ThreadPoolExecutor(self.count, initializer=lambda: np.seterr(all="ignore"))
+        self._around = ExitStack()
+        self._around.enter_context(one_blas_thread())
+        if self.count > 1:  # NumPy's warnings are set in each thread: off as in ours, since the loop finds what is not finite
+            pool = ThreadPoolExecutor(self.count, initializer=lambda: np.seterr(all="ignore"))
+            self._pool = self._around.enter_context(pool)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown()
         self._pool = None
-        self._limits.restore_original_limits()
+        self._around.close()
 
     @property
     def count(self) -> int:
-        """How many threads there are."""
         return len(self.models)
 
     def share_out(self, work: Callable, *arguments: Iterable) -> list:
@@ -67,11 +61,7 @@ class Workers:
     def zero_grads(self) -> None:
         """Clear the model's gradients, a piece each."""
         grads = self.models[0].parameters.grads
-
-        def clear(piece: slice) -> None:
-            grads[piece] = 0
-
-        self.share_out(clear, pieces(grads.size, self.count))
+        self.share_out(lambda piece: grads[piece].fill(0), pieces(grads.size, self.count))
 
     def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
@@ -104,13 +94,9 @@ def pieces(size: int, count: int) -> list[slice]:
 def weighted(parts: list[Losses], shares: list[float]) -> Losses:
     """Losses of the parts of a batch → those of the whole; the counts add up."""
 
-    def mean(values) -> float:
+    def mean(values: Iterable[float]) -> float:
         return sum(value * share for value, share in zip(values, shares, strict=True))
 
-    return Losses(
-        mean(p.total for p in parts),
-        mean(p.main for p in parts),
-        tuple(mean(depth) for depth in zip(*(p.mtp for p in parts), strict=True)),
-        mean(p.balance for p in parts),
-        np.sum([p.counts for p in parts], axis=0),
-    )
+    total, main, mtp, balance, counts = zip(*parts, strict=True)
+    depths = tuple(mean(depth) for depth in zip(*mtp, strict=True))
+    return Losses(mean(total), mean(main), depths, mean(balance), np.sum(counts, axis=0))

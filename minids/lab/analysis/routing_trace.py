@@ -160,7 +160,7 @@ def record(run: Run) -> Iterator[None]:
         return
     with Recorder(run.workers.models) as recorder:
         yield
-    tokens, domain = (np.concatenate([batch[i] for batch in run.last.kept]) for i in (0, 2))  # micro-batches, in order
+    tokens, domain = (np.concatenate([batch[i] for batch in run.batches.kept]) for i in (0, 2))  # micro-batches, in order
     recorder.trace(tokens, step, run.text.training.domains, domain).save(path_of(run.folder.path, step))
 
 
