@@ -347,5 +347,5 @@ def test_only_pictures_need_the_drawing_tools(tmp_path, text, places):
     assert without_pictures("route", "--checkpoint", checkpoint, "--text", "one").returncode == 0
     for asked in (["route", "--checkpoint", checkpoint, "--text", "x", "--png", str(tmp_path / "x.png")], ["figures", "3"]):
         done = without_pictures(*asked)
-        line = 'minids: matplotlib is not installed, which pictures need: pip install "minids[lab]"\n'
+        line = 'minids: pictures are drawn by matplotlib, which is not installed; pip install "minids[lab]"\n'
         assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

@@ -28,7 +28,7 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     from minids.lab.figures.collection import found, write_all
     from minids.lab.figures.sources import Sources
-    from minids.lab.figures.style import THEMES
+    from minids.lab.figures.style import THEMES, need_matplotlib
     from minids.lab.figures.thumbnail import listing
 
     asked = found(options.names)
@@ -36,6 +36,7 @@ def run(options: Options, given: set[str]) -> None:
     if options.list:
         print(listing(asked, out))
         return
+    need_matplotlib()  # before minutes of work
     sources = Sources(options.run, train=True)
     sources.check(asked)
     themes = THEMES if options.theme == "both" else (options.theme,)

@@ -18,6 +18,7 @@ from minids.errors import MinidsError, refuse
 from minids.files import write
 from minids.lab.analysis import routing
 from minids.lab.analysis.routing_trace import RoutingTrace, trace
+from minids.lab.figures.style import need_matplotlib
 from minids.model import DeepSeekV3
 from minids.words import table
 
@@ -58,7 +59,7 @@ def run(options: Options, given: set[str]) -> None:
         if path and not Path(path).absolute().parent.is_dir():
             raise refuse(field, path, "its folder is not there; make it first")
     if options.png:
-        import matplotlib  # noqa: F401 (missed now, not after the work)
+        need_matplotlib()  # before the work
     model = (load_streamed if options.stream else load)(options.checkpoint)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read")
