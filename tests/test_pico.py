@@ -437,9 +437,9 @@ def test_prescribed_choices_are_used_and_the_others_made():
     assert held.total != free.total
 
 
-@pytest.mark.parametrize(("field", "value"), [("attention", "mha"), ("precision", "fp8")])
+@pytest.mark.parametrize(("field", "value"), [("attention", "mha"), ("precision", "fp8"), ("mtp_state", "unnormed")])
 def test_what_it_does_not_know_it_refuses(field, value):
-    with pytest.raises(ValueError, match="pico knows 'mla' and 'fp32' only"):
+    with pytest.raises(ValueError, match=f"{field} = '{value}': pico knows '.*' only"):
         pico.loss_and_grads(TOKENS, TARGETS, random_weights(), CONFIG.replace(**{field: value}))
 
 
