@@ -29,7 +29,6 @@ class Processor(NamedTuple):
 
     @property
     def has_avx512(self) -> bool:
-        """Whether everything is there that OpenBLAS's AVX-512 kernels use."""
         return self.flags >= _NEEDED
 
 

@@ -69,20 +69,18 @@ class StreamedDeepSeekV3(DeepSeekV3):
 
 
 @dataclass
-class _EmbeddingOnDisk:
+class _MatrixOnDisk:
     folder: CheckpointFolder
     name: str
 
+
+class _EmbeddingOnDisk(_MatrixOnDisk):
     def forward(self, tokens: Array) -> tuple[Array, None]:
         wanted, place = np.unique(tokens, return_inverse=True)
         return self.folder.tensor(self.name, rows=wanted)[place.reshape(tokens.shape)], None
 
 
-@dataclass
-class _HeadOnDisk:
-    folder: CheckpointFolder
-    name: str
-
+class _HeadOnDisk(_MatrixOnDisk):
     def forward(self, hidden: Array) -> tuple[Array, None]:
         rows = self.folder.shape(self.name)[0]
         parts = [hidden @ self.folder.tensor(self.name, rows=slice(start, start + ROWS)).T for start in range(0, rows, ROWS)]
@@ -107,7 +105,6 @@ def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) ->
     hold attention and what eight experts need. Of a model not downloaded whole the shards that hold the layer are enough.
     """
     path = resolved(folder)
-    config = read_config(path)
-    source = CheckpointFolder(path, partial=True)
+    config, source = read_config(path), CheckpointFolder(path, partial=True)
     check_layer(config, source, layer)
     return Block(config, _ParametersOnDisk(source, hold=dtype), layer)
