@@ -41,13 +41,11 @@ def gradient(
     has the form of y, with None for integer outputs.
 
     inputs: name → value, in the order of forward's arguments (keyword-only ones go by name). Float arrays become float64 and
-        are differentiated; all else (integers, flags, an ε, configs) is passed through.
-    wrt: the inputs whose gradient is checked; all float arrays if None.
+        are differentiated, those in ``wrt`` if given; all else (integers, flags, an ε, configs) is passed through.
     dy: the cotangent, in the form of y; standard normal from ``seed`` if None.
     eps: the first step of the differences; if None, about 7e-4 of the argument's scale, and at most 7e-4.
     tolerance: largest relative error allowed (``minids.check.case``). 1e-7 is right, 1e-4 is a mistake.
-    samples: how many random elements of an argument to probe; if None, all up to 256 and 128 of a larger one. What is not
-        probed one by one is seen by four random directions.
+    samples: random elements of an argument to probe; if None, all up to 256, 128 of a larger one. Four directions see the rest.
     frozen: keyword arguments of forward that hold a discrete choice fixed while it is probed, {"experts": …}, or a function
         that makes them from the unfrozen y, which the frozen one must equal.
     hints: names of sizes for the wording: {"n_heads": 4} gives "4 is the number of heads".

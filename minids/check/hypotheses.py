@@ -19,17 +19,14 @@ Hypothesis = Callable[[Case], "str | None"]
 
 
 def gradient_of_another(case: Case) -> str | None:
-    for name, want in case.others.items():
-        if np.any(np.nan_to_num(want)) and case.same(case.got, want):
-            return f"this is what {name} should be: are they returned in another order?"
-    return None
+    twins = (name for name, want in case.others.items() if np.any(np.nan_to_num(want)) and case.same(case.got, want))
+    name = next(twins, None)
+    return f"this is what {name} should be: are they returned in another order?" if name else None
 
 
 def zero_everywhere(case: Case) -> str | None:
-    if np.any(case.got):
-        return None
     why = "no gradient arrives. Is something detached, or never added?" if case.is_gradient else "is the result ever written?"
-    return f"it is zero everywhere: {why}"
+    return None if np.any(case.got) else f"it is zero everywhere: {why}"
 
 
 def should_be_zero(case: Case) -> str | None:
@@ -98,9 +95,9 @@ def reversed_or_shifted(case: Case) -> str | None:
         if case.same(np.flip(case.got, axis)):
             return f"{case.axis_name(axis)} runs backwards: right after flipping it."
         inner = np.arange(case.got.shape[axis] - 1)
-        for shift, direction in ((1, "later"), (-1, "earlier")):
-            aligned = case.part(axis, inner if shift == 1 else inner + 1)
-            if np.any(aligned.got) and aligned.same(np.take(case.got, inner + 1 if shift == 1 else inner, axis)):
+        for mine, right, direction in ((inner + 1, inner, "later"), (inner, inner + 1, "earlier")):
+            aligned = case.part(axis, right)
+            if np.any(aligned.got) and aligned.same(np.take(case.got, mine, axis)):
                 return f"off by one along {case.axis_name(axis)}: every entry stands one index {direction} than it should."
     return None
 

@@ -38,10 +38,9 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
 
 
 def against(reference, candidate, *inputs, tolerance: float | None = None, hints: Mapping[str, int] | None = None) -> Report:
-    """Compare a learner's function with the reference, on the given inputs.
+    """Compare a learner's function with the reference, on the given inputs: the arguments; or one list of argument sets, each a
+    tuple, or a dict of keyword arguments.
 
-    inputs: the arguments; or one list of argument sets, each a tuple, or a dict of keyword arguments. Both functions get
-        copies of the arrays.
     Outputs may be nested; they are compared one by one, in order, under the reference's names. Where the reference returns
     ``(y, saved)`` with ``saved`` a named tuple called Saved, only y is compared; the candidate may return y or (y, anything).
     The candidate must be deterministic, leave its inputs alone and not raise. Errors of the reference are raised.

@@ -41,10 +41,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _DEFAULTS["kimi_k2"] = _DEFAULTS["deepseek_v3"]
 
-_ALIASES = {  # other spellings of a field, all of them transformers' own
-    "n_routed_experts": ("num_local_experts", "num_experts"),
-    "num_nextn_predict_layers": ("num_mtp_layers",),
-}
+# Other spellings of a field, all of them transformers' own.
+_ALIASES = {"n_routed_experts": ("num_local_experts", "num_experts"), "num_nextn_predict_layers": ("num_mtp_layers",)}
 
 # What the kind itself fixes: DeepSeek's code stops at any other value, transformers does not look at the field.
 _FIXED: dict[str, dict[str, tuple]] = {
@@ -133,13 +131,11 @@ def _value(name: str, value: object) -> object:
 
 
 def _own_fields(json: dict) -> dict[str, object]:
-    """The fields under "minids", or what a file without them means."""
     own = json.get("minids", {})
     if not isinstance(own, dict):
         raise refuse("minids", own, "must be an object")
-    for name, value in own.items():
-        if name not in _OURS:
-            raise refuse(f"minids.{shortened(name)}", value, f"no such field; there are {', '.join(_OURS)}")
+    for name in own.keys() - set(_OURS):
+        raise refuse(f"minids.{shortened(name)}", own[name], f"no such field; there are {', '.join(_OURS)}")
     if own:
         return {name: _value(name, value) for name, value in own.items()}
     # MLA has one key-value head per head; such files say so with the same number twice
@@ -148,8 +144,7 @@ def _own_fields(json: dict) -> dict[str, object]:
 
 
 def fp8_block_size(json: dict) -> tuple[int, int]:
-    """(rows, columns) of the blocks that share a scale, from ``quantization_config``; 128 × 128 when it does not say.
-    Other ways of quantising are refused: their tensors mean something else."""
+    """(rows, columns) of the blocks that share a scale, 128 × 128 where the file does not say. Other ways are refused."""
     quantization = json.get("quantization_config")
     if quantization is None:
         return 128, 128

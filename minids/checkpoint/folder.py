@@ -6,10 +6,9 @@
     model-00001-of-00002.safetensors … the shards
 
 The reader hides how tensors are stored. BF16, F16 and FP8 become float32 when asked for; an FP8 matrix and its
-``weight_scale_inv``, which may lie in another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
+``weight_scale_inv``, perhaps of another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
 ``mlp.experts.gate_up_proj`` (E, 2I, d) with gate rows first and ``mlp.experts.down_proj`` (E, d, I), appear under the names of
-the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. Shards are memory-mapped: what is not asked for is
-not read.
+the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. What is not asked for is not read.
 """
 
 from __future__ import annotations

@@ -155,16 +155,12 @@ def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32,
 
 
 def explode(name: str, array: Array) -> list[tuple[str, Array]]:
-    """The tensors on disk that a parameter in memory is written as: one view per expert, or itself."""
     return [(expert_name(name, e), matrix) for e, matrix in enumerate(array)] if is_stack(name) else [(name, array)]
 
 
 def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
-    """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied).
-
-    The main model is model.safetensors, or several shards of at most ``limit`` bytes; MTP modules, with their copies of
-    embedding and head, have a shard of their own: ``transformers`` opens model.safetensors without looking at the index.
-    """
+    """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied). MTP
+    modules have a shard of their own: ``transformers`` opens model.safetensors without looking at the index."""
     main: list[dict[str, Array]] = [{}]
     mtp: dict[str, Array] = {}
     size, copies = 0, shared_copies(config)

@@ -57,8 +57,7 @@ class _ParametersOnDisk(Parameters):
 
 
 class StreamedDeepSeekV3(DeepSeekV3):
-    """A model to generate with (``minids.generate``), not to train: its weights live in a folder. Embedding rows are read for
-    the tokens at hand, and the head is applied a few thousand words at a time."""
+    """A model to generate with (``minids.generate``), not to train: its weights live in a folder."""
 
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
         super().__init__(config, parameters=_ParametersOnDisk(folder))
@@ -100,9 +99,7 @@ def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) ->
 
     ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and
     gives y (B, T, d); ``rotary`` is in ``minids.layers.positions``, ``read_config`` in ``minids.checkpoint.config_json``.
-
-    Experts stay on disk until a token chooses them: of the 11.5 billion parameters of a layer of DeepSeek-V3, 2 GB of float32
-    hold attention and what eight experts need. Of a model not downloaded whole the shards that hold the layer are enough.
+    Experts stay on disk until a token chooses them, and of a model not downloaded whole the layer's shards are enough.
     """
     path = resolved(folder)
     config, source = read_config(path), CheckpointFolder(path, partial=True)

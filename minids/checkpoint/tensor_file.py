@@ -61,8 +61,7 @@ class TensorFile:
         return self._tensors[name]
 
     def raw(self, name: str) -> Array:
-        """The stored numbers as a read-only view of the map, of which nothing is read until an element is: BF16 as uint16, FP8
-        and BOOL as uint8, the others as they are."""
+        """The stored numbers as a read-only view of the map: BF16 as uint16, FP8 and BOOL as uint8, the others as they are."""
         dtype, shape, nbytes, start = self.info(name)
         if nbytes == 0:
             return np.empty(shape, STORED[dtype])

@@ -52,10 +52,8 @@ class Tokenizer:
         # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
         self._id_of_byte: np.ndarray | None = None
         if int(self.byte_counts.max(initial=0)) == 1:
-            self._id_of_byte = np.full(256, -1, dtype=np.int32)
-            for number, piece in enumerate(self._pieces):
-                if piece:
-                    self._id_of_byte[piece[0]] = number
+            numbers = {piece[0]: number for number, piece in enumerate(self._pieces) if piece}
+            self._id_of_byte = np.array([numbers.get(byte, -1) for byte in range(256)], dtype=np.int32)
 
     def _id_of(self, field: str, token: str | None) -> int | None:
         found = None if token is None else self.backend.token_to_id(token)
@@ -65,7 +63,6 @@ class Tokenizer:
 
     @property
     def beginning(self) -> list[int]:
-        """What a document begins with: the begin token, where there is one."""
         return [] if self.bos_id is None else [self.bos_id]
 
     @property
@@ -87,7 +84,6 @@ class Tokenizer:
         return b"".join(self._pieces[i] for i in np.ravel(ids).tolist() if 0 <= i < len(self._pieces))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -183,8 +179,7 @@ def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
 
 def _words() -> pre_tokenizers.PreTokenizer:
     """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
-    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return pre_tokenizers.Sequence([digits, words])
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
 
 def _as_text(text: str | bytes) -> str:

@@ -36,9 +36,8 @@ class Yarn:
         if self.factor < 1:
             raise refuse("rope_scaling.factor", self.factor, "YaRN stretches the context, so it must be at least 1")
         if self.beta_fast < self.beta_slow:
-            raise refuse(
-                "rope_scaling.beta_fast", self.beta_fast, f"must not be below beta_slow = {self.beta_slow}; V3 has 32, 1"
-            )
+            because = f"must not be below beta_slow = {self.beta_slow}; V3 has 32 and 1"
+            raise refuse("rope_scaling.beta_fast", self.beta_fast, because)
 
 
 @dataclass(frozen=True)
