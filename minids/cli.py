@@ -37,7 +37,7 @@ Presets: {presets}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code. 2 means: what was asked cannot be done, and the last line on standard error says why."""
+    """Run one command; the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         # A log file tells of a step when it is done; a stream that cannot write a character (a pipe on Windows) gets a "?".
@@ -45,33 +45,33 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(arguments)
         return 0
-    except MinidsError as error:
-        print(f"minids: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("matplotlib", "PIL"):
-            raise
-        print(f'minids: {error.name} is not installed, which pictures need: pip install "minids[lab]"', file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()
         return 0
-    except MemoryError as error:
-        what = str(error).partition(" for an array")[0].replace("Unable", "unable") or "there is none left"
-        print(f"minids: not enough memory ({what}); smaller sizes, batches or contexts need less", file=sys.stderr)
-        return 2
-    except OSError as error:  # what no command has better words for
-        print(f"minids: {str(error.filename or '')[:200]!r}: {error.strerror or error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("minids: interrupted", file=sys.stderr)
         return 130
+    except MinidsError as error:
+        why = str(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("matplotlib", "PIL"):
+            raise
+        why = f'{error.name} is not installed, which pictures need: pip install "minids[lab]"'
+    except MemoryError as error:
+        what = str(error).partition(" for an array")[0].replace("Unable", "unable") or "there is none left"
+        why = f"not enough memory ({what}); smaller sizes, batches or contexts need less"
+    except OSError as error:  # what no command has better words for
+        why = f"{str(error.filename or '')[:200]!r}: {error.strerror or error}"
+    print(f"minids: {why}", file=sys.stderr)
+    return 2
 
 
 def _run(arguments: list[str]) -> None:
     match arguments:
         case [] | ["-h" | "--help", *_]:
-            print(_overview())
+            rows = {name: ("", f"minids {name}", " ".join(module.Options.__doc__.split())) for name, module in COMMANDS.items()}
+            core, lab = (table([rows[name] for name in names], align="l") for names in (CORE, LAB))
+            print(OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS)))
         case ["--version", *_]:
             print(f"minids {minids.__version__}")
         case [command, *rest] if command in COMMANDS:
@@ -85,12 +85,6 @@ def _run(arguments: list[str]) -> None:
                 module.run(built(command, module.Options, options, found, default), set(found))
         case [command, *_]:
             raise MinidsError(f"{command}: no such command; {did_you_mean(command, COMMANDS)}there are {', '.join(COMMANDS)}")
-
-
-def _overview() -> str:
-    rows = {name: ("", f"minids {name}", " ".join(module.Options.__doc__.split())) for name, module in COMMANDS.items()}
-    core, lab = (table([rows[name] for name in names], align="l") for names in (CORE, LAB))
-    return OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,8 @@ def make_writable(folder: Path) -> None:
 
 
 def parse_json(data: bytes, source: str) -> dict:
-    """The JSON object in ``data``. ``source`` opens the error line: which file, which part of it.
-
-    Refused are also a key given twice (readers disagree on which one counts), NaN and infinities, numbers of absurd length, and
-    nesting deep enough to exhaust the interpreter's stack.
-    """
+    """The JSON object in ``data``. ``source`` opens the error line. Refused are also a key given twice (readers disagree on
+    which one counts), NaN, infinities, numbers of absurd length, and nesting that would exhaust the interpreter's stack."""
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
@@ -128,7 +125,6 @@ class Staged:
             sync_folder(final.parent)
 
     def discard(self) -> None:
-        """Remove what was not published."""
         for temporary, _ in self._waiting:
             temporary.unlink(missing_ok=True)
 

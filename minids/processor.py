@@ -29,7 +29,6 @@ class Processor(NamedTuple):
 
     @property
     def has_avx512(self) -> bool:
-        """Whether everything is there that OpenBLAS's AVX-512 kernels use."""
         return self.flags >= _NEEDED
 
 
@@ -57,8 +56,7 @@ def better_kernels(machine: Processor) -> str | None:
 
 def choose_openblas_kernels(environment: MutableMapping[str, str], machine: Processor, numpy_imported: bool) -> bool:
     """Set OPENBLAS_CORETYPE in ``environment`` where that is safe and of use. Whether it was set."""
-    better = better_kernels(machine)
-    if better is None or numpy_imported or VARIABLE in environment:
-        return False
-    environment[VARIABLE] = better
-    return True
+    useful = bool(better_kernels(machine)) and not numpy_imported and VARIABLE not in environment
+    if useful:
+        environment[VARIABLE] = KERNELS
+    return useful

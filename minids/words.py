@@ -16,11 +16,8 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], head: Sequence[str] = (), align: str = "lr", rule: bool = False) -> str:
-    """Rows under an optional head as aligned text, two spaces between columns.
-
-    align: a letter for each column, l or r; the last one holds for the columns that follow. rule: a line under the head.
-    A row may be shorter than others. Cells are shown by ``str``: numbers are rounded where the row is made.
-    """
+    """Rows under an optional head as aligned text. align: a letter for each column, l or r; the last one holds for the columns
+    that follow. rule: a line under the head. A row may be shorter than others. Cells are shown by ``str``."""
     lines = [[str(cell) for cell in row] for row in ([head] if head else []) + list(rows)]
     widths = [max(len(line[i]) if i < len(line) else 0 for line in lines) for i in range(max(map(len, lines), default=0))]
     align += align[-1] * len(widths)

@@ -23,19 +23,9 @@ Array = np.ndarray
 
 # What the letters of the package's shapes count, for sentences like "4 is the number of heads".
 LETTERS = {
-    "B": "sequences in the batch",
-    "T": "positions",
-    "N": "tokens",
-    "H": "heads",
-    "E": "experts",
-    "K": "chosen experts",
-    "V": "vocabulary entries",
-    "L": "layers",
-    "d": "model dimensions",
-    "d_c": "dimensions of the KV latent",
-    "d_c'": "dimensions of the query latent",
-    "d_r": "RoPE dimensions",
-    "d_h": "dimensions of a head",
+    **{"B": "sequences in the batch", "T": "positions", "N": "tokens", "H": "heads", "E": "experts", "K": "chosen experts"},
+    **{"V": "vocabulary entries", "L": "layers", "d": "model dimensions", "d_c": "dimensions of the KV latent"},
+    **{"d_c'": "dimensions of the query latent", "d_r": "RoPE dimensions", "d_h": "dimensions of a head"},
 }
 
 
@@ -121,7 +111,6 @@ class Case:
                 yield f"the number of tokens in {name}, all its axes but the last", "the tokens"
 
     def axis_name(self, axis: int) -> str:
-        """ "axis 1 (the positions)" where a hint has that size, else "axis 1"."""
         length = self.want.shape[axis]
         named = next((counted(name) for name, value in self.hints.items() if value == length), None)
         return f"axis {axis}" + (f" (the {named})" if named else "")

@@ -52,9 +52,8 @@ class Differences:
 
     def element(self, name: str, index: int) -> Slope:
         """The derivative by one element of an argument, given by its flat index."""
-        array = self.arrays[name]
-        one = array.reshape(-1)[index : index + 1]
-        where = f"{name}{at(np.unravel_index(index, array.shape))}"
+        one = self.arrays[name].reshape(-1)[index : index + 1]
+        where = f"{name}{at(np.unravel_index(index, self.arrays[name].shape))}"
         return self._slope(one, np.ones(1), self._start_step(name, abs(float(one[0]))), where)
 
     def direction(self, name: str, unit_vector: Array) -> Slope:
@@ -104,11 +103,8 @@ class Differences:
             if choice is None:
                 floats.append(np.array(result, np.float64).reshape(-1))
             elif not np.array_equal(choice, np.asarray(result)):
-                raise Broken(_flipped(path, where, step))
-        return floats[0] if len(floats) == 1 else np.concatenate(floats)
-
-
-def _flipped(path: str, where: str, step: float) -> Finding:
-    choice = path.removeprefix("y.") if path.startswith("y.") else "experts"  # what an output without a name most likely is
-    text = f"the integer output {path} changed when {where} was moved by {step:.1e}: the choice of {choice} flipped; freeze it."
-    return Finding("forward", text, "two scores are nearly equal; pass the choice with frozen=, or use other inputs.")
+                kind = path[2:] if path.startswith("y.") else "experts"  # what an output without a name most likely is
+                text = f"the integer output {path} changed when {where} was moved by {step:.1e}: the choice of {kind} flipped; "
+                cause = "two scores are nearly equal; pass the choice with frozen=, or use other inputs."
+                raise Broken(Finding("forward", text + "freeze it.", cause))
+        return np.concatenate(floats)

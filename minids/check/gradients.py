@@ -11,18 +11,7 @@ import numpy as np
 from minids.check.case import Array, Case, at, precision
 from minids.check.differences import Differences
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
-from minids.check.report import (
-    WORK_ON_A_COPY,
-    Broken,
-    Finding,
-    Report,
-    as_array,
-    call,
-    differs,
-    judge,
-    name_of,
-    not_deterministic,
-)
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, in_place, judge, name_of, not_deterministic
 from minids.errors import refuse
 
 PROBE_ALL = 256  # elements: an argument this small is probed element by element
@@ -52,13 +41,11 @@ def gradient(
     has the form of y, with None for integer outputs.
 
     inputs: name → value, in the order of forward's arguments (keyword-only ones go by name). Float arrays become float64 and
-        are differentiated; all else (integers, flags, an ε, configs) is passed through.
-    wrt: the inputs whose gradient is checked; all float arrays if None.
+        are differentiated, those in ``wrt`` if given; all else (integers, flags, an ε, configs) is passed through.
     dy: the cotangent, in the form of y; standard normal from ``seed`` if None.
     eps: the first step of the differences; if None, about 7e-4 of the argument's scale, and at most 7e-4.
     tolerance: largest relative error allowed (``minids.check.case``). 1e-7 is right, 1e-4 is a mistake.
-    samples: how many random elements of an argument to probe; if None, all up to 256 and 128 of a larger one. What is not
-        probed one by one is seen by four random directions.
+    samples: random elements of an argument to probe; if None, all up to 256, 128 of a larger one. Four directions see the rest.
     frozen: keyword arguments of forward that hold a discrete choice fixed while it is probed, {"experts": …}, or a function
         that makes them from the unfrozen y, which the frozen one must equal.
     hints: names of sizes for the wording: {"n_heads": 4} gives "4 is the number of heads".
@@ -74,15 +61,16 @@ def gradient(
     for name in wanted:
         if name not in floats:
             raise refuse("wrt", name, f"must be among the float arrays of inputs: {', '.join(floats)}")
-    subject = f"gradient of {name_of(forward)}"
     trial = _Trial(forward, backward, values, floats, wanted, hints or {}, tolerance)
+    exception = None
     try:
         trial.run_twice(dy, seed)
         trial.compare(frozen, eps, samples, seed)
     except Broken as broken:
-        findings = (*trial.findings, broken.finding)
-        return Report(subject, trial.checked, findings, tolerance, tuple(trial.notes), broken.exception)
-    return Report(subject, trial.checked, tuple(trial.findings), tolerance, tuple(trial.notes))
+        trial.findings.append(broken.finding)
+        exception = broken.exception
+    subject = f"gradient of {name_of(forward)}"
+    return Report(subject, trial.checked, tuple(trial.findings), tolerance, tuple(trial.notes), exception)
 
 
 def _checked_inputs(inputs) -> tuple[dict[str, object], list[str]]:
@@ -127,7 +115,7 @@ class _Trial:
         y, saved = self.evaluate(given)
         if (path := changed(self.values, given)) is not None:
             self.mutates = True
-            self._found("forward", f"changes its input {path} in place.", WORK_ON_A_COPY)
+            self.findings.append(in_place("forward", path))
         self._sound_outputs([(path, as_array(path, leaf)) for path, leaf in leaves(y) if leaf is not None])
         self.y = copied(y)
 
@@ -147,8 +135,7 @@ class _Trial:
 
     def _backward(self, saved, given, fresh: bool = True) -> dict[str, Array]:
         """The gradients by input name, copied; ``given`` are the arrays forward was called with."""
-        before = copied(given)
-        dy = copied(self.dy)
+        before, dy = copied(given), copied(self.dy)
         result = call("backward", self.backward, dy, saved)
         alone = isinstance(result, list) and len(self.floats) == 1 and len(result) != 1  # nested lists: one array
         returned = list(result) if isinstance(result, (tuple, list)) and not alone else [result]
@@ -222,8 +209,7 @@ class _Trial:
         case = Case(_d(name), got, want, self.tolerance, noise, True, named, {}, self.hints)
         comparable = got.shape == x.shape and bool(np.isfinite(got).all())
         astray = self._error_along_directions(probe, name, case, generator) if comparable and count < x.size else 0.0
-        suspect = not comparable or astray > self.tolerance or case.wrong.any()
-        if suspect and count < x.size <= EXPLAIN_ALL:
+        if count < x.size <= EXPLAIN_ALL and (not comparable or astray > self.tolerance or case.wrong.any()):
             measure(np.sort(order[count:]))
         return case, astray
 
@@ -238,14 +224,13 @@ class _Trial:
         return worst
 
     def _judge(self, name: str, case: Case, astray: float, rough: str | None) -> None:
-        returned = self.gradients[name]
-        if not is_float(returned) or precision(returned.dtype) > self.tolerance:
-            text = f"is {returned.dtype}, expected float64 like its input."
-            self._found(case.name, text, "a cast, or an array made in that type?")
+        dtype = self.gradients[name].dtype
+        if dtype.kind in "iub" or precision(dtype) > self.tolerance:
+            self._found(case.name, f"is {dtype}, expected float64 like its input.", "a cast, or an array made in that type?")
         error, finding = judge(case, "numerical")
         if finding is None and astray > self.tolerance:
-            along = f"relative error {astray:.2g} along a random direction"
-            text = f"right at the {case.known.sum()} elements probed and wrong elsewhere: {along}."
+            text = f"right at the {case.known.sum()} elements probed and wrong elsewhere: "
+            text += f"relative error {astray:.2g} along a random direction."
             error, finding = astray, Finding(case.name, text, "give a larger samples= to see where.")
         self.checked[case.name] = error
         if finding:
@@ -258,21 +243,19 @@ class _Trial:
 
 
 def _differ(one, two) -> bool:
-    """Whether two results, nestings of arrays, are not the same."""
     first, second = ([np.asarray(leaf) for _, leaf in leaves(tree) if leaf is not None] for tree in (one, two))
     return len(first) != len(second) or any(map(differs, first, second))
 
 
 def _cotangent(y, dy, seed: int):
     """dy in the form of y: standard normal where none is given, None for integers."""
-    generator = np.random.default_rng(seed)
     if dy is None:
+        generator = np.random.default_rng(seed)
         draws = [generator.standard_normal(np.shape(x)) if x is not None and is_float(x) else None for _, x in leaves(y)]
         return rebuild(y, iter(draws))
     given, targets = list(leaves(dy, "dy")), [leaf for _, leaf in leaves(y)]
     if len(given) != len(targets):
-        because = f"must have the form of y, which is {len(targets)}, with None for integer ones"
-        raise refuse("dy", f"{len(given)} arrays", because)
+        raise refuse("dy", f"{len(given)} arrays", f"must have the form of y: {len(targets)}, with None for integer ones")
     wanted = [target is not None and is_float(target) for target in targets]
     for (path, value), target, is_wanted in zip(given, targets, wanted, strict=True):
         if is_wanted and np.shape(value) != np.shape(target):

@@ -19,17 +19,14 @@ Hypothesis = Callable[[Case], "str | None"]
 
 
 def gradient_of_another(case: Case) -> str | None:
-    for name, want in case.others.items():
-        if np.any(np.nan_to_num(want)) and case.same(case.got, want):
-            return f"this is what {name} should be: are they returned in another order?"
-    return None
+    twins = (name for name, want in case.others.items() if np.any(np.nan_to_num(want)) and case.same(case.got, want))
+    name = next(twins, None)
+    return f"this is what {name} should be: are they returned in another order?" if name else None
 
 
 def zero_everywhere(case: Case) -> str | None:
-    if np.any(case.got):
-        return None
     why = "no gradient arrives. Is something detached, or never added?" if case.is_gradient else "is the result ever written?"
-    return f"it is zero everywhere: {why}"
+    return None if np.any(case.got) else f"it is zero everywhere: {why}"
 
 
 def should_be_zero(case: Case) -> str | None:
@@ -58,14 +55,13 @@ def _meaning_of(case: Case, times: float, small: bool) -> str:
         if number < 2 or abs(times - exact) > 1e-4 * times:
             continue
         meaning, over = next(case.meanings(number), (None, None))
-        if meaning is None:
-            continue
-        if is_root:
-            times_applied = "applied once too often" if small else "missing"
-            return f"; that is the square root of {number}, and {number} is {meaning}: is a scale 1/√{number} {times_applied}?"
-        if small:
+        if meaning and is_root:
+            why = f"is a scale 1/√{number} {'applied once too often' if small else 'missing'}?"
+            return f"; that is the square root of {number}, and {number} is {meaning}: {why}"
+        if meaning and small:
             return f"; {number} is {meaning}: was it averaged over {over} instead of summed, or is only one of them counted?"
-        return f"; {number} is {meaning}: was it summed over {over} instead of averaged, or added once for each?"
+        if meaning:
+            return f"; {number} is {meaning}: was it summed over {over} instead of averaged, or added once for each?"
     if abs(times - 2) < 1e-3:
         return ": is one of two equal parts missing?" if small else ": is something added twice?"
     return "."
@@ -99,9 +95,9 @@ def reversed_or_shifted(case: Case) -> str | None:
         if case.same(np.flip(case.got, axis)):
             return f"{case.axis_name(axis)} runs backwards: right after flipping it."
         inner = np.arange(case.got.shape[axis] - 1)
-        for shift, direction in ((1, "later"), (-1, "earlier")):
-            aligned = case.part(axis, inner if shift == 1 else inner + 1)
-            if np.any(aligned.got) and aligned.same(np.take(case.got, inner + 1 if shift == 1 else inner, axis)):
+        for mine, right, direction in ((inner + 1, inner, "later"), (inner, inner + 1, "earlier")):
+            aligned = case.part(axis, right)
+            if np.any(aligned.got) and aligned.same(np.take(case.got, mine, axis)):
                 return f"off by one along {case.axis_name(axis)}: every entry stands one index {direction} than it should."
     return None
 
@@ -140,11 +136,10 @@ def missing_mean_term(case: Case) -> str | None:
     if case.got.ndim == 0 or case.known.sum(axis=-1).min(initial=3) < 3:
         return None  # one or two known entries of a row fit any term
     tail = "is the term missing that subtracts the mean over the last axis, as in softmax and RMSNorm backward?"
-    if case.same(case.got + _row_fit(case, np.ones_like(case.got))):
-        return f"each row of the last axis is off by an additive constant: {tail}"
-    for name, array in case.arrays.items():
-        if array.shape == case.got.shape and case.same(case.got + _row_fit(case, array)):
-            return f"each row of the last axis is off by a multiple of {name}: {tail}"
+    bases = {"an additive constant": np.ones_like(case.got)} | {f"a multiple of {n}": a for n, a in case.arrays.items()}
+    for what, basis in bases.items():
+        if basis.shape == case.got.shape and case.same(case.got + _row_fit(case, basis)):
+            return f"each row of the last axis is off by {what}: {tail}"
     return None
 
 
@@ -230,12 +225,12 @@ def location(case: Case) -> tuple[str, Case | None]:
         return "", None
     _, axis, indices, length = min(shares, key=lambda share: share[:2])  # the axis that fewest indices are wrong of
     named, first, last = case.axis_name(axis), int(indices[0]), int(indices[-1])
-    is_run = last - first + 1 == len(indices)
-    if is_run and last == length - 1 and first == 1 and length > 2:
+    is_run = last - first + 1 == len(indices) > 1
+    if is_run and last == length - 1 and first == 1:
         text = f"right at index 0 of {named} and wrong later: look at offsets and positions."
-    elif is_run and last == length - 1 and len(indices) > 1:
+    elif is_run and last == length - 1:
         text = f"right up to index {first - 1} of {named} and wrong from {first} on: look at offsets, chunks and splits."
-    elif is_run and first == 0 and len(indices) > 1:
+    elif is_run and first == 0:
         text = f"wrong up to index {last} of {named} and right from {last + 1} on: look at offsets and splits."
     else:
         shown = ", ".join(str(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
@@ -255,17 +250,8 @@ def _row_fit(case: Case, basis: Array) -> Array:
 
 # For an array of the right shape: one repair makes all of it right.
 HYPOTHESES: list[Hypothesis] = [
-    zero_everywhere,
-    should_be_zero,
-    nearly_right,
-    sign_flipped,
-    constant_factor,
-    gradient_of_another,
-    transposed,
-    permuted_last_axis,
-    reversed_or_shifted,
-    missing_multiplier,
-    missing_mean_term,
+    *(zero_everywhere, should_be_zero, nearly_right, sign_flipped, constant_factor, gradient_of_another),
+    *(transposed, permuted_last_axis, reversed_or_shifted, missing_multiplier, missing_mean_term),
 ]
 # For the wrong part of an array that is right elsewhere.
 IN_PART: list[Hypothesis] = [zero_everywhere, sign_flipped, constant_factor]

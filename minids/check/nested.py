@@ -28,10 +28,9 @@ def rebuild(tree: Any, values: Iterator) -> Any:
     if isinstance(tree, dict):
         filled = {key: rebuild(tree[key], values) for key in sorted(tree, key=str)}
         return {key: filled[key] for key in tree}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(rebuild(child, values) for child in tree))
     if isinstance(tree, (tuple, list)):
-        return type(tree)(rebuild(child, values) for child in tree)
+        children = [rebuild(child, values) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
     return next(values)
 
 

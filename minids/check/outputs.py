@@ -8,18 +8,7 @@ import numpy as np
 
 from minids.check.case import Array, Case, precision
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, is_whole, leaves
-from minids.check.report import (
-    WORK_ON_A_COPY,
-    Broken,
-    Finding,
-    Report,
-    as_array,
-    call,
-    differs,
-    judge,
-    name_of,
-    not_deterministic,
-)
+from minids.check.report import Broken, Finding, Report, as_array, call, differs, in_place, judge, name_of, not_deterministic
 from minids.errors import refuse
 
 
@@ -40,21 +29,18 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     counts as none. ``got`` is whatever the learner made: None, a string or a wrong shape give a report, not an exception.
     """
     _check_tolerance(tolerance)
-    error, finding, exception = np.inf, None, None
-    notes: tuple[str, ...] = ()
-    used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
     try:
         error, finding, used, notes = _compare(name, as_array(name, got), _reference(name, want), tolerance, hints or {}, {})
     except Broken as broken:
-        finding, exception = broken.finding, broken.exception
-    return Report(name, {name: error}, (finding,) if finding else (), used, notes, exception)
+        used = tolerance if tolerance is not None else tolerance_for(np.asarray(want))
+        return Report(name, {name: np.inf}, (broken.finding,), used, (), broken.exception)
+    return Report(name, {name: error}, (finding,) if finding else (), used, notes)
 
 
 def against(reference, candidate, *inputs, tolerance: float | None = None, hints: Mapping[str, int] | None = None) -> Report:
-    """Compare a learner's function with the reference, on the given inputs.
+    """Compare a learner's function with the reference, on the given inputs: the arguments; or one list of argument sets, each a
+    tuple, or a dict of keyword arguments.
 
-    inputs: the arguments; or one list of argument sets, each a tuple, or a dict of keyword arguments. Both functions get
-        copies of the arrays.
     Outputs may be nested; they are compared one by one, in order, under the reference's names. Where the reference returns
     ``(y, saved)`` with ``saved`` a named tuple called Saved, only y is compared; the candidate may return y or (y, anything).
     The candidate must be deterministic, leave its inputs alone and not raise. Errors of the reference are raised.
@@ -66,8 +52,7 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
     checked: dict[str, float] = {}
     notes: dict[str, None] = {}  # in order, each once
     findings: list[Finding] = []
-    wrong_sets: list[int] = []
-    exception, used = None, tolerance or 0.0
+    wrong_sets, exception, used = [], None, tolerance or 0.0
     for number, arguments in enumerate(sets, start=1):
         found: list[Finding] = []
         try:
@@ -99,13 +84,11 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     ours = copied((positional, keywords))
     with np.errstate(all="ignore"):
         want = reference(*ours[0], **ours[1])
-    theirs = copied((positional, keywords))
+    theirs, fresh = copied((positional, keywords)), copied((positional, keywords))
     got = copied(call(name_of(candidate), candidate, *theirs[0], **theirs[1]))
     if path := changed((positional, keywords), theirs):  # "[0][2]" is the third argument, "[1]['x']" the keyword x
-        finding = Finding(name_of(candidate), f"changes its input {path[3:]} in place.", WORK_ON_A_COPY)
-        yield "inputs", np.inf, finding, 0.0, ()
-    theirs = copied((positional, keywords))
-    again = call(name_of(candidate), candidate, *theirs[0], **theirs[1])
+        yield "inputs", np.inf, in_place(name_of(candidate), path[3:]), 0.0, ()
+    again = call(name_of(candidate), candidate, *fresh[0], **fresh[1])
 
     if not isinstance(want, (tuple, list, dict)):  # one array is expected: a list, of lists perhaps, is one too
         got, again = (call(name_of(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
@@ -133,12 +116,15 @@ def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[f
     """Worst error, finding, the tolerance that was used, notes."""
     if is_whole(got) != is_whole(want) and got.ndim == want.ndim == 0:  # one number: 384 is 384.0
         got, want = got.astype(np.float64), want.astype(np.float64)
-    if is_whole(got) and is_whole(want):
-        error, finding = _compare_whole(name, got, want, hints)
-        return error, finding, 0.0, ()
     if is_whole(got) != is_whole(want):
         text = f"has type {got.dtype}, expected {want.dtype}."
         return np.inf, Finding(name, text, "an integer division, a cast, or the wrong one of two outputs?"), 0.0, ()
+    if is_whole(got):
+        error, finding = judge(Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints), "expected")
+        if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
+            cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
+            finding = Finding(name, finding.wrong, cause)
+        return error, finding, 0.0, ()
     used = tolerance if tolerance is not None else tolerance_for(got, want)
     unit = max(precision(got.dtype), precision(want.dtype))
     want64 = want.astype(np.float64)
@@ -147,16 +133,6 @@ def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[f
     coarse = precision(got.dtype) > precision(want.dtype)
     notes = (f"{name} is {got.dtype}, expected {want.dtype}: compared to {used:.0e}.",) if coarse else ()
     return error, finding, used, notes
-
-
-def _compare_whole(name: str, got: Array, want: Array, hints: Mapping[str, int]) -> tuple[float, Finding | None]:
-    if got.shape == want.shape and np.array_equal(got, want):
-        return 0.0, None
-    error, finding = judge(Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints), "expected")
-    if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
-        cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
-        finding = Finding(name, finding.wrong, cause)
-    return error, finding
 
 
 def _reference(name: str, value) -> Array:

@@ -17,8 +17,6 @@ from minids.check.nested import is_float, is_whole
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong."""
-
     what: str  # the array or function it is about: "dk", "y.weights", "backward"
     wrong: str
     cause: str = ""  # the likely one, as far as the numbers tell
@@ -59,7 +57,6 @@ class Report:
     __repr__ = __str__
 
     def raise_if_wrong(self) -> None:
-        """Raise ``AssertionError`` with the text of the report, unless all is right."""
         if not self:
             raise AssertionError(str(self)) from self.exception
 
@@ -69,7 +66,8 @@ def ok(report: Report) -> None:
     print(report)
 
 
-WORK_ON_A_COPY = "+=, *= or out= on an argument? Work on a copy."
+def in_place(what: str, path: str) -> Finding:
+    return Finding(what, f"changes its input {path} in place.", "+=, *= or out= on an argument? Work on a copy.")
 
 
 def not_deterministic(what: str) -> Finding:
@@ -139,12 +137,11 @@ def not_finite(case: Case) -> Finding | None:
 def judge(case: Case, expected: str) -> tuple[float, Finding | None]:
     """The worst error of an array, and what to say when it is beyond the tolerance; ``expected`` is the word for ``want``."""
     if case.got.shape != case.want.shape:
-        expected = f"has shape {case.got.shape}, expected {case.want.shape}."
-        return np.inf, Finding(case.name, expected, _first(SHAPE_HYPOTHESES, case))
+        text = f"has shape {case.got.shape}, expected {case.want.shape}."
+        return np.inf, Finding(case.name, text, _first(SHAPE_HYPOTHESES, case))
     if finding := not_finite(case):
         return np.inf, finding
-    errors, wrong = case.errors, case.wrong
-    worst = float(errors.max(initial=0.0))
+    errors, wrong, worst = case.errors, case.wrong, float(case.errors.max(initial=0.0))
     if not wrong.any():
         return worst, None
     # Of entries that are about equally wrong (all of them, under a constant factor) the one that is furthest off reads best.
@@ -170,9 +167,7 @@ def _cause(case: Case) -> str:
         where, part = location(case)
         cause = _first(IN_PART, part) if part is not None else ""
         cause = f"there, {cause}" if cause else _first(LOOSE, case)
-    if where and cause:
-        return f"{where} {cause[0].upper()}{cause[1:]}"
-    return where or cause or "none of the usual ones fits."
+    return f"{where} {cause[0].upper()}{cause[1:]}" if where and cause else where or cause or "none of the usual ones fits."
 
 
 def _first(table: list[Hypothesis], case: Case) -> str:

@@ -20,7 +20,6 @@ _ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 
 
 def write_checksums(folder: Path) -> None:
-    """List every file that ``folder`` holds now."""
     sums = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != NAME}
     write(folder / NAME, json.dumps(sums, indent=2).encode() + b"\n")
 

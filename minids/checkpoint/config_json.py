@@ -41,10 +41,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _DEFAULTS["kimi_k2"] = _DEFAULTS["deepseek_v3"]
 
-_ALIASES = {  # other spellings of a field, all of them transformers' own
-    "n_routed_experts": ("num_local_experts", "num_experts"),
-    "num_nextn_predict_layers": ("num_mtp_layers",),
-}
+# Other spellings of a field, all of them transformers' own.
+_ALIASES = {"n_routed_experts": ("num_local_experts", "num_experts"), "num_nextn_predict_layers": ("num_mtp_layers",)}
 
 # What the kind itself fixes: DeepSeek's code stops at any other value, transformers does not look at the field.
 _FIXED: dict[str, dict[str, tuple]] = {
@@ -81,7 +79,6 @@ def read_config(folder: str | Path) -> ModelConfig:
 
 
 def read_config_json(folder: str | Path) -> dict:
-    """``config.json`` of a folder, as it stands."""
     folder = Path(folder)
     if not os.path.isdir(folder):  # pathlib's would raise for a name too long, or with a NUL in it
         raise MinidsError(f"{shortened(str(folder))}: not a folder")
@@ -126,7 +123,6 @@ def _config_from_json(json: dict) -> ModelConfig:
 
 
 def _value(name: str, value: object) -> object:
-    """The value of field ``name`` as it stands in the file; ModelConfig judges it."""
     if name == "eos_token_id" and isinstance(value, list):  # several: the first
         return value[0] if value else None
     if name in _REALS and type(value) is int and abs(value) < 1 << 53:
@@ -135,23 +131,20 @@ def _value(name: str, value: object) -> object:
 
 
 def _own_fields(json: dict) -> dict[str, object]:
-    """The fields under "minids", or what a file without them means."""
     own = json.get("minids", {})
     if not isinstance(own, dict):
         raise refuse("minids", own, "must be an object")
-    for name, value in own.items():
-        if name not in _OURS:
-            raise refuse(f"minids.{shortened(name)}", value, f"no such field; there are {', '.join(_OURS)}")
+    for name in own.keys() - set(_OURS):
+        raise refuse(f"minids.{shortened(name)}", own[name], f"no such field; there are {', '.join(_OURS)}")
     if own:
         return {name: _value(name, value) for name, value in own.items()}
     # MLA has one key-value head per head; such files say so with the same number twice
-    heads, kv_heads = json.get("num_attention_heads"), json.get("num_key_value_heads")
-    return {"num_key_value_heads": None if kv_heads == heads else kv_heads}
+    kv_heads = json.get("num_key_value_heads")
+    return {"num_key_value_heads": None if kv_heads == json.get("num_attention_heads") else kv_heads}
 
 
 def fp8_block_size(json: dict) -> tuple[int, int]:
-    """(rows, columns) of the blocks that share a scale, from ``quantization_config``; 128 × 128 when it does not say.
-    Other ways of quantising are refused: their tensors mean something else."""
+    """(rows, columns) of the blocks that share a scale, 128 × 128 where the file does not say. Other ways are refused."""
     quantization = json.get("quantization_config")
     if quantization is None:
         return 128, 128
@@ -174,9 +167,8 @@ def hugging_face_type(config: ModelConfig) -> str:
         return "deepseek_v3"
     v2_router = c.scoring_func == "softmax" and c.topk_method != "noaux_tc" and not c.norm_topk_prob
     # transformers' V2 class insists on the last of these, though nothing in the model depends on it
-    if c.attention == "mla" and v2_router and c.rope_interleave and c.hidden_size % c.num_attention_heads == 0:
-        return "deepseek_v2"
-    return "minids"
+    is_v2 = c.attention == "mla" and v2_router and c.rope_interleave and c.hidden_size % c.num_attention_heads == 0
+    return "deepseek_v2" if is_v2 else "minids"
 
 
 def config_to_json(config: ModelConfig, dtype: str = "float32") -> dict:

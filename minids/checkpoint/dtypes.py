@@ -17,17 +17,13 @@ from minids.ops import bfloat16, float8
 
 Array = np.ndarray
 
-STORED: dict[str, np.dtype] = {
+STORED: dict[str, np.dtype] = {  # name in a safetensors header → the NumPy type its bytes are read as
     **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")},
     **{"F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"), "U8": np.dtype("u1"), "BOOL": np.dtype("u1")},
     **{"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1")},
 }
-"""Name in a safetensors header → the NumPy type its bytes are read as."""
-
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-"""The types that stand for real numbers."""
-
 FP8 = {"F8_E4M3": float8.E4M3, "F8_E5M2": float8.E5M2}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", *FP8})  # what stands for real numbers
 
 
 def decode(stored: Array, dtype: str, out: Array) -> None:

@@ -18,8 +18,8 @@ MOST = 1024  # times a context may be stretched
 
 
 def extended(config: ModelConfig, path: Path, factor: float | None, trained_length: int = 0) -> ModelConfig:
-    """``config`` of the checkpoint at ``path`` for a context ``factor`` times as long; as it is if None.
-    ``trained_length`` in tokens; if 0, what the description of its run says, else what its configuration does."""
+    """``config`` of the checkpoint at ``path`` for a context ``factor`` times as long; as it is if None. ``trained_length``
+    in tokens; if 0, what the description of its run says, else what its configuration does."""
     if factor is None:
         if trained_length:
             raise refuse("trained_length", trained_length, "is what extend multiplies; give that too")

@@ -6,14 +6,14 @@
     model-00001-of-00002.safetensors … the shards
 
 The reader hides how tensors are stored. BF16, F16 and FP8 become float32 when asked for; an FP8 matrix and its
-``weight_scale_inv``, which may lie in another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
+``weight_scale_inv``, perhaps of another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
 ``mlp.experts.gate_up_proj`` (E, 2I, d) with gate rows first and ``mlp.experts.down_proj`` (E, d, I), appear under the names of
-the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. Shards are memory-mapped: what is not asked for is
-not read.
+the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. What is not asked for is not read.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -61,16 +61,12 @@ class _Place(NamedTuple):
     def half(self, expert: int, index: int, halves: int) -> _Place:
         """Of a fused stack (E, halves · n, m) one expert, and of its rows the half ``index``: shape (n, m)."""
         rows = self.shape[1] // halves
-        at = ((expert, slice(index * rows, (index + 1) * rows)),)
-        return self._replace(at=at, shape=(rows, self.shape[2]))
+        return self._replace(at=((expert, slice(index * rows, (index + 1) * rows)),), shape=(rows, self.shape[2]))
 
 
 class CheckpointFolder:
-    """The tensors of a checkpoint folder. Opening reads and checks all headers, and no tensor.
-
-    ``partial=True`` tolerates missing shards, for looking at a few layers of a model that was not downloaded whole; the tensors
-    of missing shards are in ``absent``. ``cache_bytes`` bounds what ``cached`` keeps.
-    """
+    """The tensors of a checkpoint folder. Opening reads and checks all headers, and no tensor. ``partial=True`` tolerates
+    missing shards, for looking at a few layers of a large model. ``cache_bytes`` bounds what ``cached`` keeps."""
 
     def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int = 256 << 20):
         self.path = Path(path)
@@ -95,17 +91,13 @@ class CheckpointFolder:
         return self._place(name).shape
 
     def dtype(self, name: str) -> str:
-        """Stored type of a tensor: F32, BF16, F8_E4M3, …"""
         return self._place(name).dtype
 
     def tensor(
         self, name: str, rows: slice | Array | None = None, dtype: DTypeLike = np.float32, out: Array | None = None
     ) -> Array:
-        """The real numbers of a tensor, FP8 multiplied by its scales, as a new array of ``dtype`` (float32 or float64).
-
-        ``rows``, a slice or an array of indices, takes some of the first axis without touching the others. ``out`` is filled
-        and returned instead of a new array.
-        """
+        """The real numbers of a tensor, FP8 multiplied by its scales, as a new array of ``dtype`` (float32 or float64), or in
+        ``out``. ``rows``, a slice or an array of indices, takes some of the first axis without touching the others."""
         place = self._place(name)
         if place.dtype not in FLOATS:
             raise MinidsError(f"{self.path}: tensor {shortened(name)} is of type {place.dtype}; weights are real numbers")
@@ -139,13 +131,11 @@ class CheckpointFolder:
         return shape == self.shape(other)
 
     def _place(self, name: str) -> _Place:
+        if name in self.absent:
+            raise MinidsError(f"{self.path}: tensor {shortened(name)} lies in {self.absent[name]}, which is missing")
         if name not in self._places:
-            if name in self.absent:
-                raise MinidsError(f"{self.path}: tensor {shortened(name)} lies in {self.absent[name]}, which is missing")
             raise MinidsError(f"{self.path}: holds no tensor {shortened(name)}")
         return self._places[name]
-
-    # Opening.
 
     def _open(self, partial: bool) -> dict[str, TensorFile]:
         """The shards by file name, each checked against the index where there is one."""
@@ -173,7 +163,6 @@ class CheckpointFolder:
         return files
 
     def _instead(self) -> str:
-        """What the folder has in place of weights, for the error line."""
         for path in sorted(self.path.iterdir(), key=lambda path: (path.suffix != ".safetensors", path.name)):
             if path.suffix == ".safetensors":
                 return f"{INDEX_NAME} is missing, which says what lies in {shortened(path.name)}"
@@ -215,11 +204,11 @@ class CheckpointFolder:
                 raise MinidsError(f"{self.path}: fused tensor {shortened(stack.name)} has shape {list(stack.shape)}")
         if scale is not None and scale.shape[0] != place.shape[0]:
             raise MinidsError(f"{self.path}: scale {shortened(scale.name)} is for {scale.shape[0]} experts of {place.shape[0]}")
-        n, parts = len(halves), []
-        for expert in range(place.shape[0]):
-            for i, half in enumerate(halves):
-                its_scale = scale and scale.half(expert, i, n)
-                parts.append((f"{fused[1]}.{expert}.{half}.weight", place.half(expert, i, n)._replace(scale=its_scale)))
+        parts = []
+        for expert, (i, half) in itertools.product(range(place.shape[0]), enumerate(halves)):
+            its_scale = scale and scale.half(expert, i, len(halves))
+            its_place = place.half(expert, i, len(halves))._replace(scale=its_scale)
+            parts.append((f"{fused[1]}.{expert}.{half}.weight", its_place))
         return parts
 
     def _check_scale(self, name: str, place: _Place) -> None:
@@ -261,10 +250,8 @@ def write_folder(
     floats: str = "F32",
     others: Mapping[str, bytes | None] | None = None,
 ) -> None:
-    """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array.
-
-    Real numbers are stored as ``floats`` ("F32", or "BF16" rounded to nearest even), except the routing bias, which is always
-    float32. A single shard is written as model.safetensors; several get an index. ``others`` are small files that belong to
+    """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array, real numbers as ``floats`` ("F32" or
+    "BF16") but for the routing bias. A single shard is model.safetensors; several get an index. ``others`` are small files of
     the same checkpoint, file name → content, or None to remove it. Further files of the folder are left alone.
 
     All files are written completely under other names first. Only then do they replace the old ones: config.json goes first and
@@ -286,15 +273,11 @@ def write_folder(
         for shard, tensors in shards.items():
             with files.create(inside(folder, shard, str(folder))) as file:
                 total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,))
-        if len(shards) > 1:
-            with files.create(folder / INDEX_NAME) as file:
-                file.write(_json({"metadata": {"total_size": total}, "weight_map": weight_map}))
-        for name, content in others.items():
+        index = {INDEX_NAME: _json({"metadata": {"total_size": total}, "weight_map": weight_map})} if len(shards) > 1 else {}
+        for name, content in {**index, **others, CONFIG_NAME: _json(config_json)}.items():
             if content is not None:
                 with files.create(inside(folder, name, str(folder))) as file:
                     file.write(content)
-        with files.create(folder / CONFIG_NAME) as file:
-            file.write(_json(config_json))
         _retire(folder, keep=set(shards), gone={name for name, content in others.items() if content is None})
         files.publish()
 

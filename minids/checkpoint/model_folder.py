@@ -41,7 +41,6 @@ def load(
     """The model in a Hugging Face folder of model type deepseek_v3 or deepseek_v2, or in the newest checkpoint of a run.
 
     ``mtp=False`` leaves the multi-token-prediction modules out. ``dtype`` is the type to compute in, whatever is stored.
-
     ``extend=4`` stretches the context to four times the length it was trained with, by YaRN. That length is ``trained_length``;
     if 0, the context length of its run, else what its configuration says.
     """

@@ -45,20 +45,19 @@ def expected_shapes(config: ModelConfig, layer: int | None = None) -> dict[str, 
     """Every tensor that a folder must hold, by its name on disk; of one layer only where ``layer`` is given."""
     shapes: dict[str, Shape] = {}
     for name, shape in memory_shapes(config).items():
-        if layer is not None and _layer(name) != layer:
-            continue
-        shapes |= {expert_name(name, e): shape[1:] for e in range(shape[0])} if is_stack(name) else {name: shape}
+        if layer is None or _layer(name) == layer:
+            shapes |= {expert_name(name, e): shape[1:] for e in range(shape[0])} if is_stack(name) else {name: shape}
     return shapes
 
 
 def optional_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Tensors that a folder may hold besides: copies of the embedding and head, and where there are no shared experts
     matrices without an element, which is what ``transformers`` makes of them."""
-    c = config
-    copies: dict[str, Shape] = dict.fromkeys(shared_copies(c), (c.vocab_size, c.hidden_size))
+    c, d = config, config.hidden_size
+    copies: dict[str, Shape] = dict.fromkeys(shared_copies(c), (c.vocab_size, d))
     if c.n_shared_experts == 0:
         for layer in filter(c.is_moe, range(c.num_hidden_layers + c.num_nextn_predict_layers)):
-            for name, shape in (("gate", (0, c.hidden_size)), ("up", (0, c.hidden_size)), ("down", (c.hidden_size, 0))):
+            for name, shape in (("gate", (0, d)), ("up", (0, d)), ("down", (d, 0))):
                 copies[f"model.layers.{layer}.mlp.shared_experts.{name}_proj.weight"] = shape
     return copies
 
@@ -74,7 +73,6 @@ def shared_copies(config: ModelConfig) -> dict[str, str]:
 
 
 def is_stack(name: str) -> bool:
-    """Whether a parameter's name in memory is that of a layer's stacked experts."""
     return _STACK.fullmatch(name) is not None
 
 
@@ -83,17 +81,10 @@ def expert_name(name: str, expert: int) -> str:
     return re.sub(r"experts\.(?=\w+\.weight$)", f"experts.{expert}.", name)
 
 
-# Checking a folder.
-
-
 def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> tuple[ModelConfig, str]:
-    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes, by its headers.
-
-    Returns the configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False`` (only some
-    of them are an error), and a note for the user, or "".
-    """
-    note = ""
-    first, modules = config.num_hidden_layers, config.num_nextn_predict_layers
+    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes, by its headers. Returns the
+    configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False``, and a note or ""."""
+    note, first, modules = "", config.num_hidden_layers, config.num_nextn_predict_layers
     held = {name for name in folder.names() if not name.endswith(_DERIVED)}
     beyond = {name for name in held if (layer := _layer(name)) is not None and first <= layer < first + modules}
     if modules and not (mtp and beyond):
@@ -136,7 +127,6 @@ def _layer(name: str) -> int | None:
 
 
 def _check_shapes(folder: CheckpointFolder, shapes: Mapping[str, Shape]) -> None:
-    """Refuse tensors of other shapes, or that are no real numbers."""
     if wrong := [name for name, shape in shapes.items() if folder.shape(name) != shape]:
         asked = f"has shape {list(folder.shape(wrong[0]))}, config.json asks for {list(shapes[wrong[0]])}"
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -154,9 +144,6 @@ def _hint(missing: list[str], config: ModelConfig) -> str:
     return ""
 
 
-# Moving tensors.
-
-
 def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
     """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk."""
     if not is_stack(name):
@@ -168,16 +155,12 @@ def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32,
 
 
 def explode(name: str, array: Array) -> list[tuple[str, Array]]:
-    """The tensors on disk that a parameter in memory is written as: one view per expert, or itself."""
     return [(expert_name(name, e), matrix) for e, matrix in enumerate(array)] if is_stack(name) else [(name, array)]
 
 
 def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
-    """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied).
-
-    The main model is model.safetensors, or several shards of at most ``limit`` bytes; MTP modules, with their copies of
-    embedding and head, have a shard of their own: ``transformers`` opens model.safetensors without looking at the index.
-    """
+    """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied). MTP
+    modules have a shard of their own: ``transformers`` opens model.safetensors without looking at the index."""
     main: list[dict[str, Array]] = [{}]
     mtp: dict[str, Array] = {}
     size, copies = 0, shared_copies(config)
@@ -213,7 +196,6 @@ class ExpertStack:
         return self.shape[0]
 
     def __getitem__(self, expert: int) -> Array:
-        """float32 (out, in), read-only; the folder keeps those used last."""
         return self._folder.cached(expert_name(self._name, range(len(self))[expert]))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:

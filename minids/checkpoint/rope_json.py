@@ -59,7 +59,7 @@ def _yarn(json: dict[str, Any], rope: dict[str, Any], longest: Any) -> Yarn:
         mscale_all_dim=_number(rope, "mscale_all_dim", 0.0),
     )
     wanted = _amplitude_in_transformers(rope, yarn)
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
+    if type(wanted) not in (int, float):
         raise refuse("rope_scaling.attention_factor", wanted, "must be a number")
     if math.isclose(_amplitude(yarn), wanted, rel_tol=1e-12):
         return yarn
@@ -72,7 +72,6 @@ def _yarn(json: dict[str, Any], rope: dict[str, Any], longest: Any) -> Yarn:
 
 
 def _amplitude(yarn: Yarn) -> float:
-    """What cos and sin are multiplied by: m(s, mscale) / m(s, mscale_all_dim)."""
     return mscale(yarn.factor, yarn.mscale) / mscale(yarn.factor, yarn.mscale_all_dim)
 
 

@@ -57,8 +57,7 @@ class _ParametersOnDisk(Parameters):
 
 
 class StreamedDeepSeekV3(DeepSeekV3):
-    """A model to generate with (``minids.generate``), not to train: its weights live in a folder. Embedding rows are read for
-    the tokens at hand, and the head is applied a few thousand words at a time."""
+    """A model to generate with (``minids.generate``), not to train: its weights live in a folder."""
 
     def __init__(self, config: ModelConfig, folder: CheckpointFolder):
         super().__init__(config, parameters=_ParametersOnDisk(folder))
@@ -69,20 +68,18 @@ class StreamedDeepSeekV3(DeepSeekV3):
 
 
 @dataclass
-class _EmbeddingOnDisk:
+class _MatrixOnDisk:
     folder: CheckpointFolder
     name: str
 
+
+class _EmbeddingOnDisk(_MatrixOnDisk):
     def forward(self, tokens: Array) -> tuple[Array, None]:
         wanted, place = np.unique(tokens, return_inverse=True)
         return self.folder.tensor(self.name, rows=wanted)[place.reshape(tokens.shape)], None
 
 
-@dataclass
-class _HeadOnDisk:
-    folder: CheckpointFolder
-    name: str
-
+class _HeadOnDisk(_MatrixOnDisk):
     def forward(self, hidden: Array) -> tuple[Array, None]:
         rows = self.folder.shape(self.name)[0]
         parts = [hidden @ self.folder.tensor(self.name, rows=slice(start, start + ROWS)).T for start in range(0, rows, ROWS)]
@@ -102,12 +99,9 @@ def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) ->
 
     ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and
     gives y (B, T, d); ``rotary`` is in ``minids.layers.positions``, ``read_config`` in ``minids.checkpoint.config_json``.
-
-    Experts stay on disk until a token chooses them: of the 11.5 billion parameters of a layer of DeepSeek-V3, 2 GB of float32
-    hold attention and what eight experts need. Of a model not downloaded whole the shards that hold the layer are enough.
+    Experts stay on disk until a token chooses them, and of a model not downloaded whole the layer's shards are enough.
     """
     path = resolved(folder)
-    config = read_config(path)
-    source = CheckpointFolder(path, partial=True)
+    config, source = read_config(path), CheckpointFolder(path, partial=True)
     check_layer(config, source, layer)
     return Block(config, _ParametersOnDisk(source, hold=dtype), layer)

@@ -33,8 +33,6 @@ PIECE = 1 << 18  # elements converted at a time: temporaries stay near 2 MB, and
 
 
 class TensorInfo(NamedTuple):
-    """What the header says about one tensor."""
-
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
@@ -63,8 +61,7 @@ class TensorFile:
         return self._tensors[name]
 
     def raw(self, name: str) -> Array:
-        """The stored numbers as a read-only view of the map, of which nothing is read until an element is: BF16 as uint16, FP8
-        and BOOL as uint8, the others as they are."""
+        """The stored numbers as a read-only view of the map: BF16 as uint16, FP8 and BOOL as uint8, the others as they are."""
         dtype, shape, nbytes, start = self.info(name)
         if nbytes == 0:
             return np.empty(shape, STORED[dtype])
@@ -73,11 +70,8 @@ class TensorFile:
         return np.memmap(self.path, STORED[dtype], "r", self._data_start + start, shape)
 
     def read(self, name: str, *at: Any, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
-        """Tensor ``name`` as a new array; with indices ``at``, applied one after the other, a part of it.
-
-        Real numbers come as ``dtype`` (float32 or float64), FP8 without any scale; integers as they are stored, BOOL as bool.
-        ``out``, in C order, receives the result instead. Conversion goes in pieces and gives the map's pages back as it goes.
-        """
+        """Tensor ``name`` as a new array, or in ``out`` (C order); with indices ``at``, applied one after the other, a part of
+        it. Real numbers come as ``dtype`` (float32 or float64), FP8 without any scale; integers as stored, BOOL as bool."""
         kind, view = self.info(name).dtype, self.raw(name)
         for index in at:
             view = view[index]
@@ -143,7 +137,7 @@ _NAMES = {np.dtype(code): name for name, code in STORED.items() if name not in (
 _NAMES[np.dtype(bool)] = "BOOL"
 
 
-def stored_dtype(array: Array, floats: str = "F32") -> str:
+def _stored_dtype(array: Array, floats: str) -> str:
     """The type an array is written as: ``floats`` ("F32", "BF16", "F16" or "F64") for real numbers, its own for integers."""
     if array.dtype.kind == "f":
         return floats
@@ -160,11 +154,9 @@ def write_tensor_file(path: str | Path, tensors: Mapping[str, Array], floats: st
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Array], floats: str = "F32", keep_f32: tuple[str, ...] = ()) -> int:
     """Write the bytes of a safetensors file; returns those of its data. Real numbers are stored as ``floats`` ("BF16" rounds to
-    nearest even), those of names ending in one of ``keep_f32`` as float32; integers and booleans as they are.
-
-    Wide types come first, then names in order, so every tensor is aligned. ``transformers`` insists on {"format": "pt"}.
-    """
-    kinds = {name: stored_dtype(array, "F32" if name.endswith(keep_f32) else floats) for name, array in tensors.items()}
+    nearest even), those of names ending in one of ``keep_f32`` as float32; integers and booleans as they are. Wide types come
+    first, then names in order, so every tensor is aligned. ``transformers`` insists on {"format": "pt"}."""
+    kinds = {name: _stored_dtype(array, "F32" if name.endswith(keep_f32) else floats) for name, array in tensors.items()}
     ordered = sorted(kinds, key=lambda name: (-STORED[kinds[name]].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0

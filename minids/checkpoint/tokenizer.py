@@ -29,15 +29,11 @@ FILES = ("tokenizer.json", "tokenizer_config.json")
 BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
 
 
-def _byte_characters() -> list[str]:
-    """The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
-    stands for itself; the other 68 bytes take the characters from U+0100 on, in order."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    stand_ins = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
-
-
-CHARACTER_OF_BYTE = _byte_characters()
+# The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
+# stands for itself; the other 68 bytes take the characters from U+0100 on, in order.
+_PRINTABLE = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_STAND_INS = iter(range(0x100, 0x200))
+CHARACTER_OF_BYTE = [chr(byte if byte in _PRINTABLE else next(_STAND_INS)) for byte in range(256)]
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
 
 
@@ -56,26 +52,21 @@ class Tokenizer:
         # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
         self._id_of_byte: np.ndarray | None = None
         if int(self.byte_counts.max(initial=0)) == 1:
-            self._id_of_byte = np.full(256, -1, dtype=np.int32)
-            for number, piece in enumerate(self._pieces):
-                if piece:
-                    self._id_of_byte[piece[0]] = number
+            numbers = {piece[0]: number for number, piece in enumerate(self._pieces) if piece}
+            self._id_of_byte = np.array([numbers.get(byte, -1) for byte in range(256)], dtype=np.int32)
 
     def _id_of(self, field: str, token: str | None) -> int | None:
-        if token is None:
-            return None
-        if (found := self.backend.token_to_id(token)) is None:
+        found = None if token is None else self.backend.token_to_id(token)
+        if token is not None and found is None:
             raise refuse(field, token, "the vocabulary has no such token")
         return found
 
     @property
     def beginning(self) -> list[int]:
-        """What a document begins with: the begin token, where there is one."""
         return [] if self.bos_id is None else [self.bos_id]
 
     @property
     def vocab_size(self) -> int:
-        """V: one more than the largest id."""
         return len(self._pieces)
 
     def encode(self, text: str | bytes) -> np.ndarray:
@@ -93,7 +84,6 @@ class Tokenizer:
         return b"".join(self._pieces[i] for i in np.ravel(ids).tolist() if 0 <= i < len(self._pieces))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -105,11 +95,8 @@ class Tokenizer:
     def files(self) -> dict[str, bytes]:
         """What ``tokenizer.json`` and ``tokenizer_config.json`` hold, by file name."""
         config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.bos_token,
-            "eos_token": self.eos_token,
-            "add_bos_token": False,  # transformers then gives the ids that encode() gives
-            "add_eos_token": False,
+            **{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self.bos_token, "eos_token": self.eos_token},
+            **{"add_bos_token": False, "add_eos_token": False},  # transformers then gives the ids that encode() gives
             "clean_up_tokenization_spaces": False,  # or decode() would drop spaces before punctuation
         }
         texts = self.backend.to_str(pretty=True), json.dumps(config, indent=2, ensure_ascii=False)
@@ -192,8 +179,7 @@ def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
 
 def _words() -> pre_tokenizers.PreTokenizer:
     """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
-    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return pre_tokenizers.Sequence([digits, words])
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
 
 def _as_text(text: str | bytes) -> str:
@@ -205,11 +191,11 @@ def _pieces(backend: tokenizers.Tokenizer) -> list[bytes]:
     added, vocab = backend.get_added_tokens_decoder(), backend.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocab.values(), default=-1) + 1)
     for token, number in vocab.items():
-        if number in added:
-            pieces[number] = b"" if added[number].special else token.encode("utf-8")
-            continue
         try:
-            pieces[number] = bytes(BYTE_OF_CHARACTER[character] for character in token)
+            if number in added:
+                pieces[number] = b"" if added[number].special else token.encode("utf-8")
+            else:
+                pieces[number] = bytes(BYTE_OF_CHARACTER[character] for character in token)
         except KeyError as error:
             why = f"holds {error.args[0]!r}, which stands for no byte; only byte-level tokenizers work"
             raise MinidsError(f"tokenizer: token {token!r} {why}") from None

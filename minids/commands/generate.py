@@ -94,7 +94,6 @@ def run(options: Options, given: set[str]) -> None:
 
 
 def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
-    """Print text as it comes, and then if wanted every token with its log-probability."""
     print(prompt, end="", flush=True)
     shown, ids, table = "", [], ["", "log p (nats)  token"]
     for token in tokens:

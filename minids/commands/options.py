@@ -51,7 +51,6 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """How it is typed: --model.n-group."""
         return self.name.upper() if self.positional else "--" + self.name.replace("_", "-")
 
     @property
@@ -85,7 +84,6 @@ def options_of(owner: type, default: Any = None, group: str = "", flat: bool = T
 
 
 def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, object]:
-    """What was typed, by the names of the options."""
     named = {option.flag: option for option in options if not option.positional}
     named |= {option.off: option for option in options if option.kind is bool}
     found: dict[str, Any] = {}
@@ -125,7 +123,6 @@ def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> 
 
 
 def _value(option: Option, texts: Sequence[str]) -> Any:
-    """The value that was typed for an option."""
     if not texts:
         raise MinidsError(f"{option.name}: has no value; one that begins with -- is written {option.flag}=--…")
     if option.optional and texts[0].lower() == "none" and "none" not in option.choices:
@@ -157,16 +154,14 @@ def built(command: str, owner: type, options: Sequence[Option], found: dict[str,
 
 
 def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
-    """What ``minids COMMAND --help`` prints."""
     words = [o.name.upper() if o.default is REQUIRED else f"[{o.name.upper()}]" for o in options if o.positional]
     lines = [" ".join(["minids", command, *words, "[OPTIONS]"]), "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
     for group, members in itertools.groupby(options, lambda option: (option.group, option.owner)):
         about = _words(owner).get(group[0]) or inspect.getdoc(group[1]) if group[0] else "Options"
         lines += ["", *textwrap.wrap(about or "", WIDTH)]
         for o in members:
-            value = (
-                " {" + ",".join(o.choices) + "}" if o.choices else f", {o.off}" if o.kind is bool else f" {KINDS[o.kind][0]}"
-            )
+            switch = f", {o.off}" if o.kind is bool else f" {KINDS[o.kind][0]}"
+            value = " {" + ",".join(o.choices) + "}" if o.choices else switch
             lines.append(f"  {o.flag}{value}{' …' * o.many}")
             text = _words(o.owner).get(o.field, "") + _default(o.default)
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -177,10 +172,10 @@ def _default(value: object) -> str:
     """ " (default: 1000)", or nothing where there is none worth a word."""
     if value in (REQUIRED, "", (), None):
         return ""
-    shown = f"{value:g}" if isinstance(value, float) else value
     if isinstance(value, bool):
-        shown = "on" if value else "off"
-    return f" (default: {' '.join(value) if isinstance(value, tuple) else shown})"
+        value = "on" if value else "off"
+    shown = f"{value:g}" if isinstance(value, float) else " ".join(value) if isinstance(value, tuple) else value
+    return f" (default: {shown})"
 
 
 @functools.cache

@@ -39,8 +39,7 @@ def run(options: Options, given: set[str]) -> None:
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
         value = getattr(options.model, name.removeprefix("model."))
         raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
-    muon = ("optimizer", "muon")
-    needs = {"bpe_vocab_size": ("tokenizer", "bpe"), "muon_momentum": muon, "muon_rounds": muon}
+    needs = {"bpe_vocab_size": ("tokenizer", "bpe"), **dict.fromkeys(("muon_momentum", "muon_rounds"), ("optimizer", "muon"))}
     for name, (owner, value) in needs.items():
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")

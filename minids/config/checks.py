@@ -7,8 +7,8 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Literal
+from dataclasses import fields, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -37,10 +37,8 @@ def check_fields(
                 object.__setattr__(config, name, value)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise refuse(said, value, f"must be a whole number of at least {least}")
-            if value < least:
-                raise refuse(said, value, f"must be at least {least}")
-            if value > most:
-                raise refuse(said, value, f"must be at most {most:,}")
+            if not least <= value <= most:
+                raise refuse(said, value, f"must be at least {least}" if value < least else f"must be at most {most:,}")
         elif kind is float:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
                 raise refuse(said, value, "must be a finite number")
@@ -54,8 +52,11 @@ def check_fields(
             raise refuse(said, value, f"must be one of {', '.join(typing.get_args(kind))}")
 
 
-def known(cls: type, changes: Mapping[str, object]) -> None:
-    """Refuse changes to fields that there are not."""
-    names = [field.name for field in fields(cls)]
-    for name in changes.keys() - set(names):
-        raise refuse(name, changes[name], f"{cls.__name__} has no such field; {did_you_mean(name, names)}".rstrip("; "))
+class Replaceable:
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; checked like a new one."""
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # all that inherit this are dataclasses
+        for name in changes.keys() - set(names):
+            because = f"{type(self).__name__} has no such field; {did_you_mean(name, names)}".rstrip("; ")
+            raise refuse(name, changes[name], because)
+        return replace(self, **changes)  # type: ignore[type-var]

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minids.config.checks import check_fields, known
+from minids.config.checks import Replaceable, check_fields
 from minids.config.presets import model_fields
 from minids.errors import refuse
 
@@ -41,7 +41,7 @@ class Yarn:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Replaceable):
     """A DeepSeek-V3 (or V2) model. Defaults are DeepSeek-V3's own 671B sizes; see ``preset`` for those a laptop trains."""
 
     vocab_size: int = 129280
@@ -178,9 +178,8 @@ class ModelConfig:
         if (dense := self.first_k_dense_replace) > self.num_hidden_layers:
             raise refuse("first_k_dense_replace", dense, f"must not be above num_hidden_layers = {self.num_hidden_layers}")
         if experts % groups:
-            divisors = [g for g in range(1, min(experts, 1024) + 1) if experts % g == 0]
-            because = f"must divide n_routed_experts = {experts} evenly: one of {', '.join(map(str, divisors))}"
-            raise refuse("n_group", groups, because)
+            divisors = ", ".join(str(g) for g in range(1, min(experts, 1024) + 1) if experts % g == 0)
+            raise refuse("n_group", groups, f"must divide n_routed_experts = {experts} evenly: one of {divisors}")
         if self.topk_group > groups:
             raise refuse("topk_group", self.topk_group, f"cannot keep more groups than n_group = {groups}")
         if self.topk_method == "greedy" and groups != 1:
@@ -198,29 +197,19 @@ class ModelConfig:
 
     @property
     def qk_head_dim(self) -> int:
-        """Size of one query or key head: content and position parts side by side."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
     def kv_heads(self) -> int:
-        """Heads that keys and values are computed for."""
         return 1 if self.attention == "mqa" else self.num_key_value_heads or self.num_attention_heads
 
     def is_moe(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0; MTP blocks follow the main ones) has experts."""
         return layer >= self.first_k_dense_replace
 
-    def replace(self, **changes: Any) -> ModelConfig:
-        """A copy with some fields changed; checked like a new one."""
-        known(type(self), changes)
-        return dataclasses.replace(self, **changes)
-
     def extended(self, factor: float, trained_length: int = 0) -> ModelConfig:
         """A copy with a context ``factor`` times as long, by YaRN with V3's constants, or with its own where it has YaRN.
-
-        ``trained_length``: tokens of the sequences it was trained with; if 0, YaRN's original length or
-        ``max_position_embeddings``.
-        """
+        ``trained_length`` in tokens; if 0, YaRN's original length or ``max_position_embeddings``."""
         had = self.rope_scaling
         original = trained_length or (had.original_max_position_embeddings if had else self.max_position_embeddings)
         yarn = dataclasses.replace(had or Yarn(), factor=factor, original_max_position_embeddings=original)

@@ -82,10 +82,7 @@ _RUNS: dict[str, dict[str, Any]] = {
 }
 
 PRESETS = tuple(_MODELS)
-"""Names of all model presets."""
-
-TRAINABLE = tuple(_RUNS)
-"""Names of those that come with a training run."""
+TRAINABLE = tuple(_RUNS)  # those that come with a training run
 
 
 def model_fields(name: str) -> dict[str, Any]:
@@ -94,7 +91,6 @@ def model_fields(name: str) -> dict[str, Any]:
 
 
 def train_fields(name: str) -> dict[str, Any]:
-    """The fields of the training run called ``name``."""
     return _look_up(_RUNS, name, "training run")
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minids.config.checks import check_fields, known
+from minids.config.checks import Replaceable, check_fields
 from minids.config.presets import train_fields
 from minids.errors import refuse
 
@@ -15,7 +14,7 @@ MOST_TOKENS = 2**28
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Replaceable):
     """A training run. The recipe is DeepSeek-V3's (sections 4.1 and 4.2), with lengths that suit a laptop."""
 
     steps: int = 1000
@@ -89,12 +88,9 @@ class TrainConfig:
         may_be_0 = ("warmup_steps", "sample_every", "seed", "workers", "trace_every")
         above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
-        shares, below_1 = (
-            ("constant_until", "decay_until", "final_from"),
-            ("beta1", "beta2", "muon_momentum", "validation_share"),
-        )
-        for name in shares + below_1:
-            if getattr(self, name) > 1 or (name in below_1 and getattr(self, name) == 1):
+        shares = ("constant_until", "decay_until", "final_from")
+        for name in (*shares, "beta1", "beta2", "muon_momentum", "validation_share"):
+            if getattr(self, name) > 1 or (name not in shares and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
@@ -107,11 +103,6 @@ class TrainConfig:
     @property
     def tokens_per_step(self) -> int:
         return self.batch_size * self.context_length * self.gradient_accumulation_steps
-
-    def replace(self, **changes: Any) -> TrainConfig:
-        """A copy with some fields changed; checked like a new one."""
-        known(type(self), changes)
-        return dataclasses.replace(self, **changes)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
