@@ -6,18 +6,15 @@
     E5M6     1/5/6                    15     65024            2⁻¹⁴              2⁻²⁰             yes    yes
     UE8M0    0/8/0                    127    2¹²⁷             (powers of two)   none             none   255
 
-Micikevicius et al. 2022, table 1, for the first two. E5M6 is DeepSeek-V3's own, FP16 with four mantissa bits less; V3 keeps the
-inputs of the linear after attention in it (section 3.3.3). UE8M0 holds scales that are powers of two (from V3.1 on). V3 uses
-E4M3 for every FP8 tensor and E5M2 nowhere: tiles with a scale of their own need no wide exponent.
+Micikevicius et al. 2022, table 1, for the first two. V3 uses E4M3 for every FP8 tensor, and its own E5M6 for the inputs of the
+linear after attention (section 3.3.3). UE8M0 holds scales that are powers of two (from V3.1 on).
 
-Around |y| the numbers of a format are multiples of one step u, a power of two, so that rounding is one division without error
-and one ``rint``, and the code falls out of the same integer q:
+Around |y| the numbers of a format are multiples of one step u, a power of two, so that dividing by it has no error:
 
     e = max(⌊log₂|y|⌋, 1 − bias)      u = 2^(e − m)      q = rint(|y| / u)      code = (e + bias − 1) · 2^m + q
 
-For a normal number q lies in [2^m, 2^(m+1)], for a subnormal one in [0, 2^m]; where q reaches the upper end, the code is by
-itself that of the next exponent. Encoding saturates: what is beyond the largest number becomes it, ±inf included, as the
-casts of DeepSeek's kernels do. Infinities exist only among the codes that ``decode`` reads. NaN stays NaN.
+For a normal number q lies in [2^m, 2^(m+1)], for a subnormal one in [0, 2^m]; where q reaches the upper end, the code is the
+next exponent's. Encoding saturates, ±inf included, as the casts of DeepSeek's kernels do; NaN stays NaN.
 """
 
 from __future__ import annotations
