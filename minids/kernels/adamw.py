@@ -1,7 +1,7 @@
 """AdamW, compiled: see ``minids/ops/adamw.py`` for the equations.
 
-The update is bound by memory. One fused loop reads four arrays of the model's size and writes three; NumPy makes more than
-twice as many passes. The two kernels share no function for an element: inlined, it would be contracted to other last digits.
+One fused loop reads four arrays of the model's size and writes three. The two kernels share no function for an element:
+inlined, it would be contracted to other last digits.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """A decoding step, compiled whole: a few new tokens through all blocks in one call.
 
-At batch 1 a layer is two dozen small products, which Python takes longer to call than to compute. Here a step is one call. It
-computes what ``minids/inference/decoder.py`` writes out with the layers: absorbed attention, router, experts, residuals.
-
-Weights are read where the model keeps them: all of its parameters lie in one flat array, each matrix row by row, which is the
-order a product with a vector likes, and absorption too. So nothing is copied, and a step sees the newest weights.
-
+At batch 1 a layer is two dozen small products, which Python takes longer to call than to compute. This step computes what
+``minids/inference/decoder.py`` writes out with the layers, on the model's flat array of weights itself: nothing is copied.
 Rows are tokens: of one sequence in order (guesses to be checked), of several sequences (a batch), or both.
 """
 
@@ -238,10 +234,7 @@ def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
 @kernel
 def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
-    and through the norm after them, unless ``final_norm`` is -1.
-
-    Of the first ``skip`` rows the last block makes the cache entry and no more: what would come out of it nobody wants.
-    """
+    and the norm after them unless ``final_norm`` is -1. Of the first ``skip`` rows the last block makes only the entry."""
     normed, last = np.empty_like(x), latent.shape[0] - 1
     for i in range(latent.shape[0]):
         place = places[first + i]

@@ -1,9 +1,7 @@
 """The tensor core's sum, compiled: see ``minids/ops/fp8_accumulation.py`` for the arithmetic.
 
-A row's outputs 128 at a time, each with its own exponent: one pass over the 32 products of a group finds the largest, a second
-one cuts and adds. Where scales are powers of two, products of quantised numbers are exact in float32, and sums of 33 numbers of
-14 bits always are, in any order, so that float32 is enough where ``ops`` takes float64. Magnitudes are compared by their bits,
-as integers.
+Where scales are powers of two, products of quantised numbers are exact in float32, and sums of 33 numbers of 14 bits always
+are, in any order: float32 is enough where ``ops`` takes float64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Router, compiled: see ``minids/ops/router.py`` for the equations.
 
-Scores, groups, choice and gates of a token are made in one go, with the K best kept in a short sorted list; NumPy sorts all E
-scores of every token, and every group's, and walks through a dozen arrays of size N × E.
+The K best of a token are kept in a short sorted list, where NumPy sorts all E scores, and every group's.
 """
 
 from __future__ import annotations
