@@ -3,8 +3,7 @@
 A tile is the logits of one head at a block of queries, and stays in the second-level cache from its product to its gradient.
 Keys beyond a block's last query are not multiplied at all. No array of size T × T outlives its tile: per query the largest
 logit and one over the sum of exponentials are saved, from which the backward pass forms the probabilities again (Dao et al.
-2022, FlashAttention). A NaN in a later value reaches earlier queries of its own tile only, in ``ops`` all of them (0 · NaN is
-NaN).
+2022, FlashAttention). A later NaN reaches earlier queries of its own tile only, in ``ops`` all (0 · NaN is NaN).
 """
 
 from __future__ import annotations
@@ -82,7 +81,6 @@ def attend(q, k, v, scale, queries, kept, buffer, o, peak, rscale, blas):
         for h in range(q.shape[2]):
             for stop in range(q.shape[1], 0, -queries):
                 start, seen = max(0, stop - queries), stop + keys - q.shape[1]  # keys beyond the block's last query: not met
-                # Every block writes over the same buffer, which therefore stays in the cache.
                 tile = kept[b, h] if kept.size else buffer[: (stop - start) * seen].reshape(stop - start, seen)
                 product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, blas)
                 softmax(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])

@@ -1,7 +1,5 @@
-"""Combine, compiled: see ``minids/ops/combine.py`` for the equations.
-
-A token's K rows are added up where the experts left them: nothing of size N·K·d is made besides the gradient itself.
-"""
+"""Combine, compiled: see ``minids/ops/combine.py`` for the equations. A token's K rows are added up where the experts left
+them: nothing of size N·K·d is made besides the gradient itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations.
-
-Forward keeps two numbers per row; backward forms the probabilities from them again, straight into the gradient.
-"""
+"""Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations. Forward keeps two numbers per row; backward
+forms the probabilities from them again, straight into the gradient."""
 
 from __future__ import annotations
 

@@ -90,7 +90,6 @@ def attend(q, latents, time, width, d_c, probs, context):
     ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights."""
     heads, number = q.shape[0], q.dtype.type
     project(q, heads, latents, 0, time, width, probs)  # z_hj = q_h · [c_j | k_j]
-    # Softmax, row by row. The largest is taken away first, so that no exponential overflows.
     for h in range(heads):
         row = probs[h, :time]
         peak, total = largest(row), number(0)
@@ -100,8 +99,7 @@ def attend(q, latents, time, width, d_c, probs, context):
             total += row[t]
         for t in range(time):
             row[t] /= total
-    # context_h = Σ_j p_hj c_j. All heads sum over the same latents: 64 of them stay in the nearest cache while every head reads
-    # them, and four are added at a time, so that a context is loaded and stored once for four products.
+    # context_h = Σ_j p_hj c_j: 64 latents stay in the nearest cache for all heads; four are added for one load of a context.
     context[:, :] = number(0)
     whole = time - time % 4
     for start in range(0, whole, 64):
@@ -161,8 +159,7 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
         for h in range(s.heads):
             head, q_latent = q[r, h * d_head : (h + 1) * d_head], absorbed[h]
             up = place[KV_B] + h * (s.d_nope + s.d_v) * s.d_c  # W^UK_h (d_nope, d_c), then W^UV_h (d_v, d_c)
-            # q_nope · (W^UK c_j) = (W^UKᵀ q_nope) · c_j: the one query is led into the latent's space, row by row of W^UK,
-            # instead of every cached latent out of it. Scaling the query scales all its logits.
+            # q_nope · (W^UK c_j) = (W^UKᵀ q_nope) · c_j: the query is led into the latent's space, row by row of W^UK.
             for i in range(s.d_c):
                 q_latent[i] = number(0)
             for n in range(s.d_nope):

@@ -1,7 +1,5 @@
-"""Dispatch, compiled: see ``minids/ops/dispatch.py`` for the equations.
-
-The plan is a counting sort, two passes over the choices. Backward adds a token's K rows up where they lie.
-"""
+"""Dispatch, compiled: see ``minids/ops/dispatch.py`` for the equations. The plan is a counting sort, two passes over the
+choices. Backward adds a token's K rows up where they lie."""
 
 from __future__ import annotations
 

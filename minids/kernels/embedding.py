@@ -1,7 +1,5 @@
-"""Embedding, compiled: see ``minids/ops/embedding.py`` for the equations.
-
-Looking up is one gather, which NumPy does well. Backward adds each gradient row straight into its token's row, without a sort.
-"""
+"""Embedding, compiled: see ``minids/ops/embedding.py`` for the equations. Looking up is one gather, which NumPy does well.
+Backward adds each gradient row straight into its token's row, without a sort."""
 
 from __future__ import annotations
 

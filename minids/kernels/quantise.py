@@ -77,9 +77,6 @@ def round_one(y, numbers):
     return np.copysign(size, y)
 
 
-# Of each matrix one call from Python does all: for those of single experts, calls are a good part of the time.
-
-
 @kernel
 def quantise_matrix(x, x_bits, rows, columns, numbers, round_up, scales, codes):
     """x (M, N) and its bits → scales of tiles (rows, columns), codes (M, N)."""

@@ -1,7 +1,5 @@
-"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations.
-
-One pass over the rotary part of each head, read where it lies (layers hand in slices of whole heads) and written packed.
-"""
+"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over the rotary part of each head, read where it lies
+(layers hand in slices of whole heads) and written packed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Router, compiled: see ``minids/ops/router.py`` for the equations.
-
-The K best of a token are kept in a short sorted list, where NumPy sorts all E scores, and every group's.
-"""
+"""Router, compiled: see ``minids/ops/router.py`` for the equations. The K best of a token are kept in a short sorted list,
+where NumPy sorts all E scores, and every group's."""
 
 from __future__ import annotations
 
@@ -108,7 +106,6 @@ def beats(a, b):
 @kernel
 def best(values, count, found, found_values):
     """Indices of the ``count`` largest of values (n,) → found (count,), best first, the lowest index among equals."""
-    # Insertion into a short sorted list: K is small, and most values fail the first comparison.
     filled = 0
     for i in range(values.size):
         if filled == count and not beats(values[i], found_values[count - 1]):

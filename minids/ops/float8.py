@@ -41,7 +41,6 @@ class Format(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """What holds a code: one byte, or two of which E5M6 needs twelve bits."""
         return np.dtype(np.uint8 if self.bits <= 8 else np.uint16)
 
     @property
@@ -121,11 +120,8 @@ UE8M0_BIAS, UE8M0_NAN = 127, 255
 
 
 def encode_scale(scale: Array, up: bool = True) -> Array:
-    """scale (...) float32 → UE8M0 codes (...) uint8: the power of two next above (or at) each scale.
-
-    Up is how DeepSeek's kernels round scales, so that x / s never leaves the format. ``up=False``: the nearest power of two, in
-    the middle the larger one. Positive scales saturate at 2⁻¹²⁷ and 2¹²⁷; 0, negative ones and NaN have no code but NaN's.
-    """
+    """scale (...) float32 → UE8M0 codes (...) uint8 of the next power of two above or at it, so that x / s stays in the format;
+    ``up=False``: the nearest (midway the larger). Positive ones saturate at 2⁻¹²⁷ and 2¹²⁷; all else gets NaN's code."""
     fraction, above = np.frexp(np.asarray(scale, np.float64))  # scale = fraction · 2^above, fraction in [1/2, 1)
     code = above + (UE8M0_BIAS - 1) + (fraction > 0.5 if up else fraction >= 0.75)
     code = np.where(np.isinf(scale), 254, np.clip(code, 0, 254))

@@ -59,7 +59,6 @@ def forward(
     chosen: Array | None = None,
 ) -> tuple[Routing, Saved]:
     """logits (N, E), bias (E,) or None → gates and choices (N, K), scores (N, E).
-
     ``method`` names the group score as checkpoints do: "noaux_tc" (sum of two), "group_limited_greedy" (maximum) or
     "greedy" (no groups). ``chosen`` (N, K) prescribes the choice: gradient checks hold it still.
     """
