@@ -1,13 +1,12 @@
 """Which code serves an operation: plain NumPy (``minids/ops``) or compiled (``minids/kernels``); only this file knows both.
 
 Layers say ``op.rmsnorm.forward(...)``: the function of ``ops``, or with Numba its twin in ``kernels``, where there is one.
-Constants and types are always those of ``ops``, and so is ``op`` itself to an editor: a jump ends at the equations.
 
     MINIDS_BACKEND=numpy minids train …          for a process
     with minids.use_backend("numpy"): …          for a block of code
 
-The default is Numba where it can be imported; nothing is compiled before the first operation runs. All threads of a process
-share the choice. What a forward pass saved belongs to its backend: change between steps, not between the two halves of one.
+The default is Numba where it can be imported. All threads share the choice. What a forward pass saved belongs to its backend:
+change between steps, not between the two halves of one.
 """
 
 from __future__ import annotations
@@ -91,8 +90,7 @@ def backend_name() -> str:
 
 
 def use_backend(name: str) -> AbstractContextManager[None]:
-    """``with minids.use_backend("numpy"): …`` has "numpy" or "numba" serve all operations in the block, and what served them
-    before afterwards."""
+    """``with minids.use_backend("numpy"): …`` has "numpy" or "numba" serve all operations in the block."""
     return _chosen(_checked(name, "backend"))
 
 
@@ -110,11 +108,8 @@ def _chosen(name: str) -> Iterator[None]:
 
 @contextmanager
 def replaced(owner: object, **functions: Callable) -> Iterator[None]:
-    """``with replaced(op.rope, forward=mine): …`` has NumPy's ``op.rope.forward`` be ``mine`` in the block.
-
-    Of an operation the module in ``minids/ops`` is changed, so that other operations that build on it see it too. ``owner`` may
-    also be any other module, or a class whose method is replaced.
-    """
+    """``with replaced(op.rope, forward=mine): …`` has NumPy's ``op.rope.forward`` be ``mine`` in the block, for operations that
+    build on it too. ``owner`` may also be any other module, or a class whose method is replaced."""
     if isinstance(owner, Operation):
         owner = _module("ops", owner.name)
     before = {name: vars(owner)[name] for name in functions}  # KeyError: there is nothing of that name to replace

@@ -30,7 +30,7 @@ IGNORE = op.cross_entropy.IGNORE
 
 
 class Losses(NamedTuple):
-    """What one batch cost, in nats per token, and what its tokens chose."""
+    """What one batch cost, in nats per token."""
 
     total: float  # main + λ/D Σ mtp + balance: what is minimised
     main: float  # next-token cross-entropy
@@ -40,16 +40,12 @@ class Losses(NamedTuple):
 
 
 class SavedModule(NamedTuple):
-    """One MTP module, and the embedding of the tokens that it is shown."""
-
     embedding: op.embedding.Saved
     module: mtp.Saved
     readout: op.rmsnorm.Saved | None = None
 
 
 class SavedHead(NamedTuple):
-    """One pass through the head, of depth 0 … D."""
-
     shape: tuple[int, int]  # (B, T − k) of the states that it reads
     head: SavedLinear
     loss: op.cross_entropy.Saved
@@ -121,16 +117,11 @@ class DeepSeekV3:
         """Every layer with experts: the main model's in order, then those of the MTP modules."""
         return [b.moe for b in (*self.blocks, *(m.block for m in self.mtp)) if b.moe]
 
-    # A training step.
-
     def forward(
         self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
     ) -> tuple[Losses, Saved]:
-        """tokens and targets (B, T) int → the losses, and what ``backward`` needs.
-
-        targets[b, t] is the token after tokens[b, t], or -100 where it does not count. ``mtp_loss_weight`` is λ where a
-        schedule moves it away from the configuration's; ``mtp=False`` leaves the MTP modules out.
-        """
+        """tokens and targets (B, T) int, a target being the token after, or -100 → the losses, and what ``backward`` needs.
+        ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False`` leaves the MTP modules out."""
         tokens = check_tokens(self.config, tokens)
         targets = check_targets(self.config, tokens, targets)
         modules = self.mtp if mtp else []
@@ -188,12 +179,9 @@ class DeepSeekV3:
 
     def update_biases(self, counts: Array, speed: float) -> None:
         """After an optimizer step: counts (MoE layers, E) of the whole global batch, as summed from ``Losses.counts``."""
-        if self.config.balance != "bias":
-            return
-        for layer, count in zip(self.moe_layers, counts, strict=True):
-            layer.update_bias(count, speed)
-
-    # To look at.
+        if self.config.balance == "bias":
+            for layer, count in zip(self.moe_layers, counts, strict=True):
+                layer.update_bias(count, speed)
 
     def logits(self, tokens: ArrayLike) -> Array:
         """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
@@ -224,8 +212,6 @@ class DeepSeekV3:
         """The experts chosen in every MoE layer, (N, K) each: what ``routing_fixed`` takes."""
         return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
 
-    # Within.
-
     def _hidden(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
         """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
         rotary = self.rotary(tokens.shape[1])
@@ -254,10 +240,8 @@ class DeepSeekV3:
 
 @contextmanager
 def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike]) -> Iterator[None]:
-    """``with routing_fixed(model, chosen): …`` has tokens go to the experts ``chosen``, as ``model.choices`` returned them.
-
-    A choice is a step function: to compare losses at neighbouring weights it has to be held still.
-    """
+    """In this block tokens go to the experts ``chosen``, as ``model.choices`` returned them: a choice is a step function, and
+    to compare losses at neighbouring weights it has to be held still."""
     layers = model.moe_layers
     arrays = check_choices(model.config, len(layers), chosen)
     before = [layer.fixed_choice for layer in layers]

@@ -43,8 +43,7 @@ def check_targets(config: ModelConfig, tokens: Array, targets: ArrayLike) -> Arr
 
 
 def check_choices(config: ModelConfig, layers: int, chosen: Sequence[ArrayLike]) -> list[Array]:
-    """Prescribed experts as arrays; refused unless they are (N, K) integers for each of so many layers, as ``choices`` returns
-    them. The layer compares N, which is that of the tokens it meets."""
+    """Prescribed experts as arrays; refused unless (N, K) integers for each of so many layers. The layer compares N."""
     if len(chosen) != layers:
         given = f"those of {len(chosen)} layers"
         raise refuse("chosen", given, f"there are {layers} layers with experts; give one array for each")

@@ -4,9 +4,7 @@
     FullCache     keys and values of every head: what MHA, GQA and MQA keep, and what MLA would keep if it expanded its latent.
 
 DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and values have 128 · (192 + 128) = 40,960.
-
-The sequences of a batch may have different lengths. ``rewind`` forgets the newest tokens, which is all that taking back a wrong
-guess needs: entries do not depend on what follows them.
+The sequences of a batch may have different lengths. Entries do not depend on what follows them: ``rewind`` forgets the newest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What ``minids/kernels/decode.py`` is told of a model: where its weights lie, its sizes, its routing biases.
 
-The kernel serves MLA models over an absorbed latent cache: every router, with and without query latent, biases, YaRN, either
-RoPE layout, tied embeddings, and the MTP modules. The layers serve the rest: the other attentions and caches, naive attention,
-``precision = fp8``, models whose weights stay on disk, and the NumPy backend.
+The kernel serves MLA models over an absorbed latent cache, MTP modules included. The layers serve the rest: the other
+attentions and caches, naive attention, ``precision = fp8``, models whose weights stay on disk, and the NumPy backend.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ class Step:
         return out
 
     def _through(self, x: Array, first: int, gain: Parameter | None, counts: Array, cache: Cache, skip: int = 0) -> Array:
-        """x (N, d), in place, through the cache's blocks, of which block ``first`` is the first, and the norm after them if it
-        has a ``gain``."""
+        """x (N, d), in place, through the cache's blocks, from ``first`` on, and the norm after them if there is a ``gain``."""
         cos, sin = self.model.rotary(cache.reserve(counts))
         if biases := [moe.bias for moe in self.routers if moe.bias is not None]:
             np.concatenate(biases, out=self.biases.reshape(-1))

@@ -7,15 +7,12 @@ With a latent cache there are two ways to attend, equal in exact arithmetic:
 
         q_h · (W^UK_h c_j) = (W^UK_hᵀ q_h) · c_j            Σ_j p_j (W^UV_h c_j) = W^UV_h (Σ_j p_j c_j)
 
-Absorbed, every head reads the same [c_kv | k_rope] as its key and the same c_kv as its value: it is multi-query attention with
-heads of size d_c + d_r. More arithmetic per pair of tokens, but no expansion of all that was read before, at every step.
+Absorbed, every head reads the same [c_kv | k_rope] as its key and the same c_kv as its value: multi-query attention with heads
+of size d_c + d_r. More arithmetic per pair of tokens, but no expansion of all that was read before.
 
-The sequences of a batch may bring different numbers of new tokens and have different lengths. Their tokens are packed: one row
-of N = Σ_b S_b tokens goes through norms, projections and experts, which look at one token at a time, each token turned by the
-angle of its own place; only attention takes the row apart. So there is no padding, and nothing to mask.
-
-Small steps go through one compiled kernel, ``minids/kernels/decode.py``; what it computes is what stands here. What goes
-through the layers has one BLAS thread; between two steps the process has all of them.
+Sequences of different lengths and numbers of new tokens are packed: one row of N = Σ_b S_b tokens goes through norms,
+projections and experts, and only attention takes it apart. So there is no padding, and nothing to mask. Small steps go through
+one compiled kernel, ``minids/kernels/decode.py``, which computes the same. What goes through the layers has one BLAS thread.
 """
 
 from __future__ import annotations
@@ -51,10 +48,8 @@ class Decoder:
         absorb: bool = True,
         compiled: bool | None = None,
     ) -> None:
-        """``cache``: "latent" (the default for MLA), "full" (for the others), or "none", which reads everything again at every
-        step. ``absorb=False`` expands the cached latents. ``compiled``: True sends every step through the kernel, False none,
-        None those that it does faster.
-        """
+        """``cache``: "latent" (the default for MLA), "full" (for the others), or "none": read everything again at every step.
+        ``absorb=False``: expand cached latents. ``compiled``: the kernel does all steps (True), none (False), some (None)."""
         c = model.config
         kind = cache or ("latent" if c.attention == "mla" else "full")
         if kind not in ("latent", "full", "none"):
@@ -86,8 +81,7 @@ class Decoder:
         return self.read_packed(tokens.reshape(-1), np.full(batch, count)).reshape(batch, count, -1)
 
     def read_packed(self, tokens: Array, counts: Array) -> Array:
-        """The same for sequences with different numbers of new tokens: counts (B,), of which any may be 0, and tokens (N,) of
-        one sequence after the other → h⁰ (N, d)."""
+        """The same for counts (B,) new tokens of each, any may be 0: tokens (N,), sequence after sequence → h⁰ (N, d)."""
         if self.cache is None or not len(tokens):
             return self._read_again(tokens, counts)
         if self.step and len(tokens) <= self.most_rows:
@@ -101,9 +95,8 @@ class Decoder:
             return self.model.norm.forward(x)[0][0]
 
     def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
-        """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i that
-        follow what the module's own cache holds → h^depth (S − skip, d), as the next module reads it. The first ``skip``
-        positions are only put into the cache."""
+        """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i
+        after its own cache → h^depth (S − skip, d), as the next module reads it. The first ``skip`` are only cached."""
         cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
         if self.step and len(tokens) <= self.most_rows:
             return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
@@ -178,10 +171,8 @@ class Decoder:
 
 
 def naive(mla: MLA, q: Array, latent: Array) -> Array:
-    """q (B, S, H, d_nope + d_r), latent (B, T, d_c + d_r) whose last S are the queries' own → o (B, S, H, d_v), by expanding
-    all T latents."""
-    c_kv, k_rope = latent[..., : mla.d_latent], latent[..., None, mla.d_latent :]
-    k, v, _ = mla.keys_values(c_kv, k_rope)
+    """q (B, S, H, d_nope + d_r), latent (B, T, d_c + d_r), the last S the queries' own → o (B, S, H, d_v), expanding all T."""
+    k, v, _ = mla.keys_values(latent[..., : mla.d_latent], latent[..., None, mla.d_latent :])
     return op.attention.forward(q, k, v, mla.scale)[0]
 
 

@@ -1,8 +1,5 @@
-"""Generation: one token after the other, each fed back in; or several at a time, where guesses stand.
-
-Past the context the model was trained for, the older half of the text is forgotten and reading starts again from the newer
-half: positions the model has never seen would give noise.
-"""
+"""Generation: one token after the other, each fed back in; or several at a time, where guesses stand. Past the context the
+model was trained for, the older half of the text is forgotten, and the newer half is read again."""
 
 from __future__ import annotations
 
@@ -24,10 +21,9 @@ Prompt = str | Sequence[int] | Array
 
 
 def generate(model: DeepSeekV3, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 0.0, **options: Any) -> Array:
-    """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int.
+    """Continue ``prompt`` by at most ``max_new_tokens`` tokens: the new ones, (S,) int; ``options`` are those of ``stream``.
 
-    ``options``: top_k, top_p, min_p, seed, cache, stop, speculative, draft_tokens, confidence and counts, as ``stream`` of
-    ``minids.inference.generate`` has them. A text is continued as it stands; the command ``minids generate`` gives
+    A text is continued as it stands; the command ``minids generate`` gives
     ``[config.bos_token_id, *model.tokenizer.encode(text)]`` and ``stop=[config.eos_token_id]``.
     """
     return np.fromiter((token.id for token in stream(model, prompt, max_new_tokens, temperature, **options)), np.int64)
@@ -51,9 +47,7 @@ def stream(
 ) -> Iterator[Token]:
     """Like ``generate``, token by token, each with what is known of it.
 
-    ``prompt`` is text (for a model with a tokenizer) or token ids. ``cache``: "latent" (the default for MLA), "full" (for the
-    others) or "none", which reads everything again for each token. Ends after a token of ``stop``, which is included.
-
+    ``prompt`` is text or token ids. ``cache``: as for ``Decoder``. Ends after a token of ``stop``, which is included.
     ``speculative``: have the MTP modules guess ``draft_tokens`` tokens a pass (as many as there are modules, if not given), or
     fewer where they are less than ``confidence`` sure; the text is distributed as without. ``counts`` is told how that went.
     """
@@ -90,7 +84,6 @@ def generate_batch(
     """Continue several prompts of any lengths side by side: the new tokens of each, (S,) int.
 
     Prompt i gets what ``generate`` gives it alone with ``seed`` + i: sequences share the reading of weights and nothing else.
-    One that has ended, or has to read again because it is past the context, holds up no other.
     """
     endings = _checked(max_new_tokens, stop)
     if isinstance(prompts, str):
@@ -108,8 +101,7 @@ def generate_batch(
 
 
 def next_tokens(decoder: Decoder, texts: list[list[int]], sampling: Sampling, ended: set[int]) -> Iterator[dict[int, Token]]:
-    """Continue B texts with a decoder of as many: at each step the next token of each text that is not in ``ended``, by its
-    number. What is put into ``ended`` meanwhile has ended; where all have, so does this."""
+    """Continue B texts with a decoder of as many: at each step, by number, the next token of each not in ``ended``."""
     limit = decoder.model.config.max_position_embeddings
     rngs, kept = sampling.generators(len(texts)), [text[-limit:] for text in texts]
     unread = [list(text) for text in kept]

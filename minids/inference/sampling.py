@@ -1,7 +1,6 @@
 """From logits to the next token: greedy, or drawn after temperature, top-k, top-p and min-p, in this order.
 
-That is the order of ``transformers``: what is left out is measured on the distribution that the temperature has made. Min-p,
-whose measure is the likeliest token, leaves out the more the surer the model is.
+That is the order of ``transformers``: what is left out is measured on the distribution that the temperature has made.
 """
 
 from __future__ import annotations

@@ -13,11 +13,8 @@ read t_0 … t_{T−1} and t_T is drawn but not read yet:
 A token is x with probability q(x) min(1, p(x)/q(x)) + (1 − Σ min(p, q)) · (p(x) − q(x))⁺ / Σ (p − q)⁺ = p(x): the text is
 distributed as without guesses. Greedily, p and q are certainties: a guess stands if it is the model's own choice.
 
-The modules have caches of their own. Entries made from states that stood in for others, or from refused guesses, are
-forgotten and made again from the model's states.
-
-``confidence`` ends a draft where the module's best guess is less probable than that. It looks at q before anything is drawn
-from it, so that what is submitted is still a draw from q.
+The modules' own cache entries from refused guesses, or from states that stood in for others, are made again from the model's.
+``confidence`` ends a draft where the best guess is less probable, before anything is drawn: what is submitted is a draw from q.
 """
 
 from __future__ import annotations
@@ -94,9 +91,8 @@ class Drafter:
             cache.rewind(0)
         # h^0 … h^{used−1}: of depth k − 1 the positions that module k has not settled on yet, from its cache's end on.
         self.unread = [np.empty((0, decoder.model.config.hidden_size), decoder.model.dtype) for _ in range(self.used)]
-        self.settled = [
-            0
-        ] * self.used  # of each module the positions that rest on the model's own states; ``unread`` begins there
+        # Of each module the positions that rest on the model's own states; ``unread`` begins there.
+        self.settled = [0] * self.used
 
     def observe(self, hidden: Array) -> None:
         """h⁰ (S, d) of the next S tokens that the model has read and that stay."""
@@ -141,8 +137,7 @@ class Drafter:
 
 
 def guess(logits: Array, sampling: Sampling, confidence: float, rng: np.random.Generator) -> tuple[int, Array | None] | None:
-    """By a module's logits (V,) a token, and unless greedy the distribution q that it was drawn from; None where the module's
-    best guess has less than ``confidence``."""
+    """By logits (V,) a token and, unless greedy, the q it was drawn from; None if the best guess is below ``confidence``."""
     if sampling.temperature == 0:
         best = int(logits.argmax())
         unsure = confidence > 0 and 1 / np.exp(logits - logits[best]).sum() < confidence  # 1 / Σ = p(best) at temperature 1
@@ -165,18 +160,10 @@ def judge(draft: Draft, p: Array, rng: np.random.Generator) -> tuple[int, int]:
     return len(draft.tokens), drawn(p[-1], rng)
 
 
-def judge_greedily(draft: Draft, logits: Array) -> tuple[int, int]:
-    """The same where only the likeliest token is ever taken: logits (n + 1, V)."""
-    best = logits.argmax(axis=-1).tolist()
-    stood = next((j for j, guess in enumerate(draft.tokens) if guess != best[j]), len(draft.tokens))
-    return stood, best[stood]
-
-
 def speculate(
     decoder: Decoder, text: list[int], sampling: Sampling, speculation: Speculation, counts: Counts | None = None
 ) -> Iterator[Token]:
-    """Continue ``text`` without end. ``counts`` is told how the guesses fare. Past the model's context the older half of the
-    text is forgotten, as in ``generate``."""
+    """Continue ``text`` without end, past the model's context as in ``generate``. ``counts`` is told how the guesses fare."""
     counts = Counts() if counts is None else counts
     limit = decoder.model.config.max_position_embeddings
     rng = sampling.generators(1)[0]
@@ -189,16 +176,17 @@ def speculate(
             hidden = decoder.read(np.array([text]))[0]
             drafter.observe(hidden)
             first = decoder.logits(hidden[-1:])[0]
-            token = sampling.draw(first, rng)
-            text.append(token)
-            yield Token(token, first)
+            text.append(sampling.draw(first, rng))
+            yield Token(text[-1], first)
             continue
         read_by_model = len(text) - 1  # T
         draft = drafter.draft(text, min(speculation.draft_tokens, limit - len(text)))
         hidden = decoder.read(np.array([[text[-1], *draft.tokens]]))[0]  # (n + 1, d)
         logits = decoder.logits(hidden)  # (n + 1, V)
         if sampling.temperature == 0:
-            stood, token = judge_greedily(draft, logits)
+            best = logits.argmax(axis=-1).tolist()  # a guess stands where it is the likeliest token
+            stood = next((j for j, guessed in enumerate(draft.tokens) if guessed != best[j]), len(draft.tokens))
+            token = best[stood]
         else:
             stood, token = judge(draft, sampling.probabilities(logits), rng)
         counts.add(len(draft.tokens), stood)

@@ -1,6 +1,4 @@
-"""Exponents of float32 numbers, taken from and put into their bits by a shift and an addition, which a loop over them does as
-vector code; ``math.frexp`` and ``ldexp`` are calls per element.
-"""
+"""Exponents of float32 numbers by shifts of their bits, vector code: ``math.frexp`` and ``ldexp`` call per element."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """Matrix products from inside a kernel, by the BLAS that NumPy brings along.
 
-An expert of a small model is a few microseconds of arithmetic, about as long as NumPy needs to begin and end a call, and each
-call takes the interpreter's lock, for which the threads of a step queue. Numba's own ``np.dot`` needs SciPy, which brings a
-second BLAS; here ``cblas_sgemm`` and ``cblas_dgemm`` are looked up in NumPy's library and called by address. The address is an
-argument of the kernel and not a constant in it, so that compiled code can be kept from run to run.
-
-Where that library cannot be found (NumPy built against another BLAS), ``address`` is 0 and callers leave the products to NumPy.
+A call of NumPy takes as long as a small expert's arithmetic, and the interpreter's lock. Numba's own ``np.dot`` needs SciPy,
+which brings a second BLAS; here ``cblas_sgemm`` and ``cblas_dgemm`` are looked up in NumPy's library and called by address: an
+argument of the kernel, not a constant in it, so that compiled code can be kept. Where there is no such library ``address`` is
+0, and callers leave the products to NumPy.
 """
 
 from __future__ import annotations
@@ -51,10 +49,7 @@ def compiled_or_python(compiled: Callable, dtype: np.dtype) -> Callable:
 
 
 def product(a, b, out, add, blas):
-    """out = a b, or out += a b; a (m, k), b (k, n), out (m, n). ``blas`` is the ``address`` for their type.
-
-    In a and b either the elements of a row or those of a column are adjacent in memory, in out those of a row.
-    """
+    """out = a b, or out += a b; a (m, k), b (k, n), rows or columns adjacent, out (m, n) rows; ``blas``: their ``address``."""
     if add:
         out += a @ b
     else:

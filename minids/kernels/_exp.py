@@ -1,14 +1,12 @@
 """The exponential that kernels use, and the sigmoid made from it.
 
-``math.exp`` of a float32 inside a loop is a call per element, which keeps the whole loop scalar. This one is arithmetic only,
-so that the compiler turns the loop into vector code:
+``math.exp`` is a call per element, which keeps a loop scalar. This one is arithmetic only, which becomes vector code:
 
     e^x = 2^n · e^r        n = round(x / ln 2)        r = x − n ln 2 in [−ln 2 / 2, ln 2 / 2]
 
-e^r is 1 + r + r² times a polynomial of degree 4, fitted for the least maximum of the relative error. 2^n is put together from
-bits, in two halves, so that results below the smallest normal number come out right. ln 2 is subtracted in two parts, because
-n ln 2 in one would lose the digits that r needs (Cody & Waite 1980, chapter 6). The relative error of a normal result is below
-1e-7. NaN gives NaN, overflow inf, underflow 0. float64 takes ``math.exp``.
+e^r is 1 + r + r² times a polynomial of degree 4, fitted for the least maximum of the relative error, below 1e-7. 2^n comes in
+two halves, for results below the smallest normal number, and ln 2 in two parts, because n ln 2 in one would lose the digits
+that r needs (Cody & Waite 1980, chapter 6). NaN gives NaN, overflow inf, underflow 0. float64 takes ``math.exp``.
 """
 
 from __future__ import annotations

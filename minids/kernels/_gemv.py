@@ -1,11 +1,8 @@
 """Products of a few vectors with matrices out of one flat array of weights: what a decoding step is made of.
 
-A step of one token multiplies every weight once, so what counts is how fast weights come in. A matrix is read from its first
-number to its last, each row against every vector: one stream, which the memory can run ahead of (four rows at a time came half
-as fast). Several vectors, the tokens of a batch or guesses to be checked, share what was loaded.
-
-The sums of one vector are formed by the same instructions however many there are: a token gets the same bits alone and in
-company, so that speculative decoding gives the same text to the last letter.
+What counts is how fast weights come in: a matrix is read once, from its first number to its last, each row against every vector
+(four rows at a time came half as fast). The sums of one vector are formed by the same instructions however many there are: a
+token gets the same bits alone and in company, and speculative decoding the same text.
 """
 
 from __future__ import annotations
@@ -41,10 +38,7 @@ def add_projected(x, members, weights, start, n_out, n_in, y):
 @kernel
 def feed_forward(x, members, factors, weights, gate, up, down, width, n_in, hidden, y):
     """y[m] += f · W_down ( silu(W_gate x[m]) · W_up x[m] ) for every m of ``members`` with its f of ``factors``.
-
-    W_gate and W_up (width, n_in), W_down (n_in, width) at ``gate``, ``up``, ``down``; ``hidden`` (≥ len(members), ≥ width) is
-    room for what lies between.
-    """
+    W_gate and W_up (width, n_in), W_down (n_in, width) at ``gate``, ``up``, ``down``, scratch hidden (≥ members, ≥ width)."""
     for o in range(width):
         w, v = weights[gate + o * n_in : gate + (o + 1) * n_in], weights[up + o * n_in : up + (o + 1) * n_in]
         for j in range(members.size):

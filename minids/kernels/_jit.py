@@ -4,12 +4,11 @@
   are: full ``fastmath`` assumes that there are none and deletes the tests for them.
 - A sum is formed in a loop that writes to no other array. LLVM runs a loop that reads one array and writes another one by one
   where the two lie within a vector's reach of each other, and then the last digit would depend on their place in memory.
-- Kernels are serial and release the GIL. A second thread pool beside the BLAS's costs more than it brings at these sizes
-  (docs/performance.md, "What did not help").
-- A kernel that another one calls is put into it (``forceinline``). Else a process that compiles both calls one that was
-  compiled by itself, and a process that loads them from the cache one that was optimised with its caller: other last digits.
-- Compiled code is kept in a folder named by a hash of this package's sources and of Numba's version: Numba itself does not see
-  an edit in another file that a kernel calls, and would use stale code.
+- Kernels are serial and release the GIL (docs/performance.md, "What did not help", on threads).
+- A kernel that another one calls is put into it (``forceinline``): else a process that compiles both and one that loads them
+  from the cache would get other last digits.
+- Compiled code is kept in a folder named by a hash of this package's sources and Numba's version: Numba itself does not see an
+  edit in another file that a kernel calls.
 """
 
 from __future__ import annotations

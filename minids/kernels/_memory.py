@@ -1,9 +1,6 @@
-"""Keeps freed memory with the process, so that the arrays of the next step do not have to be faulted in again.
-
-A training step frees what it saved and allocates the same sizes again. In between the C library of Linux gives large blocks
-back to the system, which hands out zeroed pages one fault at a time, for 10 to 20 % of a step (docs/performance.md). Threads
-share one heap, because the library returns the pages of threads' own heaps whatever it was asked.
-"""
+"""Keeps freed memory with the process, so that the arrays of the next step do not have to be faulted in again. In between the C
+library of Linux gives large blocks back to the system, which hands out zeroed pages one fault at a time, for 10 to 20 % of a
+step (docs/performance.md). Threads share one heap: pages of their own heaps are returned whatever was asked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""AdamW, compiled: see ``minids/ops/adamw.py`` for the equations.
-
-The update is bound by memory. One fused loop reads four arrays of the model's size and writes three; NumPy makes more than
-twice as many passes. The two kernels share no function for an element: inlined, it would be contracted to other last digits.
-"""
+"""AdamW, compiled: see ``minids/ops/adamw.py`` for the equations. One fused loop reads four arrays of the model's size and
+writes three. The two kernels share no function for an element: inlined, it would be contracted to other last digits."""
 
 from __future__ import annotations
 
@@ -48,13 +45,11 @@ def apply(values, grads, m, v, rate, beta1, beta2, eps, decay, scale):
     number = values.dtype.type
     rate, eps, keep, scale = number(rate), number(eps), number(1.0 - decay), number(scale)
     old1, new1, old2, new2 = number(beta1), number(1.0 - beta1), number(beta2), number(1.0 - beta2)
-    # One pass: four arrays stream in, three out, and nothing of this size is made in between.
     for i in range(values.size):
         g = grads[i] * scale  # clipped here, so that clipping needs no pass of its own
         first = old1 * m[i] + new1 * g
         second = old2 * v[i] + new2 * g * g
         m[i], v[i] = first, second
-        # The corrections of m̂ and v̂ are the same for all elements: `rate` and `eps` carry them.
         values[i] = values[i] * keep - rate * first / (np.sqrt(second) + eps)
 
 

@@ -1,15 +1,9 @@
 """Causal softmax attention, compiled and in tiles: see ``minids/ops/attention.py`` for the equations.
 
-One call serves all sequences and heads, products included (``_blas``). A tile is the logits of one head at a block of queries,
-and stays in the second-level cache from its product to its gradient, where NumPy makes seven passes through memory.
-
-- Keys beyond a block's last query are not multiplied at all, which saves close to half of the work at long T.
-- No array of size T × T outlives its tile: per query the largest logit and one over the sum of exponentials are saved, from
-  which the backward pass forms the probabilities again (Dao et al. 2022, FlashAttention). Up to KEPT keys the probabilities are
-  kept instead: there they are no larger than q, k and v themselves.
-- BLAS adds up the gradients of keys and values where they lie, block by block and query head by query head.
-
-0 times NaN is NaN, so that in ``ops`` a NaN in a later value reaches earlier queries; here, those of its own tile only.
+A tile is the logits of one head at a block of queries, and stays in the second-level cache from its product to its gradient.
+Keys beyond a block's last query are not multiplied at all. No array of size T × T outlives its tile: per query the largest
+logit and one over the sum of exponentials are saved, from which the backward pass forms the probabilities again (Dao et al.
+2022, FlashAttention). A later NaN reaches earlier queries of its own tile only, in ``ops`` all (0 · NaN is NaN).
 """
 
 from __future__ import annotations
@@ -87,7 +81,6 @@ def attend(q, k, v, scale, queries, kept, buffer, o, peak, rscale, blas):
         for h in range(q.shape[2]):
             for stop in range(q.shape[1], 0, -queries):
                 start, seen = max(0, stop - queries), stop + keys - q.shape[1]  # keys beyond the block's last query: not met
-                # Every block writes over the same buffer, which therefore stays in the cache.
                 tile = kept[b, h] if kept.size else buffer[: (stop - start) * seen].reshape(stop - start, seen)
                 product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, blas)
                 softmax(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])

@@ -1,7 +1,4 @@
-"""Balance loss, compiled: see ``minids/ops/balance_loss.py`` for the equations.
-
-One pass over the scores in either direction; shares are formed from the scores and their sum where they are needed.
-"""
+"""Balance loss, compiled: see ``minids/ops/balance_loss.py`` for the equations. One pass over the scores either way."""
 
 from __future__ import annotations
 

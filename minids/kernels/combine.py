@@ -1,8 +1,5 @@
-"""Combine, compiled: see ``minids/ops/combine.py`` for the equations.
-
-Forward reads a token's K rows where the experts left them and adds them up; NumPy first copies all N·K rows into token order.
-Backward reads dy once per pair for both gradients. Nothing of size N·K·d is made besides the gradient itself.
-"""
+"""Combine, compiled: see ``minids/ops/combine.py`` for the equations. A token's K rows are added up where the experts left
+them: nothing of size N·K·d is made besides the gradient itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations.
-
-Forward keeps two numbers per row, the maximum and one over the sum; backward forms the probabilities from them again, straight
-into the gradient. NumPy makes three arrays of the logits' size forward and one more backward.
-"""
+"""Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations. Forward keeps two numbers per row; backward
+forms the probabilities from them again, straight into the gradient."""
 
 from __future__ import annotations
 

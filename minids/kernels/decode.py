@@ -1,11 +1,7 @@
 """A decoding step, compiled whole: a few new tokens through all blocks in one call.
 
-At batch 1 a layer is two dozen small products, which Python takes longer to call than to compute. Here a step is one call. It
-computes what ``minids/inference/decoder.py`` writes out with the layers: absorbed attention, router, experts, residuals.
-
-Weights are read where the model keeps them: all of its parameters lie in one flat array, each matrix row by row, which is the
-order a product with a vector likes, and absorption too. So nothing is copied, and a step sees the newest weights.
-
+At batch 1 a layer is two dozen small products, which Python takes longer to call than to compute. This step computes what
+``minids/inference/decoder.py`` writes out with the layers, on the model's flat array of weights itself: nothing is copied.
 Rows are tokens: of one sequence in order (guesses to be checked), of several sequences (a batch), or both.
 """
 
@@ -94,7 +90,6 @@ def attend(q, latents, time, width, d_c, probs, context):
     ``latents`` is flat; ``probs`` (H, ≥ time) is room for the weights."""
     heads, number = q.shape[0], q.dtype.type
     project(q, heads, latents, 0, time, width, probs)  # z_hj = q_h · [c_j | k_j]
-    # Softmax, row by row. The largest is taken away first, so that no exponential overflows.
     for h in range(heads):
         row = probs[h, :time]
         peak, total = largest(row), number(0)
@@ -104,8 +99,7 @@ def attend(q, latents, time, width, d_c, probs, context):
             total += row[t]
         for t in range(time):
             row[t] /= total
-    # context_h = Σ_j p_hj c_j. All heads sum over the same latents: 64 of them stay in the nearest cache while every head reads
-    # them, and four are added at a time, so that a context is loaded and stored once for four products.
+    # context_h = Σ_j p_hj c_j: 64 latents stay in the nearest cache for all heads; four are added for one load of a context.
     context[:, :] = number(0)
     whole = time - time % 4
     for start in range(0, whole, 64):
@@ -165,8 +159,7 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
         for h in range(s.heads):
             head, q_latent = q[r, h * d_head : (h + 1) * d_head], absorbed[h]
             up = place[KV_B] + h * (s.d_nope + s.d_v) * s.d_c  # W^UK_h (d_nope, d_c), then W^UV_h (d_v, d_c)
-            # q_nope · (W^UK c_j) = (W^UKᵀ q_nope) · c_j: the one query is led into the latent's space, row by row of W^UK,
-            # instead of every cached latent out of it. Scaling the query scales all its logits.
+            # q_nope · (W^UK c_j) = (W^UKᵀ q_nope) · c_j: the query is led into the latent's space, row by row of W^UK.
             for i in range(s.d_c):
                 q_latent[i] = number(0)
             for n in range(s.d_nope):
@@ -238,10 +231,7 @@ def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
 @kernel
 def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
-    and through the norm after them, unless ``final_norm`` is -1.
-
-    Of the first ``skip`` rows the last block makes the cache entry and no more: what would come out of it nobody wants.
-    """
+    and the norm after them unless ``final_norm`` is -1. Of the first ``skip`` rows the last block makes only the entry."""
     normed, last = np.empty_like(x), latent.shape[0] - 1
     for i in range(latent.shape[0]):
         place = places[first + i]

@@ -1,8 +1,5 @@
-"""Dispatch, compiled: see ``minids/ops/dispatch.py`` for the equations.
-
-The plan is a counting sort, two passes over the choices instead of a general sort. Forward copies each token to its K places
-while it is in the cache. Backward adds a token's K rows up where they lie; NumPy copies all of them into token order first.
-"""
+"""Dispatch, compiled: see ``minids/ops/dispatch.py`` for the equations. The plan is a counting sort, two passes over the
+choices. Backward adds a token's K rows up where they lie."""
 
 from __future__ import annotations
 

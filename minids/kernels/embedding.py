@@ -1,8 +1,5 @@
-"""Embedding, compiled: see ``minids/ops/embedding.py`` for the equations.
-
-Looking up is one gather, which NumPy does well. Backward adds each gradient row straight into its token's row, where NumPy
-has to sort the tokens and copy all rows into that order first.
-"""
+"""Embedding, compiled: see ``minids/ops/embedding.py`` for the equations. Looking up is one gather, which NumPy does well.
+Backward adds each gradient row straight into its token's row, without a sort."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""The tensor core's sum, compiled: see ``minids/ops/fp8_accumulation.py`` for the arithmetic.
-
-A row's outputs 128 at a time, each with its own exponent: one pass over the 32 products of a group finds the largest, a second
-one cuts and adds. Where scales are powers of two, products of quantised numbers are exact in float32, and sums of 33 numbers of
-14 bits always are, in any order, so that float32 is enough where ``ops`` takes float64. Magnitudes are compared by their bits,
-as integers.
-"""
+"""The tensor core's sum, compiled: see ``minids/ops/fp8_accumulation.py`` for the arithmetic. Where scales are powers of two,
+products of quantised numbers are exact in float32, and sums of 33 numbers of 14 bits always are, in any order: float32 is
+enough where ``ops`` takes float64."""
 
 from __future__ import annotations
 
@@ -48,19 +44,18 @@ def limited(a, b, bits, interval, group, out):
             running[:] = np.float32(0)
             for k in range(0, a.shape[1], group):
                 stop = min(k + group, a.shape[1])
-                # First pass: the largest of the 32 products and the sum. As integers, magnitudes compare like numbers.
+                # The largest of the 32 products and the sum. As integers, magnitudes compare like numbers.
                 for n in range(count):
                     largest[n] = bits_of_float(abs(running[n]))
                 for i in range(k, stop, 2):
                     f0, f1, r0, r1 = a[m, i], a[m, i + 1], b[i, start : start + count], b[i + 1, start : start + count]
                     for n in range(count):
                         largest[n] = max(largest[n], max(bits_of_float(abs(f0 * r0[n])), bits_of_float(abs(f1 * r1[n]))))
-                # The unit of this group, and the sum cut to it.
                 for n in range(count):
                     e = max((largest[n] >> np.int32(23)) - np.int32(127), _LOWEST)
                     unit[n], inverse[n] = power_of_two(e - kept), power_of_two(kept - e)
                     running[n] = np.trunc(running[n] * inverse[n])
-                # Second pass: every product cut to the unit and added, exactly. Two at a time halve the loads of the sum.
+                # Every product cut to the unit and added, exactly. Two at a time halve the loads of the sum.
                 for i in range(k, stop, 2):
                     f0, f1, r0, r1 = a[m, i], a[m, i + 1], b[i, start : start + count], b[i + 1, start : start + count]
                     for n in range(count):

@@ -1,9 +1,7 @@
 """Grouped feed-forward network, compiled: see ``minids/ops/grouped_feed_forward.py`` for the equations.
 
-All experts are served in one call, products included (``_blas``): no way back to Python and no waiting for the interpreter's
-lock between two of them. An expert goes through all its steps before the next one begins, so that what one step writes the next
-finds in the cache. Only gate and up are kept; the activation is formed again in the backward pass, in the same kernel that
-differentiates it. Weights that stay on disk are served expert by expert, each read when its turn comes.
+All experts are served in one call, products included (``_blas``): no waiting for the interpreter's lock between two of them. An
+expert goes through all its steps before the next one begins, so that what one step writes the next finds in the cache.
 """
 
 from __future__ import annotations

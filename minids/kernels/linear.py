@@ -1,8 +1,5 @@
-"""Linear map, compiled: see ``minids/ops/linear.py`` for the equations.
-
-The products are BLAS's, as in NumPy. What is gained lies between them: one call for all of the backward pass, and the weight's
-gradient added by BLAS where it is kept, instead of written, read and added.
-"""
+"""Linear map, compiled: see ``minids/ops/linear.py`` for the equations. The backward pass is one call, and BLAS adds the
+weight's gradient where it is kept, instead of written, read and added."""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
 """Muon, compiled: see ``minids/ops/muon.py`` for the equations.
 
-One call goes through all matrices of a parameter: momentum, Nesterov's look ahead and the norm in one pass over memory, the
-rounds' products by BLAS (``_blas``), decay and step in a second pass. Meanwhile all that a matrix needs is in the cache; NumPy
-sends all matrices of a shape through memory seven times a round. A round is two passes fewer than its equation: with P = a I +
-b G + c G² the new X is the one product P X. No matrix looks at another, so that threads may share them out in any way and the
-bits stay the same.
-
-G = X Xᵀ and G² are symmetric, but to save half of their products gains nothing: small products run slower than large ones
-(docs/performance.md).
+One matrix after the other, so that all it needs stays in the cache; with P = a I + b G + c G², G = X Xᵀ, a round's new X is the
+one product P X. No matrix looks at another: threads may share them out in any way and the bits stay the same. To save half of
+the symmetric products G and G² gains nothing: small products run slower than large ones (docs/performance.md).
 """
 
 from __future__ import annotations

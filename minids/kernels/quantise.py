@@ -1,11 +1,8 @@
 """Fine-grained quantisation, compiled: see ``minids/ops`` for tiles and scales (``quantise``) and for formats (``float8``).
 
-The inner loops run along whole rows whatever the tile is, 1 × 128 or 128 × 1: magnitudes are compared column by column of a row
-of tiles and only then tile by tile, and a row's scales are laid out one per column before its elements are divided.
-
-An exponent is read from the bits of the float32 and its power of two is written as bits, so that these loops are vector code
-from end to end: no ``frexp``, no look-up. Magnitudes are compared as integers, which have the order of the numbers and NaN
-above all. float64 goes the way of ``ops``, in one rounding.
+The inner loops run along whole rows whatever the tile is, 1 × 128 or 128 × 1, and are vector code from end to end: exponents
+and magnitudes are read from bits (``_bits``), which as integers have the order of the numbers, and NaN above all. float64 goes
+the way of ``ops``, in one rounding.
 """
 
 from __future__ import annotations
@@ -78,9 +75,6 @@ def round_one(y, numbers):
     e = max(exponent(size), lowest)
     size = np.rint(size * power_of_two(mantissa - e)) * power_of_two(e - mantissa)
     return np.copysign(size, y)
-
-
-# Of each matrix one call from Python does all: for those of single experts, calls are a good part of the time.
 
 
 @kernel

@@ -1,8 +1,5 @@
-"""RMSNorm, compiled: see ``minids/ops/rmsnorm.py`` for the equations.
-
-Two loops over a row in either direction, the second one from the cache; NumPy makes three arrays of that size. What is saved is
-the input itself and 1 / rms(x): the normalised rows are one product away, cheaper to form again than to write and read.
-"""
+"""RMSNorm, compiled: see ``minids/ops/rmsnorm.py`` for the equations. Saved are the input itself and 1 / rms(x): the normalised
+rows are one product away, cheaper to form again than to write and read."""
 
 from __future__ import annotations
 

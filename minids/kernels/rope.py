@@ -1,8 +1,5 @@
-"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations.
-
-One pass over the rotary part of each head, read where it lies (layers hand in slices of whole heads) and written packed. NumPy
-forms four products and two sums of half the size each, every one a strided pass of its own.
-"""
+"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over the rotary part of each head, read where it lies
+(layers hand in slices of whole heads) and written packed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""Router, compiled: see ``minids/ops/router.py`` for the equations.
-
-Scores, groups, choice and gates of a token are made in one go, with the K best kept in a short sorted list; NumPy sorts all E
-scores of every token, and every group's, and walks through a dozen arrays of size N × E.
-"""
+"""Router, compiled: see ``minids/ops/router.py`` for the equations. The K best of a token are kept in a short sorted list,
+where NumPy sorts all E scores, and every group's."""
 
 from __future__ import annotations
 
@@ -109,7 +106,6 @@ def beats(a, b):
 @kernel
 def best(values, count, found, found_values):
     """Indices of the ``count`` largest of values (n,) → found (count,), best first, the lowest index among equals."""
-    # Insertion into a short sorted list: K is small, and most values fail the first comparison.
     filled = 0
     for i in range(values.size):
         if filled == count and not beats(values[i], found_values[count - 1]):

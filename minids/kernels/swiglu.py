@@ -1,7 +1,4 @@
-"""SwiGLU, compiled: see ``minids/ops/swiglu.py`` for the equations.
-
-One pass forward and one backward, with sigmoid computed in registers; NumPy makes eight and nine, each through memory.
-"""
+"""SwiGLU, compiled: see ``minids/ops/swiglu.py`` for the equations. One pass forward and one backward; NumPy makes 8 and 9."""
 
 from __future__ import annotations
 

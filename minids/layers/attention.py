@@ -1,8 +1,7 @@
 """Multi-head, grouped-query and multi-query attention: what MLA is compared with.
 
-Same number of heads, same head sizes, same rotary dimensions as the MLA of the same configuration. The one difference is
-where keys and values come from: straight from the hidden state, for H_kv = H (MHA), 1 < H_kv < H (GQA) or H_kv = 1 (MQA)
-heads, all of which have to be cached.
+Heads, head sizes and rotary dimensions are those of the MLA of the same configuration. But keys and values come straight from
+the hidden state, for H_kv = H (MHA), 1 < H_kv < H (GQA) or H_kv = 1 (MQA) heads, all of which have to be cached.
 
     q = q_proj x    k = k_proj x    v = v_proj x    u = o_proj attention([q_nope ; rope(q_rope)], [k_nope ; rope(k_rope)], v)
 """
@@ -22,8 +21,6 @@ from minids.layers.positions import Rotary, softmax_scale
 
 
 class SavedInputs(NamedTuple):
-    """Of the queries, keys and values."""
-
     q: SavedLinear
     k: SavedLinear
     v: SavedLinear

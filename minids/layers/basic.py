@@ -7,8 +7,7 @@ from typing import TypeAlias
 from minids.backend import op
 from minids.layers.parameters import Array, Parameter, Parameters
 
-SavedLinear: TypeAlias = "op.linear.Saved | op.fp8_linear.Saved"
-"""What a linear map keeps, by the model's precision. A layer gets back what its own forward pass saved."""
+SavedLinear: TypeAlias = "op.linear.Saved | op.fp8_linear.Saved"  # by the model's precision
 
 
 class Linear:

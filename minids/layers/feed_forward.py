@@ -1,7 +1,4 @@
-"""Dense SwiGLU feed-forward network: the first blocks have one, and the shared experts of an MoE layer are one.
-
-FFN(x) = down_proj ( silu(gate_proj x) · up_proj x )
-"""
+"""Dense SwiGLU network, of the first blocks and of shared experts: FFN(x) = down_proj ( silu(gate_proj x) · up_proj x )."""
 
 from __future__ import annotations
 
@@ -19,8 +16,7 @@ class Saved(NamedTuple):
     down: SavedLinear
 
 
-SavedFeedForward: TypeAlias = "Saved | op.fp8_feed_forward.Saved"
-"""What a dense network keeps, by the model's precision."""
+SavedFeedForward: TypeAlias = "Saved | op.fp8_feed_forward.Saved"  # by the model's precision
 
 
 class FeedForward:

@@ -5,8 +5,7 @@ With ``precision = "fp8"`` these run in FP8, as in DeepSeek-V3 (section 3.3.1 an
     attention      every projection; the one behind the attention operator takes E5M6 with power-of-two scales
     feed-forward   dense networks, routed and shared experts
 
-and these stay as they are: embedding, head, router, norms, the attention operator, eh_proj of the MTP modules, master weights,
-gradients, the loss.
+but not embedding, head, router, norms, the attention operator, eh_proj of the MTP modules, master weights, gradients, the loss.
 """
 
 from __future__ import annotations

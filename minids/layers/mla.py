@@ -1,8 +1,7 @@
 """Multi-head Latent Attention (DeepSeek-V3 section 2.1.1, eqs 1-11; figure 2, lower half).
 
-Keys and values of all heads are made from one small latent c_kv, which alone is cached; queries go through a latent of their
-own to save activation memory. RoPE between latent and heads would stand in the way of absorbing the up-projections, so it acts
-on extra dimensions, whose key is one for all heads.
+Keys and values of all heads are made from one small latent c_kv, which is cached; queries have a latent of their own. RoPE
+between latent and heads would stand in the way of absorption, so it acts on extra dimensions, whose key is one for all heads.
 
     c_q    = q_a_proj x                       eq. 6     W^DQ   (d_c', d)
     q      = q_b_proj norm(c_q)               eqs 7, 8  W^UQ and W^QR, per head [d_nope | d_r]

@@ -4,8 +4,7 @@ DeepSeek-V3 section 2.1.2, eqs 12-20. For the normalised input u of a token,
 
     y = Σ_shared FFN^(s)(u) + Σ_{i chosen} g_i FFN^(r)_i(u)
 
-eq. 12 adds the residual as well; here the block does, once. The shared experts are one network of N_s times the width, which is
-the same sum. No token is dropped.
+The block adds the residual of eq. 12. The shared experts are one network of N_s times the width, which is the same sum.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from minids.layers.feed_forward import SavedFeedForward
 from minids.layers.fp8 import feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
 
-SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"
-"""What the routed experts keep, by the model's precision."""
+SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"  # by the model's precision
 
 
 class Saved(NamedTuple):

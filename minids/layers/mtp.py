@@ -6,13 +6,11 @@ DeepSeek-V3 section 2.2, eqs 21-23. Depth k, position i = 1 … T − k:
     h^k  = block(h')                      causal over positions 1 … i, with attention and experts of its own
     P(t_{i+k+1}) = softmax(head(norm(h_i^k)))
 
-Embedding and head are the main model's: they are handed in and out by the model, which owns them. Depth 1 reads the main
-model's state *after* its final norm, as with the released weights, which have that depth alone. At position i the module has
-seen tokens up to t_{i+k} and predicts t_{i+k+1}: never the token it was shown.
+Embedding and head are the main model's. Depth 1 reads the main model's state *after* its final norm, as with the released
+weights. At position i the module has seen tokens up to t_{i+k} and predicts t_{i+k+1}.
 
-What depth k hands to depth k + 1 no released model tells, since V3 has one module. The report writes h^k and draws no norm; in
-the weights the norm is called shared_head.norm. ``mtp_state`` has both readings: "normed" hands on what the head reads, as
-depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone. ``readout`` is what the head reads.
+What depth k hands to depth k + 1 no released model tells, since V3 has one module. ``mtp_state`` has both readings: "normed"
+hands on what the head reads, as depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone.
 """
 
 from __future__ import annotations

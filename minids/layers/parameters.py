@@ -41,12 +41,9 @@ class Parameter:
 class Parameters:
     """The parameters of a model, by name.
 
-    Layers ``add`` what they need while the model is built, which allocates nothing; ``allocate`` then lays everything out,
-    matrices first, so that the part with weight decay is contiguous. Buffers (the routing bias) are float32, have no gradient
-    and stay outside the flat arrays: the optimizer never sees them.
-
-    Once laid out, parameters are ``ready``, and a model that is built on them finds by its ``add`` what is there.
-    """
+    Layers ``add`` what they need while the model is built; ``allocate`` then lays everything out, matrices first, so that the
+    part with weight decay is contiguous. Buffers (the routing bias) are float32 and stay outside. Once laid out, parameters are
+    ``ready``, and a model that is built on them finds by its ``add`` what is there."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Parameter] = {}
@@ -99,10 +96,8 @@ class Parameters:
             start = stop
 
     def initialise(self, rng: np.random.Generator, std: float) -> None:
-        """Draw the initial values: normal(0, std) for every matrix (DeepSeek-V3 section 4.2), 1 for gains, 0 for biases.
-
-        Drawn in float32 whatever the model's type, so that a float64 model of the same seed has the same weights.
-        """
+        """Draw normal(0, std) for every matrix (DeepSeek-V3 section 4.2), 1 for gains, 0 for biases; in float32 whatever the
+        model's type, so that a float64 model of the same seed has the same weights."""
         with np.errstate(over="ignore"):  # what is too large for float32 the first validation says in words
             for p in self:
                 if p.init == "normal":

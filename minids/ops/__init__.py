@@ -1,8 +1,7 @@
 """The maths of DeepSeek-V3, one module per operation, in plain NumPy.
 
-Every module has ``forward``, which returns the result and what the backward pass needs, and ``backward``, which takes the
-gradient of the result and returns the gradients of the inputs in the order in which ``forward`` takes them. No state, no
-configuration, no layers: these files can be read beside the paper in any order. ``minids/kernels`` holds compiled twins.
+``forward`` returns the result and what ``backward`` needs to turn its gradient into those of the inputs, in their order.
+No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
 
     in the paper                            here
     -----------------------------------     ------------------------------------------------

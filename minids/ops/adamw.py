@@ -6,12 +6,9 @@ With ĝ = scale · g, where ``scale`` is the factor that clips the gradient's gl
     m̂ = m / (1 − β₁ᵗ)                v̂ = v / (1 − β₂ᵗ)
     θ ← θ − lr ( m̂ / (√v̂ + ε) + λ θ )
 
-Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2, where lr is the schedule's rate. The decay λ acts on the
-parameter itself and does not pass through m and v: added to the gradient instead, it would be divided by √v̂ and hardly decay
-the parameters whose gradients are large. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1.
-
-m and v may be kept in BF16 (as uint16, see bfloat16), as DeepSeek-V3 keeps them (section 3.3.3): decoded, moved on in full
-precision, used for this step, and only then rounded.
+Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2. The decay λ acts on the parameter itself: added to the
+gradient, it would be divided by √v̂. DeepSeek-V3 section 4.2: β₁ = 0.9, β₂ = 0.95, λ = 0.1, clipped at norm 1. It keeps m and v
+in BF16 (section 3.3.3; here as uint16): decoded, moved on in full precision, used for this step, and only then rounded.
 """
 
 from __future__ import annotations
@@ -38,10 +35,7 @@ def update(
     step: int,
     scale: float = 1.0,
 ) -> None:
-    """One step on flat arrays (P,), in place on values θ, m and v. ``step`` counts from 1; grads are left as they are.
-
-    m and v are of the type of values, or both uint16 and hold BF16.
-    """
+    """One step on flat arrays (P,), in place on values θ, m and v. ``step`` counts from 1. m and v: as values, or uint16."""
     first_correction, second_correction = 1 - beta1**step, 1 - beta2**step
     for start in range(0, values.size, _PIECE):
         piece = slice(start, start + _PIECE)

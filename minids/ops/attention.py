@@ -6,10 +6,8 @@ DeepSeek-V3 eq. 10, with σ = (d_nope + d_r)^(−1/2), times m² under YaRN. Que
 the last ones. Keys and values may have fewer heads than queries (GQA, MQA): query head h reads head h // (H / H_kv).
 
 Backward. From o = p v:  dv = pᵀ do,  dp = do vᵀ.
-Through the softmax, whose Jacobian is diag(p) − p pᵀ:
-    dz_ij = p_ij ( dp_ij − Σ_m p_im dp_im )
-so that each row of dz sums to zero. Then dq = σ dz k and dk = σ dzᵀ q. A key-value head that several query heads read gets
-the sum of their gradients.
+Through the softmax, whose Jacobian is diag(p) − p pᵀ:  dz_ij = p_ij ( dp_ij − Σ_m p_im dp_im ).
+Then dq = σ dz k and dk = σ dzᵀ q; a key-value head gets the sum of its query heads' gradients.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ DeepSeek-V3 eqs 17-20, over the T tokens of one sequence:
     P_i = 1/T Σ_t s_it / Σ_j s_jt                        the share the router wanted to give
     L   = Σ_i f_i P_i                                    1 when balanced, up to E/K when K experts get everything
 
-V3 gives it a tiny weight α = 10⁻⁴, as a complement to the bias; here it is the mean over sequences (the report does not say
-how they are joined). The classic auxiliary loss (GShard; Switch Transformer; DeepSeek-V2 eqs 23-25) takes the whole batch as
-one sequence, and a larger α. So ``tokens_per_group`` is all that differs: T, or N.
+V3 gives it a weight α = 10⁻⁴; here it is the mean over sequences. The classic auxiliary loss (GShard; Switch Transformer;
+DeepSeek-V2 eqs 23-25) takes the batch as one sequence, and a larger α: ``tokens_per_group`` is T, or N.
 
-Backward. f counts choices and has no gradient; P has, and must not be detached, or nothing is learned. With S_t = Σ_j s_jt,
+Backward. f counts choices and has no gradient; P has. With S_t = Σ_j s_jt,
     ds_jt = dL/T · ( f_j / S_t − Σ_i f_i s_it / S_t² )
 for all experts, chosen or not; divided by the number of sequences.
 """

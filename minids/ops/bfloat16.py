@@ -1,8 +1,5 @@
-"""BF16, the upper half of a float32: 1 sign, 8 exponent and 7 mantissa bits.
-
-NumPy has no such type; numbers are kept as uint16 and computed with as float32. DeepSeek-V3 keeps AdamW's moments in BF16
-(section 3.3.3), and its released norms, embeddings and head.
-"""
+"""BF16, the upper half of a float32: 1 sign, 8 exponent and 7 mantissa bits. NumPy has no such type: numbers are kept as
+uint16. DeepSeek-V3 has AdamW's moments in it, norms, embeddings and head."""
 
 from __future__ import annotations
 

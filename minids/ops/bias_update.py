@@ -6,10 +6,9 @@ over the whole global batch of that step:
     e_i = mean(c) − c_i                positive when the expert got too few
     b_i ← b_i + γ · sign(e_i)          underloaded: up; overloaded: down; exactly even: stays
 
-b is only added to the scores when experts are chosen (see router). It has no gradient, no weight decay, does not belong to
-the optimizer, and is not touched in evaluation. The update counts the *finished* step: the load of the tokens at hand would
-tell earlier tokens about later ones. The proportional rule of the same paper's table 3 takes e_i itself, here as a share of the
-mean load.
+b only acts on the choice of experts (see router) and has no gradient. The update counts the *finished* step: the load of the
+tokens at hand would tell earlier tokens about later ones. The proportional rule of the same paper's table 3 takes e_i itself,
+here as a share of the mean load.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
 
 D is the number of targets that count. DeepSeek-V3 eq. 24 divides the T − k terms of MTP depth k by T, hence ``divisor``.
 
-Backward, the classic: the gradient of a softmax under a logarithm is what was predicted minus what came.
-    d_logits_n = dL/D · (p_n − onehot(target_n))
+Backward:  d_logits_n = dL/D · (p_n − onehot(target_n)), what was predicted minus what came.
 """
 
 from __future__ import annotations

@@ -2,11 +2,9 @@
 
     rows[r] = x[ token(r) ]        r = 0 … N·K − 1, all rows of expert 0 first, then those of expert 1, …
 
-This is what the all-to-all does between nodes (DeepSeek-V3 section 3.2.2). No expert has a capacity: there are always
-exactly N·K rows, so no token is ever dropped.
+What the all-to-all does between nodes (DeepSeek-V3 section 3.2.2). No expert has a capacity: no token is ever dropped.
 
-Backward: a token's gradient is the sum over its K copies.
-    dx[n] = Σ_{r: token(r) = n} d_rows[r]
+Backward, the sum over a token's K copies:  dx[n] = Σ_{r: token(r) = n} d_rows[r]
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""Embedding: look up one row per token.
+"""Embedding: look up one row per token, x_t = W[t].
 
-    x_t = W[t]
-
-Backward: a row receives the sum of the gradients of all places where its token stood.
-    dW[v] = Σ_{t = v} dx_t
+Backward: a row receives the gradients of all places where its token stood, dW[v] = Σ_{t = v} dx_t.
 """
 
 from __future__ import annotations
@@ -32,8 +29,7 @@ def backward(dx: Array, saved: Saved) -> Array:
     flat = tokens.reshape(-1)
     if flat.size == 0:
         return d_weight
-    # Sort the tokens, so that equal ones stand together and each run is one sum: `d_weight[tokens] += dx` would keep
-    # only the last of several equal tokens, and np.add.at adds element by element.
+    # Sorted, so that equal tokens are one run and one sum: `d_weight[tokens] += dx` would keep only the last of them.
     order = np.argsort(flat, kind="stable")
     present, starts = np.unique(flat[order], return_index=True)
     d_weight[present] = np.add.reduceat(dx.reshape(flat.size, -1)[order], starts, axis=0)

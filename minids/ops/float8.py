@@ -6,18 +6,15 @@
     E5M6     1/5/6                    15     65024            2⁻¹⁴              2⁻²⁰             yes    yes
     UE8M0    0/8/0                    127    2¹²⁷             (powers of two)   none             none   255
 
-Micikevicius et al. 2022, table 1, for the first two. E5M6 is DeepSeek-V3's own, FP16 with four mantissa bits less; V3 keeps the
-inputs of the linear after attention in it (section 3.3.3). UE8M0 holds scales that are powers of two (from V3.1 on). V3 uses
-E4M3 for every FP8 tensor and E5M2 nowhere: tiles with a scale of their own need no wide exponent.
+Micikevicius et al. 2022, table 1, for the first two. V3 uses E4M3 for every FP8 tensor, and its own E5M6 for the inputs of the
+linear after attention (section 3.3.3). UE8M0 holds scales that are powers of two (from V3.1 on).
 
-Around |y| the numbers of a format are multiples of one step u, a power of two, so that rounding is one division without error
-and one ``rint``, and the code falls out of the same integer q:
+Around |y| the numbers of a format are multiples of one step u, a power of two, so that dividing by it has no error:
 
     e = max(⌊log₂|y|⌋, 1 − bias)      u = 2^(e − m)      q = rint(|y| / u)      code = (e + bias − 1) · 2^m + q
 
-For a normal number q lies in [2^m, 2^(m+1)], for a subnormal one in [0, 2^m]; where q reaches the upper end, the code is by
-itself that of the next exponent. Encoding saturates: what is beyond the largest number becomes it, ±inf included, as the
-casts of DeepSeek's kernels do. Infinities exist only among the codes that ``decode`` reads. NaN stays NaN.
+For a normal number q lies in [2^m, 2^(m+1)], for a subnormal one in [0, 2^m]; where q reaches the upper end, the code is the
+next exponent's. Encoding saturates, ±inf included, as the casts of DeepSeek's kernels do; NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -44,7 +41,6 @@ class Format(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """What holds a code: one byte, or two of which E5M6 needs twelve bits."""
         return np.dtype(np.uint8 if self.bits <= 8 else np.uint16)
 
     @property
@@ -124,11 +120,8 @@ UE8M0_BIAS, UE8M0_NAN = 127, 255
 
 
 def encode_scale(scale: Array, up: bool = True) -> Array:
-    """scale (...) float32 → UE8M0 codes (...) uint8: the power of two next above (or at) each scale.
-
-    Up is how DeepSeek's kernels round scales, so that x / s never leaves the format. ``up=False``: the nearest power of two, in
-    the middle the larger one. Positive scales saturate at 2⁻¹²⁷ and 2¹²⁷; 0, negative ones and NaN have no code but NaN's.
-    """
+    """scale (...) float32 → UE8M0 codes (...) uint8 of the next power of two above or at it, so that x / s stays in the format;
+    ``up=False``: the nearest (midway the larger). Positive ones saturate at 2⁻¹²⁷ and 2¹²⁷; all else gets NaN's code."""
     fraction, above = np.frexp(np.asarray(scale, np.float64))  # scale = fraction · 2^above, fraction in [1/2, 1)
     code = above + (UE8M0_BIAS - 1) + (fraction > 0.5 if up else fraction >= 0.75)
     code = np.where(np.isinf(scale), 254, np.clip(code, 0, 254))

@@ -1,16 +1,13 @@
 """How an FP8 tensor core adds up, and the remedy: a matrix product with an accumulator of few bits.
 
-Hopper's tensor cores multiply 32 pairs at a time. The exact products and the running sum are shifted right until all have the
-exponent of the largest, the upper 14 bits of each are kept, the rest is cut off, and what is left is added exactly (DeepSeek-V3
-sections 3.3.2 and 3.5.2):
+Hopper's tensor cores multiply 32 pairs at a time. Of the exact products and the running sum 14 bits are kept, counted from the
+leading one of the largest, the rest is cut off, and what is left is added exactly (DeepSeek-V3 sections 3.3.2 and 3.5.2):
 
     u = 2^(⌊log₂ max(|sum|, |p_1|, …, |p_32|)⌋ − 13)        sum ← u · (trunc(sum / u) + Σ_i trunc(p_i / u)), cut to 14 bits
 
 The longer the sum, the larger u, and the more of every product is lost. The remedy is *promotion*: every 128 products the sum
-goes to an FP32 register, is multiplied by the scales of its tiles there, and the tensor core begins again at 0 (N_C = 128).
-
-Here the operands carry their scales already, which for powers of two is the same arithmetic. ``None`` for an accumulator is
-float32 throughout.
+goes to an FP32 register, and the tensor core begins again at 0 (N_C = 128). Here the operands carry their scales already, which
+for powers of two is the same arithmetic. ``None`` for an accumulator is float32 throughout.
 """
 
 from __future__ import annotations

@@ -2,15 +2,9 @@
 
     y = W_down^e ( silu(W_gate^e x) · W_up^e x )        each of the three a linear map in FP8, see fp8_linear
 
-Beyond three linear maps, DeepSeek-V3 sections 3.3.2 and 3.3.3:
-
-- What is kept of SwiGLU are its inputs, in FP8 tiles of 1 × 128. The backward pass decodes them, differentiates SwiGLU at what
-  it finds, and computes its output again from them: that is what W_down's gradient takes for its input.
-- Experts get x after the all-to-all, which carries FP8 in tiles whose scales are powers of two, and dy likewise on the way
-  back: ``dispatched`` rounds both kinds of scales up.
-
-x is quantised once for W_gate and W_up, dy once in rows for W_down and once along each expert's tokens. An expert without a
-token gets a zero gradient.
+Beyond three linear maps, DeepSeek-V3 sections 3.3.2 and 3.3.3: SwiGLU's inputs are kept in FP8 tiles of 1 × 128; the backward
+pass differentiates at them and forms W_down's input again from them. Experts get x after the all-to-all, which carries FP8 with
+power-of-two scales, and dy likewise on the way back: ``dispatched`` rounds both kinds of scales up.
 """
 
 from __future__ import annotations

@@ -1,18 +1,14 @@
 """Linear map in FP8: three matrix products whose operands are all quantised, finely, where the paper quantises them.
 
-DeepSeek-V3 section 3.3, figures 6 and 7. Each product sums over another axis, and tiles lie along the axis that is summed
-over, so that a scale can be taken out of 128 products at a time:
+DeepSeek-V3 section 3.3, figures 6 and 7. Tiles lie along the axis summed over: a scale is taken out of 128 products at a time.
 
     Fprop    y_no  = Σ_i x̂_ni Ŵ_oi          x in 1 × 128 along i          W in 128 × 128
     Dgrad    dx_ni = Σ_o d̂y_no Ŵ_oi         dy in 1 × 128 along o         the same Ŵ
     Wgrad    dW_oi = Σ_n d̂y_no x̂_ni         dy in 128 × 1 along tokens    x in 128 × 1: decoded, and quantised again
 
-Kept for the backward pass are the codes of x and W, a byte per element, and their scales. y, dx and dW leave in full precision;
-master weights, gradients and the bias never are anything else. A gradient is passed straight through the rounding, as if x̂
-were x: the backward pass is that of the map without quantisation, carried out with quantised numbers.
-
-In the paper's kernel the scales are applied to the sum of each 128 products, C += (A_kb B_kbᵀ) · s_a · s_b. Here the operands
-are multiplied by their scales before: the two differ by a few units of 2⁻²⁴ of Σ|products|, as two orders of summation do.
+Kept for the backward pass are the codes of x and W and their scales; y, dx and dW leave in full precision. A gradient is passed
+straight through the rounding, as if x̂ were x. The paper's kernel scales each sum of 128 products, C += (A_kb B_kbᵀ) s_a s_b;
+here the operands are scaled before: the two differ by a few units of 2⁻²⁴ of Σ|products|.
 """
 
 from __future__ import annotations

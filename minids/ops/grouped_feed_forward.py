@@ -2,11 +2,8 @@
 
     rows of expert e:   y = W_down^e ( silu(W_gate^e x) · W_up^e x )        DeepSeek-V3 eq. 12, FFN^(r)_e
 
-Rows come sorted by expert (see dispatch), so each expert is three ordinary matrix products on a contiguous slice and the
-nonlinearity runs once over all rows.
-
-Backward: the same slices; each weight's gradient is that of a linear map on its expert's rows. An expert without a
-token gets a zero gradient.
+Rows come sorted by expert (see dispatch): each expert is three matrix products on a contiguous slice. Backward: the
+same slices, linear maps all; an expert without a token gets a zero gradient.
 """
 
 from __future__ import annotations

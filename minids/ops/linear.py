@@ -1,8 +1,4 @@
-"""Linear map: every projection of the model.
-
-    y = x Wᵀ + b
-
-W is stored as checkpoints store it, one row per output. DeepSeek-V3 has no biases; ``attention_bias`` configurations do.
+"""Linear map, every projection of the model: y = x Wᵀ + b, W with one row per output, as in checkpoints.
 
 Backward. Written out, y_no = Σ_i x_ni W_oi + b_o, so each gradient is one matrix product:
     dx = dy W        dW = dyᵀ x        db = Σ_n dy_n

@@ -2,9 +2,7 @@
 
     h'_i = M [ RMSNorm(Emb(t_{i+k})) ; RMSNorm(h_i^{k−1}) ]        DeepSeek-V3 eq. 21
 
-The report writes the hidden state first; the released weights (eh_proj, after enorm and hnorm) and every program that runs
-them put the embedding first. The order is this one, so that a released eh_proj works as it is.
-
+The report writes the hidden state first; the released eh_proj and every program that runs it put the embedding first, as here.
 Backward: a linear map's, split at the seam, each half through its own norm.
 """
 

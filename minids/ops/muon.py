@@ -7,8 +7,7 @@ With ĝ = scale · g the clipped gradient of a matrix W (out, in) and μ the mom
     O = polar(u) = U Vᵀ   for   u = U S Vᵀ                  all singular values become 1
     W ← W − lr ( 0.2 √max(out, in) · O + λ W )
 
-Jordan et al. 2024 (the optimizer), Liu et al. 2025 ("Muon is Scalable for LLM Training": Moonlight; the factor and the decay).
-Kimi-K2 was trained this way too. DeepSeek-V3 itself uses AdamW (``ops/adamw.py``), which stays the default.
+Jordan et al. 2024 (the optimizer), Liu et al. 2025 ("Muon is Scalable for LLM Training": the factor and the decay).
 
 **Why.** Among all ΔW that lengthen no input by more than η (spectral norm ‖ΔW‖₂ ≤ η), the linearised loss ⟨g, ΔW⟩ is lowest at
 −η U Vᵀ: ⟨g, ΔW⟩ ≥ −η Σ σ_i(g), and −η U Vᵀ attains it. A gradient has few large singular values and many small ones; in U Vᵀ
@@ -19,22 +18,18 @@ X (XᵀX)ᵏ = U S²ᵏ⁺¹ Vᵀ. So
 
     X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X          σ ← p(σ) = a σ + b σ³ + c σ⁵ for every singular value at once
 
-needs products only. X begins as u / ‖u‖_F, so that σ ∈ [0, 1]. The classic choice (Newton–Schulz: 15/8, −10/8, 3/8) has p(1)
-= 1 and p'(1) = p''(1) = 0 and converges to 1, but it leaves 0 slowly, by p'(0) = 15/8 a round: σ = 0.003 needs ten rounds.
-Muon's a = 3.4445, b = −4.7750, c = 2.0315 are found so that a is large and yet nothing escapes: p maps [0, 1.2024] into
-itself, and [0.6818, 1.2024] too, so that σ stays within once it is there. The price is p(1) = 0.70: values end in a band
-around 1 and never settle. After the five rounds used here
+needs products only. X begins as u / ‖u‖_F, so that σ ∈ [0, 1]. Newton–Schulz (15/8, −10/8, 3/8) converges to 1 but leaves 0
+slowly: σ = 0.003 needs ten rounds. Muon's a = 3.4445, b = −4.7750, c = 2.0315 make a large, and p maps [0, 1.2024] and
+[0.6818, 1.2024] into themselves; p(1) = 0.70, so values end in a band around 1 and never settle. After the five rounds
 
     every σ ≥ 0.003 ‖u‖_F ends in [0.68, 1.21]              (smaller ones at about 3.4445⁵ σ ≈ 485 σ, at most 1.21)
 
-and training does not notice the difference from 1. X Xᵀ is taken on the smaller side: a tall matrix is transposed first.
+X Xᵀ is taken on the smaller side: a tall matrix is transposed first.
 
-**The factor.** O (out, in) of full rank has min(out, in) singular values of 1, so that the root mean square of its out · in
-entries is 1 / √max(out, in). Times 0.2 √max(out, in) every entry moves by 0.2 lr RMS, which is what AdamW's m̂/√v̂ comes to in
-practice: AdamW's learning rates and weight decay carry over (Liu et al., section 2.2).
+**The factor.** O of full rank has min(out, in) singular values of 1, so its entries have root mean square 1 / √max(out, in).
+Times 0.2 √max(out, in) that is 0.2, about that of AdamW's m̂/√v̂, whose learning rates carry over (Liu et al., section 2.2).
 
-**Which matrices.** A map between two hidden spaces, of one expert by itself: E experts of (out, in) are E maps and no map of
-(E · out, in). Embedding and head, whose rows are tokens, and all vectors stay with AdamW.
+**Which matrices.** Maps between two hidden spaces, each expert's by itself. Embedding, head and all vectors stay with AdamW.
 """
 
 from __future__ import annotations
@@ -81,10 +76,7 @@ def update(
     scale: float = 1.0,
     rounds: int = ROUNDS,
 ) -> None:
-    """One step on some parameters (..., out, in) of equal (out, in), in place on values W and momenta m.
-
-    Parameters of one shape are stacked and multiplied in one call: small products take less time than calling for each.
-    """
+    """One step on some parameters (..., out, in) of equal (out, in), stacked, in place on values W and momenta m."""
     out_in = values[0].shape[-2:]
     directions = []
     for g, m in zip(grads, momenta, strict=True):

@@ -2,22 +2,18 @@
 
     s_t = max(|x| over tile t, 10⁻⁴) / 448        codes = E4M3(x / s_t)        x ≈ x̂ = codes · s_t
 
-DeepSeek-V3 section 3.3.2, figure 7, and inference/kernel.py of its repository. Scales are found from the numbers themselves,
-not from an earlier step's. Which tile serves for what:
+DeepSeek-V3 section 3.3.2, figure 7, and inference/kernel.py of its repository. Which tile serves for what:
 
     1 × 128      activations and output gradients as rows: one token, 128 channels
     128 × 1      the same where tokens are summed over, in the product that gives the weight's gradient
     128 × 128    weights
     None         the whole matrix: per-tensor scaling, what the paper is compared with
 
-One outlier takes the range of its whole tile, and what is 448 · 2¹⁰ = 458752 times smaller than it becomes 0: small tiles keep
-the damage small. At the edges of a matrix tiles are cut off; a matrix narrower than 128 has one tile per row.
+What is 448 · 2¹⁰ = 458752 times smaller than the largest of its tile becomes 0. At the edges of a matrix tiles are cut off.
 
-``power_of_two`` rounds s up to a power of two. The codes then use between half and all of the range, and multiplying by s has
-no rounding error: a quantised matrix can be quantised again along its other axis, with no loss but that of numbers which come
-to lie below the smallest normal number of their new tile.
-
-A tile that holds NaN or infinity comes back as NaN throughout: a run that has diverged shows it.
+``power_of_two`` rounds s up to a power of two, so that multiplying by s has no rounding error: a matrix can be quantised again
+along its other axis, with no loss but that of numbers below the smallest normal number of their new tile.
+A tile that holds NaN or infinity comes back as NaN throughout.
 """
 
 from __future__ import annotations

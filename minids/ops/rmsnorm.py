@@ -2,10 +2,7 @@
 
     y = n · g        n = x / rms(x)        rms(x) = sqrt(mean(x²) + ε)
 
-Zhang & Sennrich 2019, eq. 4. DeepSeek-V3 normalises before every sub-layer and on both MLA latents.
-
-Backward, with u = dy · g. Through n alone the gradient would be u / rms; but rms moves with every x_i too, which takes away
-the part of u that points along n:
+Zhang & Sennrich 2019, eq. 4. Backward, with u = dy · g; that rms moves with every x_i takes away the part of u along n:
     dg = Σ_tokens dy · n
     dx = (u − n · mean(u · n)) / rms(x)
 """

@@ -2,15 +2,12 @@
 
     (a, b) → (a cos φ − b sin φ,  a sin φ + b cos φ)        φ = position · θ_i
 
-Su et al. 2021, eq. 15; DeepSeek-V3 eqs 3 and 8, where it acts on the decoupled parts q^R and k^R only. The dot product of
-two turned vectors depends on the difference of their positions alone.
-
-Which coordinates form pair i is a matter of layout, and of the checkpoint:
+Su et al. 2021, eq. 15; DeepSeek-V3 eqs 3 and 8. The dot product of two turned vectors depends on the difference of their
+positions alone. Which coordinates form pair i depends on the checkpoint:
     interleaved  (x_2i, x_2i+1)          DeepSeek's released weights
     half-split   (x_i, x_{i + d_r/2})    the other convention; the weights' rows must be re-ordered to match
 
-Backward. A rotation is orthogonal: its transpose is the rotation by −φ, which is what the gradient goes through. Nothing
-is learned here. (With YaRN's amplitude in cos and sin the map is a rotation times a constant; the transpose formula holds.)
+Backward. The transpose of a rotation is the rotation by −φ, also times YaRN's constant amplitude in cos and sin.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ DeepSeek-V3 eqs 13-16 and section 2.1.2 ("Node-Limited Routing"). From the logit
 Backward. The choice is a step function and b only acts through it, so neither has a gradient. With S = Σ s_j over the chosen
 and G_i = dL/dg_i, the quotient rule gives
     ds_j = ρ/S · ( G_j − Σ_i G_i s_i / S )              for chosen j, 0 for the others
-so that Σ_j s_j ds_j = 0: with normalised gates only the ratios of the chosen scores matter. The balance loss adds its own
-gradient to all scores. Then ds goes through the sigmoid or the softmax.
+The balance loss adds its own gradient to all scores. Then ds goes through the sigmoid or the softmax.
 """
 
 from __future__ import annotations
@@ -60,7 +59,6 @@ def forward(
     chosen: Array | None = None,
 ) -> tuple[Routing, Saved]:
     """logits (N, E), bias (E,) or None → gates and choices (N, K), scores (N, E).
-
     ``method`` names the group score as checkpoints do: "noaux_tc" (sum of two), "group_limited_greedy" (maximum) or
     "greedy" (no groups). ``chosen`` (N, K) prescribes the choice: gradient checks hold it still.
     """

@@ -1,9 +1,4 @@
-"""The logistic function, the only place that computes it.
-
-    sigmoid(x) = 1 / (1 + e^(−x))        sigmoid'(x) = s (1 − s)
-
-SwiGLU and the router build on it.
-"""
+"""The logistic function: sigmoid(x) = 1 / (1 + e^(−x)), sigmoid'(x) = s (1 − s). SwiGLU and the router build on it."""
 
 from __future__ import annotations
 

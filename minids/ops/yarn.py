@@ -4,10 +4,9 @@ Plain RoPE turns pair i of d_r/2 pairs by the angle position · θ_i with
 
     θ_i = base^(−2i / d_r)
 
-YaRN (Peng et al. 2023, sections 3.2-3.4; DeepSeek-V3 section 4.3, s = 40, β_fast = 32, β_slow = 1) asks how often a pair
-turns within the original context L0. Pairs that turn often keep their frequency (they tell near neighbours apart), pairs
-that turn less than once are slowed down by s (their angles would leave the range seen in training), and between
-the two lies a linear ramp over the *index* i:
+YaRN (Peng et al. 2023, sections 3.2-3.4; DeepSeek-V3 section 4.3, s = 40, β_fast = 32, β_slow = 1): pairs that turn often
+within the original context L0 keep their frequency, those that turn less than once are slowed down by s, or their angles would
+leave the range seen in training; between the two lies a linear ramp over the *index* i:
 
     dim(r)  = d_r ln( L0 / 2πr ) / (2 ln base)           the index of the pair that turns r times in L0 tokens
     low     = floor(dim(β_fast)),  high = ceil(dim(β_slow)),  both clipped to [0, d_r − 1]
@@ -19,8 +18,7 @@ Longer contexts spread the softmax over more keys; YaRN sharpens it again throug
     m(s, a) = 0.1 · a · ln s + 1  for s > 1, else 1
     softmax scale = (d_nope + d_r)^(−1/2) · m(s, mscale_all_dim)²
 
-and multiplies cos and sin by m(s, mscale) / m(s, mscale_all_dim), which is 1 for V3. These are constants: there is no
-backward pass.
+and multiplies cos and sin by m(s, mscale) / m(s, mscale_all_dim), which is 1 for V3. Nothing here is learned.
 """
 
 from __future__ import annotations
