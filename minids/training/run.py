@@ -1,7 +1,7 @@
 """A training run: the loop (``loop.py``) with a folder, checkpoints, validation, samples and what is told around it.
 
-Everything random comes from one generator, so that two runs of the same seed, machine and thread count give the same bits,
-and a resumed run the same as one that was never interrupted.
+Everything random comes from one generator: two runs of the same seed, machine and thread count give the same bits, and a
+resumed run those of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
-from minids.training.surroundings import differences, other_threads, surroundings
+from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
@@ -122,7 +122,8 @@ class Run:
     @classmethod
     def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Run:
         try:
-            train, model_config = TrainConfig(**described["train"]), _model_config(described["model"])
+            train, yarn = TrainConfig(**described["train"]), described["model"].get("rope_scaling")
+            model_config = ModelConfig(**described["model"] | {"rope_scaling": Yarn(**yarn) if yarn else None})
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
             sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
@@ -133,14 +134,13 @@ class Run:
         workers = asked.pop("workers", 0)
         for name, value in asked.items():
             if name not in known or known[name] != value:
-                had = f"the run in {folder.path} has {known.get(name)!r}"
-                raise refuse(name, value, f"{had}; resume it as it is, or start another")
+                raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
         for line in differences(then):
             say(line)
         corpus = load_corpus(data)
         if corpus.sha256 != sha256:
-            why = "the text is not what this run began with (other files, or another Python for the built-in corpus); "
-            raise refuse("data", described["data"], why + "give it back its text, or start another run")
+            why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
+            raise refuse("data", data, why)
         checkpoint = folder.newest(say)
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
             run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
@@ -160,7 +160,8 @@ class Run:
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
         if run.train.workers != train.workers:
-            say(other_threads(train.workers, run.train.workers))
+            threads = f"workers was {train.workers}, is {run.train.workers}"
+            say(f"{threads}: gradients are added in another order, so that {SAME_RUN}")
         run.folder, run.metrics = folder, MetricsFile(folder.metrics, state["metrics_bytes"])
         run.step, run.seconds = state["step"], state["seconds"]
         return run
@@ -208,24 +209,22 @@ class Run:
                     self.validate()
                 if train.sample_every and self.step % train.sample_every == 0 and not last:
                     self.show_samples(f"after {self.step} steps")
-                if last or self.step % train.save_every == 0 or self._stop:
+                if last or self.step % train.save_every == 0:
                     self.save()
                     saved = True
-        if self._stop and self.step < train.steps:
-            if not saved:
-                self.save()
+        if not saved:
+            self.save()
+        if self.step < train.steps:
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
         else:
             self.show_samples("after training")
         return latest_checkpoint(self.folder.path)
 
     def ask_to_stop(self) -> None:
-        """Have the run end after the step it is in."""
         self._stop = True
         self.say("\nStopping after this step …")
 
     def save(self) -> Path:
-        """Write a checkpoint."""
         state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": self.metrics.sync(), "data": self.batches.state()}
 
         def write(folder: Path) -> None:
@@ -277,7 +276,6 @@ class Run:
         bar.update()
 
     def _broken(self, step: str, why: str) -> MinidsError:
-        """The line that a run ends with whose numbers are none any more."""
         good = latest_checkpoint(self.folder.path)
         kept = f"Last good checkpoint: {good}" if good else "There is no checkpoint yet"
         return MinidsError(f"{step}; {why}. {self._advice()}. {kept}")
@@ -286,12 +284,4 @@ class Run:
         """What to change. Before the first update no learning rate has done anything yet."""
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
-        return (
-            f"No weight has changed yet, so look at initializer_range = {self.model.config.initializer_range:g} and the scales"
-        )
-
-
-def _model_config(fields: dict) -> ModelConfig:
-    """The configuration that run.json describes."""
-    yarn = fields.get("rope_scaling")
-    return ModelConfig(**fields | {"rope_scaling": Yarn(**yarn) if yarn else None})
+        return f"No weight has changed yet: look at initializer_range = {self.model.config.initializer_range:g} and the scales"
