@@ -75,18 +75,18 @@ class Batches:
         self.stream, self.batch_size, self.context_length, self.rng = stream, batch_size, context_length, rng
         self.windows_per_epoch = len(stream) // context_length
         self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # (B, T) each
-        self._next_epoch(0)
+        self._begin(0)
 
     def next(self) -> tuple[Array, Array]:
         """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
         parts, missing = [], self.batch_size
         while missing:
             if self.position == self.windows_per_epoch:
-                self._next_epoch(self.epoch + 1)
-            part = self._windows[self.position : self.position + missing]
-            parts.append(self._gather(part))
-            self.position += len(part)
-            missing -= len(part)
+                self._begin(self.epoch + 1)
+            windows = self._windows[self.position : self.position + missing]
+            parts.append(self._gather(windows))
+            self.position += len(windows)
+            missing -= len(windows)
         rows, documents = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # (B, T + 1)
         tokens, targets = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
         domain_of = self.stream.domain_of
@@ -118,13 +118,11 @@ class Batches:
         self._begin(state["epoch"], state["epoch_seed"])
         self.position = state["position"]
 
-    def _next_epoch(self, epoch: int) -> None:
-        self._begin(epoch, int(self.rng.integers(1 << 63, dtype=np.uint64)))
-
-    def _begin(self, epoch: int, seed: int) -> None:
+    def _begin(self, epoch: int, seed: int | None = None) -> None:
         """Lay out an epoch: the documents' order on the ring, the place of the first cut, the windows' order."""
-        self.epoch, self.position, self._seed = epoch, 0, seed
-        shuffle = np.random.default_rng(seed)
+        self.epoch, self.position = epoch, 0
+        self._seed = int(self.rng.integers(1 << 63, dtype=np.uint64)) if seed is None else seed
+        shuffle = np.random.default_rng(self._seed)
         starts = self.stream.starts
         order = shuffle.permutation(len(starts) - 1)
         lengths = np.diff(starts)[order]

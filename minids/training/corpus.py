@@ -60,7 +60,6 @@ class Corpus:
         return tuple(document for document in self.documents if document.domain == domain)
 
     def passed_over(self) -> str:
-        """A line about the files that were passed over."""
         shown = "; ".join([f"{name} {why}" for name, why in self.skipped[:3]] + ["…"] * (len(self.skipped) > 3))
         return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}"
 
@@ -138,7 +137,6 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
 
 
 def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[Document]:
-    """The documents of one path: a domain."""
     if not path.exists():
         close = difflib.get_close_matches(str(path), SOURCES, n=1)
         works = f"did you mean {close[0]}?" if close else f"name {', '.join(SOURCES)}, or files and folders of text"

@@ -21,7 +21,6 @@ from minids.checkpoint.checksums import Damaged
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
-from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
@@ -51,18 +50,11 @@ class Run:
     metrics: MetricsFile
 
     def __init__(
-        self,
-        halves: tuple[Corpus, Corpus],
-        tokenizer: Tokenizer,
-        model: DeepSeekV3,
-        train: TrainConfig,
-        rng: np.random.Generator,
-        say: Say,
+        self, halves: tuple[Corpus, Corpus], model: DeepSeekV3, train: TrainConfig, rng: np.random.Generator, say: Say
     ):
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
-        self.tokenizer, self.model, self.train = tokenizer, model, train
-        model.tokenizer = tokenizer
-        self.text = Text.encode(*halves, tokenizer)
+        self.tokenizer, self.model, self.train = model.tokenizer, model, train
+        self.text = Text.encode(*halves, model.tokenizer)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -78,7 +70,6 @@ class Run:
     def start(
         cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
     ) -> Run:
-        """A new run in the folder ``out``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
@@ -102,8 +93,9 @@ class Run:
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
+        model.tokenizer = tokenizer
         train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
-        return cls(halves, tokenizer, model, train, rng, say)
+        return cls(halves, model, train, rng, say)
 
     @classmethod
     def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = print) -> Run:
@@ -154,7 +146,7 @@ class Run:
                 raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
             now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
             rng = np.random.default_rng(train.seed)
-            run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
+            run = cls(corpus.split(train.validation_share), model, now, rng, say)
             state = read_state(checkpoint / "training_state.json")
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
@@ -246,7 +238,6 @@ class Run:
             self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
 
     def validate(self) -> None:
-        """Loss and bits per byte of every domain's held-out text, told and kept."""
         c = self.train
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():

@@ -28,8 +28,6 @@ from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
 from minids.files import make_writable, read_json, sync_folder, write
 
-_LARGEST_JSON = 16 << 20  # bytes
-
 
 class RunFolder:
     """The files of one run."""
@@ -153,4 +151,4 @@ def write_state(path: Path, value: dict) -> None:
 
 
 def read_state(path: Path) -> dict:
-    return read_json(path, _LARGEST_JSON)
+    return read_json(path, 16 << 20)  # at most 16 MiB
