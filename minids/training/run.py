@@ -119,8 +119,6 @@ class Run:
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
             sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
-        except MinidsError:
-            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
         workers = asked.pop("workers", 0)
