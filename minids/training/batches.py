@@ -62,12 +62,11 @@ class Batches:
     """An endless supply of (tokens, targets), each (B, T) int32, that can be stopped and continued exactly.
 
     Every epoch draws one number from ``rng``, which seeds its shuffling: so ``rng`` may have other users, and a state is small.
-    Up to T − 1 tokens of an epoch fall outside its windows. A batch may hold the last windows of one epoch and the first of
-    the next.
+    Up to T − 1 tokens of an epoch fall outside its windows. A batch may join two epochs.
     """
 
     def __init__(self, stream: TokenStream, batch_size: int, context_length: int, rng: np.random.Generator, keep: int = 1):
-        """The last ``keep`` batches are in ``kept``, for whoever has to look at them again."""
+        """The last ``keep`` batches are in ``kept``: tokens, targets, and the tokens' domains where the stream has some."""
         if batch_size < 1:
             raise refuse("batch_size", batch_size, "must be at least 1")
         if not 1 <= context_length < len(stream):
@@ -75,28 +74,24 @@ class Batches:
             raise refuse("context_length", context_length, longest if context_length > 0 else "must be at least 1")
         self.stream, self.batch_size, self.context_length, self.rng = stream, batch_size, context_length, rng
         self.windows_per_epoch = len(stream) // context_length
-        self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # tokens, targets, domains, (B, T) each
-        self._next_epoch(0)
+        self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # (B, T) each
+        self._begin(0)
 
     def next(self) -> tuple[Array, Array]:
         """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
         parts, missing = [], self.batch_size
         while missing:
             if self.position == self.windows_per_epoch:
-                self._next_epoch(self.epoch + 1)
-            part = self._windows[self.position : self.position + missing]
-            parts.append(self._gather(part))
-            self.position += len(part)
-            missing -= len(part)
-        rows, self._documents = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # (B, T + 1)
+                self._begin(self.epoch + 1)
+            windows = self._windows[self.position : self.position + missing]
+            parts.append(self._gather(windows))
+            self.position += len(windows)
+            missing -= len(windows)
+        rows, documents = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # (B, T + 1)
         tokens, targets = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
-        self.kept.append((tokens, targets, self.domain()))
-        return tokens, targets
-
-    def domain(self) -> Array | None:
-        """The domain of every token of the last batch, (B, T) int, as an index of the stream's; None if it knows none."""
         domain_of = self.stream.domain_of
-        return None if domain_of is None else domain_of[self._documents[:, :-1]]
+        self.kept.append((tokens, targets, None if domain_of is None else domain_of[documents[:, :-1]]))
+        return tokens, targets
 
     def state(self) -> dict:
         """Where the supply stands, ready for JSON; holds the state of ``rng`` too."""
@@ -107,8 +102,7 @@ class Batches:
         }
 
     def restore(self, state: dict) -> None:
-        """Continue where ``state`` was taken: the same batches follow. Sets ``rng`` back to its state at that moment. Raises
-        ``MinidsError`` where the text or ``context_length`` is another one, since the windows would be others."""
+        """Continue where ``state`` was taken, ``rng`` too: the same batches follow. Another text is refused: other windows."""
         now = self.state()
         if not isinstance(state, dict) or state.keys() != now.keys():
             raise MinidsError(f"data state: must hold {', '.join(now)}; it is not one that this version wrote")
@@ -124,13 +118,11 @@ class Batches:
         self._begin(state["epoch"], state["epoch_seed"])
         self.position = state["position"]
 
-    def _next_epoch(self, epoch: int) -> None:
-        self._begin(epoch, int(self.rng.integers(1 << 63, dtype=np.uint64)))
-
-    def _begin(self, epoch: int, seed: int) -> None:
+    def _begin(self, epoch: int, seed: int | None = None) -> None:
         """Lay out an epoch: the documents' order on the ring, the place of the first cut, the windows' order."""
-        self.epoch, self.position, self._seed = epoch, 0, seed
-        shuffle = np.random.default_rng(seed)
+        self.epoch, self.position = epoch, 0
+        self._seed = int(self.rng.integers(1 << 63, dtype=np.uint64)) if seed is None else seed
+        shuffle = np.random.default_rng(self._seed)
         starts = self.stream.starts
         order = shuffle.permutation(len(starts) - 1)
         lengths = np.diff(starts)[order]
@@ -151,11 +143,8 @@ class Batches:
 def validation_windows(
     tokens: Array, batch_size: int, context_length: int, max_tokens: int | None = None
 ) -> Iterator[tuple[Array, Array]]:
-    """Consecutive windows over ``tokens`` (n,), each batch (≤ B, T) tokens and targets, int32; the same on every call.
-
-    Every token but the first is a target once, up to ``max_tokens``. The last window is filled up with token 0 and target
-    -100, which no loss counts.
-    """
+    """Consecutive windows over ``tokens`` (n,), each batch (≤ B, T) tokens and targets, int32. Every token but the first is a
+    target once, up to ``max_tokens``. The last window is filled up with token 0 and target -100, which no loss counts."""
     for field, value in (("batch_size", batch_size), ("context_length", context_length)):
         if value < 1:
             raise refuse(field, value, "must be at least 1")
@@ -164,13 +153,13 @@ def validation_windows(
         raise refuse("validation", len(tokens), "a validation text of two tokens is the shortest there can be")
     per_batch = batch_size * context_length
     for begin in range(0, count, per_batch):
-        end = min(begin + per_batch, count)
-        rows = -(-(end - begin) // context_length)
-        inputs = np.zeros(rows * context_length, np.int32)
-        targets = np.full(rows * context_length, IGNORE, np.int32)
-        inputs[: end - begin] = tokens[begin:end]
-        targets[: end - begin] = tokens[begin + 1 : end + 1]
-        yield inputs.reshape(rows, context_length), targets.reshape(rows, context_length)
+        size = min(per_batch, count - begin)
+        rows = -(-size // context_length)
+        inputs = np.zeros((rows, context_length), np.int32)
+        targets = np.full_like(inputs, IGNORE)
+        inputs.flat[:size] = tokens[begin : begin + size]
+        targets.flat[:size] = tokens[begin + 1 : begin + size + 1]
+        yield inputs, targets
 
 
 def _joined_on_disk(pieces: Iterator[Array], dtype: DTypeLike) -> tuple[Array, list[int]]:

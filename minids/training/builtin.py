@@ -28,25 +28,22 @@ validation is then not met again inside the code that is trained on."""
 SEED, KINDS = 1729, 8
 """Of the arithmetic problems: what they are drawn by, and how many kinds there are."""
 
-Named = tuple[str, bytes]
-"""Name and content."""
+Named = tuple[str, bytes]  # name and content
 
 
 def domains() -> dict[str, list[Named]]:
-    """The texts of each domain, sorted by name; the same on every call. Raises ``MinidsError`` where Python comes without
-    readable sources (packed applications, minimal containers)."""
+    """The texts of each domain, sorted by name. Packed applications and minimal containers come without readable sources."""
     folder = Path(sysconfig.get_path("stdlib"))
     explaining: list[Named] = []
     code: list[Named] = []
     for name, source in _standard_library(folder):
         if sum(map(len, _TRIPLE_QUOTED.findall(source))) >= EXPLANATION * len(source):
             explaining.append((name, source))
-        elif _is_code(source):
+        elif len(source) >= 500 and source.isascii() and _portion(source, _LETTERS_AND_SPACE) >= 0.65:  # no table of numbers
             code.append((name, source))
     found = {"prose": _fill(_prose(explaining)), "code": _fill(code), "arithmetic": _fill(_arithmetic())}
     if not (found["prose"] and found["code"]):
-        because = f"the standard library has no readable sources in {folder}; name a file or folder of text instead"
-        raise refuse("data", "builtin", because)
+        raise refuse("data", "builtin", f"the standard library has no readable sources in {folder}; name a file or folder")
     return found
 
 
@@ -84,11 +81,6 @@ def _standard_library(folder: Path) -> Iterator[Named]:
 def _portion(text: bytes, characters: bytes) -> float:
     """How much of a text is made of these characters."""
     return 1 - len(text.translate(None, delete=characters)) / len(text)
-
-
-def _is_code(text: bytes) -> bool:
-    """Whether a module reads as code: long enough, ASCII, and no table of numbers."""
-    return len(text) >= 500 and text.isascii() and _portion(text, _LETTERS_AND_SPACE) >= 0.65
 
 
 def _prose(modules: Iterable[Named]) -> Iterator[Named]:
@@ -140,19 +132,16 @@ def _arithmetic() -> Iterator[Named]:
     def number(low: int, high: int) -> int:
         return low + int(draw() * (high - low + 1))
 
-    def pick(names: tuple[str, ...]) -> str:
-        return names[number(0, len(names) - 1)]
-
     size, page = 0, 0
     while size < DOMAIN_BYTES:
         page += 1
         if page % 3 == 0:
-            drill = (_drill(number(0, 3), number(0, 9), number(1, 9)) for _ in range(150))
-            text = "Drill\n\n" + "\n".join(drill) + "\n"
+            text = "Drill\n\n" + "".join(_drill(number(0, 3), number(0, 9), number(1, 9)) + "\n" for _ in range(150))
         else:
             problems = []
             for _ in range(20):
-                kind, who, thing = number(0, KINDS - 1), pick(_PEOPLE), pick(_THINGS)
+                kind = number(0, KINDS - 1)
+                who, thing = (names[number(0, len(names) - 1)] for names in (_PEOPLE, _THINGS))
                 problems.append(_problem(kind, who, thing, *(number(1, 9 if draw() < 0.5 else 99) for _ in range(2))))
             text = "Problems\n\n" + "\n\n".join(problems) + "\n"
         size += len(text)
@@ -189,11 +178,9 @@ def _problem(kind: int, who: str, thing: str, a: int, b: int) -> str:
             return f"{question}\n{a * small} / {small} = {a}. Each friend gets {_count(a, thing)}."
         case 6:
             full, over = divmod(a, small)
-            question = (
-                f"{who} packs {_count(a, thing)} in boxes of {small}. How many boxes are full, and how many {thing}s are over?"
-            )
+            question = f"How many boxes are full, and how many {thing}s are over?"
             answer = f"{full} * {small} = {full * small}. {a} - {full * small} = {over}. Full: {full}. Over: {over}."
-            return f"{question}\n{answer}"
+            return f"{who} packs {_count(a, thing)} in boxes of {small}. {question}\n{answer}"
         case _:
             row = ", ".join(str(a + i * step) for i in range(4))
             return f"{who} counts {row}. What comes next?\nThe step is {step}. {a + 3 * step} + {step} = {a + 4 * step}."

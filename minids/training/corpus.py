@@ -32,8 +32,7 @@ class Document:
     part: Literal["train", "validation"] | None = None  # where ``Corpus.split`` puts it; None leaves that to the split
 
     @property
-    def text(self) -> bytes:
-        """Read from the disk where it is not held."""
+    def text(self) -> bytes:  # read from the disk where it is not held
         return bytes(self.content)
 
     @property
@@ -61,7 +60,6 @@ class Corpus:
         return tuple(document for document in self.documents if document.domain == domain)
 
     def passed_over(self) -> str:
-        """A line about the files that were passed over."""
         shown = "; ".join([f"{name} {why}" for name, why in self.skipped[:3]] + ["…"] * (len(self.skipped) > 3))
         return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}"
 
@@ -75,30 +73,25 @@ class Corpus:
         return digest.hexdigest()
 
     def split(self, share: float) -> tuple[Corpus, Corpus]:
-        """Training and validation text: ``share`` of each domain's bytes, in whole documents, goes to validation.
+        """Training and validation text: ``share`` of each domain's bytes, in whole documents chosen by the hash of their text.
 
-        Documents are chosen by the hash of their text, so the choice depends on nothing else. Where whole documents do not
-        come to half the share (a domain may be one document), the rest is the end of one document, cut off where the text
-        pauses. So every domain has text on both sides unless share = 0. A document's ``part`` goes before all this.
+        Where those do not come to half the share (a domain may be one document), the rest is the end of one document, cut off
+        where the text pauses. So both sides have text of every domain unless share = 0. ``part`` goes before all this.
         """
         if not 0 <= share < 1:
             raise refuse("validation_share", share, "must be at least 0 and below 1")
         train: list[Document] = []
         validation: list[Document] = []
         for domain in self.domains:
-            for side, part in ((train, "train"), (validation, "validation")):
-                side.extend(document for document in self.of(domain) if document.part == part)
             rest, held_out = _split([document for document in self.of(domain) if document.part is None], share)
-            train += rest
-            validation += held_out
+            train += [document for document in self.of(domain) if document.part == "train"] + rest
+            validation += [document for document in self.of(domain) if document.part == "validation"] + held_out
         return Corpus(self.name, tuple(train)), Corpus(self.name, tuple(validation))
 
 
 def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
     """One domain's documents, divided."""
     wanted = share * sum(document.size for document in documents)
-    if not wanted:
-        return documents, []
     by_hash = sorted(documents, key=lambda document: document.digest)
     chosen: set[int] = set()
     size = 0
@@ -122,9 +115,8 @@ def _split(documents: list[Document], share: float) -> tuple[list[Document], lis
 def load_corpus(spec: str | Sequence[str]) -> Corpus:
     """The corpus that ``--data`` names: ``builtin``, ``shakespeare``, or paths, each file or folder one domain.
 
-    A domain is called after its file (without suffix) or folder. Folders are read with everything in them but hidden files;
-    what is not UTF-8 text, is empty, or was read before is passed over and listed in ``Corpus.skipped``, but refused where
-    it was named by itself. A file is a document; one longer than ``DOCUMENT_BYTES`` is cut at blank lines.
+    A domain is called after its file (without suffix) or folder. Hidden files are left out; what is not UTF-8 text, is empty,
+    or was read before is passed over and listed in ``Corpus.skipped``, but refused where it was named by itself.
     """
     spec = [spec] if isinstance(spec, str) else [os.fspath(entry) for entry in spec]
     if not spec:
@@ -133,19 +125,18 @@ def load_corpus(spec: str | Sequence[str]) -> Corpus:
     skipped: list[tuple[str, str]] = []
     seen: dict[bytes, str] = {}  # hash of a text → where it was read; a copy could sit on the other side of the split
     for entry in spec:
-        if entry not in SOURCES:
-            found = _read_path(Path(entry), seen, skipped)
-        elif spec.count(entry) == 1:
-            found = SOURCES[entry]()
-        else:
+        if entry in SOURCES and spec.count(entry) > 1:
             raise refuse("data", entry, "is named twice")
+        found = SOURCES[entry]() if entry in SOURCES else _read_path(Path(entry), seen, skipped)
         taken = {document.domain for document in documents}
-        documents += [replace(document, domain=_unique(document.domain, taken)) for document in found]
+        for document in found:
+            numbered = (f"{document.domain}-{number}" for number in itertools.count(2))
+            new = next(name for name in itertools.chain([document.domain], numbered) if name not in taken)
+            documents.append(replace(document, domain=new))
     return Corpus(" ".join(spec), tuple(documents), tuple(skipped))
 
 
 def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]]) -> list[Document]:
-    """The documents of one path: a domain."""
     if not path.exists():
         close = difflib.get_close_matches(str(path), SOURCES, n=1)
         works = f"did you mean {close[0]}?" if close else f"name {', '.join(SOURCES)}, or files and folders of text"
@@ -173,12 +164,6 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
     return documents
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """``name``, or with the first number from 2 on that makes it new."""
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(new for new in itertools.chain([name], numbered) if new not in taken)
-
-
 def _builtin() -> list[Document]:
     found = [(domain, *named) for domain, texts in builtin.domains().items() for named in texts]
     return [Document(domain, *piece) for domain, name, text in found for piece in text_files.cut(name, text)]
@@ -195,4 +180,3 @@ def _shakespeare() -> list[Document]:
 
 
 SOURCES: dict[str, Callable[[], list[Document]]] = {"builtin": _builtin, "shakespeare": _shakespeare}
-"""What ``load_corpus`` knows by name."""

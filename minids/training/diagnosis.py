@@ -45,8 +45,7 @@ def _forward(model: DeepSeekV3, tokens: Array) -> str:
         attended, _ = block.attention.forward(normed, rotary)
         if not np.isfinite(attended).all():
             return f"the output of {name}.self_attn is not finite, what it reads is"
-        x = x + attended
-        x, _, _ = block.feed_forward(x)
+        x, _, _ = block.feed_forward(x + attended)
         if not np.isfinite(x).all():
             return f"the output of {name}.mlp is not finite, what it reads is"
     hidden, _ = model.norm.forward(x)

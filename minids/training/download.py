@@ -1,7 +1,6 @@
 """Fetch a public data set once, check it, keep it.
 
-A file counts as present only when its SHA-256 is the known one, so that half a file or an altered one is never read. Where
-``MINIDS_DATA`` names a folder that holds the file, no network is used.
+A file counts as present only when its SHA-256 is the known one, so that half a file or an altered one is never read.
 """
 
 from __future__ import annotations
@@ -35,16 +34,13 @@ class Dataset:
     about: str  # one line on what it is
 
     def matches(self, path: Path) -> bool:
-        """Whether ``path`` holds exactly this data set."""
         try:
             return path.stat().st_size == self.size and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
         except OSError:
             return False
 
     def __str__(self) -> str:
-        """A line for the user, who learns where it is."""
-        found = find(self)
-        where = f"in {found}" if found else f"not here yet: minids data fetch {self.name}"
+        where = f"in {found}" if (found := find(self)) else f"not here yet: minids data fetch {self.name}"
         return f"{self.name}  {self.size:,} bytes  {self.about} ({where})"
 
 
@@ -76,8 +72,7 @@ def fetch(name: str, url: str | None = None) -> Path:
     dataset = DATASETS[name]
     if (found := find(dataset)) is not None:
         return found
-    folder = next(filter(writable, _cache_folders()), None)
-    if folder is None:
+    if (folder := next(filter(writable, _cache_folders()), None)) is None:
         raise MinidsError("no folder to keep downloads in can be written to: name one in XDG_CACHE_HOME")
     url, target = url or dataset.url, folder / dataset.filename
     try:

@@ -39,17 +39,15 @@ class Stretch(NamedTuple):
     decayed: bool
 
     def part(self, index: int, count: int) -> Stretch:
-        """One of ``count`` pieces."""
         piece = pieces(self.place.stop - self.place.start, count)[index]
         place, second = (slice(s.start + piece.start, s.start + piece.stop) for s in (self.place, self.second))
         return Stretch(place, second, self.decayed)
 
 
 class AdamW:
-    """Moments of the parameters, and one step at a time."""
+    """Moments of the parameters that it ``takes``, and one step at a time."""
 
     def __init__(self, parameters: Parameters, config: TrainConfig, takes: Callable[[Parameter], bool] = lambda p: True):
-        """``takes``: whether a parameter is AdamW's."""
         self.parameters, self.config = parameters, config
         self.steps_taken = 0
         self.stretches = _stretches([p for p in parameters if takes(p)])
@@ -69,13 +67,8 @@ class AdamW:
     def _norm(self, workers: Workers | None) -> float:
         """Of the gradient: the root of partial sums that are the same, and added in the same order, whoever forms them."""
         grads = self.parameters.grads
-
-        def squares(share: list[slice]) -> list[float]:
-            return [op.adamw.squared_norm(grads[piece]) for piece in share]
-
-        every = pieces(grads.size, PARTIAL_SUMS)
-        found = _share_out(workers, squares, lambda count: [every[share] for share in pieces(PARTIAL_SUMS, count)])
-        return math.sqrt(sum(square for share in found for square in share))
+        parts = pieces(grads.size, PARTIAL_SUMS)
+        return math.sqrt(sum(_share_out(workers, lambda part: op.adamw.squared_norm(grads[part]), lambda _: parts)))
 
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         c, p = self.config, self.parameters
@@ -99,8 +92,7 @@ class AdamW:
         self.steps_taken = int(state["steps_taken"])
 
 
-Portion = dict[tuple[int, ...], list[slice]]
-"""Some matrices: (out, in) → where in the flat arrays those of this shape are, neighbours in one slice."""
+Portion = dict[tuple[int, ...], list[slice]]  # matrices: (out, in) → where in the flat arrays those of this shape are
 
 
 class Muon(AdamW):
@@ -108,7 +100,6 @@ class Muon(AdamW):
 
     def __init__(self, parameters: Parameters, config: TrainConfig):
         super().__init__(parameters, config, takes=lambda p: not is_hidden_matrix(p))
-        self._portions: dict[int, list[Portion]] = {}  # by their number
 
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         super()._update(learning_rate, scale, workers)
@@ -116,21 +107,13 @@ class Muon(AdamW):
 
         def update(portion: Portion) -> None:
             for out_in, places in portion.items():
-                values, grads, momenta = (
-                    [array[place].reshape(-1, *out_in) for place in places] for array in (p.values, p.grads, self.m)
-                )
+                values, grads, momenta = ([a[x].reshape(-1, *out_in) for x in places] for a in (p.values, p.grads, self.m))
                 op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
 
-        def shares(count: int) -> list[Portion]:
-            if count not in self._portions:
-                self._portions[count] = portions(filter(is_hidden_matrix, p), count)
-            return self._portions[count]
-
-        _share_out(workers, update, shares)
+        _share_out(workers, update, lambda count: portions(filter(is_hidden_matrix, p), count))
 
 
 def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
-    """The one that ``config.optimizer`` names."""
     return {"adamw": AdamW, "muon": Muon}[config.optimizer](parameters, config)
 
 

@@ -35,13 +35,12 @@ class Voice:
 
 
 def progress_bar(steps: int, finished: int) -> tqdm:
-    """A bar on a terminal or in a notebook; disabled where the output is a file, which gets lines instead."""
+    """Disabled where the output is a file, which gets lines instead."""
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     return tqdm(total=steps, initial=finished, disable=quiet, unit="step", dynamic_ncols=True)
 
 
 def in_words(losses: Losses, max_violation: float | None, tokens_per_second: float) -> str:
-    """One step, as bar and lines show it."""
     mtp = " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp) if losses.mtp else ""
     balance = "" if max_violation is None else f" MaxVio {max_violation:.2f}"
     return f"loss {losses.main:.3f}{mtp}{balance} {tokens_per_second:,.0f} tokens/s"

@@ -1,7 +1,7 @@
 """A training run: the loop (``loop.py``) with a folder, checkpoints, validation, samples and what is told around it.
 
-Everything random comes from one generator, so that two runs of the same seed, machine and thread count give the same bits,
-and a resumed run the same as one that was never interrupted.
+Everything random comes from one generator: two runs of the same seed, machine and thread count give the same bits, and a
+resumed run those of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from minids.checkpoint.checksums import Damaged
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
-from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
@@ -36,7 +35,7 @@ from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
-from minids.training.surroundings import differences, other_threads, surroundings
+from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
@@ -51,18 +50,11 @@ class Run:
     metrics: MetricsFile
 
     def __init__(
-        self,
-        halves: tuple[Corpus, Corpus],
-        tokenizer: Tokenizer,
-        model: DeepSeekV3,
-        train: TrainConfig,
-        rng: np.random.Generator,
-        say: Say,
+        self, halves: tuple[Corpus, Corpus], model: DeepSeekV3, train: TrainConfig, rng: np.random.Generator, say: Say
     ):
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
-        self.tokenizer, self.model, self.train = tokenizer, model, train
-        model.tokenizer = tokenizer
-        self.text = Text.encode(*halves, tokenizer)
+        self.tokenizer, self.model, self.train = model.tokenizer, model, train
+        self.text = Text.encode(*halves, model.tokenizer)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -78,7 +70,6 @@ class Run:
     def start(
         cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
     ) -> Run:
-        """A new run in the folder ``out``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
@@ -102,8 +93,9 @@ class Run:
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
+        model.tokenizer = tokenizer
         train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
-        return cls(halves, tokenizer, model, train, rng, say)
+        return cls(halves, model, train, rng, say)
 
     @classmethod
     def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = print) -> Run:
@@ -122,25 +114,23 @@ class Run:
     @classmethod
     def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Run:
         try:
-            train, model_config = TrainConfig(**described["train"]), _model_config(described["model"])
+            train, yarn = TrainConfig(**described["train"]), described["model"].get("rope_scaling")
+            model_config = ModelConfig(**described["model"] | {"rope_scaling": Yarn(**yarn) if yarn else None})
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
             sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
-        except MinidsError:
-            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
         workers = asked.pop("workers", 0)
         for name, value in asked.items():
             if name not in known or known[name] != value:
-                had = f"the run in {folder.path} has {known.get(name)!r}"
-                raise refuse(name, value, f"{had}; resume it as it is, or start another")
+                raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
         for line in differences(then):
             say(line)
         corpus = load_corpus(data)
         if corpus.sha256 != sha256:
-            why = "the text is not what this run began with (other files, or another Python for the built-in corpus); "
-            raise refuse("data", described["data"], why + "give it back its text, or start another run")
+            why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
+            raise refuse("data", data, why)
         checkpoint = folder.newest(say)
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
             run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
@@ -154,13 +144,14 @@ class Run:
                 raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
             now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
             rng = np.random.default_rng(train.seed)
-            run = cls(corpus.split(train.validation_share), model.tokenizer, model, now, rng, say)
+            run = cls(corpus.split(train.validation_share), model, now, rng, say)
             state = read_state(checkpoint / "training_state.json")
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
         if run.train.workers != train.workers:
-            say(other_threads(train.workers, run.train.workers))
+            threads = f"workers was {train.workers}, is {run.train.workers}"
+            say(f"{threads}: gradients are added in another order, so that {SAME_RUN}")
         run.folder, run.metrics = folder, MetricsFile(folder.metrics, state["metrics_bytes"])
         run.step, run.seconds = state["step"], state["seconds"]
         return run
@@ -208,24 +199,22 @@ class Run:
                     self.validate()
                 if train.sample_every and self.step % train.sample_every == 0 and not last:
                     self.show_samples(f"after {self.step} steps")
-                if last or self.step % train.save_every == 0 or self._stop:
+                if last or self.step % train.save_every == 0:
                     self.save()
                     saved = True
-        if self._stop and self.step < train.steps:
-            if not saved:
-                self.save()
+        if not saved:
+            self.save()
+        if self.step < train.steps:
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
         else:
             self.show_samples("after training")
         return latest_checkpoint(self.folder.path)
 
     def ask_to_stop(self) -> None:
-        """Have the run end after the step it is in."""
         self._stop = True
         self.say("\nStopping after this step …")
 
     def save(self) -> Path:
-        """Write a checkpoint."""
         state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": self.metrics.sync(), "data": self.batches.state()}
 
         def write(folder: Path) -> None:
@@ -247,7 +236,6 @@ class Run:
             self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
 
     def validate(self) -> None:
-        """Loss and bits per byte of every domain's held-out text, told and kept."""
         c = self.train
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():
@@ -277,7 +265,6 @@ class Run:
         bar.update()
 
     def _broken(self, step: str, why: str) -> MinidsError:
-        """The line that a run ends with whose numbers are none any more."""
         good = latest_checkpoint(self.folder.path)
         kept = f"Last good checkpoint: {good}" if good else "There is no checkpoint yet"
         return MinidsError(f"{step}; {why}. {self._advice()}. {kept}")
@@ -286,12 +273,4 @@ class Run:
         """What to change. Before the first update no learning rate has done anything yet."""
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
-        return (
-            f"No weight has changed yet, so look at initializer_range = {self.model.config.initializer_range:g} and the scales"
-        )
-
-
-def _model_config(fields: dict) -> ModelConfig:
-    """The configuration that run.json describes."""
-    yarn = fields.get("rope_scaling")
-    return ModelConfig(**fields | {"rope_scaling": Yarn(**yarn) if yarn else None})
+        return f"No weight has changed yet: look at initializer_range = {self.model.config.initializer_range:g} and the scales"

@@ -28,8 +28,6 @@ from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
 from minids.files import make_writable, read_json, sync_folder, write
 
-_LARGEST_JSON = 16 << 20  # bytes
-
 
 class RunFolder:
     """The files of one run."""
@@ -64,19 +62,19 @@ class RunFolder:
             raise refuse("out", str(path), "holds a run already; continue it with --resume, or choose another folder")
         if path.exists() and not path.is_dir():
             raise refuse("out", str(path), "is a file; choose a folder")
-        if path.is_dir() and not all(_left_over(entry.name) for entry in path.iterdir()):
-            raise refuse("out", str(path), "is not empty; choose a new folder")
+        for name in (entry.name for entry in path.glob("*")):  # but what a run leaves that was killed before run.json is whole
+            if name not in ("lock", ".writable") and not (name.startswith(".run.json.") and name.endswith(".tmp")):
+                raise refuse("out", str(path), "is not empty; choose a new folder")
 
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
-        """A folder for a new run: made where it is missing, refused where it is taken or cannot be written."""
+        """A folder for a new run, made where it is missing."""
         cls.refuse_taken(path)
         make_writable(Path(path))
         return cls(Path(path)).lock()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """The folder of a run that has been started before."""
         path = Path(path)
         if not (path / "run.json").is_file():
             raise refuse("out", str(path), "there is no run to resume; leave --resume out to start one")
@@ -88,15 +86,14 @@ class RunFolder:
         return folder
 
     def write_description(self, description: dict) -> None:
-        """``run.json``: what the run was asked to do."""
         write_state(self.path / "run.json", description)
 
     def description(self) -> dict:
         return read_state(self.path / "run.json")
 
     def newest(self, say: Callable[[str], None] = print) -> Path | None:
-        """The newest whole checkpoint, or None where none was ever written. ``latest`` names it. Where that is missing or names
-        what is not there, it is the last that is there: a run never begins again while it has a checkpoint."""
+        """The newest whole checkpoint, or None where none was ever written. Where ``latest`` is missing or names what is not
+        there, it is the last that is there: a run never begins again while it has a checkpoint."""
         named = latest_checkpoint(self.path)
         if named and named.is_dir():
             return named
@@ -116,7 +113,6 @@ class RunFolder:
         return None
 
     def before(self, checkpoint: Path) -> Path | None:
-        """The checkpoint that was written before another one, if it is there still."""
         there = self._checkpoints()
         return there[there.index(checkpoint) - 1] if checkpoint in there[1:] else None
 
@@ -129,7 +125,6 @@ class RunFolder:
         """Let ``write`` fill a new folder, and make it the run's newest checkpoint once it is whole."""
         final = self.path / f"step-{step:06d}"
         unfinished = self.path / f".{final.name}"
-        shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir()
             write(unfinished)
@@ -139,11 +134,10 @@ class RunFolder:
                 shutil.rmtree(final)
             os.replace(unfinished, final)
             sync_folder(self.path)
-        except (MinidsError, OSError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if isinstance(error, MinidsError):
-                raise
+        except OSError as error:
             raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
         before = latest_checkpoint(self.path)
         point_to(final)
         for old in self.path.glob("step-*"):
@@ -153,14 +147,8 @@ class RunFolder:
 
 
 def write_state(path: Path, value: dict) -> None:
-    """A JSON file, such as ``training_state.json`` of a checkpoint."""
     write(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def read_state(path: Path) -> dict:
-    return read_json(path, _LARGEST_JSON)
-
-
-def _left_over(name: str) -> bool:
-    """Whether a file is what a run leaves that was killed before it had described itself: nothing anybody could miss."""
-    return name in ("lock", ".writable") or (name.startswith(".run.json.") and name.endswith(".tmp"))
+    return read_json(path, 16 << 20)  # at most 16 MiB

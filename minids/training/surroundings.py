@@ -12,7 +12,7 @@ from minids.backend import backend_name
 from minids.blas import one_blas_thread
 from minids.processor import processor
 
-_SAME_RUN = "the run goes on, equal to the uninterrupted one to rounding but not to the bit"
+SAME_RUN = "the run goes on, equal to the uninterrupted one to rounding but not to the bit"
 
 
 def surroundings() -> dict[str, str]:
@@ -35,12 +35,7 @@ def differences(then: dict[str, str]) -> list[str]:
     """A line for each thing that is not what it was when the run was started."""
     now = surroundings()
     return [
-        f"{name} was {then[name]}, is {now.get(name, 'not in use')}: {_SAME_RUN}"
+        f"{name} was {then[name]}, is {now.get(name, 'not in use')}: {SAME_RUN}"
         for name in then
         if now.get(name) != then[name] and not (name == "numba" and now["backend"] != "numba")
     ]
-
-
-def other_threads(then: int, now: int) -> str:
-    """What it means to resume with another number of threads."""
-    return f"workers was {then}, is {now}: gradients are added in another order, so that {_SAME_RUN}"

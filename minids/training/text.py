@@ -14,8 +14,6 @@ from minids.training.corpus import Corpus
 
 @dataclass(frozen=True)
 class Text:
-    """Text ready to train on."""
-
     tokenizer: Tokenizer
     training: TokenStream
     held_out: dict[str, TokenStream]  # domain → text kept for validation

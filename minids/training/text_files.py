@@ -48,12 +48,11 @@ def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
     entered is added to ``passed``, with the reason."""
     entered = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
-        if (real := os.path.realpath(here)) in entered:
-            folders.clear()
-            continue
+        real = os.path.realpath(here)
+        new = real not in entered
         entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
+        yield from (Path(here, name) for name in sorted(files) if new and not name.startswith("."))
 
 
 def read(file: Path) -> tuple[bytes | Stretch, bytes, str]:
@@ -97,9 +96,8 @@ def cut(name: str, text: bytes | Stretch) -> list[tuple[str, bytes | Stretch]]:
     size = len(text) // count
     cuts = [0]
     for at in range(size, size * count, size):
-        first = max(at - size // 3 - 8, 0)
-        window = bytes(text[first : at + 8])  # a character has at most four bytes: there is always a place
-        cuts.append(first + boundary(window, at - first, reach=size // 3))
+        first = max(at - size // 3 - 8, 0)  # a character has at most four bytes: there is always a place
+        cuts.append(first + boundary(bytes(text[first : at + 8]), at - first, reach=size // 3))
     return [(f"{name}#{i}", text[a:b]) for i, (a, b) in enumerate(itertools.pairwise([*cuts, len(text)]), start=1)]
 
 
@@ -107,8 +105,7 @@ def boundary(text: bytes, at: int, reach: int) -> int:
     """The best place to cut near ``at``: behind the last blank line, or else line's end, in the ``reach`` bytes before it; or
     else between two characters; 0 where there is but one."""
     for mark in (b"\n\n", b"\n\r\n", b"\n"):
-        found = text.rfind(mark, max(0, at - reach), at)
-        if found >= 0:
+        if (found := text.rfind(mark, max(0, at - reach), at)) >= 0:
             return found + len(mark)
     near = itertools.chain(range(at, 0, -1), range(at + 1, len(text)))
     return next((place for place in near if text[place] & 0xC0 != 0x80), 0)  # 0b10xxxxxx continues a UTF-8 character

@@ -1,11 +1,9 @@
 """Several threads, each with some sequences of every batch: at these sizes the way to keep all cores at work.
 
 The matrix products of a small model are too short to be shared out inside BLAS (``minids/blas.py``), so BLAS is held to one
-thread, and each of ours carries its own sequences through the whole forward and backward pass. NumPy and the compiled kernels
-let the others run meanwhile.
-
-Weights and routing biases are shared; gradients are not: each thread has its own and they are added, always in the same
-order, so that the same number of threads gives the same bits.
+thread, and each of ours carries its own sequences through the whole pass; NumPy and the kernels let the others run meanwhile.
+Weights and routing biases are shared. Each thread has its own gradients, and they are added, always in the same order, so that
+the same number of threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -26,9 +24,8 @@ def useful_workers(model: DeepSeekV3, batch_size: int, wanted: int) -> int:
     """How many of ``wanted`` threads (0: one per core) can share a batch. One, when the balance loss looks at the batch as a
     whole: the parts' losses would not add up to it."""
     config = model.config
-    if config.balance != "none" and config.aux_loss_alpha and not config.seq_aux:
-        return 1
-    return max(1, min(wanted or cores(), batch_size))
+    whole = config.balance != "none" and config.aux_loss_alpha and not config.seq_aux
+    return 1 if whole else max(1, min(wanted or cores(), batch_size))
 
 
 class Workers:
@@ -36,6 +33,7 @@ class Workers:
 
     def __init__(self, model: DeepSeekV3, count: int):
         self.models = [model, *(model.sharing_weights() for _ in range(count - 1))]
+        self.count = len(self.models)
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
@@ -50,16 +48,11 @@ class Workers:
         self._pool = None
         self._around.close()
 
-    @property
-    def count(self) -> int:
-        return len(self.models)
-
     def share_out(self, work: Callable, *arguments: Iterable) -> list:
-        """``work`` once per element of ``arguments``, as ``map`` does it, by the threads; the results in their order."""
+        """``map``, by the threads; the results in their order."""
         return list((self._pool.map if self._pool else map)(work, *arguments))
 
     def zero_grads(self) -> None:
-        """Clear the model's gradients, a piece each."""
         grads = self.models[0].parameters.grads
         self.share_out(lambda piece: grads[piece].fill(0), pieces(grads.size, self.count))
 
