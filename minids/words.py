@@ -22,10 +22,10 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str] = (), align: str
     widths = [max(len(line[i]) if i < len(line) else 0 for line in lines) for i in range(max(map(len, lines), default=0))]
     align += align[-1] * len(widths)
     put = {"l": str.ljust, "r": str.rjust}
-    text = [
-        "  ".join(put[side](cell, wide) for cell, wide, side in zip(line, widths, align, strict=False)).rstrip()  # short rows
-        for line in lines
-    ]
+    text = []
+    for line in lines:
+        cells = (put[side](cell, wide) for cell, wide, side in zip(line, widths, align, strict=False))  # a row may be short
+        text.append("  ".join(cells).rstrip())
     if head and rule:
         text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(text)

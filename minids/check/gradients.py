@@ -169,7 +169,6 @@ class _Trial:
                 self._found("forward", text, "a cast inside forward?")
 
     def compare(self, frozen, eps: float | None, samples: int | None, seed: int) -> None:
-        """Every wanted gradient beside its numerical one."""
         keywords = dict((frozen(self.y) if callable(frozen) else frozen) or {})
         frozen_y, _ = self.evaluate(copied(self.values), **keywords)
         for (path, free), (_, held) in zip(leaves(self.y), leaves(frozen_y), strict=False):

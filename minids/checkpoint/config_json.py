@@ -74,7 +74,6 @@ _REALS = tuple(name for name, kind in typing.get_type_hints(ModelConfig).items()
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """The configuration of a checkpoint folder."""
     return config_from_json(read_config_json(folder), str(Path(folder) / CONFIG_NAME))
 
 
@@ -155,9 +154,6 @@ def fp8_block_size(json: dict) -> tuple[int, int]:
     if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and n >= 1 for n in block):
         raise refuse("quantization_config.weight_block_size", block, "must be two whole numbers, such as [128, 128]")
     return block[0], block[1]
-
-
-# Writing.
 
 
 def hugging_face_type(config: ModelConfig) -> str:

@@ -27,7 +27,6 @@ def latest_checkpoint(run: str | Path) -> Path | None:
 
 
 def point_to(checkpoint: Path) -> None:
-    """Make ``checkpoint`` the newest of the folder it lies in."""
     write(checkpoint.parent / POINTER, checkpoint.name.encode() + b"\n")
 
 

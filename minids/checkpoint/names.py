@@ -98,7 +98,10 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
         raise MinidsError(f"{folder.path}: config.json asks for at least {least:,} tensors; the folder holds {len(held):,}")
     wanted, optional = expected_shapes(config), optional_shapes(config)
     if missing := [name for name in wanted if name not in held]:
-        raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{_hint(missing, config)}")
+        hint = " (should tie_word_embeddings be true?)" if missing == [HEAD] else ""
+        if all((_layer(name) or 0) >= first for name in missing):
+            hint = " (the MTP module is there only in part; it can be left out)"
+        raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{hint}")
     if surplus := held - wanted.keys() - optional.keys():
         raise MinidsError(f"{folder.path}: surplus {few(surplus, 'tensor')}, which config.json has no place for")
     _check_shapes(folder, {name: shape for name, shape in (optional | wanted).items() if name in held})
@@ -134,14 +137,6 @@ def _check_shapes(folder: CheckpointFolder, shapes: Mapping[str, Shape]) -> None
     for name in shapes:
         if folder.dtype(name) not in FLOATS:
             raise MinidsError(f"{folder.path}: tensor {name!r} is of type {folder.dtype(name)}; weights are real numbers")
-
-
-def _hint(missing: list[str], config: ModelConfig) -> str:
-    if missing == [HEAD]:
-        return " (should tie_word_embeddings be true?)"
-    if all((_layer(name) or 0) >= config.num_hidden_layers for name in missing):
-        return " (the MTP module is there only in part; it can be left out)"
-    return ""
 
 
 def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:

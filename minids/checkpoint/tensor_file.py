@@ -131,8 +131,6 @@ def _check_header(header: dict, data_size: int, path: str) -> dict[str, TensorIn
     return tensors
 
 
-# Writing.
-
 _NAMES = {np.dtype(code): name for name, code in STORED.items() if name not in ("BF16", "F8_E4M3", "F8_E5M2", "BOOL")}
 _NAMES[np.dtype(bool)] = "BOOL"
 

@@ -1,14 +1,11 @@
 """Text to token ids and back: one token per byte, byte-pair encoding learned from the training text, or its characters.
 
-All are byte-level BPE models of the ``tokenizers`` library (the byte tokenizer is one without a merge), so what ``save``
-writes is the ``tokenizer.json`` that ``transformers`` opens, and ``Tokenizer.load`` opens the published ones:
+All are byte-level BPE models of the ``tokenizers`` library (the byte tokenizer is one without a merge), so ``transformers``
+opens what ``save`` writes, and ``Tokenizer.load`` the published ones, such as DeepSeek-V3's (128K tokens; report, section 4.1):
 
     ids 0 … 255     the bytes: id = value
     256, 257        <|begin_of_text|>, <|end_of_text|>
     258 …           what training merged
-
-Every token stands for some bytes of text, so bits per byte can be compared across tokenizers. DeepSeek-V3's own is the same
-kind with 128K tokens (report, section 4.1).
 """
 
 from __future__ import annotations

@@ -35,8 +35,6 @@ TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what people wri
 
 
 class Option(NamedTuple):
-    """One field of a command's dataclass, or of one in it."""
-
     name: str  # as errors and ``given`` call it: "model.n_group"
     group: str  # the field of the command that holds its dataclass, "model"; "" where it is the command's own
     field: str  # in its dataclass: "n_group"
@@ -139,7 +137,6 @@ def _value(option: Option, texts: Sequence[str]) -> Any:
 
 
 def built(command: str, owner: type, options: Sequence[Option], found: dict[str, object], default: Any = None) -> Any:
-    """The dataclass with what was typed; everything else as in ``default``, or as the fields say."""
     for option in options:
         if option.default is REQUIRED and option.name not in found:
             asked = ", ".join(option.choices) or _words(option.owner)[option.field]

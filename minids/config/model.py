@@ -193,8 +193,6 @@ class ModelConfig(Replaceable):
         if self.balance == "bias" and self.topk_method != "noaux_tc":
             raise refuse("balance", "bias", "only topk_method = 'noaux_tc' has a bias; say 'aux_loss' or 'none'")
 
-    # What follows from the fields.
-
     @property
     def qk_head_dim(self) -> int:
         return self.qk_nope_head_dim + self.qk_rope_head_dim
