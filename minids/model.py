@@ -120,7 +120,7 @@ class DeepSeekV3:
     def forward(
         self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
     ) -> tuple[Losses, Saved]:
-        """tokens and targets (B, T) int → the losses, and what ``backward`` needs. targets[b, t] is the token after tokens[b, t],
+        """tokens and targets (B, T) int → the losses, and what ``backward`` needs. targets[b, t] comes after tokens[b, t],
         or -100 where it does not count. ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False``: no MTP modules."""
         tokens = check_tokens(self.config, tokens)
         targets = check_targets(self.config, tokens, targets)
