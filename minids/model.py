@@ -120,8 +120,8 @@ class DeepSeekV3:
     def forward(
         self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
     ) -> tuple[Losses, Saved]:
-        """tokens and targets (B, T) int, a target being the token after, or -100 → the losses, and what ``backward`` needs.
-        ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False`` leaves the MTP modules out."""
+        """tokens and targets (B, T) int → the losses, and what ``backward`` needs. targets[b, t] comes after tokens[b, t],
+        or -100 where it does not count. ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False``: no MTP modules."""
         tokens = check_tokens(self.config, tokens)
         targets = check_targets(self.config, tokens, targets)
         modules = self.mtp if mtp else []
@@ -240,7 +240,7 @@ class DeepSeekV3:
 
 @contextmanager
 def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike]) -> Iterator[None]:
-    """In this block tokens go to the experts ``chosen``, as ``model.choices`` returned them: a choice is a step function, and
+    """In its block tokens go to the experts ``chosen``, as ``model.choices`` returned them: a choice is a step function, and
     to compare losses at neighbouring weights it has to be held still."""
     layers = model.moe_layers
     arrays = check_choices(model.config, len(layers), chosen)

@@ -49,7 +49,8 @@ class Decoder:
         compiled: bool | None = None,
     ) -> None:
         """``cache``: "latent" (the default for MLA), "full" (for the others), or "none": read everything again at every step.
-        ``absorb=False``: expand cached latents. ``compiled``: the kernel does all steps (True), none (False), some (None)."""
+        ``absorb=False`` expands the cached latents. ``compiled``: the kernel does all steps (True), none (False), or those it
+        does faster (None)."""
         c = model.config
         kind = cache or ("latent" if c.attention == "mla" else "full")
         if kind not in ("latent", "full", "none"):
