@@ -5,8 +5,6 @@ the end of every product, and when anything else runs on the machine they wait f
 413 to 557 tokens a second with them and 6,900 without, and reading a prompt took up to 15 times as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

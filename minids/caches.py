@@ -1,7 +1,5 @@
 """Where this package may keep what another run would otherwise compile or fetch again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import platformdirs

@@ -3,8 +3,6 @@
 Whatever is wrong with what was typed is answered in one line on standard error, with exit code 2.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """The one exception that a user is meant to read."""
 
-from __future__ import annotations
-
 
 class MinidsError(ValueError):
     """Something the user gave cannot be used: one line saying what, its value, and what would work.

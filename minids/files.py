@@ -4,8 +4,6 @@ Everything a checkpoint folder holds came from somewhere else, so nothing in it 
 size, no duplicate keys and no NaN; a file named by another file must be a plain file of the same folder.
 """
 
-from __future__ import annotations
-
 import glob
 import json
 import os

@@ -1,7 +1,5 @@
 """What a model can be given: tokens, targets and prescribed experts, refused in one line before anything is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

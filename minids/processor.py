@@ -9,8 +9,6 @@ has not set it, and before NumPy is imported: later it would not be read.
 ``import minids`` does this first. In a program that imports NumPy before minids nothing is changed; ``minids doctor`` tells.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import MutableMapping
 from pathlib import Path

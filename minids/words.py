@@ -1,7 +1,5 @@
 """Numbers and rows as people read them: prefixes, aligned columns, and the name that was probably meant."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 

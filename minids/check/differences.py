@@ -12,8 +12,6 @@ Where D(h) and D(h/2) disagree the function bends too sharply for the step (a pe
 are tried, and the estimate whose two steps agree best is kept. The gradient under test has no say in this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A backward pass beside central differences of its forward pass."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ answers with the sentence that tells the learner, or with None. Of the tables at
 special comes before the general. A notebook adds its own with ``HYPOTHESES.insert(0, mine)``.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator

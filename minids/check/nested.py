@@ -1,7 +1,5 @@
 """Arrays inside tuples, named tuples, lists and dicts: walked in one order, each with the path a reader would write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

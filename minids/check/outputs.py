@@ -1,7 +1,5 @@
 """A function beside its reference, an array beside the array it should be."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

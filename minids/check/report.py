@@ -1,7 +1,5 @@
 """What a check found, in sentences, and the guard around functions that a learner wrote."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 flips a bit in a weight gives another number and no error: only a hash can tell.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

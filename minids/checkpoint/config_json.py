@@ -10,8 +10,6 @@ readers ignore. One it has no model for (attention other than MLA, a V2 router w
     deepseek_v2   softmax scores, greedy or group_limited_greedy, gates not normalised, interleaved RoPE
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import typing

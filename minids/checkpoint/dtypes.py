@@ -9,8 +9,6 @@ A DeepSeek FP8 matrix W (M, N) comes with one float32 scale per 128 × 128 block
     W_real[i, j] = W[i, j] · S[i // 128, j // 128]
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.ops import bfloat16, float8

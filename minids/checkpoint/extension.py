@@ -5,8 +5,6 @@
 The length that is multiplied is that of the sequences it was *trained* with, which a run's description knows.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from minids.config import ModelConfig

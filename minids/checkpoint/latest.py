@@ -1,7 +1,5 @@
 """Which checkpoint of a run's folder is the newest whole one: the file ``latest`` names it."""
 
-from __future__ import annotations
-
 import errno
 from pathlib import Path
 

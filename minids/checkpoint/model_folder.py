@@ -1,7 +1,5 @@
 """A model ↔ a Hugging Face folder, ours or theirs."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

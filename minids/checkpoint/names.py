@@ -10,8 +10,6 @@ embedding and the head in it, ``embed_tokens`` and ``shared_head.head``. minids 
 section 2.2), so it writes the copies for other readers, needs none, and refuses copies that differ.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -8,8 +8,6 @@ section 3.1.4). transformers ignores both mscales unless both are given and not 
 DeepSeek's code does neither; where they disagree, transformers is followed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

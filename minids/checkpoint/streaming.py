@@ -4,8 +4,6 @@ A 16-billion-parameter folder in BF16 is 31 GB on disk and 63 GB in float32. Rea
 that tokens really chose, it runs in a few: the largest thing ever converted is one matrix outside the experts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

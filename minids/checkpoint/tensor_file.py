@@ -8,8 +8,6 @@ The format's own NumPy loader knows neither BF16 nor FP8 and copies whole tensor
 is asked for as numbers, and those are converted piece by piece. A damaged file is refused when it is opened.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import mmap

@@ -12,8 +12,6 @@
 The docstring below a field is its help. Whatever is wrong is refused in one line.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

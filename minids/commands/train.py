@@ -1,7 +1,5 @@
 """minids train: a model from text, as a Hugging Face folder."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from importlib.util import find_spec

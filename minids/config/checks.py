@@ -1,7 +1,5 @@
 """The checks that every configuration has in common. Each refusal names the field, the value and what would work."""
 
-from __future__ import annotations
-
 import math
 import sys
 import types

@@ -4,8 +4,6 @@ Sizes of the published models are those of their ``config.json`` and of DeepSeek
 ships with YaRN switched on, so does its preset.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from minids.errors import refuse

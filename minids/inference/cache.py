@@ -7,8 +7,6 @@ DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and 
 The sequences of a batch may have different lengths. Entries do not depend on what follows them: ``rewind`` forgets the newest.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import DTypeLike
 

@@ -1,8 +1,6 @@
 """Generation: one token after the other, each fed back in; or several at a time, where guesses stand. Past the context the
 model was trained for, the older half of the text is forgotten, and the newer half is read again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Any

@@ -3,8 +3,6 @@
 That is the order of ``transformers``: what is left out is measured on the distribution that the temperature has made.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple

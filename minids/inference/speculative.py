@@ -17,8 +17,6 @@ The modules' own cache entries from refused guesses, or from states that stood i
 ``confidence`` ends a draft where the best guess is less probable, before anything is drawn: what is submitted is a draw from q.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 A kernel looks no index up: what it is given decides where it reads. So the functions before the kernels compare shapes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 Array = np.ndarray

@@ -1,7 +1,5 @@
 """Exponents of float32 numbers by shifts of their bits, vector code: ``math.frexp`` and ``ldexp`` call per element."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -6,8 +6,6 @@ argument of the kernel, not a constant in it, so that compiled code can be kept.
 0, and callers leave the products to NumPy.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from functools import cache

@@ -9,8 +9,6 @@ two halves, for results below the smallest normal number, and ln 2 in two parts,
 that r needs (Cody & Waite 1980, chapter 6). NaN gives NaN, overflow inf, underflow 0. float64 takes ``math.exp``.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -5,8 +5,6 @@ What counts is how fast weights come in: a matrix is read once, from its first n
 token gets the same bits alone and in company, and speculative decoding the same text.
 """
 
-from __future__ import annotations
-
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
 

@@ -11,8 +11,6 @@
   edit in another file that a kernel calls.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

@@ -2,8 +2,6 @@
 library of Linux gives large blocks back to the system, which hands out zeroed pages one fault at a time, for 10 to 20 % of a
 step (docs/performance.md). Threads share one heap: pages of their own heaps are returned whatever was asked."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

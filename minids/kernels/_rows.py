@@ -1,7 +1,5 @@
 """Reductions over a row that the compiler vectorises only when told that the order of NaN does not matter."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

@@ -1,8 +1,6 @@
 """AdamW, compiled: see ``minids/ops/adamw.py`` for the equations. One fused loop reads four arrays of the model's size and
 writes three. The two kernels share no function for an element: inlined, it would be contracted to other last digits."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

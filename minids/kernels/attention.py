@@ -6,8 +6,6 @@ logit and one over the sum of exponentials are saved, from which the backward pa
 2022, FlashAttention). A later NaN reaches earlier queries of its own tile only, in ``ops`` all (0 · NaN is NaN).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

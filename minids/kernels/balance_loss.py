@@ -1,7 +1,5 @@
 """Balance loss, compiled: see ``minids/ops/balance_loss.py`` for the equations. One pass over the scores either way."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

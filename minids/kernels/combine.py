@@ -1,8 +1,6 @@
 """Combine, compiled: see ``minids/ops/combine.py`` for the equations. A token's K rows are added up where the experts left
 them: nothing of size N·K·d is made besides the gradient itself."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,8 +1,6 @@
 """Cross-entropy, compiled: see ``minids/ops/cross_entropy.py`` for the equations. Forward keeps two numbers per row; backward
 forms the probabilities from them again, straight into the gradient."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -5,8 +5,6 @@ At batch 1 a layer is two dozen small products, which Python takes longer to cal
 Rows are tokens: of one sequence in order (guesses to be checked), of several sequences (a batch), or both.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

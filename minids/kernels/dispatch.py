@@ -1,8 +1,6 @@
 """Dispatch, compiled: see ``minids/ops/dispatch.py`` for the equations. The plan is a counting sort, two passes over the
 choices. Backward adds a token's K rows up where they lie."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect

@@ -1,8 +1,6 @@
 """Embedding, compiled: see ``minids/ops/embedding.py`` for the equations. Looking up is one gather, which NumPy does well.
 Backward adds each gradient row straight into its token's row, without a sort."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect, rows_of

@@ -2,8 +2,6 @@
 products of quantised numbers are exact in float32, and sums of 33 numbers of 14 bits always are, in any order: float32 is
 enough where ``ops`` takes float64."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.kernels._arrays import Array

@@ -4,8 +4,6 @@ All experts are served in one call, products included (``_blas``): no waiting fo
 expert goes through all its steps before the next one begins, so that what one step writes the next finds in the cache.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

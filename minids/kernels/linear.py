@@ -1,8 +1,6 @@
 """Linear map, compiled: see ``minids/ops/linear.py`` for the equations. The backward pass is one call, and BLAS adds the
 weight's gradient where it is kept, instead of written, read and added."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect, rows_of

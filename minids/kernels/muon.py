@@ -5,8 +5,6 @@ one product P X. No matrix looks at another: threads may share them out in any w
 the symmetric products G and G² gains nothing: small products run slower than large ones (docs/performance.md).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

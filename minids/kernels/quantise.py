@@ -5,8 +5,6 @@ and magnitudes are read from bits (``_bits``), which as integers have the order 
 the way of ``ops``, in one rounding.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

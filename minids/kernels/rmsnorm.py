@@ -1,8 +1,6 @@
 """RMSNorm, compiled: see ``minids/ops/rmsnorm.py`` for the equations. Saved are the input itself and 1 / rms(x): the normalised
 rows are one product away, cheaper to form again than to write and read."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

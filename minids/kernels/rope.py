@@ -1,8 +1,6 @@
 """RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over the rotary part of each head, read where it lies
 (layers hand in slices of whole heads) and written packed."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect

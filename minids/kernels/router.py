@@ -1,8 +1,6 @@
 """Router, compiled: see ``minids/ops/router.py`` for the equations. The K best of a token are kept in a short sorted list,
 where NumPy sorts all E scores, and every group's."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """SwiGLU, compiled: see ``minids/ops/swiglu.py`` for the equations. One pass forward and one backward; NumPy makes 8 and 9."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 ``python -m minids.lab.equations`` prints the table of the README.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -10,8 +10,6 @@
 Nothing here computes anything about DeepSeek-V3.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

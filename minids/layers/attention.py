@@ -6,8 +6,6 @@ the hidden state, for H_kv = H (MHA), 1 < H_kv < H (GQA) or H_kv = 1 (MQA) heads
     q = q_proj x    k = k_proj x    v = v_proj x    u = o_proj attention([q_nope ; rope(q_rope)], [k_nope ; rope(k_rope)], v)
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

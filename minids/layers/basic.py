@@ -1,7 +1,5 @@
 """The three smallest layers: a linear map, a norm and an embedding, each one operation with its parameters."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from minids.backend import op

@@ -1,7 +1,5 @@
 """Dense SwiGLU network, of the first blocks and of shared experts: FFN(x) = down_proj ( silu(gate_proj x) · up_proj x )."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeAlias
 
 from minids.backend import op

@@ -8,8 +8,6 @@ With ``precision = "fp8"`` these run in FP8, as in DeepSeek-V3 (section 3.3.1 an
 but not embedding, head, router, norms, the attention operator, eh_proj of the MTP modules, master weights, gradients, the loss.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.backend import op

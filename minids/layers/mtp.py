@@ -13,8 +13,6 @@ What depth k hands to depth k + 1 no released model tells, since V3 has one modu
 hands on what the head reads, as depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.backend import op

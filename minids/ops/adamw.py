@@ -11,8 +11,6 @@ gradient, it would be divided by √v̂. DeepSeek-V3 section 4.2: β₁ = 0.9, �
 in BF16 (section 3.3.3; here as uint16): decoded, moved on in full precision, used for this step, and only then rounded.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.ops import bfloat16

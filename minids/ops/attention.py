@@ -10,8 +10,6 @@ Through the softmax, whose Jacobian is diag(p) − p pᵀ:  dz_ij = p_ij ( dp_ij
 Then dq = σ dz k and dk = σ dzᵀ q; a key-value head gets the sum of its query heads' gradients.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

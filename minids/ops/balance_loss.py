@@ -14,8 +14,6 @@ Backward. f counts choices and has no gradient; P has. With S_t = Σ_j s_jt,
 for all experts, chosen or not; divided by the number of sequences.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,8 +1,6 @@
 """BF16, the upper half of a float32: 1 sign, 8 exponent and 7 mantissa bits. NumPy has no such type: numbers are kept as
 uint16. DeepSeek-V3 has AdamW's moments in it, norms, embeddings and head."""
 
-from __future__ import annotations
-
 import numpy as np
 
 Array = np.ndarray

@@ -11,8 +11,6 @@ tokens at hand would tell earlier tokens about later ones. The proportional rule
 here as a share of the mean load.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 Array = np.ndarray

@@ -6,8 +6,6 @@ Backward:
     d_rows[ place(n, k) ] = g_nk dy_n        dg_nk = dy_n · rows[ place(n, k) ]
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

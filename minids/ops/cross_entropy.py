@@ -7,8 +7,6 @@ D is the number of targets that count. DeepSeek-V3 eq. 24 divides the T − k te
 Backward:  d_logits_n = dL/D · (p_n − onehot(target_n)), what was predicted minus what came.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ What the all-to-all does between nodes (DeepSeek-V3 section 3.2.2). No expert ha
 Backward, the sum over a token's K copies:  dx[n] = Σ_{r: token(r) = n} d_rows[r]
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Backward: a row receives the gradients of all places where its token stood, dW[v] = Σ_{t = v} dx_t.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -17,8 +17,6 @@ For a normal number q lies in [2^m, 2^(m+1)], for a subnormal one in [0, 2^m]; w
 next exponent's. Encoding saturates, ±inf included, as the casts of DeepSeek's kernels do; NaN stays NaN.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -10,8 +10,6 @@ goes to an FP32 register, and the tensor core begins again at 0 (N_C = 128). Her
 for powers of two is the same arithmetic. ``None`` for an accumulator is float32 throughout.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ pass differentiates at them and forms W_down's input again from them. Experts ge
 power-of-two scales, and dy likewise on the way back: ``dispatched`` rounds both kinds of scales up.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ Rows come sorted by expert (see dispatch): each expert is three matrix products 
 same slices, linear maps all; an expert without a token gets a zero gradient.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

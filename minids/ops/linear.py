@@ -4,8 +4,6 @@ Backward. Written out, y_no = Σ_i x_ni W_oi + b_o, so each gradient is one matr
     dx = dy W        dW = dyᵀ x        db = Σ_n dy_n
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ The report writes the hidden state first; the released eh_proj and every program
 Backward: a linear map's, split at the seam, each half through its own norm.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import NamedTuple
 

@@ -32,8 +32,6 @@ Times 0.2 √max(out, in) that is 0.2, about that of AdamW's m̂/√v̂, whose l
 **Which matrices.** Maps between two hidden spaces, each expert's by itself. Embedding, head and all vectors stay with AdamW.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

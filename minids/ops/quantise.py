@@ -16,8 +16,6 @@ along its other axis, with no loss but that of numbers below the smallest normal
 A tile that holds NaN or infinity comes back as NaN throughout.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ Zhang & Sennrich 2019, eq. 4. Backward, with u = dy · g; that rms moves with ev
     dx = (u − n · mean(u · n)) / rms(x)
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -10,8 +10,6 @@ positions alone. Which coordinates form pair i depends on the checkpoint:
 Backward. The transpose of a rotation is the rotation by −φ, also times YaRN's constant amplitude in cos and sin.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

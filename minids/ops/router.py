@@ -17,8 +17,6 @@ and G_i = dL/dg_i, the quotient rule gives
 The balance loss adds its own gradient to all scores. Then ds goes through the sigmoid or the softmax.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

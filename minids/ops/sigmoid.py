@@ -1,7 +1,5 @@
 """The logistic function: sigmoid(x) = 1 / (1 + e^(−x)), sigmoid'(x) = s (1 − s). SwiGLU and the router build on it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 Array = np.ndarray

@@ -9,8 +9,6 @@ Backward, with s = sigmoid(p):
     dp = da · q · s (1 + p (1 − s))
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -21,8 +21,6 @@ Longer contexts spread the softmax over more keys; YaRN sharpens it again throug
 and multiplies cos and sin by m(s, mscale) / m(s, mscale_all_dim), which is 1 for V3. Nothing here is learned.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@
 its other modules, **arithmetic** generated problems with worked answers. The first two differ a little between Pythons.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib

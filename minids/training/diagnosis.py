@@ -1,7 +1,5 @@
 """Where a run went wrong: the first layer, or the first gradient on the way back, that is not a number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 A file counts as present only when its SHA-256 is the known one, so that half a file or an altered one is never read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

@@ -1,7 +1,5 @@
 """Validation: loss and bits per byte of held-out text. Model and balancing bias are left as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

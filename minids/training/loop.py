@@ -4,8 +4,6 @@ It is a generator: each ``next`` makes one optimizer step, and whoever drives it
 ``minids train``, the studies and the benchmarks all run this one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol

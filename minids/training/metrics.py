@@ -1,7 +1,5 @@
 """Numbers that tell how a run goes: balance of the experts, bits per byte, and the file they are kept in."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """What a run shows: lines of text, a bar on a terminal or in a notebook, and how Ctrl-C ends it between two steps."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

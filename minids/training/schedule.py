@@ -10,8 +10,6 @@ DeepSeek-V3 section 4.2, in shares of a run of 14.8T tokens:
 The same shape, in shares of any run. Short runs keep the warm-up to a tenth of their steps.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

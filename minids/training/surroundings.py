@@ -1,7 +1,5 @@
 """What a run's numbers depend on besides its settings, and what it means to resume it where that is something else."""
 
-from __future__ import annotations
-
 import platform
 from importlib import metadata
 

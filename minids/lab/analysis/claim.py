@@ -10,8 +10,6 @@ The verdict is no opinion but follows from the printed number and the worth of i
     not printed      there is nothing to compare with
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import NamedTuple

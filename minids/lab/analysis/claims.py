@@ -5,8 +5,6 @@ unit, and words on how far the two agree. "recalled", "second hand" and "UNVERIF
 source. "ISCA 2025" is "Insights into DeepSeek-V3" (arXiv 2505.09343), read as a transcript.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

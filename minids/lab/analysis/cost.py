@@ -7,8 +7,6 @@ and the 38.94 % utilisation printed in the ISCA 2025 paper, Table 4, give 2674K 
 is for the final run only: the report itself excludes earlier research and ablations.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -12,8 +12,6 @@ These are the conventions under which the ISCA 2025 paper's Table 2 (its "GFLOPS
 V3 and 155 for V2. That table leaves out the MTP module; ``mtp_training`` adds it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.config import ModelConfig

@@ -8,8 +8,6 @@ the leaves of the first section:
 ``info_table.format_info`` prints exactly these leaves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from minids.config import ModelConfig

@@ -1,7 +1,5 @@
 """The table of ``minids info``: every leaf of ``info`` on a line, with the way to its formula and source."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator
 

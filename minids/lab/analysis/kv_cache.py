@@ -9,8 +9,6 @@ Where key and value heads differ, 2·d_h becomes d_nope + d_v. MLA caches one no
 n_h·((d_nope + d_r) + d_v).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.config import ModelConfig

@@ -1,7 +1,5 @@
 """The reader's own machine: how long V3's training would take on it, and what of DeepSeek fits into its memory."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import NamedTuple

@@ -9,8 +9,6 @@ again:
 norms, MLA's up-projections, attention probabilities and the SwiGLU product are made again (DeepSeek-V3 report, section 3.2.3).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.config import ModelConfig

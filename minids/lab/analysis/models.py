@@ -6,8 +6,6 @@ cache bytes printed in the ISCA 2025 paper, Table 1; their other sizes are recal
 all sizes of DeepSeek 67B are recalled.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ simple model has one expert per device and counts only the bytes of the all-to-a
 behind it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 NVLINK, INFINIBAND = 160e9, 50e9

@@ -12,8 +12,6 @@ Per layer (DeepSeek-V2 report, appendix C; DeepSeek-V3 report, section 2.1):
     MoE    (E + N_s)·3·d·I_m + E·d + E        the last E is the routing bias, a buffer that no optimizer touches
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod

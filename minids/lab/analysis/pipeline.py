@@ -23,8 +23,6 @@ Where simulation and closed form agree (found by simulating, and tested):
 - Every method holds as many activations as the table says, 1F1B on its first device only.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.errors import refuse

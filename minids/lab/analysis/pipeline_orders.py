@@ -15,8 +15,6 @@ direction, so that the first device also computes the loss. Below, "0" is the ch
 in, "1" the one on its way out.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A pipeline's timeline as text: a row per device, time to the right, a letter per chunk."""
 
-from __future__ import annotations
-
 from minids.lab.analysis.pipeline import Timeline, closed_form
 
 WIDTH = 110  # columns of time, at most

@@ -6,8 +6,6 @@ That the count of each type comes out at the number the model hub shows is what 
 ``eh_proj`` and norms BF16, bias float32.
 """
 
-from __future__ import annotations
-
 from math import prod
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Loads are counts of tokens; r_i = load_i / mean load is 1 for every expert when 
 (``minids.training.metrics.max_violation``). Everything here takes plain arrays, or a ``RoutingTrace``.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The same weights read by a model of another configuration: other routing, other angles, other arithmetic."""
 
-from __future__ import annotations
-
 from minids.checkpoint.streaming import StreamedDeepSeekV3
 from minids.config import ModelConfig
 from minids.model import DeepSeekV3

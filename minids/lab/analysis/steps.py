@@ -9,8 +9,6 @@ Equation numbers are those of the DeepSeek-V3 report (section 2.1.1: 1-11, MLA; 
 section 2.2: 21-25, multi-token prediction).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from minids.config import ModelConfig

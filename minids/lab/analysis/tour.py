@@ -4,8 +4,6 @@ Nothing is computed, so V3 takes as long as the tiny preset. Where arrays of a r
 the shapes on paper and their root-mean-square is printed beside them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

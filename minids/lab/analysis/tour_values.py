@@ -1,7 +1,5 @@
 """The arrays of a real training step, by the names that the tour prints: what flows, what is saved, and every gradient."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.backend import use_backend

@@ -11,8 +11,6 @@ NVLink moves 160 / 50 = 3.2 times as much in the same time. A node may thus serv
 the slower of the two, and with M nodes a token could have 3.2 · M experts for the price of the M transfers.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

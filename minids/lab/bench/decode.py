@@ -12,8 +12,6 @@ Four questions, a table each:
 "absorbed" is the compiled step, "absorbed, layers" the same mathematics operation by operation, as "naive" and "full" are.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

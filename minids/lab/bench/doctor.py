@@ -1,7 +1,5 @@
 """What the speed on this machine depends on: found out by ``examined``, judged by ``advice``, shown by ``table``."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import os

@@ -4,8 +4,6 @@ The limit of an operation with large products is the measured float32 product; o
 to read and write. The copy is as large as the operation's own arrays: where these fit into a cache, so does it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ A matrix product of 2048 × 2048 runs as fast as any will; copying an array show
 Both are measured in the run that they are compared with, because neither is a constant: clocks and neighbours change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 

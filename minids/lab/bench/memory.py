@@ -4,8 +4,6 @@ What counts is what training adds: the most memory that was resident at once, le
 and no model made.
 """
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys

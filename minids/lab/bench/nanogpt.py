@@ -8,8 +8,6 @@ AdamW: 1e-3 after 100 steps of warm-up, along a cosine to 1e-4, β = 0.9 and 0.9
 It is given PyTorch's fused attention and fused AdamW.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Iterator

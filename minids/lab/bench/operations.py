@@ -1,7 +1,5 @@
 """What each operation is given when its kernel is measured: arrays of the shapes that a training step has."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ The weights travel as a checkpoint folder that minids writes and transformers op
 PyTorch's fused attention, grouped products over sorted rows for the experts, the fused AdamW.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import tempfile

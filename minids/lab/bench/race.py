@@ -4,8 +4,6 @@ Both train in earnest, by turns of 30,720 characters in one process, from their 
 50 turns are the whole race. Reading, compiling and validation are not in the seconds.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice

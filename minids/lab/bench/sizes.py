@@ -1,7 +1,5 @@
 """What ``minids bench`` measures: two models of the kind that a laptop trains, and the batches they are given."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

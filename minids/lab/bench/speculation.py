@@ -9,8 +9,6 @@ read in the place of milliseconds this is what the model's shape allows where a 
 meet nearly twice as many experts as one, and the module reads the head once more.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Timing by turns: every contender once, then again, so that a busy minute is everyone's."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from statistics import median

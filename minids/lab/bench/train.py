@@ -3,8 +3,6 @@
 Ours are steps of the loop that trains (``training/loop.py``), so that what is measured is what is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple

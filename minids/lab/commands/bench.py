@@ -1,7 +1,5 @@
 """minids bench: how fast it is here, against the machine's limits and the peers."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """minids claims: the papers' numbers beside the arithmetic."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Annotated

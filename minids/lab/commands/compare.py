@@ -1,7 +1,5 @@
 """minids compare: DeepSeek's models beside the dense ones of their time."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

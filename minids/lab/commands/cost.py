@@ -1,7 +1,5 @@
 """minids cost: what training a model costs, on rented GPUs or on the machine in front of you."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """minids doctor: what the speed depends on here, and what would make it better."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """minids figures: pictures for talks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """minids info: what a model costs, from its configuration alone."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

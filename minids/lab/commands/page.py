@@ -1,7 +1,5 @@
 """minids page: a web page in which a trained model computes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

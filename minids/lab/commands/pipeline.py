@@ -1,7 +1,5 @@
 """minids pipeline: a pipeline schedule on a timeline."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """minids route: which expert each token is sent to."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import dataclass

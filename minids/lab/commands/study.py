@@ -1,7 +1,5 @@
 """minids study: the papers' ablations at laptop size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """minids tour: one batch through a model, step by step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ Every name of ``PICTURES`` is such a function: its own arguments choose the numb
 and the matplotlib Figure is returned. ``minids figures`` writes them all; ``thumbnails()`` shows them in a notebook.
 """
 
-from __future__ import annotations
-
 import importlib
 
 _HOMES = {

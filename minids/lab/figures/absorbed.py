@@ -1,7 +1,5 @@
 """Figure 5: absorption: the same product with its brackets moved, and what that does to the time of a token."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figure 16: how often the MTP module's guess is what the model itself would have written, and what that is worth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figure 11: the load of every expert while a model trains, by balance strategy."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures 3 and 4: what a token leaves behind in the cache, and how long a context then fits into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import cycle
 

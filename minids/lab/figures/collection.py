@@ -1,7 +1,5 @@
 """The whole set: finding pictures by name or number, and writing them with caption, alternative text and data."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figure 20: what training costs, in work per token and in dollars."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from minids.config import ModelConfig

@@ -1,7 +1,5 @@
 """Figure 17: the numbers FP8 has, and what it costs by granularity and by accumulator."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only

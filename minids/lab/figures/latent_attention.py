@@ -1,7 +1,5 @@
 """Figure 2: multi-head latent attention, its latents, every shape, and what is cached."""
 
-from __future__ import annotations
-
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.kv_cache import mla_elements

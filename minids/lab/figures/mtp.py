@@ -1,7 +1,5 @@
 """Figure 15: multi-token prediction as a causal chain, with what each output really depends on measured on a model."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.backend import use_backend

@@ -1,7 +1,5 @@
 """Figure 14: how many nodes the tokens of a trained model touch, and what they send there, against the limit M."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

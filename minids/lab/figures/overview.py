@@ -1,7 +1,5 @@
 """Figure 1: the whole model on one slide."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.config import ModelConfig

@@ -1,7 +1,5 @@
 """Figure 19: where the parameters sit, and which of them work on one token."""
 
-from __future__ import annotations
-
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import activated, parts, total
 from minids.lab.figures.picture import Picture, Rows, column

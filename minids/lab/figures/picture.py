@@ -7,8 +7,6 @@ A ``Picture`` is called like a function: ``kv_cache_per_token(models=…, ax=…
 its other arguments go to ``rows``.
 """
 
-from __future__ import annotations
-
 import csv
 import inspect
 import io

@@ -1,7 +1,5 @@
 """Figure 21: pipeline schedules, simulated: who works when, and how long devices wait."""
 
-from __future__ import annotations
-
 from minids.lab.analysis.pipeline import USUAL, Times, simulate
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, Slide

@@ -1,7 +1,5 @@
 """Figure 8: how many numbers the keys and values of a trained model really are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figure 6: RoPE turns pairs of coordinates; YaRN slows the slow ones down for longer contexts."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.config import Yarn

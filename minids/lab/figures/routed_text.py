@@ -4,8 +4,6 @@ The expert of a token is the routed one with the largest gate. Experts of one gr
 is seen at a glance and its expert at a second.
 """
 
-from __future__ import annotations
-
 import colorsys
 import html
 from collections.abc import Sequence

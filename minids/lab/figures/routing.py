@@ -1,7 +1,5 @@
 """Figures 9, 10 and 13: what the router of a trained model does with one token, with a text, and with whole domains."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

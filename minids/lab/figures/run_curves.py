@@ -1,7 +1,5 @@
 """Figure 22: a training run, its loss, what held-out text costs, and what the model writes in the end."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from importlib.util import find_spec

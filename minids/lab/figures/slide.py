@@ -13,8 +13,6 @@
 Letters and lines are given for a slide of 12.8 inches and scale with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple

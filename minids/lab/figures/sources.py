@@ -1,7 +1,5 @@
 """Where figures take their numbers from: arithmetic, a trained run, the studies' results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

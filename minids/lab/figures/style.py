@@ -5,8 +5,6 @@ them. They began as Okabe & Ito's (2008) and Paul Tol's. Letters are DejaVu Sans
 outlines in SVG: a slide looks the same on a machine without the font, and its words are in the alternative text.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 from collections.abc import Iterator

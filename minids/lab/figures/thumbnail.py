@@ -1,7 +1,5 @@
 """The set at a glance: names, captions and small pictures, in a terminal that can show colours and in a notebook."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

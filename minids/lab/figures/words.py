@@ -1,7 +1,5 @@
 """Numbers as a slide says them."""
 
-from __future__ import annotations
-
 from minids.words import si
 
 

@@ -10,8 +10,6 @@ Wherever the mistake allows it the wrong version is consistent within itself: it
 forward. That is how the mistake occurs in earnest, and it is then invisible to a gradient check alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 

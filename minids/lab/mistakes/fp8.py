@@ -4,8 +4,6 @@ A small model learns with any of them, its gradients are not zero and its shapes
 them is a comparison to the bit with another implementation of the formats, or with the three products written out tile by tile.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.backend import op

@@ -6,8 +6,6 @@
 ``engine.js`` is minids/pico.py for one token after another; the other scripts are tokenizer, sampling and panels.
 """
 
-from __future__ import annotations
-
 import html
 
 from minids.lab.page.build import build, write

@@ -12,8 +12,6 @@ itself: inline script, inline style, and a worker from a ``blob:`` address. That
 have an address and a file opened from a disk has no other file to name; a blob is memory of this very page.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import html

@@ -1,7 +1,5 @@
 """A checkpoint's tokenizer as the page's own one understands it: plain lists, and a refusal where it would read otherwise."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

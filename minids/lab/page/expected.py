@@ -3,8 +3,6 @@
 Computed by ``minids.pico``, in float64.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

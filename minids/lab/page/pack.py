@@ -5,8 +5,6 @@ attention and of feed-forward networks as E4M3 codes with one float32 scale per 
 head, router and ``eh_proj`` as BF16; gains, biases and routing biases as float32. ``float16`` keeps all matrices as float16.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

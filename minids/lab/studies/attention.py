@@ -5,8 +5,6 @@ of them with the smallest cache but MQA's. Here a shared key and value head free
 and MLA's latent is as wide as what is left allows: every attention layer has 20,480 weights.
 """
 
-from __future__ import annotations
-
 from minids.lab.analysis.kv_cache import elements
 from minids.lab.studies.base import BALANCED, COMMON, configs, trained
 from minids.lab.studies.compare import above, below

@@ -8,8 +8,6 @@ All arms have V3's router (sigmoid, normalised gates, 2 of 4 groups), the same s
 the loss over the batch and within sequences, the speed γ of the bias with the sign rule and with the proportional one.
 """
 
-from __future__ import annotations
-
 from minids.lab.analysis.routing import load_entropy, relative_load, specialisation
 from minids.lab.studies.base import COMMON, trained
 from minids.lab.studies.compare import above, below

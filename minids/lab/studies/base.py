@@ -1,7 +1,5 @@
 """The model that most studies change one thing of: V3's mechanisms in 0.32 million parameters, ten seconds a run on a core."""
 
-from __future__ import annotations
-
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.routing import load_entropy
 from minids.lab.studies.study import Job

@@ -9,8 +9,6 @@ holds the true difference in 95 of 100 studies. A claim about two arms holds or 
 side of zero; else it is undecided. Where the best of several arms is taken, the interval is a little too narrow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev

@@ -12,8 +12,6 @@ expert gets 64 of 256 on average. Sums have 32 to 384 terms, where V3's have 7,1
 that number, see ``fp8_errors.accumulation``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from minids.config import ModelConfig

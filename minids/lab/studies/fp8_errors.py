@@ -4,8 +4,6 @@ outliers       error of a quantised matrix by granularity, when a few channels a
 accumulation   error of a product against the number K of terms, with and without promotion
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.backend import op

@@ -10,8 +10,6 @@ lost in what chance does. At the same weights and on the same text only the arit
     gradient of another batch  as above between float32's gradients of two batches: the noise that a step has anyway
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import numpy as np

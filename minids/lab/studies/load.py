@@ -5,8 +5,6 @@ of each expert is kept all along the run, which one number per step does not tel
 which of them never work.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.lab.analysis.routing import relative_load

@@ -18,8 +18,6 @@ All arms of a seed begin with the same trained model. Text is measured where it 
 (``needles.py``) by length of the context and depth of the needle.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

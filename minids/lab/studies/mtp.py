@@ -5,8 +5,6 @@ parameters), benchmarks improve, and the second token is right often enough to d
 swept: V3 uses 0.3, and a third of it once the learning rate decays.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.lab.studies.base import BALANCED, COMMON, configs, trained

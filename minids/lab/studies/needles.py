@@ -12,8 +12,6 @@ Numbers filed under letters (``[K47]``, then ``[K``) were tried and not learned:
 layer can match a kind with its values. One guess in eight is right.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -11,8 +11,6 @@ as wide as the experts a token meets, 3 × 64. The last arm is the preset with V
 Muon.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The studies there are. A new one is a module with a ``STUDY`` and its name in this list."""
 
-from __future__ import annotations
-
 import importlib
 
 from minids.errors import refuse

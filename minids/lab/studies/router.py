@@ -6,8 +6,6 @@ shared expert there is one routed expert more, 5 of 17; they make no equal group
 a limit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minids.lab.analysis.routing_trace import trace

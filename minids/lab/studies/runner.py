@@ -1,7 +1,5 @@
 """Runs what a study is missing, shows how far it is, and puts the results together."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shlex
 import signal

@@ -5,8 +5,6 @@ into 4 helps again (figure 3). Once trained, the shared expert cannot be replace
 the loss rises from 1.808 to 2.414 (section 4.5).
 """
 
-from __future__ import annotations
-
 from minids.lab.analysis.same_weights import same_weights
 from minids.lab.studies.base import BALANCED, COMMON, configs, trained
 from minids.lab.studies.compare import above, below

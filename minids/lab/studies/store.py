@@ -7,8 +7,6 @@ A run is written whole or not at all, so a study that was stopped goes on with w
 (more steps, another text, an arm that has changed) finds other names and never takes an old run for a new one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

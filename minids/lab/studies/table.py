@@ -1,7 +1,5 @@
 """A study's results as text."""
 
-from __future__ import annotations
-
 from minids import words
 from minids.lab.studies.study import Job, Study, Summary
 

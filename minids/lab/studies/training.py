@@ -4,8 +4,6 @@ Runs of different arms with the same seed see the same batches in the same order
 from that of the initial weights, whose number differs from arm to arm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
