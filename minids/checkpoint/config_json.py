@@ -131,7 +131,7 @@ def _own_fields(json: dict) -> dict[str, object]:
     own = json.get("minids", {})
     if not isinstance(own, dict):
         raise refuse("minids", own, "must be an object")
-    for name in own.keys() - set(_OURS):
+    for name in (name for name in own if name not in _OURS):
         raise refuse(f"minids.{shortened(name)}", own[name], f"no such field; there are {', '.join(_OURS)}")
     if own:
         return {name: _value(name, value) for name, value in own.items()}

@@ -1,12 +1,14 @@
 """What a run shows: lines of text, a bar on a terminal or in a notebook, and how Ctrl-C ends it between two steps."""
 
+import importlib
+import importlib.util
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minids.model import Losses
 
@@ -34,8 +36,11 @@ class Voice:
 
 def progress_bar(steps: int, finished: int) -> tqdm:
     """Disabled where the output is a file, which gets lines instead."""
-    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=steps, initial=finished, disable=quiet, unit="step", dynamic_ncols=True)
+    notebook, kind = "ipykernel" in sys.modules, tqdm
+    if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
+        kind = importlib.import_module("tqdm.auto").tqdm
+    quiet = not (sys.stderr.isatty() or notebook)
+    return kind(total=steps, initial=finished, disable=quiet, unit="step", dynamic_ncols=True)
 
 
 def in_words(losses: Losses, max_violation: float | None, tokens_per_second: float) -> str:

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from minids import check, notebook, pico
+from minids import check, pico
+from minids.lab import notebook
 
 notebook.set_up()
 rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 import multiprocessing
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -11,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minids.errors import MinidsError
 from minids.files import make_writable
@@ -20,6 +19,7 @@ from minids.lab.studies.store import Store, collected, write_results
 from minids.lab.studies.study import Job, Outcome
 from minids.lab.studies.table import one_line
 from minids.processor import cores
+from minids.training.printing import progress_bar
 
 Say = Callable[[str], None]
 _REFRESH = 0.5  # seconds between two looks at the progress
@@ -53,15 +53,14 @@ def run_study(
         f"{processes} at a time with {threads} thread{'s' * (threads > 1)} each, into {out}"
     )
     began = time.perf_counter()
-    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    with tqdm(total=len(missing) * steps, unit="step", disable=quiet, dynamic_ncols=True) as bar:
+    with progress_bar(len(missing) * steps, 0) as bar:
         finished = _in_processes(name, missing, processes, bar) if processes > 1 else _here(name, missing, bar)
         try:
             for done, (job, outcome, seconds) in enumerate(finished, start=1):
                 found = store.write(job, outcome, seconds)
                 left = (len(missing) - done) * (time.perf_counter() - began) / done
                 line = f"[{done + len(jobs) - len(missing)}/{len(jobs)}] {one_line(study, job, found)}, {left:.0f} s left"
-                say(line) if quiet else tqdm.write(line)
+                say(line) if bar.disable else tqdm.write(line)
         except KeyboardInterrupt:
             say("Stopped. The finished runs are kept: the same command goes on with the others.")
             raise
