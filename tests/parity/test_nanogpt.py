@@ -58,4 +58,4 @@ def test_the_race_against_it_by_turns(tmp_path, monkeypatch):
     assert ours["times_as_fast_as"]["nanoGPT"] == pytest.approx(1 / theirs["times_as_fast_as"]["minids"])
     assert theirs["loss"] < np.log(16) and theirs["parameters"] > 790_000
     assert found["characters"] == 3072 and found["curve"][-1]["loss"] == ours["loss"]
-    assert "times as fast: its race takes" in race.table(found)
+    assert "times as fast: " in race.table(found)
