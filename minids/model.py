@@ -128,7 +128,7 @@ class DeepSeekV3:
         check_length(tokens.shape[1], len(modules))
         weight = self.config.mtp_loss_weight if mtp_loss_weight is None else mtp_loss_weight
         divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
-        hidden, saved_embedding, saved_blocks, saved_norm = self._hidden(tokens)
+        hidden, saved_embedding, saved_blocks, saved_norm = self.hidden_states(tokens)
         losses, saved_modules, saved_heads = [], [], []
         for depth in range(len(modules) + 1):
             read = hidden  # by the head
@@ -186,13 +186,13 @@ class DeepSeekV3:
     def logits(self, tokens: ArrayLike) -> Array:
         """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
         tokens = check_tokens(self.config, tokens)
-        return self.head.forward(self._hidden(tokens)[0])[0]
+        return self.head.forward(self.hidden_states(tokens)[0])[0]
 
     def mtp_logits(self, tokens: ArrayLike) -> list[Array]:
         """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
         tokens = check_tokens(self.config, tokens)
         check_length(tokens.shape[1], len(self.mtp))
-        hidden, out = self._hidden(tokens)[0], []
+        hidden, out = self.hidden_states(tokens)[0], []
         for depth in range(1, len(self.mtp) + 1):
             hidden, _ = self.deeper(depth, tokens, hidden)
             out.append(self.head.forward(self.mtp[depth - 1].readout(hidden)[0])[0])
@@ -212,7 +212,7 @@ class DeepSeekV3:
         """The experts chosen in every MoE layer, (N, K) each: what ``routing_fixed`` takes."""
         return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
 
-    def _hidden(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
+    def hidden_states(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
         """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
         rotary = self.rotary(tokens.shape[1])
         x, saved_embedding = self.embed_tokens.forward(tokens)

@@ -135,10 +135,7 @@ class Decoder:
         for b, new in enumerate(np.split(tokens, np.cumsum(counts)[:-1])):
             if len(new):
                 text = self.texts[b] = np.concatenate([self.texts[b], new])
-                x, _ = self.model.embed_tokens.forward(text[None])  # (1, T, d)
-                for block in self.model.blocks:
-                    x, _ = block.forward(x, self.model.rotary(len(text)))
-                hidden.append(self.model.norm.forward(x[:, -len(new) :])[0][0])
+                hidden.append(self.model.hidden_states(text[None])[0][0, -len(new) :])
         return np.concatenate(hidden)
 
     def _through(self, block: Block, layer: int, x: Array, new: NewTokens, cache: Cache) -> Array:

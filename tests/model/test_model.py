@@ -84,8 +84,8 @@ def test_what_a_module_hands_on_is_normed_or_not_as_the_configuration_says():
             for name, gradient in one[1].items():
                 np.testing.assert_allclose(gradient, two[1][name], rtol=1e-12, atol=1e-15)
     assert abs(one[0].mtp[1] - two[0].mtp[1]) > 1e-4
-    (state, _), first = unnormed.deeper(1, tokens, unnormed._hidden(tokens)[0]), unnormed.mtp[0]
-    by_hand, _ = normed.deeper(1, tokens, normed._hidden(tokens)[0])
+    (state, _), first = unnormed.deeper(1, tokens, unnormed.hidden_states(tokens)[0]), unnormed.mtp[0]
+    by_hand, _ = normed.deeper(1, tokens, normed.hidden_states(tokens)[0])
     np.testing.assert_allclose(first.norm.forward(state)[0], by_hand, rtol=1e-12)
     assert np.abs(state - by_hand).max() > 0.01
 

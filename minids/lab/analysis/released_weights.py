@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import ROUTER, ROUTING_BIAS, Tensor, mtp_copies, tensors
+from minids.ops.quantise import grid
 
 BLOCK = 128  # rows and columns that share one scale
 BYTES = {"BF16": 2, "F8_E4M3": 1, "F32": 4}
@@ -34,7 +35,7 @@ class Census(NamedTuple):
 def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Scales of an FP8 matrix: ceil(out / 128) × ceil(in / 128). kv_a_proj_with_mqa (576 × 7168) has 5 × 56."""
     *stacked, rows, columns = shape
-    return *stacked, -(-rows // BLOCK), -(-columns // BLOCK)
+    return *stacked, *grid((rows, columns), (BLOCK, BLOCK))
 
 
 def dtype(tensor: Tensor) -> str:

@@ -88,7 +88,7 @@ class Trained:
         for index, block in enumerate(model.blocks):
             normed, _ = block.input_norm.forward(x)
             x, saved = block.forward(x, rotary)
-            yield Passing(index, block, normed, rotary, getattr(saved.ffn, "routing", None))
+            yield Passing(index, block, normed, rotary, saved.ffn.routing if block.moe else None)
 
     def letters(self, tokens: np.ndarray) -> list[str]:
         """Each token as a short piece of text, blanks and line ends made visible."""
