@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minids.config import ModelConfig, TrainConfig
 from minids.training.metrics import read_metrics
