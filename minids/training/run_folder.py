@@ -125,6 +125,7 @@ class RunFolder:
         """Let ``write`` fill a new folder, and make it the run's newest checkpoint once it is whole."""
         final = self.path / f"step-{step:06d}"
         unfinished = self.path / f".{final.name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir()
             write(unfinished)
@@ -134,10 +135,11 @@ class RunFolder:
                 shutil.rmtree(final)
             os.replace(unfinished, final)
             sync_folder(self.path)
-        except OSError as error:
-            raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
-        finally:
+        except (MinidsError, OSError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
+            if isinstance(error, MinidsError):
+                raise
+            raise MinidsError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
         before = latest_checkpoint(self.path)
         point_to(final)
         for old in self.path.glob("step-*"):

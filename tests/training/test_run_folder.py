@@ -40,8 +40,14 @@ def test_a_kill_while_writing_is_cleaned_up_by_the_next_session(tmp_path):
     run = RunFolder.create(tmp_path / "run")
     run.write_description({})
     run.write_checkpoint(1, write("good"))
-    (run.path / ".step-000002").mkdir()  # as a kill leaves it
-    (run.path / ".step-000002" / "weights").write_text("ha")
+
+    def killed(folder):
+        (folder / "weights").write_text("ha")
+        raise KeyboardInterrupt  # as sudden as a test can be
+
+    with pytest.raises(KeyboardInterrupt):
+        run.write_checkpoint(2, killed)
+    assert (run.path / ".step-000002").exists()
     run.unlock()  # as the end of a process does
     again = RunFolder.open(run.path)
     assert not (run.path / ".step-000002").exists()
