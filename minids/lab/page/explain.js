@@ -150,6 +150,7 @@ const EXPLAINED = {
 };
 
 const tip = document.getElementById("tip");
+let told = null; // the number that is being explained
 
 /** Markup of a number that explains itself. */
 function num(key, text) {
@@ -170,9 +171,16 @@ function tell(target) {
     (entry && own ? `<div class="own">${escaped(own)}</div>` : "") +
     (formula ? `<code>${formula}</code>` : "") +
     (words ? `<p>${words}</p>` : "");
+  untell();
+  told = target;
   tip.hidden = false;
   target.setAttribute("aria-describedby", "tip");
-  const box = target.getBoundingClientRect();
+  place();
+}
+
+/** The words above their number, or below it where there is no room. */
+function place() {
+  const box = told.getBoundingClientRect();
   const width = tip.offsetWidth;
   const height = tip.offsetHeight;
   const gap = 8;
@@ -184,15 +192,19 @@ function tell(target) {
 
 function untell() {
   tip.hidden = true;
-  document.querySelector("[aria-describedby=tip]")?.removeAttribute("aria-describedby");
+  told?.removeAttribute("aria-describedby");
+  told = null;
 }
 
 const explains = (event) => event.target.closest?.("[data-x], [data-say]");
-document.addEventListener("pointerover", (event) => (explains(event) ? tell(explains(event)) : untell()));
+// Going to a number by the keyboard may scroll the page, under a pointer that rests: neither may take the words away.
+const heldByFocus = () => told !== null && told === document.activeElement && told.matches(":focus-visible");
+const leave = () => heldByFocus() || untell();
+document.addEventListener("pointerover", (event) => (explains(event) ? tell(explains(event)) : leave()));
 document.addEventListener(
   "focusin",
   (event) => explains(event) && event.target.matches(":focus-visible") && tell(explains(event)),
 );
 document.addEventListener("focusout", untell);
-document.addEventListener("scroll", untell, { passive: true });
+document.addEventListener("scroll", () => (heldByFocus() ? place() : untell()), { passive: true });
 document.addEventListener("keydown", (event) => event.key === "Escape" && untell());

@@ -419,7 +419,7 @@ def test_every_step_of_the_tour_fits_a_slide(size, visit):
 
 
 def test_numbers_explain_themselves_to_pointer_and_keyboard(visit):
-    page = visit()
+    page = visit(size=(1440, 600))
     write(page, "The value of the list is ", 10)
     page.hover("#cache-columns .mla figcaption .n")
     assert "d_c + d_r" in page.locator("#tip").inner_text()
@@ -430,6 +430,11 @@ def test_numbers_explain_themselves_to_pointer_and_keyboard(visit):
             break
     assert page.locator("#tip").is_visible()
     assert page.evaluate("() => document.activeElement.getAttribute('aria-describedby')") == "tip"
+    moved = page.evaluate(
+        "() => new Promise((done) => { addEventListener('scroll', () => setTimeout(done, 50, scrollY), "
+        "{ once: true }); scrollBy(0, scrollY > 30 ? -30 : 30); })"
+    )
+    assert moved >= 0 and page.locator("#tip").is_visible(), "scrolling took the words away from the focused number"
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
     unknown = page.evaluate(
