@@ -8,6 +8,7 @@ What importing changes in the process, all of it for speed:
                            memory with the process
                            keeps compiled kernels in a folder of their own; Numba's setting for everybody    ``kernels/_jit``
                            else is put back
+    a model at work        holds NumPy's BLAS to one thread, and puts the number back when it has ended       ``blas``
 
 Nothing else is touched: no random state, no NumPy setting, no threads. ``minids doctor`` shows what holds here.
 """
@@ -22,6 +23,7 @@ from minids import processor
 processor.choose_openblas_kernels(os.environ, processor.processor(), "numpy" in sys.modules)  # first: NumPy's BLAS reads it
 
 from minids.backend import backend_name, use_backend
+from minids.blas import use_blas_threads
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.streaming import load_layer, load_streamed
 from minids.config import ModelConfig, TrainConfig, Yarn
@@ -44,6 +46,7 @@ __all__ = [
     "load_streamed",
     "save",
     "use_backend",
+    "use_blas_threads",
 ]
 __version__ = "0.1.0"
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from minids.backend import op
+from minids.blas import one_blas_thread
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.layers import block, moe, mtp
@@ -117,6 +118,7 @@ class DeepSeekV3:
         """Every layer with experts: the main model's in order, then those of the MTP modules."""
         return [b.moe for b in (*self.blocks, *(m.block for m in self.mtp)) if b.moe]
 
+    @one_blas_thread()
     def forward(
         self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
     ) -> tuple[Losses, Saved]:
@@ -146,8 +148,14 @@ class DeepSeekV3:
         mtp_loss = weight * sum(losses[1:]) / len(modules) if modules else 0.0
         return Losses(losses[0] + mtp_loss + balance, losses[0], tuple(losses[1:]), balance, counts), saved
 
+    @one_blas_thread()
     def backward(self, saved: Saved, weight: float = 1.0) -> None:
-        """Add ``weight`` times the gradient of the total loss into every parameter's gradient."""
+        """Add ``weight`` times the gradient of the total loss into every parameter's gradient. Of several threads that do so
+        one waits for the other: there is one set of gradients. ``sharing_weights`` gives each its own, to work side by side."""
+        with self.parameters.lock:
+            self._backward(saved, weight)
+
+    def _backward(self, saved: Saved, weight: float) -> None:
         depths = len(saved.modules)
         d_deeper = None
         # From the deepest module up: d_hidden is the gradient of h^k, which the head at depth k and module k + 1 both read.
@@ -183,11 +191,13 @@ class DeepSeekV3:
             for layer, count in zip(self.moe_layers, counts, strict=True):
                 layer.update_bias(count, speed)
 
+    @one_blas_thread()
     def logits(self, tokens: ArrayLike) -> Array:
         """tokens (B, T) int → logits of the next token after each, (B, T, V)."""
         tokens = check_tokens(self.config, tokens)
         return self.head.forward(self.hidden_states(tokens)[0])[0]
 
+    @one_blas_thread()
     def mtp_logits(self, tokens: ArrayLike) -> list[Array]:
         """tokens (B, T) → for each depth k the logits (B, T − k, V) of token i + k + 1."""
         tokens = check_tokens(self.config, tokens)
@@ -203,15 +213,17 @@ class DeepSeekV3:
         return self.forward(tokens, targets, mtp=mtp)[0]
 
     def loss_and_grads(self, tokens: ArrayLike, targets: ArrayLike) -> tuple[Losses, dict[str, Array]]:
-        """The losses of a batch and the gradient of their total by every parameter, by name."""
-        self.parameters.zero_grads()
-        losses = self.forward_backward(tokens, targets)
-        return losses, {p.name: p.grad.copy() for p in self.parameters}
+        """The losses of a batch and the gradient of their total by every parameter, by name. Threads may call it at once."""
+        with self.parameters.lock:
+            self.parameters.zero_grads()
+            losses = self.forward_backward(tokens, targets)
+            return losses, {p.name: p.grad.copy() for p in self.parameters}
 
     def choices(self, tokens: ArrayLike, targets: ArrayLike) -> list[Array]:
         """The experts chosen in every MoE layer, (N, K) each: what ``routing_fixed`` takes."""
         return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
 
+    @one_blas_thread()
     def hidden_states(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
         """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
         rotary = self.rotary(tokens.shape[1])
@@ -223,6 +235,7 @@ class DeepSeekV3:
         h, saved_norm = self.norm.forward(x)
         return h, saved_embedding, saved_blocks, saved_norm
 
+    @one_blas_thread()
     def deeper(self, depth: int, tokens: Array, hidden: Array) -> tuple[Array, SavedModule]:
         """h^{k−1} → h^k (B, T − k, d) by module k = ``depth``: position i is shown token i + k."""
         embedding, saved_embedding = self.embed_tokens.forward(tokens[:, depth:])
@@ -232,10 +245,10 @@ class DeepSeekV3:
 
     def rotary(self, length: int) -> Rotary:
         """Angles of positions 0 … length − 1, kept from call to call."""
-        known = len(self._rotary.cos)
-        if known < length:  # twice as many as before: decoding asks for one more every time
-            self._rotary = rotary(self.config, np.arange(max(length, 2 * known)), self.dtype)
-        return self._rotary.first(length)
+        kept = self._rotary  # looked up once: another thread may put a shorter one in its place meanwhile
+        if len(kept.cos) < length:  # twice as many as before: decoding asks for one more every time
+            kept = self._rotary = rotary(self.config, np.arange(max(length, 2 * len(kept.cos))), self.dtype)
+        return kept.first(length)
 
 
 @contextmanager

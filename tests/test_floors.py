@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent / "minids"
 
 # Ground first. Rooms on one floor do not know each other.
 FLOORS = [
-    {"errors", "processor", "blas", "words", "caches"},
-    {"files"},
+    {"errors", "processor", "words", "caches"},
+    {"files", "blas"},
     {"config"},
     {"ops"},
     {"kernels"},

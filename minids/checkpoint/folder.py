@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -79,6 +80,7 @@ class CheckpointFolder:
         self._places = self._arrange()
         self._cache: OrderedDict[str, Array] = OrderedDict()
         self._cache_limit, self._cache_held = cache_bytes, 0
+        self._lock = threading.Lock()  # two threads may generate with one model
 
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted. Scales are part of their matrix and have no name of their own."""
@@ -110,15 +112,16 @@ class CheckpointFolder:
 
     def cached(self, name: str) -> Array:
         """The tensor as float32, read-only; the most recently used stay converted, up to ``cache_bytes`` in all."""
-        if name in self._cache:
-            self._cache.move_to_end(name)
-            return self._cache[name]
-        array = self._cache[name] = self.tensor(name)
-        array.flags.writeable = False
-        self._cache_held += array.nbytes
-        while self._cache_held > self._cache_limit:
-            self._cache_held -= self._cache.popitem(last=False)[1].nbytes
-        return array
+        with self._lock:
+            if name in self._cache:
+                self._cache.move_to_end(name)
+                return self._cache[name]
+            array = self._cache[name] = self.tensor(name)
+            array.flags.writeable = False
+            self._cache_held += array.nbytes
+            while self._cache_held > self._cache_limit:
+                self._cache_held -= self._cache.popitem(last=False)[1].nbytes
+            return array
 
     def equal(self, name: str, other: str) -> bool:
         """Whether two matrices hold the same numbers, compared a few rows at a time. NaN equals NaN."""

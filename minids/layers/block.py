@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minids.backend import op
+from minids.blas import one_blas_thread
 from minids.config import ModelConfig
 from minids.layers.attention import Attention
 from minids.layers.attention import Saved as SavedAttention
@@ -41,6 +42,7 @@ class Block:
         self.moe = MoE(config, parameters, f"{name}.mlp") if config.is_moe(index) else None
         self.ffn: MoE | FeedForward = self.moe or feed_forward(config, parameters, f"{name}.mlp", config.intermediate_size)
 
+    @one_blas_thread()
     def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
         normed, saved_norm = self.input_norm.forward(x)
         attended, saved_attention = self.attention.forward(normed, rotary)
@@ -48,12 +50,14 @@ class Block:
         y, saved_ffn_norm, saved_ffn = self.feed_forward(x)
         return y, Saved(saved_norm, saved_attention, saved_ffn_norm, saved_ffn)
 
+    @one_blas_thread()
     def feed_forward(self, x: Array) -> tuple[Array, op.rmsnorm.Saved, SavedMoE | SavedFeedForward]:
         """The second half of the block, which inference shares: x + ffn(norm(x))."""
         normed, saved_norm = self.ffn_norm.forward(x)
         y, saved_ffn = self.ffn.forward(normed)
         return x + y, saved_norm, saved_ffn
 
+    @one_blas_thread()
     def backward(self, dx: Array, saved: Saved, loss_weight: float) -> Array:
         """``loss_weight``: weight of the balance loss in the total."""
         if isinstance(self.ffn, MoE):

@@ -16,6 +16,7 @@ hands on what the head reads, as depth 1 gets it, "unnormed" the block's output,
 from typing import NamedTuple
 
 from minids.backend import op
+from minids.blas import one_blas_thread
 from minids.config import ModelConfig
 from minids.layers.basic import RMSNorm
 from minids.layers.block import Block
@@ -45,6 +46,7 @@ class MTPModule:
         self.norm = RMSNorm(parameters, f"{name}.shared_head.norm", d, config.rms_norm_eps)
         self.normed = config.mtp_state == "normed"
 
+    @one_blas_thread()
     def forward(self, embedding: Array, hidden: Array, rotary: Rotary) -> tuple[Array, Saved]:
         """embedding of t_{i+k} and state h_i^{k−1}, both (B, T − k, d) → state h_i^k (B, T − k, d)."""
         x, saved_combine = op.mtp_combine.forward(
@@ -54,6 +56,7 @@ class MTPModule:
         h, saved_norm = self.norm.forward(x) if self.normed else (x, None)
         return h, Saved(saved_combine, saved_block, saved_norm)
 
+    @one_blas_thread()
     def backward(self, dh: Array, saved: Saved, loss_weight: float) -> tuple[Array, Array]:
         """dh (B, T − k, d) → d_embedding, d_hidden (B, T − k, d)."""
         dx = self.norm.backward(dh, saved.norm) if saved.norm else dh

@@ -7,6 +7,7 @@ moments: clipping, the update and a checkpoint are each one pass over contiguous
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -38,6 +39,22 @@ class Parameter:
         return f"Parameter({self.name}, {self.shape})"
 
 
+class Lock:
+    """A lock that its owner may take again. Copied or pickled with what it guards, it becomes a free one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
+        return Lock, ()
+
+
 class Parameters:
     """The parameters of a model, by name.
 
@@ -49,6 +66,7 @@ class Parameters:
         self._by_name: dict[str, Parameter] = {}
         self.buffers: dict[str, Array] = {}
         self.values = self.grads = NOT_ALLOCATED  # (P,)
+        self.lock = Lock()  # for whoever adds into ``grads``, or needs them to himself
 
     @property
     def ready(self) -> bool:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.backend import op
+from minids.blas import one_blas_thread
 from minids.config import TrainConfig
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.ops import bfloat16
@@ -55,6 +56,7 @@ class AdamW:
         self.m = np.zeros(parameters.values.shape, kept)  # (P,) first moment
         self.v = np.zeros(self.stretches[-1].second.stop if self.stretches else 0, kept)  # second moment of what AdamW takes
 
+    @one_blas_thread()
     def step(self, learning_rate: float, workers: Workers | None = None) -> float:
         """Clip, then update every parameter from its gradient → the gradient's norm before clipping. Where that is no number
         nothing is updated: the weights stay the last good ones. How many ``workers`` share the work changes no bit."""
