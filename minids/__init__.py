@@ -16,7 +16,7 @@ Nothing else is touched: no random state, no NumPy setting, no threads. ``minids
 import importlib
 import os
 import sys
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from minids import processor
 
@@ -26,9 +26,10 @@ from minids.backend import backend_name, use_backend
 from minids.blas import use_blas_threads
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.streaming import load_layer, load_streamed
+from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError
-from minids.inference.generate import generate, generate_batch
+from minids.inference.generate import generate, generate_batch, stream
 from minids.model import DeepSeekV3, Losses
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Losses",
     "MinidsError",
     "ModelConfig",
+    "Tokenizer",
     "TrainConfig",
     "Yarn",
     "backend_name",
@@ -45,14 +47,22 @@ __all__ = [
     "load_layer",
     "load_streamed",
     "save",
+    "stream",
+    "train",
     "use_backend",
     "use_blas_threads",
 ]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> ModuleType:
-    """``minids.check`` and ``minids.lab`` without an import of their own, and without their cost for those who use none."""
+if TYPE_CHECKING:
+    from minids.training.train import train
+
+
+def __getattr__(name: str) -> Any:
+    """``minids.check``, ``minids.lab`` and ``minids.train`` without an import of their own, and without their cost."""
     if name in ("check", "lab"):
         return importlib.import_module(f"minids.{name}")
+    if name == "train":
+        return importlib.import_module("minids.training.train").train
     raise AttributeError(f"module 'minids' has no attribute {name!r}")

@@ -130,7 +130,7 @@ def compiling() -> bool:
 
 
 def _checked(name: str, field: str) -> str:
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise refuse(field, name, f"must be one of {', '.join(BACKENDS)}")
     if name == "numba" and (why := _why_no_numba()):
         raise refuse(field, name, f"Numba cannot be imported ({why}); install it, or say numpy")

@@ -40,7 +40,7 @@ _asked: int | None = None  # None: not asked for
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Within it, and in functions that it decorates, BLAS has one thread, or as many as were asked for; afterwards as many as
-    before. Such blocks may lie in each other, and be open in several Python threads: the last one to end puts the number back."""
+    before. Such blocks may lie in each other, and be open in several Python threads: the last to end puts the number back."""
     global _inside, _put_back
     every, each = _libraries()
     with _lock:

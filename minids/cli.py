@@ -5,12 +5,15 @@ Whatever is wrong with what was typed is answered in one line on standard error,
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import minids
 from minids.commands.options import built, help_of, options_of, typed
 from minids.config.presets import PRESETS
 from minids.errors import MinidsError
+from minids.other_names import COMMANDS as ELSEWHERE
+from minids.other_names import NO_NEED, perhaps
 from minids.words import did_you_mean, table
 
 CORE = ("train", "generate", "data")
@@ -41,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         # A log file tells of a step when it is done; a stream that cannot write a character (a pipe on Windows) gets a "?".
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
-        _run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            _run(arguments)
         return 0
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()
@@ -64,6 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
+def _warn(message: Warning | str, *_: Any) -> None:
+    """What the user's input has made the package say, in a line as an error has it."""
+    print(f"minids: {' '.join(str(message).splitlines())}", file=sys.stderr)
+
+
 def _run(arguments: list[str]) -> None:
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -82,7 +92,10 @@ def _run(arguments: list[str]) -> None:
             else:
                 module.run(built(command, module.Options, options, found, default), set(found))
         case [command, *_]:
-            raise MinidsError(f"{command}: no such command; {did_you_mean(command, COMMANDS)}there are {', '.join(COMMANDS)}")
+            if command in NO_NEED:
+                raise MinidsError(f"{command}: no such command, and no need of one: {NO_NEED[command]}")
+            hint = perhaps(command, COMMANDS, ELSEWHERE) or did_you_mean(command, COMMANDS)
+            raise MinidsError(f"{command}: no such command; {hint}there are {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

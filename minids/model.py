@@ -10,6 +10,7 @@ The backward pass is the same list read upwards; each of the D + 1 uses of embed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from minids import arguments
 from minids.backend import op
 from minids.blas import one_blas_thread
 from minids.config import ModelConfig
@@ -25,7 +27,8 @@ from minids.layers import block, moe, mtp
 from minids.layers.basic import Embedding, Linear, RMSNorm, SavedLinear
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, rotary
-from minids.model_checks import check_choices, check_length, check_targets, check_tokens
+from minids.model_checks import check_choices, check_length, check_targets, check_tokens, checked_dtype
+from minids.words import table
 
 IGNORE = op.cross_entropy.IGNORE
 
@@ -80,14 +83,13 @@ class DeepSeekV3:
         parameters: Parameters | None = None,
     ):
         """``seed`` draws the initial weights; None leaves them zero. ``parameters``: build on these, as they are."""
-        self.config = config
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise refuse("dtype", str(self.dtype), "weights are float32, or float64 to check gradients")
-        whole = isinstance(seed, int | np.integer) and seed >= 0
+        arguments.instance("config", config, ModelConfig, "a ModelConfig, such as minids.ModelConfig.preset('tiny')")
+        self.config, self.dtype = config, checked_dtype(dtype)
+        whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
         if not (seed is None or whole or isinstance(seed, np.random.Generator)):
             raise refuse("seed", seed, "must be a whole number from 0 on, a numpy Generator, or None for weights of 0")
         self.tokenizer: Any = None  # set by `minids.load` where the folder has one
+        self.generation: Any = None  # likewise how it was meant to generate: a `checkpoint.generation_json.Generation`
         self._rotary = rotary(config, np.arange(0), self.dtype)
 
         self.parameters = p = Parameters() if parameters is None else parameters
@@ -102,15 +104,42 @@ class DeepSeekV3:
             if seed is not None:
                 p.initialise(np.random.default_rng(seed), config.initializer_range)
 
+    def __repr__(self) -> str:
+        """A short table: what the model is made of, with the number of its parameters."""
+        c, sizes = self.config, dict.fromkeys(("embedding", "blocks", "head", "MTP modules"), 0)
+        for p in self.parameters:
+            layer = int(p.name.split(".")[2]) if p.name.startswith("model.layers.") else None
+            part = "blocks" if layer is not None and layer < c.num_hidden_layers else "MTP modules"
+            part = part if layer is not None else "embedding" if p.name.startswith("model.embed") else "head"
+            sizes[part] += p.size
+        dense = c.first_k_dense_replace
+        what = {
+            "embedding": f"{c.vocab_size:,} × {c.hidden_size:,}",
+            "blocks": f"{c.num_hidden_layers} of {c.attention}, {dense} dense and {c.num_hidden_layers - dense} with experts",
+            "head": "the embedding's" if c.tie_word_embeddings else f"a norm and {c.vocab_size:,} × {c.hidden_size:,}",
+            "MTP modules": f"{c.num_nextn_predict_layers}",
+        }
+        rows = [(part, what[part], f"{size:,}") for part, size in sizes.items()]
+        total = f"DeepSeekV3: {sum(sizes.values()):,} parameters, {self.dtype.name}"
+        return f"{total}\n{table(rows, align='llr')}"
+
     @classmethod
     def declared(cls, config: ModelConfig) -> Parameters:
         """The names and shapes of all parameters, without a weight: for 671 billion of them too."""
         return cls(config, parameters=Parameters()).parameters
 
+    def embedding_of(self, depth: int) -> Embedding:
+        """What MTP module ``depth`` looks its tokens up in."""
+        return self.mtp[depth - 1].embed_tokens or self.embed_tokens
+
+    def head_of(self, depth: int) -> Linear:
+        """What reads the states of MTP module ``depth``; of the main model for 0."""
+        return (self.mtp[depth - 1].head if depth else None) or self.head
+
     def sharing_weights(self) -> DeepSeekV3:
         """Another model on the same weights and routing biases, with gradients of its own: for another thread."""
         other = DeepSeekV3(self.config, dtype=self.dtype, parameters=self.parameters.shared())
-        other.tokenizer, other._rotary = self.tokenizer, self._rotary
+        other.tokenizer, other.generation, other._rotary = self.tokenizer, self.generation, self._rotary
         return other
 
     @property
@@ -126,9 +155,11 @@ class DeepSeekV3:
         or -100 where it does not count. ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False``: no MTP modules."""
         tokens = check_tokens(self.config, tokens)
         targets = check_targets(self.config, tokens, targets)
-        modules = self.mtp if mtp else []
+        modules = self.mtp if arguments.switch("mtp", mtp) else []
         check_length(tokens.shape[1], len(modules))
-        weight = self.config.mtp_loss_weight if mtp_loss_weight is None else mtp_loss_weight
+        weight = (
+            self.config.mtp_loss_weight if mtp_loss_weight is None else arguments.number("mtp_loss_weight", mtp_loss_weight)
+        )
         divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
         hidden, saved_embedding, saved_blocks, saved_norm = self.hidden_states(tokens)
         losses, saved_modules, saved_heads = [], [], []
@@ -138,7 +169,7 @@ class DeepSeekV3:
                 hidden, saved_module = self.deeper(depth, tokens, hidden)
                 read, saved_readout = self.mtp[depth - 1].readout(hidden)
                 saved_modules.append(saved_module._replace(readout=saved_readout))
-            logits, saved_head = self.head.forward(read.reshape(-1, read.shape[-1]))  # (B·(T − k), V)
+            logits, saved_head = self.head_of(depth).forward(read.reshape(-1, read.shape[-1]))  # (B·(T − k), V)
             loss, saved_loss = op.cross_entropy.forward(logits, targets[:, depth:].reshape(-1), divisor)
             losses.append(loss)
             saved_heads.append(SavedHead(hidden.shape[:2], saved_head, saved_loss))
@@ -152,6 +183,8 @@ class DeepSeekV3:
     def backward(self, saved: Saved, weight: float = 1.0) -> None:
         """Add ``weight`` times the gradient of the total loss into every parameter's gradient. Of several threads that do so
         one waits for the other: there is one set of gradients. ``sharing_weights`` gives each its own, to work side by side."""
+        arguments.instance("saved", saved, Saved, "what forward returned beside the losses")
+        arguments.number("weight", weight, -math.inf)
         with self.parameters.lock:
             self._backward(saved, weight)
 
@@ -163,7 +196,7 @@ class DeepSeekV3:
             shape, saved_head, saved_loss = saved.heads[depth]
             d_loss = weight * (saved.mtp_loss_weight / depths if depth else 1.0)
             d_logits = op.cross_entropy.backward(d_loss, saved_loss)
-            d_hidden = self.head.backward(d_logits, saved_head).reshape(*shape, -1)
+            d_hidden = self.head_of(depth).backward(d_logits, saved_head).reshape(*shape, -1)
             if depth:
                 d_hidden = self.mtp[depth - 1].readout_backward(d_hidden, saved.modules[depth - 1].readout)
             if d_deeper is not None:
@@ -171,7 +204,7 @@ class DeepSeekV3:
             if depth:
                 saved_embedding, saved_module, _ = saved.modules[depth - 1]
                 d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, weight)
-                self.embed_tokens.backward(d_embedding, saved_embedding)
+                self.embedding_of(depth).backward(d_embedding, saved_embedding)
         dx = self.norm.backward(d_hidden, saved.norm)
         for layer, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
             dx = layer.backward(dx, saved_block, weight)
@@ -187,6 +220,10 @@ class DeepSeekV3:
 
     def update_biases(self, counts: Array, speed: float) -> None:
         """After an optimizer step: counts (MoE layers, E) of the whole global batch, as summed from ``Losses.counts``."""
+        arguments.number("speed", speed)
+        wanted = (len(self.moe_layers), self.config.n_routed_experts)
+        if np.shape(counts) != wanted or np.asarray(counts).dtype.kind not in "iuf":
+            raise refuse("counts", f"of shape {np.shape(counts)}", f"must be numbers of shape {wanted}, as Losses.counts")
         if self.config.balance == "bias":
             for layer, count in zip(self.moe_layers, counts, strict=True):
                 layer.update_bias(count, speed)
@@ -205,7 +242,7 @@ class DeepSeekV3:
         hidden, out = self.hidden_states(tokens)[0], []
         for depth in range(1, len(self.mtp) + 1):
             hidden, _ = self.deeper(depth, tokens, hidden)
-            out.append(self.head.forward(self.mtp[depth - 1].readout(hidden)[0])[0])
+            out.append(self.head_of(depth).forward(self.mtp[depth - 1].readout(hidden)[0])[0])
         return out
 
     def losses(self, tokens: ArrayLike, targets: ArrayLike, mtp: bool = True) -> Losses:
@@ -238,7 +275,7 @@ class DeepSeekV3:
     @one_blas_thread()
     def deeper(self, depth: int, tokens: Array, hidden: Array) -> tuple[Array, SavedModule]:
         """h^{k−1} → h^k (B, T − k, d) by module k = ``depth``: position i is shown token i + k."""
-        embedding, saved_embedding = self.embed_tokens.forward(tokens[:, depth:])
+        embedding, saved_embedding = self.embedding_of(depth).forward(tokens[:, depth:])
         time = embedding.shape[1]
         hidden, saved = self.mtp[depth - 1].forward(embedding, hidden[:, :time], self.rotary(time))
         return hidden, SavedModule(saved_embedding, saved)

@@ -3,13 +3,24 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from minids.backend import op
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
 
 Array = np.ndarray
+
+
+def checked_dtype(dtype: DTypeLike) -> np.dtype:
+    """float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64) or dtype is None:
+        raise refuse("dtype", str(dtype), "weights are float32, or float64 to check gradients")
+    return found
 
 
 def check_length(length: int, modules: int) -> None:

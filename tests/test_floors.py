@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "minids"
 # Ground first. Rooms on one floor do not know each other.
 FLOORS = [
     {"errors", "processor", "words", "caches"},
-    {"files", "blas"},
+    {"files", "blas", "arguments", "other_names"},
     {"config"},
     {"ops"},
     {"kernels"},

@@ -13,7 +13,13 @@ from minids.files import inside, read_json, write
 
 NAME = "checksums.json"
 _LARGEST = 1 << 20  # bytes
-_READ = ("config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")  # beside the weights
+_READ = (
+    "config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+)  # beside the weights
 _ELSE = f"use another checkpoint, or delete {NAME} if the change is yours"
 
 

@@ -1,7 +1,9 @@
 """``config.json`` of a Hugging Face DeepSeek folder ↔ ``ModelConfig``.
 
-Three kinds of file are read: ``deepseek_v3`` (V3, R1, Moonlight), its twin ``kimi_k2``, and ``deepseek_v2``. A field that is
-left out has the default of the Hugging Face class of that kind, in ``transformers`` 5.23. What minids does not have is refused.
+Four kinds of file are read: ``deepseek_v3`` (V3, R1, Moonlight), its twins ``kimi_k2`` and ``glm4_moe_lite`` (GLM-4.7-Flash),
+and ``deepseek_v2``; and of relatives that see pictures the text model, where it is one of these. What decides what is computed
+must be in the file: a size or a group limit that is guessed gives another model. Any other field that is left out has the
+default of the Hugging Face class of that kind, in ``transformers`` 5.23. What minids does not have is refused.
 
 A configuration that Hugging Face has a model for is written as such, minids' own fields under the key "minids", which other
 readers ignore. One it has no model for (attention other than MLA, a V2 router with a bias, …) has the model type "minids".
@@ -16,6 +18,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from minids.checkpoint.foreign import quantised, without_weights
 from minids.checkpoint.rope_json import rope_from_json, rope_to_json
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
@@ -35,9 +38,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         **dict(n_group=None, topk_group=None, scoring_func="softmax", topk_method="greedy", norm_topk_prob=False),
         **dict(routed_scaling_factor=1.0, balance="aux_loss"),
     },
+    "glm4_moe_lite": dict(first_k_dense_replace=1, num_nextn_predict_layers=0, initializer_range=0.02),
     "minids": {},
 }
 _DEFAULTS["kimi_k2"] = _DEFAULTS["deepseek_v3"]
+
+# What decides what is computed, and no tensor's shape gives away for certain; null is an answer.
+_NEEDED = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "moe_intermediate_size", "num_attention_heads"),
+    *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "rms_norm_eps"),
+    *("n_routed_experts", "n_shared_experts", "num_experts_per_tok", "n_group", "topk_group", "routed_scaling_factor"),
+    *("norm_topk_prob", "max_position_embeddings"),
+)
+_NOT_NEEDED = {
+    "deepseek_v2": ("norm_topk_prob",),  # transformers' class has no such field
+    "minids": _NEEDED,
+}
 
 # Other spellings of a field, all of them transformers' own.
 _ALIASES = {"n_routed_experts": ("num_local_experts", "num_experts"), "num_nextn_predict_layers": ("num_mtp_layers",)}
@@ -49,10 +65,15 @@ _FIXED: dict[str, dict[str, tuple]] = {
     | dict(norm_topk_prob=(False,), rope_interleave=(True,)),
     "minids": {},
 }
-_FIXED["kimi_k2"] = _FIXED["deepseek_v3"]
+_FIXED["kimi_k2"] = _FIXED["glm4_moe_lite"] = _FIXED["deepseek_v3"]
 
 # Every released model of the family has these values, and minids nothing else.
-_ONLY = dict(hidden_act="silu", moe_layer_freq=1, mlp_bias=False, partial_rotary_factor=1.0, per_layer_config=None)
+_ONLY = dict(hidden_act="silu", moe_layer_freq=1, mlp_bias=False, partial_rotary_factor=1.0, per_layer_config=None) | dict(
+    use_mla=True
+)
+
+# Relatives that see pictures keep the text model's fields under one of these.
+_TEXT = ("text_config", "language_config")
 
 _ELSEWHERE = {
     "deepseek_v32": "it has sparse attention, which minids does not; ",
@@ -63,24 +84,33 @@ _ELSEWHERE = {
 # Fields of ours that Hugging Face files have no name for; num_key_value_heads they have, but not its None.
 _OURS = (
     *("attention", "num_key_value_heads", "balance", "bias_update_speed", "bias_update_rule", "aux_loss_counts"),
-    *("mtp_state", "mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
+    *("mtp_state", "mtp_own_matrices", "mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
 )
 
+_READ = "deepseek_v3, kimi_k2, glm4_moe_lite and deepseek_v2"
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}
 _SHARED = tuple(name for name in _FIELDS if name not in (*_OURS, "rope_theta", "rope_scaling"))
 _REALS = tuple(name for name, kind in typing.get_type_hints(ModelConfig).items() if kind is float and name != "rope_theta")
 
 
 def read_config(folder: str | Path) -> ModelConfig:
+    """The configuration of a folder, however its weights are stored, and also where there are none."""
     return config_from_json(read_config_json(folder), str(Path(folder) / CONFIG_NAME))
+
+
+def check_folder(path: Path) -> None:
+    """Refuse what is no folder, a file of it among them."""
+    if not os.path.isdir(path):  # pathlib's would raise for a name too long, or with a NUL in it
+        why = "is a file; give the folder that it is in" if os.path.isfile(path) else "not a folder"
+        raise MinidsError(f"{shortened(str(path))}: {why}")
 
 
 def read_config_json(folder: str | Path) -> dict:
     folder = Path(folder)
-    if not os.path.isdir(folder):  # pathlib's would raise for a name too long, or with a NUL in it
-        raise MinidsError(f"{shortened(str(folder))}: not a folder")
+    check_folder(folder)
     if not (folder / CONFIG_NAME).exists():
-        raise MinidsError(f"{folder}: no {CONFIG_NAME}, so not a checkpoint folder (or one whose writing was interrupted)")
+        what = without_weights(folder) or "so not a checkpoint folder (or one whose writing was interrupted)"
+        raise MinidsError(f"{folder}: no {CONFIG_NAME}, {what}")
     return read_json(inside(folder, CONFIG_NAME, str(folder)), CONFIG_LIMIT)
 
 
@@ -92,14 +122,28 @@ def config_from_json(json: dict, source: str = CONFIG_NAME) -> ModelConfig:
         raise MinidsError(f"{source}: {error}") from None
 
 
+def text_model(json: dict) -> dict:
+    """The fields of the text model: of a relative that sees pictures those of its part, else those of the file itself."""
+    part = next((json[name] for name in _TEXT if isinstance(json.get(name), dict)), None)
+    if part is None or json.get("model_type") in _DEFAULTS:
+        return json
+    shared = ("quantization_config", "quantization", "bos_token_id", "eos_token_id", "tie_word_embeddings")
+    return {name: json[name] for name in shared if name in json} | part
+
+
+def sees_pictures(json: dict) -> bool:
+    return text_model(json) is not json
+
+
 def _config_from_json(json: dict) -> ModelConfig:
+    json = text_model(json)
     kind = json.get("model_type")
     if not isinstance(kind, str) or kind not in _DEFAULTS:
-        raise refuse("model_type", kind, f"{_ELSEWHERE.get(str(kind), '')}minids reads deepseek_v3, kimi_k2 and deepseek_v2")
+        raise refuse("model_type", kind, f"{_ELSEWHERE.get(str(kind), '')}minids reads {_READ}")
     for name, value in _ONLY.items():
         if json.get(name, value) not in (value, None):
             raise refuse(name, json[name], f"minids has only {value!r}")
-    fp8_block_size(json)
+    _ask_for_missing(kind, json)
     values: dict[str, Any] = {name: _FIELDS[name].default for name in _SHARED} | _DEFAULTS[kind]
     for name in _SHARED:
         spelling = next((spelling for spelling in (name, *_ALIASES.get(name, ())) if spelling in json), None)
@@ -109,14 +153,49 @@ def _config_from_json(json: dict) -> ModelConfig:
         if values[name] not in allowed:
             raise refuse(name, values[name], f"model_type {kind!r} knows only {' and '.join(map(repr, allowed))}")
     values["q_lora_rank"] = values["q_lora_rank"] or None  # 0 means None
+    for name in ("n_shared_experts", "num_nextn_predict_layers"):  # null means none of them
+        values[name] = 0 if values[name] is None else values[name]
     for name in ("n_group", "topk_group"):  # missing they mean one group, as "greedy" does whatever the file says
         if values[name] is None or (kind != "minids" and values["topk_method"] == "greedy"):
             values[name] = 1
+    if "mlp_layer_types" in json:
+        values["first_k_dense_replace"] = _dense_layers(json["mlp_layer_types"])
     dense, layers = values["first_k_dense_replace"], values["num_hidden_layers"]
     if isinstance(dense, int) and isinstance(layers, int):  # more dense layers than layers: all of them
         values["first_k_dense_replace"] = min(dense, layers)
     values["rope_theta"], values["rope_scaling"] = rope_from_json(json, values["max_position_embeddings"])
     return ModelConfig(**values | _own_fields(json))
+
+
+def _ask_for_missing(kind: str, json: dict) -> None:
+    """Refuse an abridged file: what it leaves out would be guessed."""
+    rope = json.get("rope_parameters") or json.get("rope_scaling") or {}
+    missing = [
+        name
+        for name in _NEEDED
+        if name not in _NOT_NEEDED.get(kind, ()) and not any(spelling in json for spelling in (name, *_ALIASES.get(name, ())))
+    ]
+    if kind != "minids" and "rope_theta" not in json and not (isinstance(rope, dict) and "rope_theta" in rope):
+        missing.append("rope_theta")
+    if json.get("topk_method", values_of(kind, "topk_method")) == "greedy":  # knows no groups
+        missing = [name for name in missing if name not in ("n_group", "topk_group")]
+    if missing:
+        more = f", {', '.join(missing[1:])}" if missing[1:] else ""
+        because = "is not in the file, and a guess would be another model; add what the original folder's config.json says"
+        raise MinidsError(f"{missing[0]}{more}: {because}")
+
+
+def values_of(kind: str, name: str) -> object:
+    """The default of a field in a file of that kind."""
+    return _DEFAULTS[kind].get(name, _FIELDS[name].default)
+
+
+def _dense_layers(types: object) -> int:
+    """GLM's list of layers, "dense" or "sparse" each → how many dense ones come first."""
+    dense = types.count("dense") if isinstance(types, list) else -1
+    if dense < 0 or types != ["dense"] * dense + ["sparse"] * (len(types) - dense):  # type: ignore[arg-type]
+        raise refuse("mlp_layer_types", types, "minids has dense layers first and sparse ones after them")
+    return dense
 
 
 def _value(name: str, value: object) -> object:
@@ -142,12 +221,15 @@ def _own_fields(json: dict) -> dict[str, object]:
 
 def fp8_block_size(json: dict) -> tuple[int, int]:
     """(rows, columns) of the blocks that share a scale, 128 × 128 where the file does not say. Other ways are refused."""
+    json = text_model(json)
     quantization = json.get("quantization_config")
     if quantization is None:
+        if what := quantised(json):
+            raise refuse("quantization", json["quantization"], what)
         return 128, 128
     method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
     if method != "fp8":
-        raise refuse("quantization_config.quant_method", method, "minids reads 'fp8' and weights that are not quantised")
+        raise refuse("quantization_config.quant_method", method, str(quantised(json)))
     block = quantization.get("weight_block_size", [128, 128])
     if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and n >= 1 for n in block):
         raise refuse("quantization_config.weight_block_size", block, "must be two whole numbers, such as [128, 128]")

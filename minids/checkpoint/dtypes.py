@@ -7,6 +7,8 @@ A DeepSeek FP8 matrix W (M, N) comes with one float32 scale per 128 × 128 block
 (DeepSeek-V3 repository, README_WEIGHTS.md). The stored scale multiplies, although it is called ``weight_scale_inv``:
 
     W_real[i, j] = W[i, j] · S[i // 128, j // 128]
+
+Later releases round scales up to powers of two and keep the exponent alone, in 8 bits: "F8_E8M0", 2^(code − 127), 255 for NaN.
 """
 
 import numpy as np
@@ -18,10 +20,12 @@ Array = np.ndarray
 STORED: dict[str, np.dtype] = {  # name in a safetensors header → the NumPy type its bytes are read as
     **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")},
     **{"F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"), "U8": np.dtype("u1"), "BOOL": np.dtype("u1")},
+    **{"F8_E8M0": np.dtype("u1"), "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2")},
     **{"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1")},
 }
 FP8 = {"F8_E4M3": float8.E4M3, "F8_E5M2": float8.E5M2}
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", *FP8})  # what stands for real numbers
+POWERS_OF_TWO = np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan)  # (256,) what a code of F8_E8M0 stands for
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E8M0", *FP8})  # what stands for real numbers
 
 
 def decode(stored: Array, dtype: str, out: Array) -> None:
@@ -33,8 +37,8 @@ def decode(stored: Array, dtype: str, out: Array) -> None:
         else:
             with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
                 np.copyto(out, bfloat16.decode(stored))
-    elif dtype in FP8:
-        table = FP8[dtype].values.astype(out.dtype, copy=False)
+    elif dtype in FP8 or dtype == "F8_E8M0":
+        table = (FP8[dtype].values if dtype in FP8 else POWERS_OF_TWO).astype(out.dtype, copy=False)
         np.take(table, stored, out=out, mode="clip")  # "raise" would fill a second buffer first; no code is out of range
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is an infinity, as in every other reader

@@ -7,6 +7,7 @@ The length that is multiplied is that of the sequences it was *trained* with, wh
 
 from pathlib import Path
 
+from minids import arguments
 from minids.config import ModelConfig
 from minids.errors import MinidsError, refuse
 from minids.files import read_json
@@ -18,14 +19,12 @@ MOST = 1024  # times a context may be stretched
 def extended(config: ModelConfig, path: Path, factor: float | None, trained_length: int = 0) -> ModelConfig:
     """``config`` of the checkpoint at ``path`` for a context ``factor`` times as long; as it is if None. ``trained_length``
     in tokens; if 0, what the description of its run says, else what its configuration does."""
+    arguments.whole("trained_length", trained_length, because="0 is what the run or its configuration says")
     if factor is None:
         if trained_length:
             raise refuse("trained_length", trained_length, "is what extend multiplies; give that too")
         return config
-    if not 1 <= factor <= MOST:  # NaN is refused too
-        raise refuse("extend", factor, f"must be from 1 to {MOST} times")
-    if trained_length < 0:
-        raise refuse("trained_length", trained_length, "must be at least 1, or 0 for what the run or its configuration says")
+    arguments.number("extend", factor, 1, MOST)
     if config.rope_scaling is None and not trained_length:
         try:
             trained_length = int(run_setting(path, "context_length", 0))

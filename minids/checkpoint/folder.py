@@ -8,7 +8,10 @@
 The reader hides how tensors are stored. BF16, F16 and FP8 become float32 when asked for; an FP8 matrix and its
 ``weight_scale_inv``, perhaps of another shard, are one tensor; experts fused as ``transformers`` keeps them in memory,
 ``mlp.experts.gate_up_proj`` (E, 2I, d) with gate rows first and ``mlp.experts.down_proj`` (E, d, I), appear under the names of
-the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. What is not asked for is not read.
+the released checkpoints, ``mlp.experts.{e}.gate_proj.weight`` and so on. Of a relative that sees pictures the text model's
+tensors appear, under the names that they have without pictures. What is not asked for is not read.
+
+A number that is not finite is refused with the name of its tensor, wherever it is read: a NaN in one weight is in all logits.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minids.checkpoint.checksums import NAME as CHECKSUMS_NAME
-from minids.checkpoint.config_json import CONFIG_NAME, fp8_block_size, read_config_json
+from minids.checkpoint.config_json import CONFIG_NAME, check_folder, fp8_block_size, read_config_json, sees_pictures
 from minids.checkpoint.dtypes import FLOATS, FP8, dequantise
+from minids.checkpoint.foreign import packed, without_weights
 from minids.checkpoint.tensor_file import PIECE, TensorFile, write_tensors
 from minids.errors import MinidsError
 from minids.files import inside, read_json, shortened, staged, sync_folder
@@ -43,6 +47,7 @@ INDEX_LIMIT = 100_000_000  # bytes; DeepSeek-V3's has 9 million
 SCALE_SUFFIX = "_scale_inv"
 BIAS_SUFFIX = "e_score_correction_bias"  # float32 in every release, whatever the other tensors are
 
+_TEXT = re.compile(r"(?:model\.)?language(?:_model)?\.(?:model\.)?(.+)")  # a text model's tensor beside those of pictures
 _FUSED = re.compile(r"(.+\.mlp\.experts)\.(gate_up_proj|down_proj)")
 
 
@@ -67,14 +72,15 @@ class _Place(NamedTuple):
 
 class CheckpointFolder:
     """The tensors of a checkpoint folder. Opening reads and checks all headers, and no tensor. ``partial=True`` tolerates
-    missing shards, for looking at a few layers of a large model. ``cache_bytes`` bounds what ``cached`` keeps."""
+    missing shards, for looking at a few layers of a large model. ``allow_nonfinite=True`` reads NaN and infinities too.
+    ``cache_bytes`` bounds what ``cached`` keeps."""
 
-    def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int = 256 << 20):
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise MinidsError(f"{self.path}: not a folder")
+    def __init__(self, path: str | Path, partial: bool = False, allow_nonfinite: bool = False, cache_bytes: int = 256 << 20):
+        self.path, self.allow_nonfinite = Path(path), allow_nonfinite
+        check_folder(self.path)
         has_config = (self.path / CONFIG_NAME).exists()
-        self.block_size = fp8_block_size(read_config_json(self.path)) if has_config else (128, 128)
+        config_json = read_config_json(self.path) if has_config else {}
+        self.block_size, self._pictures = fp8_block_size(config_json), sees_pictures(config_json)
         self.absent: dict[str, str] = {}  # tensor → shard that is missing
         self._files = self._open(partial)
         self._places = self._arrange()
@@ -107,8 +113,19 @@ class CheckpointFolder:
         result = place.file.read(place.name, *place.at, *part, dtype=dtype, out=out)
         if place.scale is not None:
             scales = place.scale.file.read(place.scale.name, *place.scale.at)
+            self._check_finite(name + SCALE_SUFFIX, scales)
             dequantise(result, scales, self.block_size, None if rows is None else np.arange(place.shape[0])[rows])
+        self._check_finite(name, result)
         return result
+
+    def _check_finite(self, name: str, numbers: Array) -> None:
+        if self.allow_nonfinite or not numbers.size or (np.isfinite(numbers.min()) and np.isfinite(numbers.max())):
+            return  # a NaN among them is the smallest and the largest, and nothing as large as the tensor was allocated
+        wrong = ~np.isfinite(numbers)
+        at = np.unravel_index(wrong.argmax(), wrong.shape)
+        what = f"tensor {shortened(name)} holds {numbers[at]} at {[int(i) for i in at]}, {int(wrong.sum()):,} of {wrong.size:,}"
+        how = "take another checkpoint; to study this one say allow_nonfinite=True, or --allow-nonfinite"
+        raise MinidsError(f"{self.path}: {what} numbers are not finite; {how}")
 
     def cached(self, name: str) -> Array:
         """The tensor as float32, read-only; the most recently used stay converted, up to ``cache_bytes`` in all."""
@@ -167,19 +184,21 @@ class CheckpointFolder:
 
     def _instead(self) -> str:
         for path in sorted(self.path.iterdir(), key=lambda path: (path.suffix != ".safetensors", path.name)):
-            if path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" and not path.name.startswith("adapter_model."):
                 return f"{INDEX_NAME} is missing, which says what lies in {shortened(path.name)}"
-            if path.suffix in (".bin", ".pt", ".pth"):
-                return f"{shortened(path.name)} is a pickle, which can run code when opened; convert it to safetensors first"
-        return f"neither {SINGLE_NAME} nor {INDEX_NAME}"
+        return without_weights(self.path) or f"neither {SINGLE_NAME} nor {INDEX_NAME}"
 
     def _arrange(self) -> dict[str, _Place]:
         """Name → place, sorted by name, with scales attached to their matrices and fused experts taken apart."""
         plain: dict[str, _Place] = {}
         scales: dict[str, _Place] = {}
+        if what := packed(itertools.chain.from_iterable(file.names() for file in self._files.values())):
+            raise MinidsError(f"{self.path}: {what}")
+        self.absent = {name: shard for stored, shard in self.absent.items() if (name := self._text_name(stored))}
         for file in self._files.values():
-            for name in file.names():
-                (scales if name.endswith(SCALE_SUFFIX) else plain)[name] = _Place(file, name, (), file.info(name).shape)
+            for stored in file.names():
+                if name := self._text_name(stored):
+                    (scales if name.endswith(SCALE_SUFFIX) else plain)[name] = _Place(file, stored, (), file.info(stored).shape)
         places: dict[str, _Place] = {}
         for name, place in plain.items():
             scale = scales.pop(name + SCALE_SUFFIX, None)
@@ -194,6 +213,13 @@ class CheckpointFolder:
         if alone := [name for name in scales if name.removesuffix(SCALE_SUFFIX) not in self.absent]:
             raise MinidsError(f"{self.path}: {few(alone, 'scale')} without the matrix it belongs to")
         return dict(sorted(places.items()))
+
+    def _text_name(self, stored: str) -> str | None:
+        """A tensor's name in the text model; None for one that is of pictures."""
+        found = _TEXT.fullmatch(stored)
+        if not self._pictures or stored.startswith("lm_head."):
+            return stored
+        return found and (found[1] if found[1].startswith("lm_head.") else f"model.{found[1]}")
 
     def _parts(self, name: str, place: _Place, scale: _Place | None) -> list[tuple[str, _Place]]:
         """The tensor itself, or the experts that are fused in it. Scales of a fused gate_up_proj are those of gate and up one

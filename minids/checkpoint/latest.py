@@ -1,8 +1,10 @@
 """Which checkpoint of a run's folder is the newest whole one: the file ``latest`` names it."""
 
 import errno
+import os
 from pathlib import Path
 
+from minids import arguments
 from minids.errors import MinidsError
 from minids.files import inside, write
 
@@ -30,4 +32,5 @@ def point_to(checkpoint: Path) -> None:
 
 def resolved(path: str | Path) -> Path:
     """The Hugging Face folder meant by ``path``: itself, or the newest checkpoint of a run's folder."""
+    arguments.instance("folder", path, (str, os.PathLike), "the path of a folder")
     return latest_checkpoint(path) or Path(path)

@@ -7,7 +7,7 @@ In memory minids uses the names of the released checkpoints, except that the rou
 
 MTP module k (from 0) is layer L + k: an ordinary block, and enorm, hnorm, eh_proj and shared_head.norm. Releases repeat the
 embedding and the head in it, ``embed_tokens`` and ``shared_head.head``. minids shares them, as the paper does (DeepSeek-V3
-section 2.2), so it writes the copies for other readers, needs none, and refuses copies that differ.
+section 2.2), so it writes the copies for other readers and needs none. Where a folder's differ they are the module's own.
 """
 
 import re
@@ -30,6 +30,7 @@ MTP_NAME = "mtp.safetensors"
 
 _STACK = re.compile(r"(model\.layers\.\d+\.mlp\.experts)\.(gate_proj|up_proj|down_proj)\.weight")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_OWN_MATRIX = re.compile(r"model\.layers\.\d+\.(embed_tokens|shared_head\.head)\.weight")
 _DERIVED = ".rotary_emb.inv_freq"  # some older files store the RoPE frequencies, which follow from the configuration
 
 
@@ -64,7 +65,8 @@ def shared_copies(config: ModelConfig) -> dict[str, str]:
     """Name of a copy that a folder may hold → the tensor it must equal."""
     head = EMBEDDING if config.tie_word_embeddings else HEAD
     copies = {HEAD: EMBEDDING} if config.tie_word_embeddings else {}
-    for layer in range(config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers):
+    modules = 0 if config.mtp_own_matrices else config.num_nextn_predict_layers
+    for layer in range(config.num_hidden_layers, config.num_hidden_layers + modules):
         copies[f"model.layers.{layer}.embed_tokens.weight"] = EMBEDDING
         copies[f"model.layers.{layer}.shared_head.head.weight"] = head
     return copies
@@ -98,7 +100,7 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
     if missing := [name for name in wanted if name not in held]:
         hint = " (should tie_word_embeddings be true?)" if missing == [HEAD] else ""
         if all((_layer(name) or 0) >= first for name in missing):
-            hint = " (the MTP module is there only in part; it can be left out)"
+            hint = " (the MTP module is there only in part; mtp=False, or --no-mtp, opens the folder without it)"
         raise MinidsError(f"{folder.path}: missing {few(missing, 'tensor')}, as config.json asks for{hint}")
     if surplus := held - wanted.keys() - optional.keys():
         raise MinidsError(f"{folder.path}: surplus {few(surplus, 'tensor')}, which config.json has no place for")
@@ -109,17 +111,21 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
 def check_layer(config: ModelConfig, folder: CheckpointFolder, layer: int) -> None:
     """Refuse a layer (from 0; MTP modules follow the main layers) that is not there or not of the configuration's shapes."""
     last = config.num_hidden_layers + config.num_nextn_predict_layers - 1
-    if not 0 <= layer <= last:
+    if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not 0 <= layer <= last:
         raise refuse("layer", layer, f"{folder.path} has layers 0 to {last}, MTP modules included")
     _check_shapes(folder, expected_shapes(config, layer))
 
 
-def check_copies(config: ModelConfig, folder: CheckpointFolder) -> None:
-    """Refuse copies of the embedding or head that differ from the original: minids has one of each."""
+def with_own_matrices(config: ModelConfig, folder: CheckpointFolder) -> ModelConfig:
+    """The configuration, with embeddings and heads of the MTP modules' own if one of the folder's differs from the model's. A
+    head that differs from the embedding that it is tied to is refused."""
     for copy, original in shared_copies(config).items():
         if copy in folder and not folder.equal(copy, original):
-            works = "" if copy == HEAD else ", so open the folder without its MTP modules"
-            raise MinidsError(f"{folder.path}: tensor {copy!r} differs from {original!r}; minids shares them{works}")
+            if copy == HEAD:
+                why = "but config.json says tie_word_embeddings, which makes them one; say false there to use both"
+                raise MinidsError(f"{folder.path}: tensor {copy!r} differs from {original!r}, {why}")
+            return config.replace(mtp_own_matrices=True)
+    return config
 
 
 def _layer(name: str) -> int | None:
@@ -138,7 +144,11 @@ def _check_shapes(folder: CheckpointFolder, shapes: Mapping[str, Shape]) -> None
 
 
 def assemble(folder: CheckpointFolder, name: str, dtype: DTypeLike = np.float32, out: Array | None = None) -> Array:
-    """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk."""
+    """One parameter by its name in memory: experts stacked (E, …), anything else as it lies on disk. Where an MTP module has
+    one matrix of its own and not the other, that is the model's."""
+    if (own := _OWN_MATRIX.fullmatch(name)) and name not in folder:
+        head = HEAD if HEAD in folder else EMBEDDING
+        name = EMBEDDING if own[1] == "embed_tokens" else head
     if not is_stack(name):
         return folder.tensor(name, dtype=dtype, out=out)
     stack = np.empty(ExpertStack(folder, name).shape, dtype) if out is None else out

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minids import arguments
 from minids.checkpoint.config_json import read_config
 from minids.checkpoint.folder import CheckpointFolder
+from minids.checkpoint.generation_json import read_generation
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.model_folder import opened
 from minids.checkpoint.names import ExpertStack, assemble, check_layer, is_stack
@@ -19,6 +21,7 @@ from minids.config import ModelConfig
 from minids.layers.block import Block
 from minids.layers.parameters import Array, Parameter, Parameters
 from minids.model import DeepSeekV3
+from minids.model_checks import checked_dtype
 
 ROWS = 4096  # of the output head that are converted at once
 
@@ -84,22 +87,26 @@ class _HeadOnDisk(_MatrixOnDisk):
         return np.concatenate(parts, axis=-1), None
 
 
-def load_streamed(folder: str | Path, extend: float | None = None, trained_length: int = 0) -> StreamedDeepSeekV3:
-    """The model in ``folder``, without holding its weights. MTP modules are left out. ``extend`` as for ``load``."""
-    source, config, tokenizer = opened(folder, False, extend, trained_length)
+def load_streamed(
+    folder: str | Path, extend: float | None = None, trained_length: int = 0, allow_nonfinite: bool = False
+) -> StreamedDeepSeekV3:
+    """The model in ``folder``, without holding its weights. MTP modules are left out. ``extend`` and ``allow_nonfinite`` as for
+    ``load``; a weight that is not finite is found when it is first read, a routing bias at once."""
+    source, config, tokenizer = opened(folder, False, extend, trained_length, allow_nonfinite)
     model = StreamedDeepSeekV3(config, source)
-    model.tokenizer = tokenizer
+    model.tokenizer, model.generation = tokenizer, read_generation(source.path, config)
     return model
 
 
-def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32) -> Block:
+def load_layer(folder: str | Path, layer: int, dtype: DTypeLike = np.float32, allow_nonfinite: bool = False) -> Block:
     """Block ``layer`` (from 0; MTP modules' blocks follow the main ones) of the model in ``folder``, forward only.
 
     ``y, saved = layer.forward(x, rotary(read_config(folder), np.arange(T), dtype))`` takes x (B, T, d) of that ``dtype`` and
     gives y (B, T, d); ``rotary`` is in ``minids.layers.positions``, ``read_config`` in ``minids.checkpoint.config_json``.
     Experts stay on disk until a token chooses them, and of a model not downloaded whole the layer's shards are enough.
     """
-    path = resolved(folder)
-    config, source = read_config(path), CheckpointFolder(path, partial=True)
+    arguments.switch("allow_nonfinite", allow_nonfinite)
+    dtype, path = checked_dtype(dtype), resolved(folder)
+    config, source = read_config(path), CheckpointFolder(path, partial=True, allow_nonfinite=allow_nonfinite)
     check_layer(config, source, layer)
     return Block(config, _ParametersOnDisk(source, hold=dtype), layer)

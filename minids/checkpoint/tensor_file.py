@@ -129,7 +129,9 @@ def _check_header(header: dict, data_size: int, path: str) -> dict[str, TensorIn
     return tensors
 
 
-_NAMES = {np.dtype(code): name for name, code in STORED.items() if name not in ("BF16", "F8_E4M3", "F8_E5M2", "BOOL")}
+_NAMES = {
+    np.dtype(code): name for name, code in STORED.items() if name not in ("BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "BOOL")
+}
 _NAMES[np.dtype(bool)] = "BOOL"
 
 

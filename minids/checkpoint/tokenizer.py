@@ -11,6 +11,8 @@ opens what ``save`` writes, and ``Tokenizer.load`` the published ones, such as D
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from minids import arguments
 from minids.errors import MinidsError, refuse
 from minids.files import staged
+from minids.words import table
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -58,6 +62,19 @@ class Tokenizer:
             raise refuse(field, token, "the vocabulary has no such token")
         return found
 
+    def __repr__(self) -> str:
+        """A short table: how many tokens, of how many bytes, and the two that begin and end a document."""
+        special, longest = int((self.byte_counts == 0).sum()), int(self.byte_counts.max(initial=0))
+        rows = [
+            ("tokens", f"{self.vocab_size:,}, {special} of them special or unused"),
+            ("longest", f"{longest} {'byte' if longest == 1 else 'bytes'}"),
+            *((what, f"{token} = {number}") for what, token, number in self._ends() if token is not None),
+        ]
+        return f"Tokenizer\n{table(rows, align='l')}"
+
+    def _ends(self) -> list[tuple[str, str | None, int | None]]:
+        return [("begins", self.bos_token, self.bos_id), ("ends", self.eos_token, self.eos_id)]
+
     @property
     def beginning(self) -> list[int]:
         return [] if self.bos_id is None else [self.bos_id]
@@ -75,6 +92,12 @@ class Tokenizer:
             return ids[ids >= 0]
         found = self.backend.encode(data.decode("utf-8", errors="replace"), add_special_tokens=False)
         return np.array(found.ids, dtype=np.int32)
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of a text, each once, that ``encode`` leaves out or turns into others."""
+        if self.decode(self.encode(text)) == text:
+            return []
+        return [c for c in dict.fromkeys(text) if not self.decode(self.encode(c)).endswith(c)]  # some put a space before
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """The bytes that ids stand for. Special tokens, padding (-100) and ids without a token stand for none."""
@@ -112,6 +135,7 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> Tokenizer:
         """The tokenizer of a checkpoint's folder, ours or a published byte-level one. Begin and end token are those of
         ``tokenizer_config.json``; without that file, ours where the vocabulary has them."""
+        arguments.instance("folder", folder, (str, os.PathLike), "the path of a folder")
         path = Path(folder) / "tokenizer.json"
         try:
             backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -128,6 +152,18 @@ class Tokenizer:
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise refuse("tokenizer", str(config_path), f"cannot be read: {_first_line(error)}") from None
         return cls(backend, bos, eos)
+
+
+def encoded(tokenizer: Tokenizer, text: str, field: str) -> list[int]:
+    """Token ids of a text that somebody gave as ``field``. What the vocabulary does not have is left out with a warning that
+    names it; a text of nothing else is refused."""
+    ids = tokenizer.encode(text).tolist()
+    if unknown := tokenizer.unknown(text):
+        shown = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if unknown[10:] else "")
+        if not ids:
+            raise refuse(field, text[:80], f"none of its characters is in the model's vocabulary ({shown})")
+        warnings.warn(f"{field}: left out, because the model's vocabulary does not have it: {shown}", stacklevel=4)
+    return ids
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from minids.errors import MinidsError, refuse
+from minids.other_names import SETTINGS, perhaps
 from minids.words import did_you_mean
 
 WIDTH = 80  # columns of the help
@@ -92,7 +93,7 @@ def typed(command: str, options: Sequence[Option], arguments: Sequence[str]) -> 
         spelling, equals, value = word.partition("=")
         spelling = spelling.replace("_", "-")
         if spelling not in named:
-            hint = did_you_mean(spelling, named)
+            hint = perhaps(spelling, named, SETTINGS) or did_you_mean(spelling, named)
             raise MinidsError(f"{command}: there is no option {spelling}; {hint}minids {command} --help lists them")
         option = named[spelling]
         if option.kind is bool:

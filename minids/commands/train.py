@@ -32,6 +32,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.analysis import routing_trace
     from minids.lab.figures.run_curves import draw
     from minids.training.run import Run
+    from minids.training.text import readable_prompt
 
     out = options.out or f"runs/{options.preset}"
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
@@ -57,7 +58,8 @@ def run(options: Options, given: set[str]) -> None:
         print('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
     elif (picture := draw(Path(out))) is not None:
         print(f"Loss picture: {picture}")
-    print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
+    start = readable_prompt(training.tokenizer, training.prompts.values())
+    print(f"Write more: minids generate --checkpoint {out}" + (f' --prompt "{start}"' if start else ""))
 
 
 def defaults(typed: dict[str, object]) -> Options:

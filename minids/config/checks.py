@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from minids.errors import refuse
+from minids.other_names import SETTINGS, perhaps
 from minids.words import did_you_mean
 
 
@@ -55,6 +56,7 @@ class Replaceable:
         """A copy with some fields changed; checked like a new one."""
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # all that inherit this are dataclasses
         for name in changes.keys() - set(names):
-            because = f"{type(self).__name__} has no such field; {did_you_mean(name, names)}".rstrip("; ")
+            hint = perhaps(name, names, SETTINGS) or did_you_mean(name, names)
+            because = f"{type(self).__name__} has no such field; {hint}".rstrip("; ")
             raise refuse(name, changes[name], because)
         return replace(self, **changes)  # type: ignore[type-var]

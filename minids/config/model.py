@@ -133,6 +133,8 @@ class ModelConfig(Replaceable):
     mtp_state: Literal["normed", "unnormed"] = "normed"
     """What MTP module k hands to module k + 1: its output after its final norm, or before, where the norm belongs to the head
     alone. Public servers disagree (SGLang passes on the first, vLLM the second); with one module, as released, both are one."""
+    mtp_own_matrices: bool = False
+    """Every MTP module has an embedding and a head of its own, as some folders hold them; in V3 they are the main model's."""
     mtp_loss_weight: float = 0.3
     """λ: weight of the mean MTP loss."""
     precision: Literal["fp32", "fp8"] = "fp32"

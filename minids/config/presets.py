@@ -93,6 +93,6 @@ def train_fields(name: str) -> dict[str, Any]:
 
 
 def _look_up(table: dict[str, dict[str, Any]], name: str, what: str) -> dict[str, Any]:
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise refuse("preset", name, f"no {what} of that name; {did_you_mean(str(name), table)}there are {', '.join(table)}")
     return dict(table[name])

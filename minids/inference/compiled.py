@@ -53,18 +53,17 @@ class Step:
         return self._through(x, 0, self.model.norm.gain, counts, cache)
 
     def mtp(self, depth: int, tokens: Array, before: Array, cache: Cache, skip: int) -> Array:
-        """tokens (S,), h^{depth−1} (S, d) → h^depth (S − skip, d), as ``Decoder.read_mtp``."""
+        """tokens (S,), h^{depth−1} (S, d) → the block's output (S − skip, d), as ``Decoder.read_mtp``."""
         module, x = self.model.mtp[depth - 1], np.empty_like(before)
-        embedding = self.model.embed_tokens.weight.value[tokens]
+        embedding = self.model.embedding_of(depth).weight.value[tokens]
         places = map(_place, (module.enorm, module.hnorm, module.eh_proj))
         self.kernels.combine(embedding, before, self.weights, *places, self.sizes, x)
         first = len(self.model.blocks) + depth - 1
-        gain = module.norm.gain if module.normed else None
-        return self._through(x, first, gain, np.array([len(tokens)]), cache, skip)
+        return self._through(x, first, None, np.array([len(tokens)]), cache, skip)
 
-    def logits(self, hidden: Array) -> Array:
+    def logits(self, hidden: Array, depth: int = 0) -> Array:
         """h (N, d) → logits (N, V)."""
-        rows, head = np.ascontiguousarray(hidden), self.model.head.weight
+        rows, head = np.ascontiguousarray(hidden), self.model.head_of(depth).weight
         out = np.empty((len(rows), head.shape[0]), rows.dtype)
         self.kernels.project(rows, len(rows), self.weights, _place(head), *head.shape, out)
         return out

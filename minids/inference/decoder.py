@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from minids import arguments
 from minids.backend import op
 from minids.blas import one_blas_thread
 from minids.errors import refuse
@@ -52,9 +53,8 @@ class Decoder:
         ``absorb=False`` expands the cached latents. ``compiled``: the kernel does all steps (True), none (False), or those it
         does faster (None)."""
         c = model.config
-        kind = cache or ("latent" if c.attention == "mla" else "full")
-        if kind not in ("latent", "full", "none"):
-            raise refuse("cache", kind, "must be one of latent, full, none")
+        usual: CacheKind = "latent" if c.attention == "mla" else "full"
+        kind = usual if cache is None else arguments.one_of("cache", cache, ("latent", "full", "none"))
         if kind == "latent" and c.attention != "mla":
             raise refuse("cache", kind, f"attention = {c.attention!r} has no latent to cache; say full or none")
         covered = kind == "latent" and absorb and covers(model)
@@ -97,28 +97,33 @@ class Decoder:
 
     def read_mtp(self, depth: int, tokens: Array, hidden: Array, skip: int = 0) -> Array:
         """One sequence through MTP module ``depth``: tokens t_{i+depth} (S,) and h^{depth−1}_i (S, d) of the S positions i
-        after its own cache → h^depth (S − skip, d), as the next module reads it. The first ``skip`` are only cached."""
+        after its own cache → the output of its block (S − skip, d). The first ``skip`` are only cached."""
         cache, module, counts = self.mtp_caches[depth - 1], self.model.mtp[depth - 1], np.array([len(tokens)])
         if self.step and len(tokens) <= self.most_rows:
             return self.step.mtp(depth, tokens, np.ascontiguousarray(hidden), cache, skip)
         with one_blas_thread():
-            embedding, _ = self.model.embed_tokens.forward(tokens[None])
+            embedding, _ = self.model.embedding_of(depth).forward(tokens[None])
             weights = module.enorm.value, module.hnorm.value, module.eh_proj.value
             x, _ = op.mtp_combine.forward(embedding, hidden[None], *weights, module.eps)
             x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
             cache.advance(counts)
-            return module.norm.forward(x[:, skip:])[0][0] if module.normed else x[0, skip:]
+            return x[0, skip:]
+
+    def handed_on(self, depth: int, states: Array) -> Array:
+        """What module ``depth`` + 1 reads of the states (N, d) of module ``depth``."""
+        module = self.model.mtp[depth - 1]
+        return module.norm.forward(states)[0] if module.normed else states
 
     def mtp_logits(self, depth: int, states: Array) -> Array:
         """What MTP module ``depth`` guesses: its states (N, d) → logits (N, V)."""
-        return self.logits(self.model.mtp[depth - 1].readout(states)[0])
+        return self.logits(self.model.mtp[depth - 1].norm.forward(states)[0], depth)
 
-    def logits(self, hidden: Array) -> Array:
-        """The head: normalised hidden states (N, d) of any depth → logits (N, V)."""
+    def logits(self, hidden: Array, depth: int = 0) -> Array:
+        """The head: normalised hidden states (N, d) of the main model, or of an MTP module → logits (N, V)."""
         if self.step and len(hidden) <= self.most_rows:
-            return self.step.logits(hidden)
+            return self.step.logits(hidden, depth)
         with one_blas_thread():
-            return self.model.head.forward(hidden)[0]
+            return self.model.head_of(depth).forward(hidden)[0]
 
     def rewind(self, lengths: int | Array) -> None:
         """Forget all tokens from ``lengths`` on, of every sequence alike or of each its own, (B,)."""

@@ -1,15 +1,15 @@
-"""From logits to the next token: greedy, or drawn after temperature, top-k, top-p and min-p, in this order.
+"""From logits to the next token: greedy, or drawn after repetition penalty, temperature, top-k, top-p and min-p, in this order.
 
 That is the order of ``transformers``: what is left out is measured on the distribution that the temperature has made.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from minids.errors import refuse
+from minids import arguments
 from minids.layers.parameters import Array
 
 
@@ -36,25 +36,32 @@ class Sampling:
     top_k: int = 0  # draw among the k most likely tokens only; 0 for all
     top_p: float = 1.0  # among the fewest tokens that together have this probability
     min_p: float = 0.0  # among the tokens that are at least so many times as likely as the likeliest; 0 for all
+    repetition_penalty: float = 1.0  # logits of tokens that the text has already are divided by it, negative ones multiplied
     seed: int | np.random.Generator | None = 0  # a generator goes on from where it is, None draws differently every time
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise refuse("temperature", self.temperature, "must be a finite number of at least 0")
-        if self.top_k < 0:
-            raise refuse("top_k", self.top_k, "must be at least 0; 0 means all tokens")
-        if not 0 < self.top_p <= 1:
-            raise refuse("top_p", self.top_p, "must lie above 0 and not above 1")
-        if not 0 <= self.min_p <= 1:
-            raise refuse("min_p", self.min_p, "must lie between 0, which means all tokens, and 1")
-        if isinstance(self.seed, int | np.integer) and self.seed < 0:
-            raise refuse("seed", self.seed, "must be at least 0")
+        arguments.number("temperature", self.temperature)
+        arguments.whole("top_k", self.top_k, because="0 means all tokens")
+        arguments.number("top_p", self.top_p, most=1, above=0)
+        arguments.number("min_p", self.min_p, most=1)
+        arguments.number("repetition_penalty", self.repetition_penalty, above=0)
+        arguments.seed("seed", self.seed)
 
     def generators(self, count: int) -> list[np.random.Generator]:
         """One for each of ``count`` texts: seeds ``seed``, ``seed`` + 1, …; a generator that was given serves them all."""
         if isinstance(self.seed, int | np.integer):
             return [np.random.default_rng(self.seed + i) for i in range(count)]
         return [np.random.default_rng(self.seed)] * count
+
+    def penalised(self, logits: Array, text: Sequence[int]) -> Array:
+        """logits (V,) of what follows ``text`` → with the penalty on its tokens (Keskar et al. 2019; ``transformers``)."""
+        if self.repetition_penalty == 1:
+            return logits
+        seen, logits = list(set(text)), logits.copy()
+        logits[seen] = np.where(
+            logits[seen] < 0, logits[seen] * self.repetition_penalty, logits[seen] / self.repetition_penalty
+        )
+        return logits
 
     def probabilities(self, logits: Array) -> Array:
         """logits (..., V) → the distribution that is drawn from, (..., V) float64."""
@@ -79,7 +86,7 @@ class Sampling:
         return p
 
     def draw(self, logits: Array, rng: np.random.Generator) -> int:
-        """A token from logits (V,)."""
+        """A token from logits (V,), penalised already."""
         return int(logits.argmax()) if self.temperature == 0 else drawn(self.probabilities(logits), rng)
 
 

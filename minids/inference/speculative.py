@@ -4,7 +4,8 @@ DeepSeek-V3 sections 2.2 and 5.4.3; the rule is that of Leviathan et al. 2023 an
 read t_0 … t_{T−1} and t_T is drawn but not read yet:
 
     draft    module 1 has seen h⁰ up to position T − 1 and is shown t_T: it guesses t_{T+1}. With D ≥ 2 modules the next ones
-             guess further, each from the state of the one before; beyond D the last module is fed its own state again.
+             guess further, each from the state of the one before; beyond D the last module is fed its own state again,
+             as its block left it: the norm after that belongs to the head, and the module norms what it reads.
     verify   the model reads t_T and the n guesses in one pass: distributions p_0 … p_n of what comes after each.
     accept   guess x_j, drawn from the draft's q_j, with probability min(1, p_j(x_j) / q_j(x_j)). At the first one refused,
              draw from (p_j − q_j)⁺ / Σ (p_j − q_j)⁺ instead. If none is, p_n gives one token more.
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.errors import refuse
+from minids import arguments
 from minids.inference.decoder import Decoder
 from minids.inference.sampling import Sampling, Token, drawn
 from minids.layers.parameters import Array
@@ -37,10 +38,8 @@ class Speculation:
     confidence: float = 0.0  # a draft ends where the module's best guess is less probable than this
 
     def __post_init__(self) -> None:
-        if self.draft_tokens < 1:
-            raise refuse("draft_tokens", self.draft_tokens, "must be at least 1")
-        if not 0 <= self.confidence < 1:
-            raise refuse("confidence", self.confidence, "must be at least 0 and below 1")
+        arguments.whole("draft_tokens", self.draft_tokens, 1)
+        arguments.number("confidence", self.confidence, below=1)
 
 
 @dataclass
@@ -100,7 +99,7 @@ class Drafter:
         """Up to ``most`` guesses at what follows ``text``, all but whose last token has been observed."""
         read_by_model = len(text) - 1  # T
         draft = Draft([], [])
-        state = self.unread[0]  # of the newest guess; there is none yet
+        state = self.unread[0]  # of the newest guess, as its module's block left it; there is none yet
         while len(draft.tokens) < most:
             depth = min(len(draft.tokens) + 1, self.used)
             if len(draft.tokens) < self.used:  # module ``depth`` reads up to position T − 1, the states that are there for it
@@ -112,9 +111,10 @@ class Drafter:
             # Only a further module needs the states of all positions, others that of the last.
             hidden = self.decoder.read_mtp(depth, shown, before, skip=0 if depth < self.used else len(shown) - 1)
             if depth < self.used:
-                self.unread[depth] = np.concatenate([self.unread[depth], hidden])
+                self.unread[depth] = np.concatenate([self.unread[depth], self.decoder.handed_on(depth, hidden)])
             state = hidden[-1:]
-            guessed = guess(self.decoder.mtp_logits(depth, state)[0], self.sampling, self.speculation.confidence, self.rng)
+            logits = self.sampling.penalised(self.decoder.mtp_logits(depth, state)[0], [*text, *draft.tokens])
+            guessed = guess(logits, self.sampling, self.speculation.confidence, self.rng)
             if guessed is None:
                 break
             draft.tokens.append(guessed[0])
@@ -174,19 +174,23 @@ def speculate(
             hidden = decoder.read(np.array([text]))[0]
             drafter.observe(hidden)
             first = decoder.logits(hidden[-1:])[0]
-            text.append(sampling.draw(first, rng))
+            text.append(sampling.draw(sampling.penalised(first, text), rng))
             yield Token(text[-1], first)
             continue
         read_by_model = len(text) - 1  # T
         draft = drafter.draft(text, min(speculation.draft_tokens, limit - len(text)))
         hidden = decoder.read(np.array([[text[-1], *draft.tokens]]))[0]  # (n + 1, d)
         logits = decoder.logits(hidden)  # (n + 1, V)
+        judged = logits
+        if sampling.repetition_penalty != 1:
+            known = [*text, *draft.tokens]
+            judged = np.stack([sampling.penalised(row, known[: len(text) + j]) for j, row in enumerate(logits)])
         if sampling.temperature == 0:
-            best = logits.argmax(axis=-1).tolist()  # a guess stands where it is the likeliest token
+            best = judged.argmax(axis=-1).tolist()  # a guess stands where it is the likeliest token
             stood = next((j for j, guessed in enumerate(draft.tokens) if guessed != best[j]), len(draft.tokens))
             token = best[stood]
         else:
-            stood, token = judge(draft, sampling.probabilities(logits), rng)
+            stood, token = judge(draft, sampling.probabilities(judged), rng)
         counts.add(len(draft.tokens), stood)
         decoder.rewind(read_by_model + 1 + stood)
         drafter.settle(read_by_model, stood)

@@ -6,8 +6,9 @@ DeepSeek-V3 section 2.2, eqs 21-23. Depth k, position i = 1 … T − k:
     h^k  = block(h')                      causal over positions 1 … i, with attention and experts of its own
     P(t_{i+k+1}) = softmax(head(norm(h_i^k)))
 
-Embedding and head are the main model's. Depth 1 reads the main model's state *after* its final norm, as with the released
-weights. At position i the module has seen tokens up to t_{i+k} and predicts t_{i+k+1}.
+Embedding and head are the main model's, unless ``mtp_own_matrices`` gives each module its own. Depth 1 reads the main model's
+state *after* its final norm, as with the released weights. At position i the module has seen tokens up to t_{i+k} and
+predicts t_{i+k+1}.
 
 What depth k hands to depth k + 1 no released model tells, since V3 has one module. ``mtp_state`` has both readings: "normed"
 hands on what the head reads, as depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone.
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from minids.backend import op
 from minids.blas import one_blas_thread
 from minids.config import ModelConfig
-from minids.layers.basic import RMSNorm
+from minids.layers.basic import Embedding, Linear, RMSNorm
 from minids.layers.block import Block
 from minids.layers.block import Saved as SavedBlock
 from minids.layers.parameters import Array, Parameters
@@ -45,6 +46,11 @@ class MTPModule:
         self.block = Block(config, parameters, index)
         self.norm = RMSNorm(parameters, f"{name}.shared_head.norm", d, config.rms_norm_eps)
         self.normed = config.mtp_state == "normed"
+        self.embed_tokens: Embedding | None = None
+        self.head: Linear | None = None
+        if config.mtp_own_matrices:
+            self.embed_tokens = Embedding(parameters, f"{name}.embed_tokens", config.vocab_size, d)
+            self.head = Linear(parameters, f"{name}.shared_head.head", config.vocab_size, d)
 
     @one_blas_thread()
     def forward(self, embedding: Array, hidden: Array, rotary: Rotary) -> tuple[Array, Saved]:

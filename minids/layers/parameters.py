@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minids.errors import MinidsError
+from minids.words import table
 
 Array = np.ndarray
+MOST_ROWS = 12  # of a table of parameters
 MOST_PARAMETERS = 2**47  # 140 trillion, 137 times Kimi-K2's
 NOT_ALLOCATED: Array = np.empty(0, np.void)  # values that are not in memory: only declared, or still on disk
 
@@ -122,6 +124,15 @@ class Parameters:
                     p.value[...] = rng.standard_normal(p.shape, dtype=np.float32) * np.float32(std)
                 else:
                     p.value[...] = 1 if p.init == "ones" else 0
+
+    def __repr__(self) -> str:
+        """A short table: the first and the last by name, with shape and size."""
+        rows = [(p.name, " × ".join(map(str, p.shape)), f"{p.size:,}") for p in self]
+        if len(rows) > MOST_ROWS:
+            half = MOST_ROWS // 2
+            rows = [*rows[:half], (f"… {len(rows) - 2 * half:,} more",), *rows[-half:]]
+        total = f"{sum(p.size for p in self):,} numbers in {len(self):,} parameters, {len(self.buffers):,} buffers"
+        return f"{total}\n{table(rows, align='llr')}" if rows else total
 
     def zero_grads(self) -> None:
         self.grads[...] = 0

@@ -120,8 +120,8 @@ def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
 
 
 def is_hidden_matrix(p: Parameter) -> bool:
-    """Whether Muon takes a parameter: all matrices but embedding and head, as in Moonlight."""
-    return len(p.shape) >= 2 and p.name not in ("model.embed_tokens.weight", "lm_head.weight")
+    """Whether Muon takes a parameter: all matrices but embeddings and heads, as in Moonlight."""
+    return len(p.shape) >= 2 and not p.name.endswith(("embed_tokens.weight", "lm_head.weight", "shared_head.head.weight"))
 
 
 def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
@@ -36,6 +37,16 @@ def tokenizer_for(training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig
     if kind == "bpe":
         return train_bpe(texts, bpe_vocab_size)
     return character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
+
+
+def readable_prompt(tokenizer: Tokenizer, texts: Iterable[str]) -> str:
+    """A short prompt for a command line that a model with this tokenizer reads whole: a common one, or else the beginning of
+    one of ``texts``; "" if there is none."""
+    for text in ("def ", "The ", *texts):
+        plain = re.match(r"[^\W_][\w ,.]{0,15}", text.lstrip())  # nothing that a shell would read as something else
+        if plain and not tokenizer.unknown(plain[0]):
+            return plain[0]
+    return ""
 
 
 def held_out_prompt(held_out: Corpus, domain: str, length: int = 48) -> str:

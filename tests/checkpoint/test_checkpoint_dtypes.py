@@ -15,6 +15,7 @@ from minids.ops.quantise import grid
     [
         ("F8_E4M3", ml_dtypes.float8_e4m3fn, np.arange(256, dtype=np.uint8)),
         ("F8_E5M2", ml_dtypes.float8_e5m2, np.arange(256, dtype=np.uint8)),
+        ("F8_E8M0", ml_dtypes.float8_e8m0fnu, np.arange(256, dtype=np.uint8)),
         ("BF16", ml_dtypes.bfloat16, np.arange(1 << 16, dtype=np.uint16)),
     ],
 )

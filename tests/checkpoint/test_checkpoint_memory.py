@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from disk_samples import PEAK, header
 
+from minids.checkpoint.config_json import config_to_json
 from minids.checkpoint.names import expected_shapes
 from minids.config import ModelConfig
 
@@ -82,10 +83,7 @@ def folder(request, tmp_path_factory):
     file = path / "model.safetensors"
     file.write_bytes(len(head).to_bytes(8, "little") + head)
     os.truncate(file, 8 + len(head) + sum(len(data) for _, _, data in sizes.values()))
-    config = {name: getattr(CONFIG, name) for name in ("rope_theta", "max_position_embeddings")}
-    names = [name for name in CONFIG.__dataclass_fields__ if type(getattr(CONFIG, name)) is int]
-    config |= {name: getattr(CONFIG, name) for name in names}
-    (path / "config.json").write_text(json.dumps({"model_type": "deepseek_v3", **config}))
+    (path / "config.json").write_text(json.dumps(config_to_json(CONFIG)))
     return path
 
 

@@ -9,7 +9,6 @@ from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.names import (
     ExpertStack,
     assemble,
-    check_copies,
     check_layer,
     check_names,
     expected_shapes,
@@ -17,6 +16,7 @@ from minids.checkpoint.names import (
     memory_shapes,
     optional_shapes,
     shards,
+    with_own_matrices,
 )
 from minids.config import ModelConfig
 from minids.config.model import MOST_BLOCKS
@@ -149,18 +149,20 @@ def test_mtp_weights_can_be_left_out(tmp_path, tensors):
     refused(tmp_path, random_tensors(expected_shapes(CONFIG)), "only in part", CONFIG.replace(num_nextn_predict_layers=2))
 
 
-def test_copies_must_be_equal_and_need_not_be_there(tmp_path, tensors):
+def test_copies_need_not_be_there_and_are_the_modules_own_where_they_differ(tmp_path, tensors):
     embedding, head = f"{MTP}embed_tokens.weight", f"{MTP}shared_head.head.weight"
     tensors |= {embedding: tensors["model.embed_tokens.weight"].copy(), head: tensors["lm_head.weight"].copy()}
     folder = folder_of(tmp_path, tensors)
-    assert check_names(CONFIG, folder)[0] == CONFIG
-    check_copies(CONFIG, folder)
+    assert check_names(CONFIG, folder)[0] == CONFIG == with_own_matrices(CONFIG, folder)
     tensors[head][3, 4] += 1
     folder = folder_of(tmp_path, tensors)
-    with pytest.raises(MinidsError, match=r"'model\.layers\.2\.shared_head\.head\.weight' differs from"):
-        check_copies(CONFIG, folder)
-    check_copies(CONFIG.replace(num_nextn_predict_layers=0), folder)
+    assert with_own_matrices(CONFIG, folder) == CONFIG.replace(mtp_own_matrices=True)
+    without = CONFIG.replace(num_nextn_predict_layers=0)
+    assert with_own_matrices(without, folder) == without
+    np.testing.assert_array_equal(assemble(folder, head), tensors[head])
     refused(tmp_path, {**tensors, head: tensors[head][1:]}, "has shape [22, 20]")
+    del tensors[embedding]
+    np.testing.assert_array_equal(assemble(folder_of(tmp_path, tensors), embedding), tensors["model.embed_tokens.weight"])
 
 
 def test_a_tied_head_may_be_stored_if_it_is_the_embedding(tmp_path, tensors):
@@ -169,9 +171,9 @@ def test_a_tied_head_may_be_stored_if_it_is_the_embedding(tmp_path, tensors):
     folder = folder_of(tmp_path, tensors)
     assert check_names(tied, folder)[0] == tied
     with pytest.raises(MinidsError, match=r"'lm_head\.weight' differs from"):
-        check_copies(tied, folder)
+        with_own_matrices(tied, folder)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    check_copies(tied, folder_of(tmp_path, tensors))
+    assert with_own_matrices(tied, folder_of(tmp_path, tensors)) == tied
 
 
 def test_stacking_and_taking_apart_are_inverse(tmp_path, tensors):
@@ -264,6 +266,6 @@ def test_what_is_saved_is_what_is_read(tmp_path, changes, limit):
     write_folder(tmp_path, config_to_json(config), files)
     folder = CheckpointFolder(tmp_path)
     assert check_names(config, folder) == (config, "")
-    check_copies(config, folder)
+    assert with_own_matrices(config, folder) == config
     for name, array in parameters.items():
         np.testing.assert_array_equal(assemble(folder, name), array, name)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minids.checkpoint.config_json import config_from_json, config_to_json, fp8_block_size, hugging_face_type, read_config
+from minids.checkpoint.config_json import (
+    _NEEDED,
+    config_from_json,
+    config_to_json,
+    fp8_block_size,
+    hugging_face_type,
+    read_config,
+)
 from minids.config import ModelConfig, Yarn
 from minids.config.presets import PRESETS
 from minids.errors import MinidsError
@@ -125,12 +132,26 @@ def test_what_hugging_face_has_no_model_for_is_marked_as_ours(change):
     assert hugging_face_type(ModelConfig.preset("tiny", **V2_ROUTER)) == "deepseek_v2"
 
 
+NEEDED = {name: value for name, value in config_to_json(ModelConfig()).items() if name in (*_NEEDED, "rope_theta")}
+NEEDED_BY_V2 = NEEDED | dict(norm_topk_prob=False, topk_method="greedy", n_group=1, topk_group=1, num_experts_per_tok=6)
+
+
+def complete(fields: dict) -> dict:
+    """A file of the kind that ``fields`` names, V3's if none, with all that has to be there."""
+    needed = dict(NEEDED_BY_V2 if fields.get("model_type") == "deepseek_v2" else NEEDED)
+    if {"num_local_experts", "num_experts"} & fields.keys():
+        del needed["n_routed_experts"]
+    if "rope_theta" not in fields and "rope_theta" in (fields.get("rope_parameters") or {}):
+        del needed["rope_theta"]
+    return {"model_type": "deepseek_v3", **needed, **fields}
+
+
 def v3(**fields) -> ModelConfig:
-    return config_from_json({"model_type": "deepseek_v3", **fields})
+    return config_from_json(complete(fields))
 
 
 def v2(**fields) -> ModelConfig:
-    return config_from_json({"model_type": "deepseek_v2", "num_experts_per_tok": 6, **fields})
+    return config_from_json(complete({"model_type": "deepseek_v2", **fields}))
 
 
 def test_the_released_v3_file_is_the_preset():
@@ -152,19 +173,85 @@ def test_the_released_v3_file_is_the_preset():
     assert config_from_json({**released, "model_type": "kimi_k2"}) == v3(**released)
 
 
-def test_missing_fields_have_the_defaults_of_their_kind():
-    assert v3() == ModelConfig(max_position_embeddings=4096, initializer_range=0.02)
+def test_fields_that_decide_nothing_have_the_defaults_of_their_kind():
+    assert v3() == ModelConfig(initializer_range=0.02)
     small = v2()
-    assert (small.vocab_size, small.hidden_size, small.num_hidden_layers, small.first_k_dense_replace) == (102400, 4096, 32, 0)
-    assert (small.n_group, small.topk_group, small.topk_method, small.scoring_func) == (1, 1, "greedy", "softmax")
-    assert (small.norm_topk_prob, small.routed_scaling_factor, small.moe_intermediate_size) == (False, 1.0, 1407)
+    assert (small.first_k_dense_replace, small.topk_method, small.scoring_func, small.norm_topk_prob) == (
+        0,
+        "greedy",
+        "softmax",
+        False,
+    )
     assert (small.bos_token_id, small.eos_token_id, small.num_nextn_predict_layers, small.balance) == (1, 2, 0, "aux_loss")
-    with pytest.raises(MinidsError, match="num_experts_per_tok"):
-        config_from_json({"model_type": "deepseek_v2"})
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "kimi_k2", "glm4_moe_lite", "deepseek_v2"])
+@pytest.mark.parametrize("name", [*_NEEDED, "rope_theta"])
+def test_what_an_abridged_file_leaves_out_is_asked_for(kind, name):
+    needed = NEEDED | (dict(norm_topk_prob=False, topk_method="group_limited_greedy") if kind == "deepseek_v2" else {})
+    whole = {"model_type": kind, **needed}
+    config_from_json(whole)
+    del whole[name]
+    if kind == "deepseek_v2" and name == "norm_topk_prob":  # which no file of this kind has
+        assert config_from_json(whole).norm_topk_prob is False
+        return
+    with pytest.raises(MinidsError, match=f"^x: {name}: is not in the file"):
+        config_from_json(whole, "x")
+
+
+def test_all_that_is_missing_is_named_at_once_and_other_spellings_are_there():
+    with pytest.raises(MinidsError, match=r"^x: n_group, topk_group: is not in the file.*original"):
+        config_from_json({k: v for k, v in {"model_type": "deepseek_v3", **NEEDED}.items() if "group" not in k}, "x")
+    respelled = {k: v for k, v in NEEDED.items() if k not in ("rope_theta", "n_routed_experts")}
+    respelled |= {"rope_parameters": {"rope_theta": 5e4, "rope_type": "default"}, "num_local_experts": 64}
+    found = config_from_json({"model_type": "deepseek_v3", **respelled})
+    assert (found.rope_theta, found.n_routed_experts) == (5e4, 64)
+    greedy = {k: v for k, v in NEEDED_BY_V2.items() if "group" not in k}
+    assert config_from_json({"model_type": "deepseek_v2", **greedy}).n_group == 1, "greedy knows no groups"
+
+
+def test_glm_with_latent_attention():
+    layers = ["dense"] * 2 + ["sparse"] * 59
+    glm = {"model_type": "glm4_moe_lite", **NEEDED, "n_group": 1, "topk_group": 1}
+    assert config_from_json(glm).first_k_dense_replace == 1, "as transformers has it where nothing is said"
+    assert config_from_json({**glm, "mlp_layer_types": layers}).first_k_dense_replace == 2
+    assert config_from_json({**glm, "eos_token_id": [1, 2, 3]}).eos_token_id == 1
+    for wrong in (["sparse", "dense"], "dense", ["dense", "middle"]):
+        with pytest.raises(MinidsError, match="mlp_layer_types"):
+            config_from_json({**glm, "mlp_layer_types": wrong})
+
+
+@pytest.mark.parametrize("part", ["text_config", "language_config"])
+def test_the_text_model_of_one_that_sees_pictures(part):
+    text = {"model_type": "deepseek_v3", **NEEDED, "hidden_size": 64}
+    seeing = {"model_type": "kimi_vl", part: text, "vision_config": {"hidden_size": 9}, "eos_token_id": [5, 6]}
+    assert config_from_json(seeing) == v3(hidden_size=64, eos_token_id=5)
+    with pytest.raises(MinidsError, match="model_type = 'llama'"):
+        config_from_json({"model_type": "llava", part: {"model_type": "llama"}})
+    with pytest.raises(MinidsError, match="'awq'"):
+        fp8_block_size({**seeing, "quantization_config": {"quant_method": "awq"}})
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"quantization": {"group_size": 64, "bits": 4}},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}},
+        {"quantization_config": 5},
+    ],
+)
+def test_how_weights_are_stored_is_no_matter_of_the_configuration(stored, tmp_path):
+    """So that what a model costs can be told of every folder; its weights are refused when they are asked for."""
+    assert v3(**stored) == v3()
+    with pytest.raises(MinidsError, match="quantization"):
+        fp8_block_size(stored)
 
 
 def test_other_spellings():
     assert v3(q_lora_rank=None).q_lora_rank is None and v3(q_lora_rank=0).q_lora_rank is None
+    assert v3(n_shared_experts=None).n_shared_experts == 0 and v2(n_shared_experts=None).n_shared_experts == 0
+    assert v3(num_nextn_predict_layers=None).num_nextn_predict_layers == 0
     assert v3(num_mtp_layers=2).num_nextn_predict_layers == 2 and v3(num_nextn_predict_layers=0).num_nextn_predict_layers == 0
     assert v3(num_local_experts=64).n_routed_experts == 64 and v2(num_experts=32).n_routed_experts == 32
     assert v3(n_group=1, topk_group=1).n_group == 1 and v3(n_group=None, topk_group=None).topk_group == 1
@@ -267,9 +354,7 @@ REFUSED = {
     "text for a number": ({"rope_theta": "10000"}, "rope_theta"),
     "key-value heads": ({"num_key_value_heads": 8}, "num_key_value_heads = 8"),
     "token out of range": ({"vocab_size": 5, "eos_token_id": 5}, "eos_token_id"),
-    "awq": ({"quantization_config": {"quant_method": "awq"}}, "quant_method = 'awq'"),
-    "quantisation no object": ({"quantization_config": 5}, "quant_method"),
-    "block size": ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}}, "weight_block_size"),
+    "attention without a latent": ({"use_mla": False}, "use_mla = False"),
     "no such field of ours": ({"minids": {"__class__": 1}}, "no such field"),
     "wrong field of ours": ({"minids": {"balance": "luck"}}, "balance = 'luck'"),
     "ours no object": ({"minids": [1]}, "must be an object"),
@@ -279,7 +364,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_minids_is_not_is_refused_by_name(case):
     fields, words = REFUSED[case]
-    fields = fields if case == "no type" else {"model_type": "deepseek_v3", **fields}
+    fields = fields if case == "no type" else complete(fields)
     with pytest.raises(MinidsError) as caught:
         config_from_json(fields, "folder/config.json")
     message = str(caught.value)
@@ -292,7 +377,7 @@ def test_what_minids_is_not_is_refused_by_name(case):
     [
         ('{"a":' * 100_000, "nested too deeply"),
         ('{"rms_norm_eps": NaN}', "NaN"),
-        ('{"model_type": "deepseek_v3", "rms_norm_eps": 1e999}', "finite"),
+        (json.dumps(complete({})).replace("1e-06", "1e999"), "finite"),
         ('{"hidden_size": 1, "hidden_size": 2}', "given twice"),
         (" " * (1 << 20) + "{}", "cannot be right"),
         ("[]", "must be a JSON object, not a list"),

@@ -25,6 +25,7 @@ NO_DEFAULTS = TINY.replace(
     attention_bias=True,
     tie_word_embeddings=True,
     mtp_state="unnormed",
+    mtp_own_matrices=True,
     **{name: V2_ROUTER[name] for name in ("scoring_func", "topk_method", "norm_topk_prob", "balance")},
 )
 ELSEWHERE = {
@@ -81,8 +82,9 @@ def test_mtp_modules_too(name):
         parts, n = [], len(TOKENS) - depth
         for rows in np.split(np.arange(n), [3, 4, 12]):
             parts.append(decoder.read_mtp(depth, TOKENS[rows + depth], h[rows]))
-        h = np.concatenate(parts)
-        assert np.abs(decoder.mtp_logits(depth, h) - want[0]).max() < 1e-10, f"depth {depth}"
+        states = np.concatenate(parts)
+        assert np.abs(decoder.mtp_logits(depth, states) - want[0]).max() < 1e-10, f"depth {depth}"
+        h = decoder.handed_on(depth, states)
 
 
 def test_what_a_skipped_position_puts_into_the_cache_is_what_it_would_have_put():

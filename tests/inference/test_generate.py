@@ -73,12 +73,12 @@ def test_a_text_prompt_goes_through_the_tokenizer():
         ([1], {"seed": -1}, "seed = -1"),
         ([[1, 2], [3, 4]], {}, "is several sequences; minids.generate_batch continues those"),
         ([1], {"max_new_tokens": 2.5}, "max_new_tokens = 2.5: must be a whole number"),
-        ([1], {"stop": "e"}, "stop = 'e': must be a list of token ids"),
+        ([1], {"stop": "e"}, "stop = 'e': this model has no tokenizer"),
         ([1], {"stop": 3}, "stop = 3: must be a list"),
         ([1], {"draft_tokens": 2}, "draft_tokens = 2: concerns guesses"),
         ([1], {"confidence": 0.5}, "confidence = 0.5: concerns guesses"),
         ([1], {"counts": Counts()}, "counts = Counts.*: concerns guesses"),
-        ([1], {"min_p": 1.5}, "min_p = 1.5: must lie between 0"),
+        ([1], {"min_p": 1.5}, "min_p = 1.5: must be a finite number of at least 0 and not above 1"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(prompt, options, message):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from support import TINY, build
 
+from minids.backend import op, use_backend
 from minids.errors import MinidsError
 from minids.inference import speculative
+from minids.inference.decoder import Decoder
 from minids.inference.generate import generate, stream
 from minids.inference.sampling import Sampling
 from minids.inference.speculative import Counts, Draft, guess, judge
@@ -108,6 +110,86 @@ def test_what_the_modules_are_shown_is_what_one_pass_over_the_text_shows_them(de
             assert draft[depth - 1] == model.mtp_logits(known)[depth - 1][0, -1].argmax(), (
                 f"depth {depth} after {len(text)} tokens"
             )
+
+
+def first_guesses(model, draft_tokens, **options):
+    """{tokens of text: (the first guess there, how many followed it)}."""
+    seen = {}
+    draft = speculative.Drafter.draft
+
+    def spying(self, text, *rest):
+        made = draft(self, text, *rest)
+        seen[tuple(text)] = made.tokens[0], len(made.tokens)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speculative.Drafter, "draft", spying)
+        generate(model, PROMPT, 55, speculative=True, draft_tokens=draft_tokens, **options)
+    return seen
+
+
+def stranger(depths, **changes):
+    return build(TINY.replace(num_nextn_predict_layers=depths, **changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "depths", "own", "cache"),
+    [
+        (stranger, 1, True, "full"),
+        (stranger, 2, False, "latent"),
+        (agreeable, 1, False, "latent"),
+        (agreeable, 2, True, "full"),
+    ],
+)
+def test_the_first_guess_does_not_depend_on_how_many_are_made(make, depths, own, cache):
+    """So its acceptance does not either: more guesses leave nothing behind that the next round would start from."""
+    model = make(depths, mtp_own_matrices=own)
+    alone, company = first_guesses(model, 1, cache=cache), []
+    for draft_tokens in (2, 3, 6):
+        for text, (guessed, made) in first_guesses(model, draft_tokens, cache=cache).items():
+            assert guessed == model.mtp_logits([text])[0][0, -1].argmax()
+            if text in alone:
+                assert guessed == alone[text][0]
+                company.append(made)
+    assert len(company) >= 3 and max(company) > 2, "no place was guessed from both ways"
+
+
+@pytest.mark.parametrize("compiled", ["numba", "numpy"])
+@pytest.mark.parametrize("state", ["normed", "unnormed"])
+@pytest.mark.parametrize("depths", [1, 2])
+def test_beyond_the_last_module_its_state_is_carried_as_its_block_left_it(depths, state, compiled):
+    """By hand: the module's own layers over all that it was shown, and no norm but the head's."""
+    if compiled == "numba":
+        pytest.importorskip("numba")
+    model = build(TINY.replace(num_nextn_predict_layers=depths, mtp_state=state), seed=5)
+    text, more = [3, 1, 4, 1, 5, 9, 2], 3
+    tokens = np.array([text])
+    h = model.hidden_states(tokens[:, :-1])[0]  # of all that the model has read: the last token is drawn, and no more
+    guesses, shown = [], list(text)
+    for depth in range(1, depths + 1):
+        module = model.mtp[depth - 1]
+        embedding = model.embed_tokens.forward(np.array([shown[depth:]]))[0]
+        before = h
+        raw = unnormed(module, embedding, before, model)
+        h = module.norm.forward(raw)[0] if state == "normed" else raw
+        guesses.append(int(model.head.forward(module.norm.forward(raw)[0])[0][0, -1].argmax()))
+        shown.append(guesses[-1])
+    for _ in range(more):  # the last module, on all that it has read and its own newest state
+        before = np.concatenate([before, raw[:, -1:]], axis=1)
+        embedding = np.concatenate([embedding, model.embed_tokens.forward(np.array([guesses[-1:]]))[0]], axis=1)
+        raw = unnormed(module, embedding, before, model)
+        guesses.append(int(model.head.forward(module.norm.forward(raw)[0])[0][0, -1].argmax()))
+    with use_backend(compiled):
+        decoder = Decoder(model)
+        drafter = speculative.Drafter(decoder, speculative.Speculation(depths + more), Sampling(), np.random.default_rng(0))
+        drafter.observe(decoder.read(tokens[:, :-1])[0])
+        assert drafter.draft(text, depths + more).tokens == guesses
+
+
+def unnormed(module, embedding, before, model):
+    """What the block of an MTP module makes of what it is shown, (1, S, d)."""
+    x = op.mtp_combine.forward(embedding, before, module.enorm.value, module.hnorm.value, module.eh_proj.value, module.eps)[0]
+    return module.block.forward(x, model.rotary(x.shape[1]))[0]
 
 
 class Script:

@@ -35,6 +35,7 @@ CONFIGS = {
         **{**support.V2_ROUTER, "norm_topk_prob": True}, attention="gqa", num_key_value_heads=2, attention_bias=True
     ),
     "mla, V3 router, MTP modules that hand on what is not normed": TINY.replace(mtp_state="unnormed"),
+    "mla, V3 router, MTP modules with an embedding and a head of their own": TINY.replace(mtp_own_matrices=True),
     "mqa, V3 router, YaRN, tied": TINY.replace(attention="mqa", tie_word_embeddings=True, **STRETCHED),
 }
 WORST = 1e-6

@@ -8,9 +8,10 @@ import torch
 import transformers
 from small_models import CONFIGS
 
-from minids.checkpoint.config_json import config_from_json, config_to_json, hugging_face_type, read_config
+import minids
+from minids.checkpoint.config_json import _NEEDED, config_from_json, config_to_json, hugging_face_type, read_config
 from minids.checkpoint.folder import CheckpointFolder, write_folder
-from minids.checkpoint.names import assemble, check_copies, check_names, memory_shapes, shards
+from minids.checkpoint.names import assemble, check_names, memory_shapes, shards, with_own_matrices
 from minids.config import ModelConfig, Yarn
 
 pytestmark = pytest.mark.parity
@@ -111,17 +112,45 @@ def test_yarn_is_read_as_transformers_reads_it(tmp_path, rope, spelling):
     check_rope(read_config(tmp_path), transformers.AutoConfig.from_pretrained(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v3", "deepseek_v2"])
+@pytest.mark.parametrize("kind", ["deepseek_v3", "deepseek_v2", "glm4_moe_lite"])
 def test_missing_fields_have_transformers_defaults(kind):
-    given = {"num_experts_per_tok": 6} if kind == "deepseek_v2" else {}
+    """Those that may be missing: what decides what is computed is asked for."""
+    given = {name: value for name, value in config_to_json(CONFIGS["base"]).items() if name in (*_NEEDED, "rope_theta")}
+    given |= {"n_group": 1, "topk_group": 1, "norm_topk_prob": kind != "deepseek_v2"}
     ours = config_from_json({"model_type": kind, **given})
     theirs = transformers.CONFIG_MAPPING[kind](**given)
     for field in ours.__dataclass_fields__:
         if field in ("num_key_value_heads", "rope_scaling", "rope_theta") or not hasattr(theirs, field):
             continue
         expected = getattr(theirs, field)
-        assert getattr(ours, field) == (1 if expected is None and field in ("n_group", "topk_group") else expected), field
+        assert getattr(ours, field) == expected, field
     assert theirs.rope_parameters == {"rope_theta": ours.rope_theta, "rope_type": "default"} and ours.rope_scaling is None
+
+
+@pytest.mark.parametrize(("interleave", "latent", "dense"), [(True, 20, 1), (False, None, 2)])
+def test_glm_with_latent_attention_computes_what_it_computes_there(tmp_path, interleave, latent, dense):
+    """GLM-4.7-Flash's class at small sizes: what it writes opens here, and gives its logits."""
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=61, hidden_size=40, intermediate_size=56, moe_intermediate_size=24, num_hidden_layers=3)
+    sizes |= dict(num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=16, q_lora_rank=latent, qk_rope_head_dim=8)
+    sizes |= dict(qk_nope_head_dim=12, v_head_dim=10, n_routed_experts=8, num_experts_per_tok=3, routed_scaling_factor=1.8)
+    config = transformers.Glm4MoeLiteConfig(
+        **sizes,
+        rope_interleave=interleave,
+        max_position_embeddings=128,
+        mlp_layer_types=["dense"] * dense + ["sparse"] * (3 - dense),
+    )
+    theirs = transformers.Glm4MoeLiteForCausalLM(config).double().eval()
+    for name, tensor in [*theirs.named_parameters(), *theirs.named_buffers()]:
+        if "norm" in name or "e_score_correction_bias" in name or "experts" in name or name.endswith("gate.weight"):
+            tensor.data.copy_(torch.randn(tensor.shape) * 0.3 + ("norm" in name))
+    theirs.save_pretrained(tmp_path)
+    model = minids.load(tmp_path, dtype=np.float64)
+    assert model.config.first_k_dense_replace == dense and model.config.rms_norm_eps == 1e-5
+    tokens = np.random.default_rng(0).integers(0, 61, (2, 30))
+    with torch.no_grad():
+        want = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(model.logits(tokens), want, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -139,7 +168,7 @@ def test_what_transformers_writes_is_read(tmp_path, name, dtype, fused):
     folder = CheckpointFolder(tmp_path)
     found, note = check_names(read_config(tmp_path), folder)
     assert found.num_nextn_predict_layers == 0 and bool(note) == bool(config.num_nextn_predict_layers)
-    check_copies(found, folder)
+    assert with_own_matrices(found, folder) == found
     theirs = {key: tensor.float().numpy() for key, tensor in model.state_dict().items()}
     ours = {key: assemble(folder, key) for key in memory_shapes(found)}
     for key, array in in_memory_of_transformers(found, ours).items():

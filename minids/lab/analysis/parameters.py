@@ -70,6 +70,7 @@ _FORMULAS = {
     "MTP block": "D·(norms + attention + FFN of one block); activated: K of E experts",
     "MTP eh_proj": "D·2d·d",
     "MTP norms": "D·3d (enorm, hnorm, shared_head.norm)",
+    "MTP embeddings and heads": "D·2·V·d, where they are not the main model's",
 }
 _PARTS = {
     "model.embed_tokens": "embedding", "model.norm": "final norm", "lm_head": "head",
@@ -77,6 +78,7 @@ _PARTS = {
     "mlp.experts": ROUTED, "mlp.shared_experts": "shared experts", "mlp.gate.weight": ROUTER,
     "mlp.gate.e_score_correction_bias": ROUTING_BIAS, "mlp": "dense FFN",
     "eh_proj": "MTP eh_proj", "enorm": "MTP norms", "hnorm": "MTP norms", "shared_head.norm": "MTP norms",
+    "embed_tokens": "MTP embeddings and heads", "shared_head.head": "MTP embeddings and heads",
 }  # fmt: skip
 """First words of a name → the part; in attention every projection is a part of its own."""
 
@@ -125,7 +127,9 @@ def block_tensors(config: ModelConfig, moe: bool) -> list[Tensor]:
 
 
 def mtp_copies(config: ModelConfig) -> list[Tensor]:
-    """The shared matrices that released checkpoints repeat in every MTP module."""
+    """The shared matrices that released checkpoints repeat in every MTP module; none where each has its own."""
+    if config.mtp_own_matrices:
+        return []
     shape, first = (config.vocab_size, config.hidden_size), config.num_hidden_layers
     layers = range(first, first + config.num_nextn_predict_layers)
     names = "embed_tokens.weight", "shared_head.head.weight"
@@ -189,5 +193,5 @@ def mtp_total(config: ModelConfig) -> int:
 
 
 def mtp_activated(config: ModelConfig) -> int:
-    """Of these, at work on one token; embedding and head not counted, for they are the main model's."""
-    return sum(p.activated for p in parts(config) if p.name.startswith("MTP"))
+    """Of these, at work on one token; embedding and head not counted, for they are the main model's as a rule."""
+    return sum(p.activated for p in parts(config) if p.name.startswith("MTP") and p.name != "MTP embeddings and heads")

@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from minids.checkpoint.extension import run_setting
 from minids.checkpoint.latest import resolved
 from minids.checkpoint.model_folder import load
 from minids.checkpoint.streaming import load_streamed
-from minids.checkpoint.tokenizer import Tokenizer
+from minids.checkpoint.tokenizer import Tokenizer, encoded
 from minids.errors import MinidsError, refuse
 from minids.files import write
 from minids.lab.analysis import routing
@@ -42,6 +43,8 @@ class Options:
     """Tokens of each domain that --data reads, at most."""
     stream: bool = False
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
+    allow_nonfinite: bool = False
+    """Open a folder with a NaN or an infinity in a weight or routing bias, to study it."""
 
 
 def run(options: Options, given: set[str]) -> None:
@@ -58,7 +61,9 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(field, path, "its folder is not there; make it first")
     if options.png:
         need_matplotlib()  # before the work
-    model = (load_streamed if options.stream else load)(options.checkpoint)
+    # Without its MTP modules, which show nothing here: a folder that has them only in part will do.
+    read = load_streamed if options.stream else partial(load, mtp=False)
+    model = read(options.checkpoint, allow_nonfinite=options.allow_nonfinite)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read")
     if not any(model.config.is_moe(layer) for layer in range(model.config.num_hidden_layers)):
@@ -75,7 +80,7 @@ def _show(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
 
     config = model.config
     begin = [] if config.bos_token_id is None else [config.bos_token_id]  # as in training: a document begins with it
-    ids = np.array([[*begin, *tokenizer.encode(options.text)]])
+    ids = np.array([[*begin, *encoded(tokenizer, options.text, "text")]])
     if ids.size > config.max_position_embeddings:
         because = f"has {ids.size} tokens; this model reads at most {config.max_position_embeddings}"
         raise refuse("text", options.text[:20] + "…", because)

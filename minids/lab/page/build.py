@@ -63,6 +63,8 @@ def fits(config: ModelConfig, weights: Form, source: str) -> None:
         raise refuse("vocab_size", config.vocab_size, because)
     if config.n_routed_experts > MOST_EXPERTS:
         raise refuse("n_routed_experts", config.n_routed_experts, f"too many for a page; up to {MOST_EXPERTS} fit")
+    if config.mtp_own_matrices:
+        raise refuse("mtp_own_matrices", True, "the page's MTP modules use the model's embedding and head; open it without MTP")
     if config.mtp_state != "normed" and config.num_nextn_predict_layers > 1:
         raise refuse("mtp_state", config.mtp_state, "the page's modules hand on what is normed; say normed, or have one module")
     size = bytes_needed({p.name: p.shape for p in DeepSeekV3.declared(config)}, weights)

@@ -1,6 +1,5 @@
 """The page as a file: what is in it, what is not, and what is refused. Needs neither Node nor a browser."""
 
-import dataclasses
 import html
 import json
 import re
@@ -14,6 +13,7 @@ from support_page import CONFIGS
 
 import minids
 from minids import cli
+from minids.checkpoint.config_json import config_to_json
 from minids.checkpoint.model_folder import save
 from minids.checkpoint.tokenizer import byte_tokenizer, character_tokenizer
 from minids.config import ModelConfig
@@ -188,8 +188,7 @@ def test_expected_experts_are_those_of_the_model():
 def test_a_model_too_large_is_refused_before_a_weight_is_read(tmp_path, capsys):
     folder = tmp_path / "v3"
     folder.mkdir()
-    config = dict(dataclasses.asdict(ModelConfig.preset("deepseek-v3")), model_type="deepseek_v3", vocab_size=20000)
-    config = {k: v for k, v in config.items() if k in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
+    config = config_to_json(ModelConfig.preset("deepseek-v3", vocab_size=20000))
     (folder / "config.json").write_text(json.dumps(config))
     assert cli.main(["page", "--checkpoint", str(folder), "--out", str(tmp_path / "p.html")]) == 2
     said = capsys.readouterr().err
