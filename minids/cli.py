@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = _warn  # type: ignore[assignment]  # where a warning comes from is not told
+            if not sys.warnoptions:
+                warnings.simplefilter("always", UserWarning)
             _run(arguments)
         return 0
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough

@@ -127,7 +127,7 @@ class Parameters:
 
     def __repr__(self) -> str:
         """A short table: the first and the last by name, with shape and size."""
-        rows = [(p.name, " × ".join(map(str, p.shape)), f"{p.size:,}") for p in self]
+        rows: list[tuple[str, ...]] = [(p.name, " × ".join(map(str, p.shape)), f"{p.size:,}") for p in self]
         if len(rows) > MOST_ROWS:
             half = MOST_ROWS // 2
             rows = [*rows[:half], (f"… {len(rows) - 2 * half:,} more",), *rows[-half:]]
