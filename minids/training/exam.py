@@ -10,7 +10,7 @@ The questions are worded as the built-in corpus words its problems (``builtin.py
     word problems           all others, with numbers of one and two digits as the corpus draws them
 
 **What is new in them.** Of the two-digit sums, differences and products the numbers themselves: only ``reserved`` problems are
-asked, and of these none that stands anywhere in the training text. Of the word problems the question as a whole. There are
+asked, and of these none that is worked out in the training text. Of the word problems the question as a whole. There are
 only 90 one-digit sums, all of which any training text holds many times, so that what is new is the text before: this kind
 measures whether the table is known, not whether addition was understood.
 """
@@ -32,6 +32,8 @@ from minids.training.reserved import reserved
 
 QUESTIONS = 500
 """Of each kind."""
+ON_THE_WAY = 64
+"""Of each kind of sums, at every validation of a run."""
 SEED = 44
 """What the questions are drawn by."""
 TAUGHT = 20
@@ -48,10 +50,16 @@ class Question(NamedTuple):
 def questions(training: Iterable[bytes], count: int = QUESTIONS) -> dict[str, list[Question]]:
     """``count`` different questions of each kind, for a model trained on these texts: the same for the same texts. Kinds that
     the texts do not teach are left out."""
-    text = "\n".join(document.decode("utf-8", errors="replace") for document in training if _EQUALS in document)
-    seen = Seen(text, frozenset(text.split("\n")), frozenset((int(a), o, int(b)) for a, o, b in _EQUATION.findall(text)))
+    kept, equations = [], set[tuple[int, str, int]]()
+    for document in training:  # one after the other: a large corpus lies on the disk
+        if _EQUALS in document:
+            text = document.decode("utf-8", errors="replace")
+            equations.update((int(a), operation, int(b)) for a, operation, b in _EQUATION.findall(text))
+            kept += [text] if any(taught.search(text) for taught, _ in KINDS.values()) else []
+    text = "\n".join(kept)
+    seen = Seen(text, frozenset(text.split("\n")), frozenset(equations))
     found = {}
-    for number, (kind, (taught, draw)) in enumerate(_KINDS.items()):
+    for number, (kind, (taught, draw)) in enumerate(KINDS.items()):
         if len(taught.findall(text)) < TAUGHT:
             continue
         rng, drawn = np.random.default_rng([SEED, number]), dict[str, Question]()
@@ -64,6 +72,11 @@ def questions(training: Iterable[bytes], count: int = QUESTIONS) -> dict[str, li
             raise MinidsError(f"exam: the training text leaves only {len(drawn)} {kind} to ask for; {count} are needed")
         found[kind] = list(drawn.values())
     return found
+
+
+def sums(training: Iterable[bytes]) -> dict[str, list[Question]]:
+    """The first few sums of the exam, to be asked while a model trains on these texts."""
+    return {kind: some for kind, some in questions(training, ON_THE_WAY).items() if kind.endswith("sums")}
 
 
 def exact_match(model: DeepSeekV3, asked: dict[str, list[Question]]) -> dict[str, float]:
@@ -105,13 +118,13 @@ def right(model: DeepSeekV3, asked: Sequence[Question]) -> Array:
 class Seen(NamedTuple):
     """What the training text holds."""
 
-    text: str  # of all documents with an equation
+    text: str  # of all documents with a problem of the exam's kinds
     lines: frozenset[str]
     equations: frozenset[tuple[int, str, int]]  # 3 + 4 is one, whatever follows
 
 
 _EQUALS = b" = "
-_EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+)(?= =|\?)")
+_EQUATION = re.compile(r"(\d{1,3}) ([-+*/]) (\d{1,3})(?= =|\?)")
 Draw = Callable[[np.random.Generator, Seen], "Question | None"]  # None where the training text holds what was drawn
 
 
@@ -165,7 +178,7 @@ def _question(problem: str, before: str = "") -> Question:
     return Question(f"Problems\n\n{before}{asked}{line_break}", answer)
 
 
-_KINDS: dict[str, tuple[re.Pattern[str], Draw]] = {  # how a text that teaches it looks, and how a question is drawn
+KINDS: dict[str, tuple[re.Pattern[str], Draw]] = {  # how a text that teaches it looks, and how a question is drawn
     "one-digit sums": (re.compile(r"^(?:What is )?\d \+ \d(?: =|\?$)", re.MULTILINE), _one_digit),
     "two-digit sums": (re.compile(r"^What is \d\d \+ \d\d\?$", re.MULTILINE), _sum),
     "two-digit differences": (re.compile(r"^\w+ had \d\d \w+ and gave away \d\d\. How many", re.MULTILINE), _difference),

@@ -26,6 +26,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length
+from minids.training import exam
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -33,7 +34,7 @@ from minids.training.evaluate import validation
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
+from minids.training.printing import Say, Voice, able, in_words, interrupt, printable, progress_bar, sums_in_words
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
@@ -55,6 +56,7 @@ class Run:
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
         self.tokenizer, self.model, self.train = model.tokenizer, model, train
         self.text = Text.encode(*halves, model.tokenizer)
+        self.sums = exam.sums(document.text for document in halves[0].documents)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -63,6 +65,7 @@ class Run:
         self.observers: list[Observer] = []
         self.step = 0  # steps finished
         self.seconds = 0.0  # spent training, over all sessions
+        self.can_do = ""  # in a sentence, as the last validation found it
         self.say = Voice(say, self.ask_to_stop)
         self._stop = False
 
@@ -208,6 +211,7 @@ class Run:
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
         else:
             self.show_samples("after training")
+            self.say(self.can_do)
         return latest_checkpoint(self.folder.path)
 
     def ask_to_stop(self) -> None:
@@ -242,9 +246,11 @@ class Run:
             for name, value in numbers.items():
                 if not math.isfinite(value):
                     raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
-        self.metrics.write({"step": self.step, "validation": found})
+        sums = exam.exact_match(self.model, self.sums)
+        self.metrics.write({"step": self.step, "validation": found} | ({"sums_right": sums} if sums else {}))
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
-        self.say(f"step {self.step}: validation, bits per byte: {each}")
+        self.say(f"step {self.step}: validation, bits per byte: {each}{'; sums right: ' * bool(sums)}{sums_in_words(sums)}")
+        self.can_do = able({domain: numbers["bits_per_byte"] for domain, numbers in found.items()}, sums)
 
     def _report(self, bar: tqdm, done: TrainStep, took: float) -> None:
         train, losses = self.train, done.losses
