@@ -13,7 +13,7 @@ from minids.config.presets import PRESETS
 from minids.errors import MinidsError
 from minids.words import did_you_mean, table
 
-CORE = ("train", "generate", "evaluate", "data")
+CORE = ("train", "generate", "chat", "evaluate", "data")
 LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
 COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")

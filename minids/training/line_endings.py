@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 def items(documents: Iterable[bytes], count: int = ITEMS) -> list[Item]:
     """Lines of held-out documents, cut in two at the space nearest to their middle; none where there are too few."""
-    cut = {}
+    cut: dict[bytes, bytes] = {}  # ending → what stands before it
     for document in documents:
         at = 0
         for line in document.split(b"\n"):

@@ -31,6 +31,7 @@ from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
 from minids.training.evaluate import validation
+from minids.training.initial import described_source, initial_model
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
@@ -71,8 +72,16 @@ class Run:
 
     @classmethod
     def start(
-        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
+        cls,
+        out: str | Path,
+        model_config: ModelConfig,
+        train: TrainConfig,
+        data: list[str],
+        preset: str,
+        say: Say = print,
+        init_from: str | Path = "",
     ) -> Run:
+        """A new run, from fresh weights, or from those and the tokenizer of the checkpoint ``init_from``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
@@ -80,21 +89,28 @@ class Run:
         corpus = load_corpus(data)
         if corpus.skipped:
             say(corpus.passed_over())
-        run = cls._fresh(corpus, model_config, train, say)
+        source = described_source(init_from) if init_from else None
+        run = cls._fresh(corpus, model_config, train, say, source)
         run.folder = RunFolder.create(out)
         description = {"preset": preset, "data": list(data), "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
         settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
+        description |= {"init_from": source} if source else {}
         run.folder.write_description(description | settings | {"surroundings": surroundings()})
         run.metrics = MetricsFile(run.folder.metrics)
         return run
 
     @classmethod
-    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Run:
-        """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
+    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say, source: dict | None = None) -> Run:
+        """Before the first step: tokenizer, weights and order of the data, all from the settings alone, or tokenizer and
+        weights from the checkpoint that ``source`` describes."""
         halves = corpus.split(train.validation_share)
+        rng = np.random.default_rng(train.seed)
+        if source:
+            model = initial_model(source, model_config)
+            train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
+            return cls(halves, model, train, rng, say)
         tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
         model.tokenizer = tokenizer
         train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
@@ -122,6 +138,8 @@ class Run:
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
             sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+            source = described.get("init_from")
+            known["init_from"] = source["asked"] if source else ""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
         workers = asked.pop("workers", 0)
@@ -136,7 +154,7 @@ class Run:
             raise refuse("data", data, why)
         checkpoint = folder.newest(say)
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
-            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
+            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, source)
             state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
         else:
             try:

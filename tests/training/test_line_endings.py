@@ -8,9 +8,7 @@ from minids.config import ModelConfig
 from minids.training import line_endings
 from minids.training.line_endings import CHOICES, items
 
-LINES = [
-    f"line {i} says that {'ox' * (i % 7)} number {i * i} has {i} hooves and {'a' * (i % 5)} tail".encode() for i in range(80)
-]
+LINES = [f"line {i} says that {'ox' * (i % 7)} {i * i} has {i} hooves and {'a' * (i % 5)} tail".encode() for i in range(80)]
 TEXT = b"\n".join(LINES)
 
 
@@ -38,7 +36,7 @@ def test_the_ending_with_the_least_surprise_per_byte_is_chosen():
     tokenizer = byte_tokenizer()
     model = support.build(ModelConfig.preset("tiny", num_hidden_layers=2, hidden_size=32), dtype=np.float32)
     model.tokenizer = tokenizer
-    asked = items([TEXT], 60)[:5] + [line_endings.Item(b"a", (b" b", b" longer than that", b" c d"), 1)]
+    asked = [*items([TEXT], 60)[:5], line_endings.Item(b"a", (b" b", b" longer than that", b" c d"), 1)]
     expected = []
     for item in asked:
         start, each = [256, *tokenizer.encode(item.beginning)], []
