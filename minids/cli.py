@@ -16,7 +16,7 @@ from minids.other_names import COMMANDS as ELSEWHERE
 from minids.other_names import NO_NEED, perhaps
 from minids.words import did_you_mean, table
 
-CORE = ("train", "generate", "data")
+CORE = ("train", "generate", "chat", "evaluate", "data")
 LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
 COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")

@@ -6,6 +6,7 @@ The length that is multiplied is that of the sequences it was *trained* with, wh
 """
 
 from pathlib import Path
+from typing import TypeVar
 
 from minids import arguments
 from minids.config import ModelConfig
@@ -33,7 +34,10 @@ def extended(config: ModelConfig, path: Path, factor: float | None, trained_leng
     return config.extended(factor, trained_length)
 
 
-def run_setting(checkpoint: Path, name: str, otherwise: float) -> float:
+Setting = TypeVar("Setting", int, float, str)
+
+
+def run_setting(checkpoint: Path, name: str, otherwise: Setting) -> Setting:
     """A setting of the run that a checkpoint belongs to, from ``run.json`` beside it; ``otherwise`` where there is none."""
     description = checkpoint.absolute().parent / "run.json"
     if not description.is_file():

@@ -23,6 +23,11 @@ class Options:
     """Folder of the run; runs/PRESET if not given."""
     resume: bool = False
     """Continue the run in that folder from its newest checkpoint, with its own settings."""
+    init_from: str = ""
+    """Begin from the weights and the tokenizer of this checkpoint, a run's folder or any Hugging Face DeepSeek folder, with
+    another text or other settings; the optimizer begins anew, and the model's settings are the checkpoint's."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files too, into RUN/tensorboard (needs the extra tensorboard)."""
     train: Annotated[TrainConfig, "flat"] = field(default_factory=TrainConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig.preset("tiny"))
     """The model; defaults are those of the preset."""
@@ -32,6 +37,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.analysis import routing_trace
     from minids.lab.figures.run_curves import draw
     from minids.training.run import Run
+    from minids.training.tensorboard import FOLDER, EventFiles, need_tensorboard
     from minids.training.text import readable_prompt
 
     out = options.out or f"runs/{options.preset}"
@@ -42,13 +48,19 @@ def run(options: Options, given: set[str]) -> None:
     for name, (owner, value) in needs.items():
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
+    if options.tensorboard:
+        need_tensorboard()
     if options.resume:
         training = Run.resume(out, _asked(options, given))
         print(f"Resuming {out} after step {training.step} of {training.train.steps}")
     else:
-        training = Run.start(out, options.model, options.train, list(options.data), options.preset)
-        print(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
+        model, train = _of_checkpoint(options, given) if options.init_from else (options.model, options.train)
+        training = Run.start(out, model, train, list(options.data), options.preset, init_from=options.init_from)
+        what = f"{options.init_from} further" if options.init_from else options.preset
+        print(f"Training {what} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
         print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
+    if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
+        training.metrics.followers.append(EventFiles(Path(out)))
     training.observers.append(routing_trace.record)
     checkpoint = training.run()
     if checkpoint is None:
@@ -60,6 +72,7 @@ def run(options: Options, given: set[str]) -> None:
         print(f"Loss picture: {picture}")
     start = readable_prompt(training.tokenizer, training.prompts.values())
     print(f"Write more: minids generate --checkpoint {out}" + (f' --prompt "{start}"' if start else ""))
+    print(f"Write with it: minids chat --checkpoint {out}; measure it: minids evaluate --checkpoint {out}")
 
 
 def defaults(typed: dict[str, object]) -> Options:
@@ -73,6 +86,24 @@ def defaults(typed: dict[str, object]) -> Options:
 
 def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
-    own = {"data": list(options.data), "preset": options.preset}
+    own = {"data": list(options.data), "preset": options.preset, "init_from": options.init_from}
     train, model = dataclasses.asdict(options.train), {f"model.{n}": v for n, v in dataclasses.asdict(options.model).items()}
-    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume"}}
+    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume", "tensorboard"}}
+
+
+def _of_checkpoint(options: Options, given: set[str]) -> tuple[ModelConfig, TrainConfig]:
+    """The model of --init-from with the settings that were typed, and the run with the name of its tokenizer. A preset that
+    was typed is asked for with its whole shape."""
+    from minids.checkpoint.config_json import read_config
+    from minids.checkpoint.extension import run_setting
+    from minids.checkpoint.latest import resolved
+
+    path = resolved(options.init_from)
+    there, tokenizer = read_config(path), str(run_setting(path, "tokenizer", ""))
+    for name in given & {"tokenizer", "bpe_vocab_size"}:
+        if name == "bpe_vocab_size" or options.train.tokenizer != tokenizer:
+            its = f"the checkpoint has its own ({tokenizer or 'tokenizer.json'}), which goes with its weights"
+            raise refuse(name, getattr(options.train, name), f"{its}; leave --{name.replace('_', '-')} out")
+    typed = {name.removeprefix("model.") for name in given if name.startswith("model.")}
+    model = options.model if "preset" in given else there.replace(**{name: getattr(options.model, name) for name in typed})
+    return model, options.train.replace(tokenizer=tokenizer) if tokenizer else options.train

@@ -1,14 +1,30 @@
-"""Validation: loss and bits per byte of held-out text. Model and balancing bias are left as they are."""
+"""Validation: loss and bits per byte of held-out text. Model and balancing bias are left as they are.
 
-from collections.abc import Iterable
+``evaluate`` asks more, once, of a trained model: its arithmetic (``exam``) and the ends of lines (``line_endings``).
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from minids.backend import op
+from minids.blas import one_blas_thread
+from minids.checkpoint.extension import run_setting
+from minids.checkpoint.latest import resolved
+from minids.checkpoint.model_folder import load
 from minids.checkpoint.tokenizer import Tokenizer
+from minids.config import TrainConfig
+from minids.errors import refuse
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3
+from minids.training import exam, line_endings
 from minids.training.batches import TokenStream, validation_windows
+from minids.training.corpus import Corpus, load_corpus
 from minids.training.metrics import bits_per_byte
+from minids.training.run_folder import RunFolder
+from minids.training.text import Text
 
 
 def validation(
@@ -50,3 +66,74 @@ def beside_mtp(model: DeepSeekV3, batches: list[tuple[Array, Array]]) -> dict[st
         if count:
             found |= {f"main_beside_mtp_{k}": main / count, f"mtp_{k}": mtp / count}
     return found
+
+
+def evaluate(checkpoint: str | Path, data: Sequence[str] = (), tokens: int = TrainConfig.eval_tokens) -> dict[str, Any]:
+    """What the model in a run's folder, or in any Hugging Face folder, can do; ``minids evaluate`` prints it.
+
+    ``data`` is the text whose held-out part is read, divided as for training: that of the run if nothing is named, and the
+    built-in corpus where there is no run. Of each domain at most ``tokens`` tokens are read.
+
+        bits_per_byte     domain → of its held-out documents, on the windows of validation
+        top1_accuracy     domain → share of the next bytes that are the model's first guess (of the next tokens, where a
+                          token may be longer than a byte: ``top1_unit`` says which)
+        line_endings      domain → share of lines whose true ending of three is found, by perplexity
+        exact_match       kind of question → share answered to the letter
+        left_out          what was not asked, and why
+    """
+    if tokens < 1:
+        raise refuse("tokens", tokens, "must be at least 1")
+    path = resolved(checkpoint)
+    run = next((folder for folder in (Path(checkpoint), path.absolute().parent) if (folder / "run.json").is_file()), None)
+    described = RunFolder(run).description() if run else {}
+    model = load(checkpoint)
+    if model.tokenizer is None:
+        raise refuse("checkpoint", str(checkpoint), "has no tokenizer.json, so there is no text to read")
+    own = [str(entry) for entry in described.get("data", ())]
+    corpus = load_corpus(list(data) or own or ["builtin"])
+    length = min(int(run_setting(path, "context_length", 256)), model.config.max_position_embeddings)
+    halves = corpus.split(run_setting(path, "validation_share", TrainConfig.validation_share))
+    if not own and not data:
+        why = "this folder has no run.json that names its text: what is read is the built-in corpus"
+    elif not data and corpus.sha256 != described["corpus"]["sha256"]:
+        why = "the text is not what the run began with (other files or another Python): some of it may have been trained on"
+    elif data and own != list(data):
+        why = "this is not the text of the run: of its own, more may be known to the model"
+    else:
+        why = ""
+    found = what_it_can_do(model, halves, length, tokens)
+    return {"checkpoint": str(path), "data": list(data) or own or ["builtin"], "note": why} | found
+
+
+@one_blas_thread()
+def what_it_can_do(model: DeepSeekV3, halves: tuple[Corpus, Corpus], length: int, tokens: int) -> dict[str, Any]:
+    """``evaluate`` of a model, on windows of ``length`` tokens; ``halves``: its training and its held-out text."""
+    training, held_out = halves
+    byte_by_byte = int(model.tokenizer.byte_counts.max(initial=0)) == 1
+    found: dict[str, Any] = {"bits_per_byte": {}, "top1_accuracy": {}, "top1_unit": "byte" if byte_by_byte else "token"}
+    found |= {"line_endings": {}, "exact_match": {}, "left_out": {}}
+    for domain, stream in Text.encode(training, held_out, model.tokenizer).held_out.items():
+        found["bits_per_byte"][domain], found["top1_accuracy"][domain] = _read(model, stream, length, tokens)
+        if items := line_endings.items(document.text for document in held_out.of(domain)):
+            found["line_endings"][domain] = line_endings.accuracy(model, items)
+        else:
+            found["left_out"][f"line endings of {domain}"] = "the held-out text has too few lines of 40 to 120 bytes"
+    asked = exam.questions(document.text for document in training.documents)
+    found["exact_match"] = exam.exact_match(model, asked)
+    for kind in exam.KINDS:
+        if kind not in asked:
+            found["left_out"][kind] = "the training text has no such problems in the words of the built-in corpus"
+    return found
+
+
+def _read(model: DeepSeekV3, stream: TokenStream, length: int, most: int) -> tuple[float, float]:
+    """Held-out text → bits per byte, and how often the likeliest token is the one that comes."""
+    nats, right, count, n_bytes = 0.0, 0, 0, 0
+    for tokens, targets in validation_windows(stream.tokens, 8, length, most):  # (≤ B, T) each
+        logits = model.logits(tokens).reshape(targets.size, -1)  # (B·T, V)
+        counted = targets.reshape(-1) != IGNORE
+        right += int((logits.argmax(axis=-1) == targets.reshape(-1))[counted].sum())
+        nats += op.cross_entropy.forward(logits, targets.reshape(-1), 1.0)[0]
+        count += int(counted.sum())
+        n_bytes += model.tokenizer.count_bytes(targets)
+    return bits_per_byte(nats, n_bytes), right / count

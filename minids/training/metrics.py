@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +24,14 @@ def bits_per_byte(nats: float, n_bytes: int) -> float:
     return nats / math.log(2) / n_bytes
 
 
+class Follower(Protocol):
+    """Is told every line of a metrics file when it is written."""
+
+    def write(self, line: dict) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class MetricsFile:
     """``metrics.jsonl``: one JSON object a line, only ever appended to."""
 
@@ -33,8 +42,11 @@ class MetricsFile:
             kept = path.read_bytes()[:length]
             os.truncate(path, kept.rfind(b"\n") + 1)  # a power cut may have left half a line of those that counted
         self._file = path.open("ab")
+        self.followers: list[Follower] = []
 
     def write(self, line: dict) -> None:
+        for follower in self.followers:
+            follower.write(line)
         self._put(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def sync(self) -> int:
@@ -52,6 +64,8 @@ class MetricsFile:
             raise MinidsError(f"{self.path}: cannot be written: {error.strerror}; the checkpoints are untouched") from None
 
     def close(self) -> None:
+        for follower in self.followers:
+            follower.close()
         self._file.close()
 
 

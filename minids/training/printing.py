@@ -5,7 +5,7 @@ import importlib.util
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
@@ -47,6 +47,18 @@ def in_words(losses: Losses, max_violation: float | None, tokens_per_second: flo
     mtp = " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp) if losses.mtp else ""
     balance = "" if max_violation is None else f" MaxVio {max_violation:.2f}"
     return f"loss {losses.main:.3f}{mtp}{balance} {tokens_per_second:,.0f} tokens/s"
+
+
+def sums_in_words(right: Mapping[str, float]) -> str:
+    """{"one-digit sums": 0.97} → "97 % of one-digit sums"."""
+    return ", ".join(f"{100 * share:.0f} % of {kind}" for kind, share in right.items())
+
+
+def able(bits: Mapping[str, float], right: Mapping[str, float]) -> str:
+    """What a model can do, in one sentence: bits per byte of each domain, and how many sums come out right."""
+    each = ", ".join(f"{domain} {value:.2f}" for domain, value in bits.items())
+    sums = f", and it gets {sums_in_words(right)} right" if right else ""
+    return f"What the model can do now: of 8 bits a byte it has to guess {each}{sums}."
 
 
 def printable(text: str) -> str:

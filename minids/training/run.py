@@ -26,14 +26,16 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length
+from minids.training import exam
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
 from minids.training.evaluate import validation
+from minids.training.initial import described_source, initial_model
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
+from minids.training.printing import Say, Voice, able, in_words, interrupt, printable, progress_bar, sums_in_words
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
@@ -55,6 +57,7 @@ class Run:
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
         self.tokenizer, self.model, self.train = model.tokenizer, model, train
         self.text = Text.encode(*halves, model.tokenizer)
+        self.sums = exam.sums(document.text for document in halves[0].documents)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -63,13 +66,22 @@ class Run:
         self.observers: list[Observer] = []
         self.step = 0  # steps finished
         self.seconds = 0.0  # spent training, over all sessions
+        self.can_do = ""  # in a sentence, as the last validation found it
         self.say = Voice(say, self.ask_to_stop)
         self._stop = False
 
     @classmethod
     def start(
-        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
+        cls,
+        out: str | Path,
+        model_config: ModelConfig,
+        train: TrainConfig,
+        data: list[str],
+        preset: str,
+        say: Say = print,
+        init_from: str | Path = "",
     ) -> Run:
+        """A new run, from fresh weights, or from those and the tokenizer of the checkpoint ``init_from``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
@@ -77,21 +89,28 @@ class Run:
         corpus = load_corpus(data)
         if corpus.skipped:
             say(corpus.passed_over())
-        run = cls._fresh(corpus, model_config, train, say)
+        source = described_source(init_from) if init_from else None
+        run = cls._fresh(corpus, model_config, train, say, source)
         run.folder = RunFolder.create(out)
         description = {"preset": preset, "data": list(data), "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
         settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
+        description |= {"init_from": source} if source else {}
         run.folder.write_description(description | settings | {"surroundings": surroundings()})
         run.metrics = MetricsFile(run.folder.metrics)
         return run
 
     @classmethod
-    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Run:
-        """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
+    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say, source: dict | None = None) -> Run:
+        """Before the first step: tokenizer, weights and order of the data, all from the settings alone, or tokenizer and
+        weights from the checkpoint that ``source`` describes."""
         halves = corpus.split(train.validation_share)
+        rng = np.random.default_rng(train.seed)
+        if source:
+            model = initial_model(source, model_config)
+            train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
+            return cls(halves, model, train, rng, say)
         tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
         model.tokenizer = tokenizer
         train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
@@ -119,6 +138,8 @@ class Run:
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
             sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+            source = described.get("init_from")
+            known["init_from"] = source["asked"] if source else ""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
         workers = asked.pop("workers", 0)
@@ -133,7 +154,7 @@ class Run:
             raise refuse("data", data, why)
         checkpoint = folder.newest(say)
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
-            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
+            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, source)
             state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
         else:
             try:
@@ -208,6 +229,7 @@ class Run:
             self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
         else:
             self.show_samples("after training")
+            self.say(self.can_do)
         return latest_checkpoint(self.folder.path)
 
     def ask_to_stop(self) -> None:
@@ -242,9 +264,11 @@ class Run:
             for name, value in numbers.items():
                 if not math.isfinite(value):
                     raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
-        self.metrics.write({"step": self.step, "validation": found})
+        sums = exam.exact_match(self.model, self.sums)
+        self.metrics.write({"step": self.step, "validation": found} | ({"sums_right": sums} if sums else {}))
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
-        self.say(f"step {self.step}: validation, bits per byte: {each}")
+        self.say(f"step {self.step}: validation, bits per byte: {each}{'; sums right: ' * bool(sums)}{sums_in_words(sums)}")
+        self.can_do = able({domain: numbers["bits_per_byte"] for domain, numbers in found.items()}, sums)
 
     def _report(self, bar: tqdm, done: TrainStep, took: float) -> None:
         train, losses = self.train, done.losses

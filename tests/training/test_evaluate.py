@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import support
+from small_run import RUN, close, lines, start_or_resume, write_text
 
+from minids.checkpoint.model_folder import save
+from minids.errors import MinidsError
 from minids.model import IGNORE
-from minids.training.evaluate import beside_mtp
+from minids.training import exam
+from minids.training.corpus import Corpus, Document
+from minids.training.evaluate import beside_mtp, evaluate
 
 
 def nats(logits, targets):
@@ -36,3 +41,60 @@ def test_both_losses_are_means_over_the_tokens_that_both_predict(unfilled):
 def test_a_model_without_modules_has_nothing_to_compare():
     model = support.build(support.TINY.replace(num_nextn_predict_layers=0))
     assert beside_mtp(model, [support.batch()]) == {}
+
+
+def test_evaluation_of_a_run_repeats_its_validation_and_says_what_it_leaves_out(tmp_path):
+    data = write_text(tmp_path)
+    run = start_or_resume(tmp_path / "run", data, RUN.replace(steps=2))
+    checkpoint = run.run()
+    validated = lines(tmp_path / "run")[-1]["validation"]["rhyme"]
+    for place in (tmp_path / "run", checkpoint):
+        found = evaluate(place, tokens=RUN.eval_tokens)
+        assert found["bits_per_byte"] == {"rhyme": pytest.approx(validated["bits_per_byte"], rel=1e-6)}
+        assert found["top1_unit"] == "byte" and 0 <= found["top1_accuracy"]["rhyme"] <= 1
+        assert found["exact_match"] == {} and found["line_endings"] == {}, "a number where nothing can be asked"
+        assert set(found["left_out"]) == {"line endings of rhyme", *exam.KINDS}
+        assert found["note"] == "" and found["data"] == data
+    stream = run.text.held_out["rhyme"].tokens[: RUN.eval_tokens + 1].astype(np.int64)
+    logits = run.model.logits(stream[:-1].reshape(-1, RUN.context_length)).reshape(RUN.eval_tokens, -1)
+    assert found["top1_accuracy"]["rhyme"] == pytest.approx((logits.argmax(-1) == stream[1:]).mean())
+
+
+def test_a_text_with_sums_is_examined_and_another_text_is_said_to_be_another(tmp_path):
+    run = start_or_resume(tmp_path / "run", write_text(tmp_path), RUN.replace(steps=1))
+    run.run()
+    sums = tmp_path / "sums.txt"
+    sums.write_text("".join(f"What is {a} + {b}?\n{a} + {b} = {a + b}.\n\n" for a in range(1, 10) for b in range(1, 10)))
+    found = evaluate(tmp_path / "run", [str(sums)], 64)
+    assert list(found["exact_match"]) == ["one-digit sums"] and "not the text of the run" in found["note"]
+    assert list(found["bits_per_byte"]) == ["sums"]
+
+
+def test_a_folder_without_a_run_is_read_with_the_built_in_text(tmp_path, monkeypatch):
+    run = start_or_resume(tmp_path / "run", write_text(tmp_path), RUN.replace(steps=1))
+    save(run.model, tmp_path / "model")
+    close(run)
+    sums = "".join(f"What is {a} + {b}?\n{a} + {b} = {a + b}.\n\n" for a in range(1, 10) for b in range(1, 10))
+    documents = tuple(Document("sums", str(i), f"{i}\n{sums}".encode()) for i in range(4))
+    monkeypatch.setattr("minids.training.evaluate.load_corpus", lambda spec: Corpus(" ".join(spec), documents))
+    found = evaluate(tmp_path / "model", tokens=64)
+    assert found["data"] == ["builtin"] and "no run.json" in found["note"]
+
+
+def test_a_text_that_changed_is_said(tmp_path):
+    data = write_text(tmp_path)
+    start_or_resume(tmp_path / "run", data, RUN.replace(steps=1)).run()
+    with open(data[0], "a") as file:
+        file.write("and let it go again.\n")
+    assert "may have been trained on" in evaluate(tmp_path / "run", tokens=64)["note"]
+
+
+def test_bad_requests_are_refused(tmp_path):
+    start_or_resume(tmp_path / "run", write_text(tmp_path), RUN.replace(steps=1)).run()
+    with pytest.raises(MinidsError, match="tokens = 0"):
+        evaluate(tmp_path / "run", tokens=0)
+    for file in (tmp_path / "run" / "step-000001").glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "run" / "step-000001" / "checksums.json").unlink(missing_ok=True)
+    with pytest.raises(MinidsError, match=r"tokenizer\.json"):
+        evaluate(tmp_path / "run")
