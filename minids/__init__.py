@@ -27,6 +27,7 @@ from minids.checkpoint.streaming import load_layer, load_streamed
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError
 from minids.inference.generate import generate, generate_batch
+from minids.inference.infill import infill
 from minids.model import DeepSeekV3, Losses
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "backend_name",
     "generate",
     "generate_batch",
+    "infill",
     "load",
     "load_layer",
     "load_streamed",

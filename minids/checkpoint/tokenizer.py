@@ -6,6 +6,7 @@ opens what ``save`` writes, and ``Tokenizer.load`` the published ones, such as D
     ids 0 … 255     the bytes: id = value
     256, 257        <|begin_of_text|>, <|end_of_text|>
     258 …           what training merged
+    the last three  <|fim_begin|>, <|fim_hole|>, <|fim_end|>, where a model is to fill in the middle (``with_fim``)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -22,6 +24,8 @@ from minids.errors import MinidsError, refuse
 from minids.files import staged
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
+FIM = ("<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>")
+DEEPSEEK_FIM = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")  # the published tokenizers' names of the same three
 FILES = ("tokenizer.json", "tokenizer_config.json")
 BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
 
@@ -34,8 +38,20 @@ CHARACTER_OF_BYTE = [chr(byte if byte in _PRINTABLE else next(_STAND_INS)) for b
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
 
 
+class FimIds(NamedTuple):
+    """The tokens around the parts of a text whose middle comes last (V3 section 4.1): begin prefix hole suffix end middle."""
+
+    begin: int
+    hole: int
+    end: int
+
+    def before_middle(self, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+        """Ids of prefix and suffix → all that the middle comes after."""
+        return np.concatenate([[self.begin], prefix, [self.hole], suffix, [self.end]]).astype(np.int32)
+
+
 class Tokenizer:
-    """A byte-level tokenizer and its begin and end tokens (None where it has none)."""
+    """A byte-level tokenizer, its begin and end tokens and those of fill-in-the-middle (None where it has none)."""
 
     def __init__(self, backend: tokenizers.Tokenizer, bos_token: str | None = None, eos_token: str | None = None):
         backend.no_truncation()  # a published tokenizer.json may carry both switched on
@@ -44,6 +60,7 @@ class Tokenizer:
         self.backend = backend
         self.bos_token, self.eos_token = bos_token, eos_token
         self.bos_id, self.eos_id = self._id_of("bos_token", bos_token), self._id_of("eos_token", eos_token)
+        self.fim = next(filter(None, (self._fim_ids(names) for names in (FIM, DEEPSEEK_FIM))), None)
         self._pieces = _pieces(backend)
         self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)  # (V,) 0 for special tokens
         # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
@@ -57,6 +74,17 @@ class Tokenizer:
         if token is not None and found is None:
             raise refuse(field, token, "the vocabulary has no such token")
         return found
+
+    def _fim_ids(self, names: Sequence[str]) -> FimIds | None:
+        begin, hole, end = (self.backend.token_to_id(name) for name in names)
+        return None if begin is None or hole is None or end is None else FimIds(begin, hole, end)
+
+    def with_fim(self) -> Tokenizer:
+        """The same tokenizer with the three tokens of fill-in-the-middle behind all others, and before them an end token where
+        there is none: a middle that is filled in has to end."""
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([*([] if self.eos_token else [EOS]), *FIM])
+        return Tokenizer(backend, self.bos_token, self.eos_token or EOS)
 
     @property
     def beginning(self) -> list[int]:

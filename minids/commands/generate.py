@@ -9,6 +9,7 @@ from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
 from minids.inference.generate import generate_batch, prompt_ids, stream
+from minids.inference.infill import infill_ids
 from minids.inference.sampling import Token
 from minids.inference.speculative import Counts
 
@@ -22,6 +23,8 @@ class Options:
     prompt: Annotated[tuple[str, ...], "each"] = ()
     """Text to continue; without one a new document is begun. Several, each after a --prompt of its own, are written side by
     side, which shares the reading of the weights; text i with the seed --seed + i."""
+    suffix: str = ""
+    """Text that comes after: what lies between is filled in, by a model trained with --fim-rate."""
     max_new_tokens: int = 200
     """Tokens to write."""
     temperature: float = 0.7
@@ -63,7 +66,7 @@ def run(options: Options, given: set[str]) -> None:
         if not options.speculative:
             raise refuse(name, getattr(options, name), "concerns --speculative; say that too")
     if len(prompts) > 1:
-        for name in given & {"speculative", "log_probabilities"}:
+        for name in given & {"speculative", "log_probabilities", "suffix"}:
             raise refuse(name, getattr(options, name), f"concerns one text, and there are {len(prompts)}; give one --prompt")
     if options.stream and options.speculative:
         raise refuse("stream", True, "leaves the MTP modules out, so there is nothing to guess with")
@@ -74,6 +77,8 @@ def run(options: Options, given: set[str]) -> None:
     bos, eos = model.config.bos_token_id, model.config.eos_token_id
     texts = [prompt_ids(model, prompt) for prompt in prompts]
     texts = [[bos, *ids] if prompt and bos is not None else ids for prompt, ids in zip(prompts, texts, strict=True)]
+    if "suffix" in given:
+        texts = [infill_ids(model, prompts[0], options.suffix)]
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "cache")
     settings = {name: getattr(options, name) for name in names} | {"stop": [] if eos is None else [eos]}
     if len(prompts) > 1:
@@ -84,14 +89,14 @@ def run(options: Options, given: set[str]) -> None:
     if options.speculative:
         settings |= {"speculative": True, "draft_tokens": options.draft_tokens or None, "counts": counts}
         settings["confidence"] = options.confidence
-    _show(model.tokenizer, prompts[0], stream(model, texts[0], **settings), options.log_probabilities)
+    _show(model.tokenizer, prompts[0], stream(model, texts[0], **settings), options.log_probabilities, options.suffix)
     if counts.passes:
         judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
         depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
         print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
 
 
-def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
+def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool, suffix: str) -> None:
     print(prompt, end="", flush=True)
     shown, ids, table = "", [], ["", "log p (nats)  token"]
     for token in tokens:
@@ -103,6 +108,6 @@ def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probab
         if log_probabilities:
             guessed = "  guessed" if token.drafted else ""
             table.append(f"{token.log_probability:12.4f}  {tokenizer.decode([token.id])!r}{guessed}")
-    print(tokenizer.decode(ids)[len(shown) :])
+    print(tokenizer.decode(ids)[len(shown) :] + suffix)
     if log_probabilities:
         print("\n".join(table))

@@ -71,6 +71,9 @@ class TrainConfig(Replaceable):
     """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
     bpe_vocab_size: int = 2048
     """Vocabulary of the BPE tokenizer."""
+    fim_rate: float = 0.0
+    """Share of the training documents laid out as prefix, suffix, middle, for models that fill in (V3, section 4.1: 0.1); the
+    vocabulary then has three tokens more. Of a document longer than half the context every such stretch counts as one."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     eval_every: int = 200
@@ -89,8 +92,9 @@ class TrainConfig(Replaceable):
         above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
-        for name in (*shares, "beta1", "beta2", "muon_momentum", "validation_share"):
-            if getattr(self, name) > 1 or (name not in shares and getattr(self, name) == 1):
+        may_be_1 = (*shares, "fim_rate")
+        for name in (*may_be_1, "beta1", "beta2", "muon_momentum", "validation_share"):
+            if getattr(self, name) > 1 or (name not in may_be_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "

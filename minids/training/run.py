@@ -36,7 +36,7 @@ from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import SAME_RUN, differences, surroundings
-from minids.training.text import Text, held_out_prompt, tokenizer_for
+from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
 Observer = Callable[["Run"], AbstractContextManager[object]]
@@ -54,7 +54,7 @@ class Run:
     ):
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
         self.tokenizer, self.model, self.train = model.tokenizer, model, train
-        self.text = Text.encode(*halves, model.tokenizer)
+        self.text = Text.encode(*halves, model.tokenizer, layout_for(train, model.tokenizer))
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
         self.workers = Workers(model, train.workers)
@@ -89,7 +89,7 @@ class Run:
     def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Run:
         """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
         halves = corpus.split(train.validation_share)
-        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size)
+        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size, fim=train.fim_rate > 0)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)

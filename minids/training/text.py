@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
+import numpy as np
+
+from minids.checkpoint.tokenizer import FIM, Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from minids.config import TrainConfig
 from minids.errors import refuse
-from minids.training.batches import TokenStream
+from minids.training.batches import Layout, TokenStream
 from minids.training.corpus import Corpus
+from minids.training.fill_in_the_middle import FillInTheMiddle
+
+_LAYOUT = 41  # beside the seed: what is drawn for the layout is drawn apart from all else
 
 
 @dataclass(frozen=True)
@@ -19,23 +24,39 @@ class Text:
     held_out: dict[str, TokenStream]  # domain → text kept for validation
 
     @classmethod
-    def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer) -> Text:
-        """The two halves of a corpus in tokens. Held-out documents come in the order of their hashes: a validation pass that
-        reads only some of the text should not read the first files alone."""
+    def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer, layout: Layout | None = None) -> Text:
+        """The two halves of a corpus in tokens; ``layout``: of the training half. Held-out documents come in the order of their
+        hashes: a validation pass that reads only some of the text should not read the first files alone."""
         streams = {}
         for domain in held_out.domains:
             streams[domain] = TokenStream.encode(sorted(held_out.of(domain), key=lambda d: d.digest), tokenizer)
             if (n := len(streams[domain])) < 2:
                 raise refuse("data", domain, f"its held-out text has {n} tokens, and two are the least; give more text of it")
-        return cls(tokenizer, TokenStream.encode(training.documents, tokenizer), streams)
+        return cls(tokenizer, TokenStream.encode(training.documents, tokenizer, layout), streams)
 
 
-def tokenizer_for(training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size) -> Tokenizer:
-    """The tokenizer that ``TrainConfig.tokenizer`` names, learned from the training half where it has to be."""
+def layout_for(train: TrainConfig, tokenizer: Tokenizer) -> Layout | None:
+    """How a run lays out its training documents; None: as they stand. What is drawn depends on the seed alone, so that a
+    resumed run has the same text."""
+    if not train.fim_rate:
+        return None
+    if tokenizer.fim is None:
+        raise refuse("fim_rate", train.fim_rate, f"the tokenizer has no tokens {', '.join(FIM)}")
+    rng = np.random.default_rng([train.seed, _LAYOUT])
+    return FillInTheMiddle(tokenizer.encode, tokenizer.fim, train.fim_rate, train.context_length, rng)
+
+
+def tokenizer_for(
+    training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size, fim: bool = False
+) -> Tokenizer:
+    """The tokenizer that ``TrainConfig.tokenizer`` names, learned from the training half where it has to be; with ``fim``, that
+    has the tokens of fill-in-the-middle among its ``bpe_vocab_size``."""
     texts = (document.text for document in training.documents)
     if kind == "bpe":
-        return train_bpe(texts, bpe_vocab_size)
-    return character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
+        found = train_bpe(texts, bpe_vocab_size - len(FIM) * fim)
+    else:
+        found = character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
+    return found.with_fim() if fim else found
 
 
 def held_out_prompt(held_out: Corpus, domain: str, length: int = 48) -> str:
