@@ -87,9 +87,9 @@ class Batches:
         self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # (B, T) each
         self._begin(0)
 
-    def next(self) -> tuple[Array, Array]:
-        """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
-        parts, missing = [], self.batch_size
+    def next(self, sequences: int | None = None) -> tuple[Array, Array]:
+        """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32. B is ``sequences``, where given."""
+        parts, missing = [], self.batch_size if sequences is None else sequences
         while missing:
             if self.position == self.windows_per_epoch:
                 self._begin(self.epoch + 1)
