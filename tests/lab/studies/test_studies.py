@@ -165,8 +165,8 @@ def test_the_shared_expert_is_silenced_in_a_copy():
 def numbers(name, **special):
     """Summaries of every arm with 0.5 for each number, but for ``special``: arm → number → value."""
     keys = {*study(name).shown, "specialisation", "p_value", "all_to_all_bytes", "first_token", "second_token", "cache"}
-    keys |= {"characters", "second_token_accepted", "loss_without_shared", "max_vio"}
-    keys |= {"zero-shot ppl 128", "tuned ppl 128", "filled_code", "continued_code", "filled_arithmetic", "continued_arithmetic"}
+    keys |= {"tokens", "characters", "second_token_accepted", "loss_without_shared", "max_vio"}
+    keys |= {"zero-shot ppl 128", "tuned ppl 128"}
 
     def summary(arm, key):
         value = special.get(arm, {}).get(key, 0.5)
