@@ -28,6 +28,8 @@ FIM = ("<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>")
 DEEPSEEK_FIM = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")  # the published tokenizers' names of the same three
 FILES = ("tokenizer.json", "tokenizer_config.json")
 BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
+# GPT-2's pattern but for the line breaks that punctuation takes along, as in DeepSeek-V3's tokenizer.json.
+_WITH_LINE_BREAKS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
 
 
 # The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
@@ -163,17 +165,18 @@ def byte_tokenizer() -> Tokenizer:
     return _byte_level([])
 
 
-def train_bpe(texts: Iterable[str | bytes], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str | bytes], vocab_size: int, line_tokens: bool = False) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016) with at most ``vocab_size`` tokens, learned from ``texts``; fewer where a small
-    text runs out of pairs. Digits are never merged, as in DeepSeek LLM (Bi et al. 2024, section 2.1)."""
+    text runs out of pairs. Digits are never merged, as in DeepSeek LLM (Bi et al. 2024, section 2.1). ``line_tokens``:
+    punctuation may be merged with the line break behind it, as in V3's (section 4.1)."""
     if vocab_size < BYTE_VOCAB_SIZE:
         raise refuse("bpe_vocab_size", vocab_size, f"must be at least {BYTE_VOCAB_SIZE}: 256 bytes and two special tokens")
     learner = tokenizers.Tokenizer(models.BPE())
-    learner.pre_tokenizer = _words()
+    learner.pre_tokenizer = _words(line_tokens)
     size = vocab_size - 2  # the specials are added below, behind the bytes
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=CHARACTER_OF_BYTE, show_progress=False)
     learner.train_from_iterator(map(_as_text, texts), trainer)
-    return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
+    return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]], line_tokens)
 
 
 def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
@@ -191,20 +194,23 @@ def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
     return Tokenizer(backend)
 
 
-def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
+def _byte_level(merges: list[tuple[str, str]], line_tokens: bool = False) -> Tokenizer:
     """The tokenizer with these merges, numbered as in the table at the top: training leaves the ids in another order."""
     tokens = [*CHARACTER_OF_BYTE, BOS, EOS, *(left + right for left, right in merges)]
     vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.pre_tokenizer = _words()
+    backend.pre_tokenizer = _words(line_tokens)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([BOS, EOS])
     return Tokenizer(backend, BOS, EOS)
 
 
-def _words() -> pre_tokenizers.PreTokenizer:
-    """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+def _words(line_tokens: bool) -> pre_tokenizers.PreTokenizer:
+    """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2; with
+    ``line_tokens`` line breaks stay with the punctuation before them."""
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not line_tokens)
+    lines = [pre_tokenizers.Split(tokenizers.Regex(_WITH_LINE_BREAKS), "isolated")] if line_tokens else []
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), *lines, as_bytes])
 
 
 def _as_text(text: str | bytes) -> str:

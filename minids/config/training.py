@@ -84,6 +84,10 @@ class TrainConfig(Replaceable):
     """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
     bpe_vocab_size: int = 2048
     """Vocabulary of the BPE tokenizer."""
+    bpe_line_tokens: bool = False
+    """BPE tokens may join punctuation and the line break behind it, as those of V3 do (section 4.1)."""
+    line_token_split_rate: float = 0.0
+    """Share of such tokens that are split in two in the training text, against the bias that they bring."""
     fim_rate: float = 0.0
     """Share of the training documents laid out as prefix, suffix, middle, for models that fill in (V3, section 4.1: 0.1); the
     vocabulary then has three tokens more. Of a document longer than half the context every such stretch counts as one."""
@@ -105,7 +109,7 @@ class TrainConfig(Replaceable):
         above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0, "batch_ramp_from": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
-        may_be_1 = (*shares, "fim_rate", "batch_ramp_until", "batch_ramp_from")
+        may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "batch_ramp_until", "batch_ramp_from")
         for name in (*may_be_1, "beta1", "beta2", "ema_decay", "muon_momentum", "validation_share"):
             if getattr(self, name) > 1 or (name not in may_be_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
@@ -114,6 +118,12 @@ class TrainConfig(Replaceable):
             raise refuse("batch_size", self.batch_size, because + "gradient_accumulation_steps makes large steps of small ones")
         if self.moments == "bf16" and self.optimizer == "muon":
             raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
+        if self.bpe_line_tokens and self.tokenizer != "bpe":
+            raise refuse("bpe_line_tokens", True, f"tokenizer = {self.tokenizer!r} joins nothing; say 'bpe'")
+        if self.line_token_split_rate and not self.bpe_line_tokens:
+            raise refuse(
+                "line_token_split_rate", self.line_token_split_rate, "there are none to split; say bpe_line_tokens too"
+            )
         if self.ema_save and not self.ema_decay:
             raise refuse("ema_save", True, "there is no average to write; say ema_decay = 0.99 too")
         if not self.constant_until <= self.decay_until <= self.final_from:

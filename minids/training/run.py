@@ -96,7 +96,8 @@ class Run:
     def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say) -> Run:
         """Before the first step: tokenizer, weights and order of the data, all from the settings alone."""
         halves = corpus.split(train.validation_share)
-        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size, fim=train.fim_rate > 0)
+        joins = train.bpe_line_tokens
+        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size, fim=train.fim_rate > 0, line_tokens=joins)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         rng = np.random.default_rng(train.seed)
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)

@@ -12,7 +12,8 @@ from minids.config import TrainConfig
 from minids.errors import refuse
 from minids.training.batches import Layout, TokenStream
 from minids.training.corpus import Corpus
-from minids.training.fill_in_the_middle import FillInTheMiddle
+from minids.training.fill_in_the_middle import Encode, FillInTheMiddle
+from minids.training.token_boundaries import SplitJoined
 
 _LAYOUT = 41  # beside the seed: what is drawn for the layout is drawn apart from all else
 
@@ -38,22 +39,25 @@ class Text:
 def layout_for(train: TrainConfig, tokenizer: Tokenizer) -> Layout | None:
     """How a run lays out its training documents; None: as they stand. What is drawn depends on the seed alone, so that a
     resumed run has the same text."""
-    if not train.fim_rate:
-        return None
-    if tokenizer.fim is None:
-        raise refuse("fim_rate", train.fim_rate, f"the tokenizer has no tokens {', '.join(FIM)}")
     rng = np.random.default_rng([train.seed, _LAYOUT])
-    return FillInTheMiddle(tokenizer.encode, tokenizer.fim, train.fim_rate, train.context_length, rng)
+    encode: Encode = tokenizer.encode
+    if train.line_token_split_rate:
+        encode = SplitJoined(tokenizer, train.line_token_split_rate, rng)
+    if train.fim_rate:
+        if tokenizer.fim is None:
+            raise refuse("fim_rate", train.fim_rate, f"the tokenizer has no tokens {', '.join(FIM)}")
+        return FillInTheMiddle(encode, tokenizer.fim, train.fim_rate, train.context_length, rng)
+    return (lambda text: [encode(text)]) if train.line_token_split_rate else None
 
 
 def tokenizer_for(
-    training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size, fim: bool = False
+    training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size, fim: bool = False, line_tokens: bool = False
 ) -> Tokenizer:
     """The tokenizer that ``TrainConfig.tokenizer`` names, learned from the training half where it has to be; with ``fim``, that
-    has the tokens of fill-in-the-middle among its ``bpe_vocab_size``."""
+    has the tokens of fill-in-the-middle among its ``bpe_vocab_size``. ``line_tokens``: as for ``train_bpe``."""
     texts = (document.text for document in training.documents)
     if kind == "bpe":
-        found = train_bpe(texts, bpe_vocab_size - len(FIM) * fim)
+        found = train_bpe(texts, bpe_vocab_size - len(FIM) * fim, line_tokens)
     else:
         found = character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
     return found.with_fim() if fim else found

@@ -5,9 +5,13 @@ import pytest
 import support
 from test_studies import holds, small_text  # noqa: F401  the fixture
 
-from minids.lab.studies import average, batch_ramp, qk_clip
+from minids.checkpoint.tokenizer import byte_tokenizer
+from minids.config import ModelConfig
+from minids.lab.studies import average, batch_ramp, qk_clip, token_boundary
 from minids.lab.studies.study import Job
+from minids.model import DeepSeekV3
 from minids.ops import attention
+from minids.training.corpus import Corpus, Document
 
 
 def test_arms_of_the_ramp_see_the_same_tokens(small_text):  # noqa: F811
@@ -82,3 +86,33 @@ def test_findings_of_qk_clip_follow_the_numbers():
     assert holds("qk-clip", "rotary queries' weights", **grown) and not holds("qk-clip", "rotary queries' weights")
     assert not holds("qk-clip", "holds them at about", **{qk_clip.CLIPPED: {"largest_logit": 30.0}})
     assert not holds("qk-clip", "loss with QK-Clip", **{qk_clip.CLIPPED: {"loss": 0.6}})
+
+
+def test_an_arm_of_token_boundary_runs(tmp_path):
+    (tmp_path / "code.txt").write_text("def f(x):\n    return [x, 1]\nword\n" * 200)
+    data = (str(tmp_path / "code.txt"),)
+    numbers = {
+        arm: token_boundary.run(token_boundary.STUDY.arms[arm], Job(arm, 0, 2, data)).numbers
+        for arm in (token_boundary.APART, token_boundary.SPLIT)
+    }
+    for arm in numbers.values():
+        assert set(token_boundary.STUDY.shown) <= arm.keys() and all(map(np.isfinite, arm.values()))
+        assert 0 < arm["break"] < 1
+    assert numbers[token_boundary.APART]["joining_tokens"] == 0 < numbers[token_boundary.SPLIT]["joining_tokens"]
+
+
+def test_prompts_end_in_a_mark_before_a_line_break():
+    line = b"def f(x):\n    return [x, 1]\nword\n"
+    found = token_boundary.prompts(Corpus("test", (Document("code", "1", line * 20),)))
+    assert found and {text[-1] for text in found} == {":", "]"}
+    assert all(text.encode() + b"\n" in line * 20 and len(text) >= token_boundary.BEFORE for text in found)
+
+
+def test_the_probability_of_a_break_is_that_of_all_tokens_that_begin_with_one():
+    tokenizer = byte_tokenizer()
+    model = DeepSeekV3(ModelConfig.preset("tiny", num_hidden_layers=1, first_k_dense_replace=1, num_nextn_predict_layers=0))
+    texts = ["a:", "longer than that."]
+    for text, p in zip(texts, token_boundary.breaks(model, tokenizer, texts), strict=True):
+        logits = model.logits(np.array([[*text.encode()]]))[0, -1].astype(np.float64)
+        wanted = np.exp(logits) / np.exp(logits).sum()
+        support.assert_close(p, wanted[10] + wanted[13], 1e-5)
