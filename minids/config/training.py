@@ -121,9 +121,7 @@ class TrainConfig(Replaceable):
         if self.bpe_line_tokens and self.tokenizer != "bpe":
             raise refuse("bpe_line_tokens", True, f"tokenizer = {self.tokenizer!r} joins nothing; say 'bpe'")
         if self.line_token_split_rate and not self.bpe_line_tokens:
-            raise refuse(
-                "line_token_split_rate", self.line_token_split_rate, "there are none to split; say bpe_line_tokens too"
-            )
+            raise refuse("line_token_split_rate", self.line_token_split_rate, "none joins; say bpe_line_tokens too")
         if self.ema_save and not self.ema_decay:
             raise refuse("ema_save", True, "there is no average to write; say ema_decay = 0.99 too")
         if not self.constant_until <= self.decay_until <= self.final_from:
