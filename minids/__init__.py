@@ -30,6 +30,7 @@ from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError
 from minids.inference.generate import generate, generate_batch, stream
+from minids.inference.infill import infill
 from minids.model import DeepSeekV3, Losses
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "backend_name",
     "generate",
     "generate_batch",
+    "infill",
     "load",
     "load_layer",
     "load_streamed",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -27,9 +27,10 @@ from minids.layers import block, moe, mtp
 from minids.layers.basic import Embedding, Linear, RMSNorm, SavedLinear
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, rotary
-from minids.model_checks import check_choices, check_length, check_targets, check_tokens, checked_dtype
+from minids.model_checks import check_choices, check_length, check_recompute, check_targets, check_tokens, checked_dtype
 from minids.words import table
 
+SavedBlock: TypeAlias = "block.Saved | block.Kept"  # the second with recomputation
 IGNORE = op.cross_entropy.IGNORE
 
 
@@ -59,7 +60,7 @@ class Saved(NamedTuple):
     """What ``backward`` needs of a ``forward`` pass."""
 
     embedding: op.embedding.Saved
-    blocks: list[block.Saved]
+    blocks: list[SavedBlock]
     norm: op.rmsnorm.Saved
     modules: list[SavedModule]
     heads: list[SavedHead]
@@ -139,8 +140,20 @@ class DeepSeekV3:
     def sharing_weights(self) -> DeepSeekV3:
         """Another model on the same weights and routing biases, with gradients of its own: for another thread."""
         other = DeepSeekV3(self.config, dtype=self.dtype, parameters=self.parameters.shared())
-        other.tokenizer, other.generation, other._rotary = self.tokenizer, self.generation, self._rotary
+        other.tokenizer, other.generation = self.tokenizer, self.generation
+        other._rotary, other.recompute = self._rotary, self.recompute
         return other
+
+    @property
+    def recompute(self) -> bool:
+        """Whether the backward pass forms again what the forward pass then need not keep: see ``layers/recompute``."""
+        return self.blocks[0].recompute
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        check_recompute(self.config, on)
+        for each in (*self.blocks, *(module.block for module in self.mtp)):
+            each.recompute = on
 
     @property
     def moe_layers(self) -> list[moe.MoE]:
@@ -261,7 +274,7 @@ class DeepSeekV3:
         return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
 
     @one_blas_thread()
-    def hidden_states(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[block.Saved], op.rmsnorm.Saved]:
+    def hidden_states(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[SavedBlock], op.rmsnorm.Saved]:
         """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
         rotary = self.rotary(tokens.shape[1])
         x, saved_embedding = self.embed_tokens.forward(tokens)

@@ -29,6 +29,11 @@ def check_length(length: int, modules: int) -> None:
         raise refuse("context_length", length, f"{modules} MTP modules look that far ahead; give at least one more")
 
 
+def check_recompute(config: ModelConfig, recompute: bool) -> None:
+    if recompute and config.attention != "mla":
+        raise refuse("recompute", True, f"forms MLA's up-projections again, and attention = {config.attention!r}; leave it out")
+
+
 def check_tokens(config: ModelConfig, tokens: ArrayLike) -> Array:
     """Tokens as an array; refused unless they are integers of shape (B, T), each inside the vocabulary."""
     tokens = _as_array(tokens, "tokens")

@@ -6,6 +6,7 @@ opens what ``save`` writes, and ``Tokenizer.load`` the published ones, such as D
     ids 0 … 255     the bytes: id = value
     256, 257        <|begin_of_text|>, <|end_of_text|>
     258 …           what training merged
+    the last three  <|fim_begin|>, <|fim_hole|>, <|fim_end|>, where a model is to fill in the middle (``with_fim``)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -26,8 +28,12 @@ from minids.files import staged
 from minids.words import table
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
+FIM = ("<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>")
+DEEPSEEK_FIM = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")  # the published tokenizers' names of the same three
 FILES = ("tokenizer.json", "tokenizer_config.json")
 BYTE_VOCAB_SIZE = 258  # 256 bytes and the two specials
+# GPT-2's pattern but for the line breaks that punctuation takes along, as in DeepSeek-V3's tokenizer.json.
+_WITH_LINE_BREAKS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
 
 
 # The printable character that writes each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2). Printable Latin-1
@@ -38,8 +44,20 @@ CHARACTER_OF_BYTE = [chr(byte if byte in _PRINTABLE else next(_STAND_INS)) for b
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
 
 
+class FimIds(NamedTuple):
+    """The tokens around the parts of a text whose middle comes last (V3 section 4.1): begin prefix hole suffix end middle."""
+
+    begin: int
+    hole: int
+    end: int
+
+    def before_middle(self, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+        """Ids of prefix and suffix → all that the middle comes after."""
+        return np.concatenate([[self.begin], prefix, [self.hole], suffix, [self.end]]).astype(np.int32)
+
+
 class Tokenizer:
-    """A byte-level tokenizer and its begin and end tokens (None where it has none)."""
+    """A byte-level tokenizer, its begin and end tokens and those of fill-in-the-middle (None where it has none)."""
 
     def __init__(self, backend: tokenizers.Tokenizer, bos_token: str | None = None, eos_token: str | None = None):
         backend.no_truncation()  # a published tokenizer.json may carry both switched on
@@ -48,6 +66,7 @@ class Tokenizer:
         self.backend = backend
         self.bos_token, self.eos_token = bos_token, eos_token
         self.bos_id, self.eos_id = self._id_of("bos_token", bos_token), self._id_of("eos_token", eos_token)
+        self.fim = next(filter(None, (self._fim_ids(names) for names in (FIM, DEEPSEEK_FIM))), None)
         self._pieces = _pieces(backend)
         self.byte_counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)  # (V,) 0 for special tokens
         # (256,), -1 for a byte without a token. Where no token is longer than a byte it is all there is to know.
@@ -74,6 +93,17 @@ class Tokenizer:
 
     def _ends(self) -> list[tuple[str, str | None, int | None]]:
         return [("begins", self.bos_token, self.bos_id), ("ends", self.eos_token, self.eos_id)]
+
+    def _fim_ids(self, names: Sequence[str]) -> FimIds | None:
+        begin, hole, end = (self.backend.token_to_id(name) for name in names)
+        return None if begin is None or hole is None or end is None else FimIds(begin, hole, end)
+
+    def with_fim(self) -> Tokenizer:
+        """The same tokenizer with the three tokens of fill-in-the-middle behind all others, and before them an end token where
+        there is none: a middle that is filled in has to end."""
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([*([] if self.eos_token else [EOS]), *FIM])
+        return Tokenizer(backend, self.bos_token, self.eos_token or EOS)
 
     @property
     def beginning(self) -> list[int]:
@@ -171,17 +201,18 @@ def byte_tokenizer() -> Tokenizer:
     return _byte_level([])
 
 
-def train_bpe(texts: Iterable[str | bytes], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str | bytes], vocab_size: int, line_tokens: bool = False) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016) with at most ``vocab_size`` tokens, learned from ``texts``; fewer where a small
-    text runs out of pairs. Digits are never merged, as in DeepSeek LLM (Bi et al. 2024, section 2.1)."""
+    text runs out of pairs. Digits are never merged, as in DeepSeek LLM (Bi et al. 2024, section 2.1). ``line_tokens``:
+    punctuation may be merged with the line break behind it, as in V3's (section 4.1)."""
     if vocab_size < BYTE_VOCAB_SIZE:
         raise refuse("bpe_vocab_size", vocab_size, f"must be at least {BYTE_VOCAB_SIZE}: 256 bytes and two special tokens")
     learner = tokenizers.Tokenizer(models.BPE())
-    learner.pre_tokenizer = _words()
+    learner.pre_tokenizer = _words(line_tokens)
     size = vocab_size - 2  # the specials are added below, behind the bytes
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=CHARACTER_OF_BYTE, show_progress=False)
     learner.train_from_iterator(map(_as_text, texts), trainer)
-    return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
+    return _byte_level([tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]], line_tokens)
 
 
 def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
@@ -199,20 +230,23 @@ def character_tokenizer(texts: Iterable[str | bytes]) -> Tokenizer:
     return Tokenizer(backend)
 
 
-def _byte_level(merges: list[tuple[str, str]]) -> Tokenizer:
+def _byte_level(merges: list[tuple[str, str]], line_tokens: bool = False) -> Tokenizer:
     """The tokenizer with these merges, numbered as in the table at the top: training leaves the ids in another order."""
     tokens = [*CHARACTER_OF_BYTE, BOS, EOS, *(left + right for left, right in merges)]
     vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.pre_tokenizer = _words()
+    backend.pre_tokenizer = _words(line_tokens)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([BOS, EOS])
     return Tokenizer(backend, BOS, EOS)
 
 
-def _words() -> pre_tokenizers.PreTokenizer:
-    """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2."""
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+def _words(line_tokens: bool) -> pre_tokenizers.PreTokenizer:
+    """Cuts a text into what merges may not cross: single digits, then words, runs of spaces and punctuation as in GPT-2; with
+    ``line_tokens`` line breaks stay with the punctuation before them."""
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not line_tokens)
+    lines = [pre_tokenizers.Split(tokenizers.Regex(_WITH_LINE_BREAKS), "isolated")] if line_tokens else []
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(True), *lines, as_bytes])
 
 
 def _as_text(text: str | bytes) -> str:

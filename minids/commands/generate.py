@@ -12,6 +12,7 @@ from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
 from minids.inference.generate import generate_batch, prompt_ids, stream
+from minids.inference.infill import infill_ids
 from minids.inference.sampling import Token
 from minids.inference.speculative import Counts
 
@@ -29,6 +30,8 @@ class Options:
     """Or a file with such a text; - reads standard input."""
     num_samples: int = 1
     """Texts to write of each prompt."""
+    suffix: str = ""
+    """Text that comes after: what lies between is filled in, by a model trained with --fim-rate."""
     max_new_tokens: int = 200
     """Tokens to write."""
     temperature: float = 0.7
@@ -82,7 +85,7 @@ def run(options: Options, given: set[str]) -> None:
         if not options.speculative:
             raise refuse(name, getattr(options, name), "concerns --speculative; say that too")
     if len(prompts) > 1:
-        for name in given & {"speculative", "log_probabilities"}:
+        for name in given & {"speculative", "log_probabilities", "suffix"}:
             raise refuse(
                 name,
                 getattr(options, name),
@@ -99,6 +102,8 @@ def run(options: Options, given: set[str]) -> None:
     bos, tokenizer = model.config.bos_token_id, model.tokenizer
     texts = [prompt_ids(model, prompt) for prompt in prompts]
     texts = [[bos, *ids] if prompt and bos is not None else ids for prompt, ids in zip(prompts, texts, strict=True)]
+    if "suffix" in given:
+        texts = [infill_ids(model, prompts[0], options.suffix)]
     prompts = tuple(tokenizer.decode(tokenizer.encode(p)) if tokenizer.unknown(p) else p for p in prompts)  # as it was read
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "cache")
     settings = {name: getattr(options, name) for name in names} | {"stop": [*model.generation.stop, *options.stop]}
@@ -111,7 +116,7 @@ def run(options: Options, given: set[str]) -> None:
     if options.speculative:
         settings |= {"speculative": True, "draft_tokens": options.draft_tokens or None, "counts": counts}
         settings["confidence"] = options.confidence
-    _show(model.tokenizer, prompts[0], stream(model, texts[0], **settings), options.log_probabilities)
+    _show(model.tokenizer, prompts[0], stream(model, texts[0], **settings), options.log_probabilities, options.suffix)
     if counts.passes:
         judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
         depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
@@ -132,7 +137,7 @@ def _read(path: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool) -> None:
+def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool, suffix: str) -> None:
     print(prompt, end="", flush=True)
     shown, ids, table = "", [], ["", "log p (nats)  token"]
     for token in tokens:
@@ -144,6 +149,6 @@ def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probab
         if log_probabilities:
             guessed = "  guessed" if token.drafted else ""
             table.append(f"{token.log_probability:12.4f}  {tokenizer.decode([token.id])!r}{guessed}")
-    print(tokenizer.decode(ids)[len(shown) :])
+    print(tokenizer.decode(ids)[len(shown) :] + suffix)
     if log_probabilities:
         print("\n".join(table))

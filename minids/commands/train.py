@@ -44,6 +44,9 @@ def run(options: Options, given: set[str]) -> None:
     for name in given & {"model.vocab_size", "model.bos_token_id", "model.eos_token_id"}:
         value = getattr(options.model, name.removeprefix("model."))
         raise refuse(name, value, "follows from the tokenizer; choose that with --tokenizer and --bpe-vocab-size")
+    if "batch_ramp_from" in given and not options.train.batch_ramp_until and not options.resume:
+        because = "concerns a batch that grows; say --batch-ramp-until 0.032 too"
+        raise refuse("batch_ramp_from", options.train.batch_ramp_from, because)
     needs = {"bpe_vocab_size": ("tokenizer", "bpe"), **dict.fromkeys(("muon_momentum", "muon_rounds"), ("optimizer", "muon"))}
     for name, (owner, value) in needs.items():
         if name in given and getattr(options.train, owner) != value and not options.resume:
@@ -58,7 +61,8 @@ def run(options: Options, given: set[str]) -> None:
         training = Run.start(out, model, train, list(options.data), options.preset, init_from=options.init_from)
         what = f"{options.init_from} further" if options.init_from else options.preset
         print(f"Training {what} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
-        print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
+        at_most = "up to " * (options.train.batch_ramp_until > 0)
+        print(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
     if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
         training.metrics.followers.append(EventFiles(Path(out)))
     training.observers.append(routing_trace.record)

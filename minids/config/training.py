@@ -25,6 +25,10 @@ class TrainConfig(Replaceable):
     """T: tokens per sequence."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
+    batch_ramp_until: float = 0.0
+    """Share of the run's tokens during which micro-batches grow to ``batch_size`` (V3: 469B of 14.8T, 0.032); 0 for none."""
+    batch_ramp_from: float = 0.2
+    """With batch_ramp_until: what they grow from, as a share of ``batch_size`` (V3: 3,072 of 15,360)."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw as DeepSeek-V3, or muon as Moonlight and Kimi-K2 (then AdamW for embedding, head and vectors only)."""
     muon_momentum: float = 0.95
@@ -61,6 +65,15 @@ class TrainConfig(Replaceable):
     """How AdamW's two moments are kept; bf16 as in V3 (section 3.3.3), half the bytes. The step itself is float32."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
+    qk_clip: float = 0.0
+    """Heads whose largest attention logit is above this have query and key weights scaled down (Kimi-K2: 100); 0 for none."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of the weights, kept beside them and validated too (V3, section 3.2.3); 0 for none."""
+    ema_save: bool = False
+    """Write that average with every checkpoint, as a model folder of its own: RUN/step-…/ema."""
+    recompute: bool = False
+    """Form norms, MLA's up-projections, attention weights and the SwiGLU product again in the backward pass instead of keeping
+    them (V3, section 3.2.3): the same gradients to the bit, from less memory."""
     seed: int = 0
     """Seed of the one random generator: initial weights and the order of the data."""
     workers: int = 0
@@ -71,6 +84,13 @@ class TrainConfig(Replaceable):
     """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
     bpe_vocab_size: int = 2048
     """Vocabulary of the BPE tokenizer."""
+    bpe_line_tokens: bool = False
+    """BPE tokens may join punctuation and the line break behind it, as those of V3 do (section 4.1)."""
+    line_token_split_rate: float = 0.0
+    """Share of such tokens that are split in two in the training text, against the bias that they bring."""
+    fim_rate: float = 0.0
+    """Share of the training documents laid out as prefix, suffix, middle, for models that fill in (V3, section 4.1: 0.1); the
+    vocabulary then has three tokens more. Of a document longer than half the context every such stretch counts as one."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     eval_every: int = 200
@@ -86,17 +106,24 @@ class TrainConfig(Replaceable):
 
     def __post_init__(self) -> None:
         may_be_0 = ("warmup_steps", "sample_every", "seed", "workers", "trace_every")
-        above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0}
+        above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0, "batch_ramp_from": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
-        for name in (*shares, "beta1", "beta2", "muon_momentum", "validation_share"):
-            if getattr(self, name) > 1 or (name not in shares and getattr(self, name) == 1):
+        may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "batch_ramp_until", "batch_ramp_from")
+        for name in (*may_be_1, "beta1", "beta2", "ema_decay", "muon_momentum", "validation_share"):
+            if getattr(self, name) > 1 or (name not in may_be_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
             raise refuse("batch_size", self.batch_size, because + "gradient_accumulation_steps makes large steps of small ones")
         if self.moments == "bf16" and self.optimizer == "muon":
             raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
+        if self.bpe_line_tokens and self.tokenizer != "bpe":
+            raise refuse("bpe_line_tokens", True, f"tokenizer = {self.tokenizer!r} joins nothing; say 'bpe'")
+        if self.line_token_split_rate and not self.bpe_line_tokens:
+            raise refuse("line_token_split_rate", self.line_token_split_rate, "none joins; say bpe_line_tokens too")
+        if self.ema_save and not self.ema_decay:
+            raise refuse("ema_save", True, "there is no average to write; say ema_decay = 0.99 too")
         if not self.constant_until <= self.decay_until <= self.final_from:
             raise refuse("decay_until", self.decay_until, "must lie between constant_until and final_from")
 

@@ -16,11 +16,13 @@ from minids.layers.basic import RMSNorm
 from minids.layers.feed_forward import FeedForward, SavedFeedForward
 from minids.layers.fp8 import feed_forward
 from minids.layers.mla import MLA
+from minids.layers.mla import Kept as KeptMLA
 from minids.layers.mla import Saved as SavedMLA
 from minids.layers.moe import MoE
 from minids.layers.moe import Saved as SavedMoE
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary
+from minids.layers.recompute import feed_forward_again, feed_forward_without
 
 
 class Saved(NamedTuple):
@@ -28,6 +30,16 @@ class Saved(NamedTuple):
     attention: SavedMLA | SavedAttention
     ffn_norm: op.rmsnorm.Saved
     ffn: SavedMoE | SavedFeedForward
+
+
+class Kept(NamedTuple):
+    """What a block keeps where the rest is formed again: its input, the sum in its middle, and the parts' own."""
+
+    x: Array  # (B, T, d)
+    middle: Array  # (B, T, d)  x + attention
+    attention: KeptMLA
+    ffn: SavedMoE | SavedFeedForward
+    rotary: Rotary
 
 
 class Block:
@@ -41,10 +53,19 @@ class Block:
         self.ffn_norm = RMSNorm(parameters, f"{name}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps)
         self.moe = MoE(config, parameters, f"{name}.mlp") if config.is_moe(index) else None
         self.ffn: MoE | FeedForward = self.moe or feed_forward(config, parameters, f"{name}.mlp", config.intermediate_size)
+        self.recompute = False
 
     @one_blas_thread()
-    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
+    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved | Kept]:
         normed, saved_norm = self.input_norm.forward(x)
+        if self.recompute and isinstance(self.attention, MLA):
+            attended, kept = self.attention.forward_keeping_little(normed, rotary)
+            middle = x + attended
+            y, _, saved_ffn = self.feed_forward(middle)
+            if isinstance(saved_ffn, SavedMoE):
+                assert self.moe
+                return y, Kept(x, middle, kept, self.moe.without(saved_ffn), rotary)
+            return y, Kept(x, middle, kept, feed_forward_without(saved_ffn), rotary)
         attended, saved_attention = self.attention.forward(normed, rotary)
         x = x + attended
         y, saved_ffn_norm, saved_ffn = self.feed_forward(x)
@@ -57,9 +78,22 @@ class Block:
         y, saved_ffn = self.ffn.forward(normed)
         return x + y, saved_norm, saved_ffn
 
+    def formed_again(self, kept: Kept) -> Saved:
+        """What ``forward`` saves without recomputation, to the bit."""
+        assert isinstance(self.attention, MLA)
+        normed, saved_norm = self.input_norm.forward(kept.x)
+        attention = self.attention.formed_again(kept.attention, normed, kept.rotary)
+        normed, saved_ffn_norm = self.ffn_norm.forward(kept.middle)
+        if isinstance(kept.ffn, SavedMoE):
+            assert self.moe
+            return Saved(saved_norm, attention, saved_ffn_norm, self.moe.formed_again(kept.ffn, normed))
+        return Saved(saved_norm, attention, saved_ffn_norm, feed_forward_again(kept.ffn, normed))
+
     @one_blas_thread()
-    def backward(self, dx: Array, saved: Saved, loss_weight: float) -> Array:
+    def backward(self, dx: Array, saved: Saved | Kept, loss_weight: float) -> Array:
         """``loss_weight``: weight of the balance loss in the total."""
+        if isinstance(saved, Kept):
+            saved = self.formed_again(saved)
         if isinstance(self.ffn, MoE):
             assert isinstance(saved.ffn, SavedMoE)
             d = self.ffn.backward(dx, saved.ffn, loss_weight)

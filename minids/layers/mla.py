@@ -17,6 +17,7 @@ sum of the gradients through keys and through values, which kv_b_proj's one matr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from minids.layers.basic import RMSNorm, SavedLinear
 from minids.layers.fp8 import projection
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary, softmax_scale
+from minids.layers.recompute import NOTHING, with_input, without_input
 
 LATENT_NORM_EPS = 1e-6  # DeepSeek's code and transformers use this on both latents, whatever rms_norm_eps says
 
@@ -52,6 +54,15 @@ class Saved(NamedTuple):
     out: SavedLinear
 
 
+class Kept(NamedTuple):
+    """What is kept where the rest is formed again (``recompute``): both latents as they leave their projections, and o."""
+
+    c_q: Array  # (B, T, d_c'); x itself without query compression
+    c_kv_k_rope: Array  # (B, T, d_c + d_r)
+    down: tuple[SavedLinear | None, SavedLinear]  # of queries and of keys and values, without x
+    out: SavedLinear  # holds o
+
+
 class MLA:
     """x (B, T, d) → u (B, T, d)."""
 
@@ -75,11 +86,14 @@ class MLA:
         width = self.heads * (self.d_nope + self.d_v)
         self.kv_b_proj = projection(config, parameters, f"{name}.kv_b_proj", width, self.d_latent)
         self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
+        self.on_queries_keys: Callable[[Array, Array], None] | None = None  # an observer's, with q and k of a forward pass
 
     def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
         q, saved_q = self.queries(x, rotary)  # (B, T, H, d_nope + d_r)
         c_kv, k_rope, saved_latent = self.latent(x, rotary)  # (B, T, d_c), (B, T, 1, d_r)
         k, v, saved_up = self.keys_values(c_kv, k_rope)  # (B, T, H, d_nope + d_r), (B, T, H, d_v)
+        if self.on_queries_keys:
+            self.on_queries_keys(q, k)
         o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
         u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
         return u, Saved(saved_q, saved_latent, saved_up, saved_attention, saved_out)
@@ -92,20 +106,57 @@ class MLA:
         dx += self.queries_backward(dq, saved.queries)
         return dx
 
+    # With recomputation the forward pass keeps little, and the backward pass first forms the rest again: the same bits.
+
+    def forward_keeping_little(self, x: Array, rotary: Rotary) -> tuple[Array, Kept]:
+        """x (B, T, d) → u (B, T, d), the same as ``forward`` gives."""
+        c_q, down_q = self.query_latent(x)
+        c_kv_k_rope, down_kv = self.kv_a_proj.forward(x)
+        q, _, k, _, v, _ = self._formed(c_q, c_kv_k_rope, (down_q, down_kv), rotary)
+        if self.on_queries_keys:
+            self.on_queries_keys(q, k)
+        o = op.attention.forward(q, k, v, self.scale)[0]
+        u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
+        down = (down_q and without_input(down_q), without_input(down_kv))
+        return u, Kept(c_q if self.compresses_queries else NOTHING, c_kv_k_rope, down, saved_out)
+
+    def formed_again(self, kept: Kept, x: Array, rotary: Rotary) -> Saved:
+        """What ``forward`` would have saved; x (B, T, d) as it was given."""
+        down_q, down_kv = kept.down
+        down = (down_q and with_input(down_q, x), with_input(down_kv, x))
+        c_q = kept.c_q if self.compresses_queries else x
+        q, saved_q, k, saved_latent, v, saved_up = self._formed(c_q, kept.c_kv_k_rope, down, rotary)
+        saved_attention = op.attention.forward(q, k, v, self.scale)[1]
+        return Saved(saved_q, saved_latent, saved_up, saved_attention, kept.out)
+
+    def _formed(
+        self, c_q: Array, c_kv_k_rope: Array, down: tuple[SavedLinear | None, SavedLinear], rotary: Rotary
+    ) -> tuple[Array, SavedQueries, Array, SavedLatent, Array, SavedLinear]:
+        q, saved_q = self.queries_from(c_q, down[0], rotary)
+        c_kv, k_rope, saved_latent = self.latent_from(c_kv_k_rope, down[1], rotary)
+        k, v, saved_up = self.keys_values(c_kv, k_rope)
+        return q, saved_q, k, saved_latent, v, saved_up
+
     # The forward pass in three steps, which inference takes one by one: what it caches lies between the second and third.
 
     def queries(self, x: Array, rotary: Rotary) -> tuple[Array, SavedQueries]:
         """x (B, T, d) → q (B, T, H, d_nope + d_r), eqs 6-9."""
-        saved_down: SavedLinear | None
-        saved_norm: op.rmsnorm.Saved | None
+        c_q, saved_down = self.query_latent(x)
+        return self.queries_from(c_q, saved_down, rotary)
+
+    def query_latent(self, x: Array) -> tuple[Array, SavedLinear | None]:
+        """x (B, T, d) → c_q (B, T, d_c'), or x itself without query compression."""
+        return self.q_a_proj.forward(x) if self.compresses_queries else (x, None)
+
+    def queries_from(self, c_q: Array, saved_down: SavedLinear | None, rotary: Rotary) -> tuple[Array, SavedQueries]:
+        """c_q (B, T, d_c') → q (B, T, H, d_nope + d_r)."""
+        saved_norm: op.rmsnorm.Saved | None = None
         if self.compresses_queries:
-            c_q, saved_down = self.q_a_proj.forward(x)  # (B, T, d_c')
             c_q, saved_norm = self.q_a_layernorm.forward(c_q)
             q, saved_up = self.q_b_proj.forward(c_q)
         else:
-            saved_down, saved_norm = None, None
-            q, saved_up = self.q_proj.forward(x)
-        q = q.reshape(*x.shape[:-1], self.heads, self.d_nope + self.d_rope)
+            q, saved_up = self.q_proj.forward(c_q)
+        q = q.reshape(*c_q.shape[:-1], self.heads, self.d_nope + self.d_rope)
         q_nope, q_rope = q[..., : self.d_nope], q[..., self.d_nope :]
         q_rope, saved_rope = op.rope.forward(q_rope, *rotary, self.interleave)
         q = np.concatenate([q_nope, q_rope], axis=-1)
@@ -114,6 +165,10 @@ class MLA:
     def latent(self, x: Array, rotary: Rotary) -> tuple[Array, Array, SavedLatent]:
         """x (B, T, d) → normalised c_kv (B, T, d_c) and turned k_rope (B, T, 1, d_r), eqs 1 and 3: all that is cached."""
         both, saved_down = self.kv_a_proj.forward(x)  # (B, T, d_c + d_r)
+        return self.latent_from(both, saved_down, rotary)
+
+    def latent_from(self, both: Array, saved_down: SavedLinear, rotary: Rotary) -> tuple[Array, Array, SavedLatent]:
+        """[c_kv ; k_rope] (B, T, d_c + d_r) as projected → c_kv (B, T, d_c), k_rope (B, T, 1, d_r)."""
         c_kv, k_rope = both[..., : self.d_latent], both[..., None, self.d_latent :]
         c_kv, saved_norm = self.kv_a_layernorm.forward(c_kv)
         k_rope, saved_rope = op.rope.forward(k_rope, *rotary, self.interleave)

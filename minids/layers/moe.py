@@ -19,6 +19,14 @@ from minids.layers.basic import Linear, SavedLinear
 from minids.layers.feed_forward import SavedFeedForward
 from minids.layers.fp8 import feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
+from minids.layers.recompute import (
+    experts_again,
+    experts_without,
+    feed_forward_again,
+    feed_forward_without,
+    with_input,
+    without_input,
+)
 
 SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"  # by the model's precision
 
@@ -101,6 +109,17 @@ class MoE:
         d_logits = op.router.backward(d_gates, d_scores, saved.router)
         dx += self.gate.backward(d_logits, saved.logits)
         return dx.reshape(dy.shape)
+
+    def without(self, saved: Saved) -> Saved:
+        """What is kept where the rest is formed again: see ``recompute``."""
+        shared = saved.shared and feed_forward_without(saved.shared)
+        return saved._replace(logits=without_input(saved.logits), experts=experts_without(saved.experts), shared=shared)
+
+    def formed_again(self, saved: Saved, x: Array) -> Saved:
+        """What ``forward`` saved; x (B, T, d) as it was given."""
+        tokens = x.reshape(-1, x.shape[-1])
+        shared = saved.shared and feed_forward_again(saved.shared, tokens)
+        return saved._replace(logits=with_input(saved.logits, tokens), experts=experts_again(saved.experts), shared=shared)
 
     def update_bias(self, counts: Array, speed: float) -> None:
         """One step of the balancing bias, from the tokens each expert got in the whole global batch, (E,)."""

@@ -16,19 +16,31 @@ hands on what the head reads, as depth 1 gets it, "unnormed" the block's output,
 
 from typing import NamedTuple
 
+import numpy as np
+
 from minids.backend import op
 from minids.blas import one_blas_thread
 from minids.config import ModelConfig
 from minids.layers.basic import Embedding, Linear, RMSNorm
 from minids.layers.block import Block
+from minids.layers.block import Kept as KeptBlock
 from minids.layers.block import Saved as SavedBlock
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary
+from minids.layers.recompute import NOTHING
+
+
+class KeptCombine(NamedTuple):
+    """What is kept where both norms are formed again (``recompute``)."""
+
+    embedding: Array  # (B, T − k, d)
+    hidden: Array  # (B, T − k, d)
+    projection: op.linear.Saved  # without its input
 
 
 class Saved(NamedTuple):
-    combine: op.mtp_combine.Saved
-    block: SavedBlock
+    combine: op.mtp_combine.Saved | KeptCombine
+    block: SavedBlock | KeptBlock
     norm: op.rmsnorm.Saved | None  # where the module's own output is normed
 
 
@@ -58,16 +70,27 @@ class MTPModule:
         x, saved_combine = op.mtp_combine.forward(
             embedding, hidden, self.enorm.value, self.hnorm.value, self.eh_proj.value, self.eps
         )
+        kept: op.mtp_combine.Saved | KeptCombine = saved_combine
+        if self.block.recompute:
+            kept = KeptCombine(embedding, hidden, saved_combine.projection._replace(x=NOTHING))
         x, saved_block = self.block.forward(x, rotary)
         h, saved_norm = self.norm.forward(x) if self.normed else (x, None)
-        return h, Saved(saved_combine, saved_block, saved_norm)
+        return h, Saved(kept, saved_block, saved_norm)
+
+    def combined_again(self, kept: KeptCombine) -> op.mtp_combine.Saved:
+        """What ``op.mtp_combine`` saved, to the bit; the projection is not made again."""
+        e, saved_e = op.rmsnorm.forward(kept.embedding, self.enorm.value, self.eps)
+        h, saved_h = op.rmsnorm.forward(kept.hidden, self.hnorm.value, self.eps)
+        pair = np.concatenate([e, h], axis=-1)
+        return op.mtp_combine.Saved(saved_e, saved_h, kept.projection._replace(x=pair.reshape(-1, pair.shape[-1])))
 
     @one_blas_thread()
     def backward(self, dh: Array, saved: Saved, loss_weight: float) -> tuple[Array, Array]:
         """dh (B, T − k, d) → d_embedding, d_hidden (B, T − k, d)."""
         dx = self.norm.backward(dh, saved.norm) if saved.norm else dh
         dx = self.block.backward(dx, saved.block, loss_weight)
-        d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, saved.combine)
+        combine = self.combined_again(saved.combine) if isinstance(saved.combine, KeptCombine) else saved.combine
+        d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, combine)
         self.enorm.grad += d_enorm
         self.hnorm.grad += d_hnorm
         self.eh_proj.grad += d_eh_proj

@@ -8,7 +8,7 @@ No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
     embedding, output head                  embedding, linear, cross_entropy
     RMSNorm                                 rmsnorm
     RoPE, YaRN                              rope, yarn
-    attention (eq. 10)                      attention
+    attention (eq. 10), its largest logits  attention, largest_logit
     feed-forward network, experts           swiglu, dispatch, grouped_feed_forward, combine
     gating (eqs 12-16), node limit          router
     bias against imbalance (section 2.1.2)  bias_update
@@ -24,6 +24,6 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 # Listed for editors and type checkers, to whom `minids.backend.op` is this package.
 from minids.ops import (  # noqa: F401, I001
     adamw, attention, balance_loss, bfloat16, bias_update, combine, cross_entropy, dispatch, embedding, float8,
-    fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, linear, mtp_combine, muon, quantise, rmsnorm,
-    rope, router, sigmoid, swiglu, yarn,
+    fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit, linear, mtp_combine, muon, quantise,
+    rmsnorm, rope, router, sigmoid, swiglu, yarn,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from minids.ops.cross_entropy import IGNORE
 from minids.training.corpus import Document
 from minids.training.text_files import LARGE
 
+Layout = Callable[[bytes], list[Array]]  # a document's text → the ids of the documents that it becomes
+
 
 @dataclass(frozen=True, eq=False)
 class TokenStream:
@@ -37,22 +39,30 @@ class TokenStream:
     domain_of: Array | None = None  # (documents,) the domain of each, an index of ``domains``
 
     @classmethod
-    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStream:
-        """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for."""
+    def encode(cls, documents: Iterable[Document], tokenizer: Tokenizer, layout: Layout | None = None) -> TokenStream:
+        """Encode documents as [begin] text [end], leaving out what the tokenizer has no token for. ``layout``: a text's ids,
+        where they are not simply its tokens; it may also make several documents of one."""
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
         begin, end = ([] if special is None else [special] for special in (tokenizer.bos_id, tokenizer.eos_id))
         documents = list(documents)
         if not documents:
             return cls(np.zeros(0, dtype), np.zeros(1, np.int64))
-        pieces = (np.concatenate([begin, tokenizer.encode(d.text), end], dtype=dtype, casting="unsafe") for d in documents)
+        layout = layout or (lambda text: [tokenizer.encode(text)])
+        domains, domain_of = tuple(dict.fromkeys(d.domain for d in documents)), []
+
+        def laid_out() -> Iterator[Array]:
+            for d in documents:
+                for ids in layout(d.text):
+                    domain_of.append(domains.index(d.domain))
+                    yield np.concatenate([begin, ids, end], dtype=dtype, casting="unsafe")
+
+        pieces = laid_out()
         if sum(d.size for d in documents) < LARGE:
             held = list(pieces)
             tokens, lengths = np.concatenate(held), [len(piece) for piece in held]
         else:
             tokens, lengths = _joined_on_disk(pieces, dtype)
-        domains = tuple(dict.fromkeys(d.domain for d in documents))
-        domain_of = np.array([domains.index(d.domain) for d in documents])
-        return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, domain_of)
+        return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, np.array(domain_of))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -77,9 +87,9 @@ class Batches:
         self.kept: deque[tuple[Array, Array, Array | None]] = deque(maxlen=keep)  # (B, T) each
         self._begin(0)
 
-    def next(self) -> tuple[Array, Array]:
-        """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32."""
-        parts, missing = [], self.batch_size
+    def next(self, sequences: int | None = None) -> tuple[Array, Array]:
+        """The next batch: tokens (B, T) and the tokens that follow them (B, T), int32. B is ``sequences``, where given."""
+        parts, missing = [], self.batch_size if sequences is None else sequences
         while missing:
             if self.position == self.windows_per_epoch:
                 self._begin(self.epoch + 1)

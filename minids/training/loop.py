@@ -6,12 +6,14 @@ It is a generator: each ``next`` makes one optimizer step, and whoever drives it
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 from minids.config import TrainConfig
 from minids.errors import MinidsError
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3, Losses
+from minids.training.qk_clip import QKClip
 from minids.training.schedule import settings
 from minids.training.workers import Workers, weighted
 
@@ -35,6 +37,7 @@ class TrainStep(NamedTuple):
     losses: Losses  # means over the whole global batch, before the update; ``counts`` are its expert loads
     norm: float  # of the gradient, before clipping
     learning_rate: float
+    largest_logit: float | None = None  # of the attention, before the step; where QK-Clip looks at it
 
     def __str__(self) -> str:
         return f"step {self.step}: loss = {self.losses.total:.4g}, gradient norm = {self.norm:.4g}"
@@ -50,15 +53,17 @@ def training_steps(
     """Make the steps of ``train`` after the first ``finished``, which model, optimizer and batches have behind them already.
     ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end."""
     parts = train.gradient_accumulation_steps
+    clip = QKClip(workers.models, train.qk_clip) if train.qk_clip else None
     for step in range(finished, train.steps):
         now = settings(step, model.config, train)  # learning rate, weight λ of the MTP loss, speed γ of the bias
 
         # Forward and backward pass of every micro-batch. Gradients add up, each with its share, to those of the mean loss.
         workers.zero_grads()
         each = []
-        for _ in range(parts):
-            tokens, targets = batches.next()  # (B, T) each; targets are the tokens that follow
-            each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+        with clip.recording() if clip else nullcontext():
+            for _ in range(parts):
+                tokens, targets = batches.next()  # (B, T) each; targets are the tokens that follow
+                each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
         losses = weighted(each, [1 / parts] * parts)
 
         # Clip the gradients' norm, then update every weight.
@@ -66,6 +71,8 @@ def training_steps(
         done = TrainStep(step + 1, losses, norm, now.learning_rate)
         if not (math.isfinite(losses.total) and math.isfinite(norm)):
             raise Diverged(str(done))
+        if clip:
+            done = done._replace(largest_logit=clip.apply())
 
         # Auxiliary-loss-free balancing: b_i ← b_i + γ sign(mean load − load_i), once per optimizer step, from the loads of
         # the whole global batch, and after the step, so that the biases that chose are those that were trained with.

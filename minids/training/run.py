@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minids.backend import compiling
-from minids.checkpoint.checksums import Damaged
+from minids.checkpoint.checksums import Damaged, write_checksums
 from minids.checkpoint.latest import latest_checkpoint
 from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
@@ -25,8 +25,10 @@ from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
-from minids.model_checks import check_length
+from minids.model_checks import check_length, check_recompute
 from minids.training import exam
+from minids.training.average import WeightAverage
+from minids.training.batch_ramp import growing, tokens_before
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -36,9 +38,10 @@ from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, able, in_words, interrupt, printable, progress_bar, sums_in_words
+from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import SAME_RUN, differences, surroundings
-from minids.training.text import Text, held_out_prompt, tokenizer_for
+from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
 Observer = Callable[["Run"], AbstractContextManager[object]]
@@ -56,10 +59,12 @@ class Run:
     ):
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
         self.tokenizer, self.model, self.train = model.tokenizer, model, train
-        self.text = Text.encode(*halves, model.tokenizer)
+        self.text = Text.encode(*halves, model.tokenizer, layout_for(train, model.tokenizer))
         self.sums = exam.sums(document.text for document in halves[0].documents)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
         self.optimizer = optimizer(model.parameters, train)
+        self.average = WeightAverage(model.parameters, train.ema_decay) if train.ema_decay else None
+        model.recompute = train.recompute
         self.workers = Workers(model, train.workers)
         per_step = train.gradient_accumulation_steps
         self.batches = Batches(self.text.training, train.batch_size, train.context_length, rng, keep=per_step)
@@ -85,6 +90,8 @@ class Run:
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
+        check_clip(model_config, train)
+        check_recompute(model_config, train.recompute)
         RunFolder.refuse_taken(out)
         corpus = load_corpus(data)
         if corpus.skipped:
@@ -109,7 +116,8 @@ class Run:
             model = initial_model(source, model_config)
             train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
             return cls(halves, model, train, rng, say)
-        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size)
+        joins = train.bpe_line_tokens
+        tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size, fim=train.fim_rate > 0, line_tokens=joins)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
         model.tokenizer = tokenizer
@@ -170,6 +178,9 @@ class Run:
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
+            if run.average:
+                kept = TensorFile(checkpoint / "average.safetensors")
+                run.average.restore({name: kept.read(name) for name in kept.names()})
         if run.train.workers != train.workers:
             threads = f"workers was {train.workers}, is {run.train.workers}"
             say(f"{threads}: gradients are added in another order, so that {SAME_RUN}")
@@ -197,7 +208,8 @@ class Run:
             self.validate()
             self.show_samples("before training")
         saved = True  # nothing has been done that is not on the disk
-        steps = training_steps(self.model, self.optimizer, self.batches, train, self.workers, self.step)
+        supply = growing(self.batches, train, self.step)
+        steps = training_steps(self.model, self.optimizer, supply, train, self.workers, self.step)
         with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()
@@ -214,6 +226,8 @@ class Run:
                 took = time.perf_counter() - began
                 self.seconds += took
                 self.step = done.step
+                if self.average:
+                    self.average.update()
                 self._report(bar, done, took)
                 last, saved = self.step == train.steps, False
                 if last or self.step % train.eval_every == 0:
@@ -242,6 +256,12 @@ class Run:
         def write(folder: Path) -> None:
             save(self.model, folder)
             write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
+            if self.average:
+                write_tensor_file(folder / "average.safetensors", self.average.state())
+                if self.train.ema_save:
+                    with self.average.in_place():
+                        save(self.model, folder / "ema")
+                    write_checksums(folder / "ema")
             write_state(folder / "training_state.json", state)
 
         return self.folder.write_checkpoint(self.step, write)
@@ -258,28 +278,42 @@ class Run:
             self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
 
     def validate(self) -> None:
+        found = self._validation("validation")
+        each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
+        line: dict[str, object] = {"step": self.step, "validation": found}
+        if self.average and self.average.steps:
+            with self.average.in_place():
+                averaged = self._validation("validation of the averaged weights")
+            line["validation_of_average"] = averaged
+            each += "; averaged weights: "
+            each += ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in averaged.items())
+        sums = exam.exact_match(self.model, self.sums)
+        self.metrics.write(line | ({"sums_right": sums} if sums else {}))
+        self.say(f"step {self.step}: validation, bits per byte: {each}{'; sums right: ' * bool(sums)}{sums_in_words(sums)}")
+        self.can_do = able({domain: numbers["bits_per_byte"] for domain, numbers in found.items()}, sums)
+
+    def _validation(self, what: str) -> dict[str, dict[str, float]]:
         c = self.train
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():
             for name, value in numbers.items():
                 if not math.isfinite(value):
-                    raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
-        sums = exam.exact_match(self.model, self.sums)
-        self.metrics.write({"step": self.step, "validation": found} | ({"sums_right": sums} if sums else {}))
-        each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
-        self.say(f"step {self.step}: validation, bits per byte: {each}{'; sums right: ' * bool(sums)}{sums_in_words(sums)}")
-        self.can_do = able({domain: numbers["bits_per_byte"] for domain, numbers in found.items()}, sums)
+                    raise MinidsError(f"step {self.step}: {what} on {domain!r}: {name} = {value:.4g}. {self._advice()}")
+        return found
 
     def _report(self, bar: tqdm, done: TrainStep, took: float) -> None:
         train, losses = self.train, done.losses
         last = self.step == train.steps
         if self.step % train.log_every == 0 or last:
             violation = max_violation(losses.counts) if len(losses.counts) else np.zeros(0)
-            rate = train.tokens_per_step / took
-            line: dict[str, object] = {"step": self.step, "tokens": self.step * train.tokens_per_step, "loss": losses.total}
+            tokens = tokens_before(self.step, train)
+            rate = (tokens - tokens_before(self.step - 1, train)) / took
+            line: dict[str, object] = {"step": self.step, "tokens": tokens, "loss": losses.total}
             line |= {"main_loss": losses.main, "mtp_loss": list(losses.mtp), "balance_loss": losses.balance}
             line |= {"max_vio": [round(float(v), 4) for v in violation], "grad_norm": done.norm}
             line |= {"learning_rate": done.learning_rate, "tokens_per_second": round(rate), "seconds": round(self.seconds, 3)}
+            if done.largest_logit is not None:
+                line["largest_logit"] = done.largest_logit
             self.metrics.write(line)
             shown = in_words(losses, float(violation.mean()) if len(violation) else None, rate)
             bar.set_postfix_str(shown, refresh=False)

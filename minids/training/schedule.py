@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from minids.config import ModelConfig, TrainConfig
+from minids.training.batch_ramp import share_done
 
 
 class Settings(NamedTuple):
@@ -26,7 +27,7 @@ class Settings(NamedTuple):
 
 def settings(step: int, model: ModelConfig, train: TrainConfig) -> Settings:
     """Of step ``step``, counted from 0."""
-    done = step / train.steps
+    done = share_done(step, train)
     mtp_loss_weight = model.mtp_loss_weight * (train.mtp_late_factor if done >= train.constant_until else 1.0)
     return Settings(learning_rate(step, train), mtp_loss_weight, model.bias_update_speed if done < train.decay_until else 0.0)
 
@@ -36,7 +37,7 @@ def learning_rate(step: int, train: TrainConfig) -> float:
     warmup = min(train.warmup_steps, train.steps // 10)
     if step < warmup:
         return train.learning_rate * (step + 1) / warmup
-    done = step / train.steps
+    done = share_done(step, train)
     if done < train.constant_until:
         return train.learning_rate
     if done < train.decay_until:

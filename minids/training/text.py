@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from minids.checkpoint.tokenizer import Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
+import numpy as np
+
+from minids.checkpoint.tokenizer import FIM, Tokenizer, byte_tokenizer, character_tokenizer, train_bpe
 from minids.config import TrainConfig
 from minids.errors import refuse
-from minids.training.batches import TokenStream
+from minids.training.batches import Layout, TokenStream
 from minids.training.corpus import Corpus
+from minids.training.fill_in_the_middle import Encode, FillInTheMiddle
+from minids.training.token_boundaries import SplitJoined
+
+_LAYOUT = 41  # beside the seed: what is drawn for the layout is drawn apart from all else
 
 
 @dataclass(frozen=True)
@@ -20,23 +26,42 @@ class Text:
     held_out: dict[str, TokenStream]  # domain → text kept for validation
 
     @classmethod
-    def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer) -> Text:
-        """The two halves of a corpus in tokens. Held-out documents come in the order of their hashes: a validation pass that
-        reads only some of the text should not read the first files alone."""
+    def encode(cls, training: Corpus, held_out: Corpus, tokenizer: Tokenizer, layout: Layout | None = None) -> Text:
+        """The two halves of a corpus in tokens; ``layout``: of the training half. Held-out documents come in the order of their
+        hashes: a validation pass that reads only some of the text should not read the first files alone."""
         streams = {}
         for domain in held_out.domains:
             streams[domain] = TokenStream.encode(sorted(held_out.of(domain), key=lambda d: d.digest), tokenizer)
             if (n := len(streams[domain])) < 2:
                 raise refuse("data", domain, f"its held-out text has {n} tokens, and two are the least; give more text of it")
-        return cls(tokenizer, TokenStream.encode(training.documents, tokenizer), streams)
+        return cls(tokenizer, TokenStream.encode(training.documents, tokenizer, layout), streams)
 
 
-def tokenizer_for(training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size) -> Tokenizer:
-    """The tokenizer that ``TrainConfig.tokenizer`` names, learned from the training half where it has to be."""
+def layout_for(train: TrainConfig, tokenizer: Tokenizer) -> Layout | None:
+    """How a run lays out its training documents; None: as they stand. What is drawn depends on the seed alone, so that a
+    resumed run has the same text."""
+    rng = np.random.default_rng([train.seed, _LAYOUT])
+    encode: Encode = tokenizer.encode
+    if train.line_token_split_rate:
+        encode = SplitJoined(tokenizer, train.line_token_split_rate, rng)
+    if train.fim_rate:
+        if tokenizer.fim is None:
+            raise refuse("fim_rate", train.fim_rate, f"the tokenizer has no tokens {', '.join(FIM)}")
+        return FillInTheMiddle(encode, tokenizer.fim, train.fim_rate, train.context_length, rng)
+    return (lambda text: [encode(text)]) if train.line_token_split_rate else None
+
+
+def tokenizer_for(
+    training: Corpus, kind: str, bpe_vocab_size: int = TrainConfig.bpe_vocab_size, fim: bool = False, line_tokens: bool = False
+) -> Tokenizer:
+    """The tokenizer that ``TrainConfig.tokenizer`` names, learned from the training half where it has to be; with ``fim``, that
+    has the tokens of fill-in-the-middle among its ``bpe_vocab_size``. ``line_tokens``: as for ``train_bpe``."""
     texts = (document.text for document in training.documents)
     if kind == "bpe":
-        return train_bpe(texts, bpe_vocab_size)
-    return character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
+        found = train_bpe(texts, bpe_vocab_size - len(FIM) * fim, line_tokens)
+    else:
+        found = character_tokenizer(texts) if kind == "chars" else byte_tokenizer()
+    return found.with_fim() if fim else found
 
 
 def readable_prompt(tokenizer: Tokenizer, texts: Iterable[str]) -> str:

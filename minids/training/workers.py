@@ -58,18 +58,19 @@ class Workers:
 
     def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
-        main, *others = self.models
+        count = min(self.count, len(tokens))  # a batch that still grows may have fewer sequences than there are threads
+        main, *others = self.models[:count]
         if not others:
             return main.forward_backward(tokens, targets, weight, mtp_loss_weight)
-        shares = [len(part) / len(tokens) for part in np.array_split(tokens, self.count)]
+        shares = [len(part) / len(tokens) for part in np.array_split(tokens, count)]
 
         def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:
             if model is not main:
                 model.parameters.zero_grads()
             return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
 
-        parts = (np.array_split(array, self.count) for array in (tokens, targets))
-        losses = self.share_out(work, self.models, *parts, shares)
+        parts = (np.array_split(array, count) for array in (tokens, targets))
+        losses = self.share_out(work, self.models[:count], *parts, shares)
 
         def add_up(piece: slice) -> None:
             for other in others:

@@ -72,6 +72,14 @@ def test_several_prompts_are_written_side_by_side(places, capsys):
     assert code == 0 and out == "\n".join([*alone, ""])
 
 
+def test_a_middle_is_filled_in_between_prompt_and_suffix(tmp_path, text, capsys):
+    run = str(tmp_path / "run")
+    assert said(capsys, "train", "--data", text, "--out", run, "--fim-rate", "0.5", *SMALL)[0] == 0
+    between = ("--prompt", "one, ", "--suffix", ", three", "--max-new-tokens", "5")
+    code, out, _ = said(capsys, "generate", "--checkpoint", run, *between)
+    assert code == 0 and out.startswith("one, ") and out.endswith(", three\n")
+
+
 def test_metrics_are_readable_json(tmp_path, text, capsys):
     said(capsys, "train", "--data", text, "--out", str(tmp_path / "run"), *SMALL)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -225,6 +233,15 @@ BAD = {
         ["generate", "--checkpoint", "RUN", "--min-p", "1.5"],
         "min_p = 1.5: must be a finite number of at least 0 and not above 1",
     ),
+    "a suffix for a model that does not fill in": (
+        ["generate", "--checkpoint", "RUN", "--prompt", "a", "--suffix", "b"],
+        "suffix = 'b': this model was not trained to fill in",
+    ),
+    "a suffix of several texts": (
+        ["generate", "--checkpoint", "RUN", "--prompt", "a", "--prompt", "b", "--suffix", "c"],
+        "suffix = 'c': concerns one text",
+    ),
+    "a share above one": (["train", "--fim-rate", "2"], "fim_rate = 2.0: must lie between 0 and 1"),
     "speculation from disk": (["generate", "--checkpoint", "RUN", "--speculative", "--stream"], "stream = True"),
     "speculation without a cache": (["generate", "--checkpoint", "RUN", "--speculative", "--cache", "none"], "cache = 'none'"),
     "certainty of a guess": (["generate", "--checkpoint", "RUN", "--speculative", "--confidence", "1"], "confidence = 1"),

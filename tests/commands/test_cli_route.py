@@ -42,10 +42,19 @@ def test_a_text_is_shown_and_drawn(places, tmp_path, capsys):
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>") and picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("gpus", "line"), [(3, "gpus = 3: must divide 16 experts"), (-1, "gpus = -1: must be at least 1")])
+def test_gpus_that_cannot_share_the_experts_are_refused(gpus, line, places, capsys):
+    data = ("--data", places / "words.txt", "--tokens", 64)
+    code, _, err = said(capsys, "--checkpoint", places / "model", *data, "--gpus", gpus)
+    assert code == 2 and line in err and err.count("\n") == 1
+    code, _, err = said(capsys, "--checkpoint", places / "model", "--text", "one", "--gpus", 4)
+    assert code == 2 and "gpus = 4: is about the load that --data measures" in err
+
+
 def test_domains_are_measured_and_weights_may_stay_on_disk(places, capsys):
     given = ("--checkpoint", places / "model", "--data", places / "words.txt", places / "sums.txt", "--tokens", 400)
-    code, out, _ = said(capsys, *given)
-    assert code == 0
+    code, out, _ = said(capsys, *given, "--gpus", 4)
+    assert code == 0 and "4 GPUs: load of the busiest" in out and "copies of it" in out
     for part in (
         "words, sums",
         "bits of domain",

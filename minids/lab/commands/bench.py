@@ -13,10 +13,11 @@ from minids.errors import refuse
 class Options:
     """How fast it is on this machine: training, every operation, decoding, with the peers measured in the same run."""
 
-    what: Annotated[Literal["train", "kernels", "decode", "race", "speculation"], "positional"]
+    what: Annotated[Literal["train", "kernels", "decode", "race", "speculation", "recompute"], "positional"]
     """train: a training step. kernels: every operation by itself, on one core. decode: generation, caches and batches.
     race: the preset shakespeare on its text, and with --against torch nanoGPT's recipe for a CPU beside it.
-    speculation: a trained run's guesses on its held-out text, how many stand and what they are worth."""
+    speculation: a trained run's guesses on its held-out text, how many stand and what they are worth.
+    recompute: memory and time of a pass that keeps its activations and of one that forms the cheap ones again."""
     against: Literal["torch", "torch-compiled"] | None = None
     """Also measure transformers' model on PyTorch: same weights, same batch, by turns in the same process. torch-compiled adds
     ``torch.compile``, which needs a C++ compiler and some minutes."""
@@ -42,6 +43,8 @@ class Options:
 NOT_FOR = {  # what, field → why it cannot be said there
     ("race", "sizes"): "the race has a size of its own, that of the preset shakespeare",
     ("kernels", "threads"): "every operation is measured on one core; leave it out",
+    ("recompute", "threads"): "is measured on one core; leave it out",
+    ("recompute", "against"): "compares with keeping everything; leave it out",
     ("speculation", "sizes"): "does not concern bench speculation; it measures a run of your own",
     ("speculation", "against"): "does not concern bench speculation; it measures a run of your own",
 }

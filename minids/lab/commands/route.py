@@ -15,7 +15,7 @@ from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer, encoded
 from minids.errors import MinidsError, refuse
 from minids.files import write
-from minids.lab.analysis import routing
+from minids.lab.analysis import placement, routing
 from minids.lab.analysis.routing_trace import RoutingTrace, trace
 from minids.lab.figures.style import need_matplotlib
 from minids.model import DeepSeekV3
@@ -41,6 +41,9 @@ class Options:
     """Picture to write."""
     tokens: int = 8192
     """Tokens of each domain that --data reads, at most."""
+    gpus: int = 0
+    """With --data: how even the load of so many GPUs is that each hold an equal part of the experts and one more, a copy of a
+    busy one or of the shared expert, which counts as one more routed one (V3, section 3.4)."""
     stream: bool = False
     """Leave the weights on disk and read each layer when it is needed, for models larger than memory."""
     allow_nonfinite: bool = False
@@ -50,6 +53,10 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     if not options.text and not options.data:
         raise MinidsError("route: give --text TEXT to show it, or --data builtin to measure by domain")
+    if options.gpus and not options.data:
+        raise refuse("gpus", options.gpus, "is about the load that --data measures, which is not given")
+    if options.gpus < 0:
+        raise refuse("gpus", options.gpus, "must be at least 1")
     if options.tokens < 1:
         raise refuse("tokens", options.tokens, "must be at least 1")
     for field, path in (("html", options.html), ("png", options.png)):
@@ -132,6 +139,9 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
             f"\nAn expert tells {test.statistic:.3f} bits of the domain; by chance {test.chance:.3f} "
             f"(sequences shuffled among domains, p = {test.p_value:.3g})"
         )
+    if options.gpus:
+        shown = _placed(found, options.gpus, c.num_experts_per_tok, c.n_shared_experts > 0)
+        print(f"\n{options.gpus} GPUs: load of the busiest over the mean\n{shown}")
     if c.n_group > 1 and c.topk_method != "greedy":
         print(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
         some = text[np.linspace(0, len(text) - 1, min(32, len(text))).astype(int)]  # of all domains
@@ -147,6 +157,19 @@ def _busiest(found: RoutingTrace) -> str:
     counts = routing.relative_load(routing.domain_counts(found))  # (D, layers, E)
     loads = [(layer.name, name, counts[d, i]) for i, layer in enumerate(found.layers) for d, name in enumerate(found.domains)]
     return table([(*of, ", ".join(f"{e} ({load[e]:.2f})" for e in np.argsort(-load)[:4])) for *of, load in loads], align="l")
+
+
+def _placed(found: RoutingTrace, gpus: int, chosen: int, shared: bool) -> str:
+    """Per layer: experts dealt out in blocks, with one spare place each, and with the shared expert as one more routed one."""
+    rows, head = [], ("layer", "as dealt out", "a spare place each", "the shared one too", "copies of it")
+    for layer, counts in zip(found.layers, found.counts(), strict=True):
+        each = len(counts) // gpus + 1
+        row = [layer.name, placement.plain(counts, gpus).imbalance, placement.placed(counts, gpus, each).imbalance]
+        if shared:
+            ninth = placement.placed(placement.with_shared(counts, chosen), gpus, each)
+            row += [ninth.imbalance, int(ninth.copies[-1])]
+        rows.append([f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row])
+    return table(rows, head[: len(rows[0])])
 
 
 def _layers(found: RoutingTrace) -> str:

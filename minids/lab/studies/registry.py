@@ -6,7 +6,10 @@ from minids.errors import refuse
 from minids.lab.studies.study import Study
 from minids.words import did_you_mean
 
-STUDIES = ("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race", "long-context")
+STUDIES = (
+    *("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race", "long-context"),
+    *("fim", "token-boundary", "batch-ramp", "average", "qk-clip"),
+)
 """Names as on the command line; the module is the same with underscores."""
 
 

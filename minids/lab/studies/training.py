@@ -18,6 +18,7 @@ from minids.lab.analysis.routing import PermutationTest, specialisation_test
 from minids.lab.analysis.routing_trace import Recorder
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3, Losses
+from minids.training.batch_ramp import growing
 from minids.training.batches import Batches, validation_windows
 from minids.training.corpus import load_corpus
 from minids.training.evaluate import score
@@ -79,13 +80,14 @@ def training(
     config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
     batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
-    yield from training_further(model, run, batches, optimizer, threads)
+    yield from training_further(model, run, growing(batches, run), optimizer, threads)
 
 
 def training_further(
     model: DeepSeekV3, run: TrainConfig, batches: Supply, optimizer: MakeOptimizer = AdamW, threads: int = 1
 ) -> Steps:
     """The steps of ``run`` on a model as it stands, on any batches, with a schedule and an optimizer of their own."""
+    model.recompute = run.recompute
     with Workers(model, useful_workers(model, run.batch_size, threads)) as workers:
         for done in training_steps(model, optimizer(model.parameters, run), batches, run, workers):
             yield done.step, done.losses, model

@@ -6,26 +6,9 @@ import pytest
 from minids import DeepSeekV3, MinidsError, ModelConfig
 from minids.backend import use_backend
 from minids.lab.analysis import memory
+from minids.lab.bench.recompute import saved_bytes
 
 TINY = ModelConfig.preset("tiny")
-
-
-def _saved_bytes(saved, parameters) -> int:
-    """Bytes of all arrays in nested saved tuples, each buffer once, parameters left out."""
-    buffers = {}
-
-    def collect(node):
-        if isinstance(node, np.ndarray):
-            while isinstance(node.base, np.ndarray):
-                node = node.base
-            buffers[id(node)] = node
-        elif isinstance(node, (tuple, list)):
-            for child in node:
-                collect(child)
-
-    collect(saved)
-    buffers.pop(id(parameters.values), None)
-    return sum(array.nbytes for array in buffers.values())
 
 
 @pytest.mark.parametrize("changes", [dict(), dict(attention="mha"), dict(num_nextn_predict_layers=0), dict(q_lora_rank=None)])
@@ -37,7 +20,7 @@ def test_activations_on_paper_match_what_the_model_saves(changes):
     with use_backend("numpy"):
         _, saved = model.forward(tokens, tokens)
     paper = 4 * memory.activation_elements(config, batch, time)
-    assert paper == pytest.approx(_saved_bytes(saved, model.parameters), rel=0.05)
+    assert paper == pytest.approx(saved_bytes(saved, model.parameters), rel=0.05)
 
 
 def test_recomputing_keeps_less():

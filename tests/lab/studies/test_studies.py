@@ -165,7 +165,7 @@ def test_the_shared_expert_is_silenced_in_a_copy():
 def numbers(name, **special):
     """Summaries of every arm with 0.5 for each number, but for ``special``: arm → number → value."""
     keys = {*study(name).shown, "specialisation", "p_value", "all_to_all_bytes", "first_token", "second_token", "cache"}
-    keys |= {"characters", "second_token_accepted", "loss_without_shared", "max_vio"}
+    keys |= {"tokens", "characters", "second_token_accepted", "loss_without_shared", "max_vio"}
     keys |= {"zero-shot ppl 128", "tuned ppl 128"}
 
     def summary(arm, key):
