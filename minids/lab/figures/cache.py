@@ -7,7 +7,7 @@ from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY
 from minids.lab.figures.picture import Picture, Rows, only
-from minids.lab.figures.slide import Slide, fitted
+from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
 
@@ -135,7 +135,7 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
         shade, bold = colour(kinds.get(curve) or next(spare)), curve == "MLA"
         xs, ys = [p["context"] for p in points], [p["bytes"] for p in points]
         ax.plot(xs, ys, color=shade, linewidth=(5 if bold else 3) * slide.scale)
-        words = f"{fitted(curve, 17, 1.5)}  {byte_count(ys[-1])}"
+        words = f"{slide.cut(curve, 17, 1.5)}  {byte_count(ys[-1])}"
         ends.append((xs[-1], ys[-1], words, {"fontweight": "bold" if bold else "normal"}))
     span = sorted({row["context"] for row in rows if row.get("context")})
     ax.set_xlim(span[0], span[-1])

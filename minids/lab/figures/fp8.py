@@ -3,7 +3,7 @@
 import numpy as np
 
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide, powers_of_ten
+from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import colour
 from minids.lab.studies import fp8_errors
 from minids.ops import float8
@@ -48,20 +48,20 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax.set_xticks([])
         slide.text(LEFT, y + strip / 2, name, 18, weight="bold")
         slide.text(13.85, y + strip / 2, f"max {max(mine):,.0f}", 16)
-    powers_of_ten(ax.xaxis, slide.scale, 2)
+    slide.powers_of_ten(ax.xaxis, 2)
     y, h = 1.2, top - 0.55 - 3 * (strip + 0.12) - 1.75
     left = slide.plot(2.0, y, 4.6, h, grid="y", xscale="log", xlabel="size of three outliers", ylabel="error, %")
     looks = {"1 × 128": ("fp8", "-"), "128 × 128": ("muted", "--"), "per tensor": ("ink", ":")}
     curves = {name: only(outliers, granularity=name) for name in distinct(outliers, "granularity")}
     _curves(slide, left, curves, "magnitude", "error", {name: (name, *look) for name, look in looks.items()})
-    powers_of_ten(left.xaxis, slide.scale, 2)
+    slide.powers_of_ten(left.xaxis, 2)
     right = slide.plot(10.0, y, 3.6, h, grid="y", xscale="log", yscale="log", xlabel="terms of a sum", ylabel="worst error, %")
     looks = (("float32", "muted", "o-"), ("promoted", "fp8", "o-"), ("never", "ink", "o-"))
     curves = {name: only(sums, accumulator=name) for name in names}
     _curves(slide, right, curves, "terms", "max_relative", dict(zip(names, looks, strict=True)))
     terms = distinct(sums, "terms")
     right.set_xticks(terms[::2], [f"{t:,}" for t in terms[::2]])
-    powers_of_ten(right.yaxis, slide.scale, 2)
+    slide.powers_of_ten(right.yaxis, 2)
 
 
 def _curves(slide: Slide, ax, curves: dict[str, Rows], x: str, y: str, looks: dict[str, tuple[str, str, str]]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import Slide, powers_of_ten
+from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
 
@@ -55,7 +55,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.rectangle(13.75, top - 1.13 - 0.5 * i, 0.34, 0.26, shade)
         slide.text(14.25, top - 1.0 - 0.5 * i, f"{b}:  {at}")
     ax.set(xlim=(0, across), ylim=(floor, 3))
-    powers_of_ten(ax.yaxis, slide.scale, 2)
+    slide.powers_of_ten(ax.yaxis, 2)
     ax.axvline(latent, color=colour("ink"), linestyle=(0, (5, 3)), linewidth=1.8 * slide.scale)
     ax.plot([1.6], [3e-5], "o", color="none", **dot)
     slide.label(ax, 1.6, 3e-5, "99 % of the energy lies to the left", 17, 12)

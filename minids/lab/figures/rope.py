@@ -5,7 +5,7 @@ import numpy as np
 from minids.config import Yarn
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide, powers_of_ten
+from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.ops import rope, yarn
 
@@ -77,7 +77,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ends.append((last, pairs[-1][name], words, {"color": colour(kind)}))
     bottom, above = ax.get_ylim()
     ax.set_ylim(bottom, above * 6)
-    powers_of_ten(ax.yaxis, slide.scale)
+    slide.powers_of_ten(ax.yaxis)
     for place, words in ((low / 2, "kept"), ((low + high) / 2, "ramp"), ((high + last) / 2, f"÷ {factor:g}")):
         ax.text(place, 0.94, words, transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=17 * slide.scale)
     slide.end_labels(ax, ends)

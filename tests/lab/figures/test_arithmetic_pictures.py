@@ -149,3 +149,45 @@ def test_pipeline_schedules():
     assert "ZB1P leaves a device idle" in words(
         figures.pipeline_schedules(stages=4, microbatches=8, schedules=("1F1B", "ZB1P"))
     )
+
+
+def test_one_card():
+    rows = figures.one_card.rows()
+    by_kind = {row["attention"]: row for row in rows}
+    assert by_kind["MLA"]["bytes_per_token"] == kv_cache.bytes_per_token(V3) == 70_272
+    assert by_kind["MHA"]["tokens"] == 20_011 and by_kind["MHA"]["bytes_per_token"] == 3_997_696
+    slide = figures.one_card.slide(rows)
+    shown = words(slide.figure)
+    assert "One 80 GB card: 40 pages or 2,277" in shown and "GQA with 8 groups: 640 pages; MQA: 5,123 pages" in shown
+    pages = [len(drawn.get_paths()) for drawn in slide.ax.collections]
+    assert pages[0] == 40 and pages[-1] == 2277, "as many as it says"
+    dots = [round(plot.images[0].get_array()[..., 3].sum() / 4) for plot in slide.ax.child_axes]
+    assert dots == [32768, 576]
+    small = words(figures.one_card(config=TINY, name="tiny", card=8e9))
+    assert "One 8 GB card" in small and "tiny, arithmetic" in small
+
+
+def test_two_caches_read_one_text():
+    rows, film = figures.one_card.rows(), figures.one_card.film
+    moments = [tokens for tokens, _ in film.moments(rows)]
+    assert moments == sorted(moments) and 20_011 in moments and moments[-1] == 131_072
+    assert 11_500 < sum(milliseconds for _, milliseconds in film.moments(rows)) < 13_500
+
+    def said(tokens):
+        slide = figures.one_card.slide(rows, draw=lambda slide, rows: film.draw(slide, rows, tokens))
+        assert faults(slide.figure) == []
+        return words(slide.figure)
+
+    assert "full" not in said(15_000) and "full" in said(20_011) and "1.41 GB, 1.8 % of a card" in said(20_011)
+    last = said(131_072)
+    assert "524 GB on 7 cards" in last and "9.21 GB, 11.5 % of a card" in last and "57 times less with MLA" in last
+
+
+def test_wall_of_experts():
+    rows = figures.wall_of_experts.rows()
+    assert len(rows) == 58 * 8 and len({row["block"] for row in rows}) == 58
+    for block in (3, 60):
+        mine = only(rows, block=block)
+        assert len({row["expert"] // 32 for row in mine}) <= 4 and sum(row["largest_gate"] for row in mine) == 1
+    shown = words(figures.wall_of_experts())
+    assert "464 of 14,848 experts" in shown and "illustration: random scores" in shown
