@@ -29,8 +29,15 @@ _HOMES = {
     "fp8_numbers": "fp8",
     "where_parameters_sit": "parameters",
     "training_cost": "cost",
+    "all_to_all": "two_hops",
     "pipeline_schedules": "pipelines",
     "training_run": "run_curves",
+    "attention_family": "family",
+    "cache_and_quality": "family",
+    "drafts": "drafts_kept",
+    "specialisation": "specialised",
+    "v3_timeline": "timeline",
+    "needles": "needle_map",
 }
 """Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
 

@@ -69,7 +69,7 @@ class Picture:
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
     """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and
-    its speed), "measurement" (time on this machine), or "study NAME" (results kept with the package)."""
+    its speed), or "study NAME" (results kept with the package)."""
     film: Film | None = None  # the same rows in motion, where there is more to see
 
     def __post_init__(self):

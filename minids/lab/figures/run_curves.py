@@ -75,9 +75,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
     shades = domain_colours(domains)
     steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
-    shown = ", ".join(f"{ends[d]:.2f} ({slide.cut(d, 25, 4, bold=True)})" for d in domains[:3])
+    best = domains[-1]
+    begin = only(checks, domain=best)[0]["bits_per_byte"]
     top = slide.title(
-        f"After {steps:,} steps, held-out text costs {shown} bits per byte",
+        f"In {steps:,} steps a byte of held-out {slide.cut(best, 25, 4, bold=True)} falls from {begin:.1f} to "
+        f"{ends[best]:.1f} bits",
         rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )

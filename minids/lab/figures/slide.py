@@ -304,7 +304,11 @@ class Slide:
         to_share = ax.transScale + ax.transLimits  # data → share of the axes' height, logarithmic or not
         ends = sorted(((to_share.transform((x, y))[1], x, words, looks) for x, y, words, looks in ends), key=lambda e: -e[0])
         points_high = ax.get_position().height * self.figure.get_figheight() * 72
-        shares = apart([share for share, *_ in ends], 1.3 * size * self.scale * self.letters / points_high)
+        high = 1.3 * size * self.scale * self.letters / points_high  # of a line of words
+        shares = apart([share for share, *_ in ends], high)
+        for i in reversed(range(len(shares))):  # none so low that it meets the numbers of the axis
+            least = shares[i + 1] + high if i + 1 < len(shares) else 0.45 * high * (1 + ends[i][2].count("\n"))
+            shares[i] = max(shares[i], least)
         for share, (_, x, words, looks) in zip(shares, ends, strict=True):
             self.label(ax, x, share, words, size, gap, xycoords=ax.get_xaxis_transform(), **looks)
 

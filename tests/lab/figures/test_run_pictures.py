@@ -5,7 +5,8 @@ import pytest
 from lab.figures.proof import faults, words
 
 import minids
-from minids import MinidsError
+from minids import MinidsError, generate
+from minids.inference.speculative import Counts
 from minids.lab import figures
 from minids.lab.figures.collection import pictures
 from minids.lab.figures.picture import only
@@ -43,7 +44,25 @@ def test_keys_and_values_have_the_latents_rank(rows):
         squares = np.array(values) ** 2
         assert mine[9]["energy_up_to"] == pytest.approx(squares[:10].sum() / squares.sum())
     shown = words(figures.rank_of_keys_and_values.drawn(rows["rank_of_keys_and_values"]))
-    assert "256 numbers a token" in shown and "rank 32" in shown and "size of the latent: 32" in shown
+    assert "Of 256 numbers of keys and values a token" in shown and "the latent has room for 32" in shown
+    assert f"block 1: {1 + sum(row['energy_up_to'] < 0.99 for row in only(rows['rank_of_keys_and_values'], block=1))}" in shown
+
+
+def test_drafts_are_those_that_speculation_made(rows, run):
+    found, trained = rows["drafts"], Trained.open(run)
+    counts = Counts()
+    start = [*trained.tokenizer.beginning, *trained.tokenizer.encode(found[0]["prompt"])]
+    new = generate(trained.model, start, len(found), 0.6, seed=0, speculative=True, counts=counts)
+    assert [row["token"] for row in found] == trained.letters(new)
+    assert found[-1]["pass"] == counts.passes and sum(row["drafted"] for row in found) in (
+        counts.accepted[0],
+        counts.accepted[0] - 1,
+    )
+    assert all(not (row["drafted"] and row["refused"]) for row in found)
+    film = figures.drafts.film
+    for passes, _ in (film.moments(found)[1], film.moments(found)[-1]):
+        slide = figures.drafts.slide(found, draw=lambda slide, rows, passes=passes: film.draw(slide, rows, passes))
+        assert faults(slide.figure) == [] and f"pass {int(passes)}:" in words(slide.figure)
 
 
 def test_the_router_of_one_token(rows):
