@@ -19,6 +19,7 @@ class Token(NamedTuple):
     id: int
     logits: Array  # (V,) the model's, from which it was drawn
     drafted: bool = False  # whether it was a guess that stood
+    refused: int | None = None  # the guess in whose place it stands, where there was one
 
     @property
     def log_probability(self) -> float:

@@ -198,4 +198,4 @@ def speculate(
         text += [*draft.tokens[:stood], token]
         for j in range(stood):
             yield Token(draft.tokens[j], logits[j], drafted=True)
-        yield Token(token, logits[stood])
+        yield Token(token, logits[stood], refused=draft.tokens[stood] if stood < len(draft.tokens) else None)

@@ -618,14 +618,12 @@ notebook.explore(draw_border, context=[1024, 4096, 32768, 131072], latent=(160, 
 #
 # ## And the clock
 #
-# Operations are not seconds. Here is the same comparison *measured*, on a model of 18.5 million parameters that writes one token, one thread (the absorbed step is also compiled there):
+# ![The moved bracket, and the work of one token by the number of tokens before it, expanded and absorbed.](figures/05_absorption.png)
 #
-# ![Measured: milliseconds per token by context, for expanded, absorbed and full cache.](figures/05_absorption.png)
-#
-# Left the moved bracket again, right the measured times (drawn by `minids figures 5`, numbers in [its table](figures/05_absorption.csv)). Now yours. The
-# next cell takes one layer with V3's head sizes and 8 of its heads, lets the forms take
+# Left the moved bracket again, right V3's work for one token (drawn by `minids figures 5`, numbers in [its table](figures/05_absorption.csv)).
+# Operations are not seconds: measure yours. The next cell takes one layer with V3's head sizes and 8 of its heads, lets the forms take
 # turns on one thread, and keeps the fastest of five, which other programs have disturbed least. The left panel should show what the
-# picture above shows; the right one whether the border lies where the arithmetic says. It is the only cell on this page whose output depends on
+# arithmetic says; the right one whether the border lies where the arithmetic says. It is the only cell on this page whose output depends on
 # the machine, so it is not printed here.
 
 # %% tags=["timing"]

@@ -79,6 +79,8 @@ def test_tokens_know_whether_they_were_guessed():
     model, counts = agreeable(2), Counts()
     tokens = list(stream(model, PROMPT, 40, speculative=True, counts=counts))
     assert not tokens[0].drafted, "the first comes of the prompt alone"
+    refused = sum(counts.submitted) - sum(counts.accepted)  # but of a pass that the length cut short
+    assert refused - 1 <= sum(t.refused is not None for t in tokens) <= refused and not tokens[0].refused
     unasked = sum(counts.accepted) - sum(t.drafted for t in tokens)
     assert 0 <= unasked <= 2, "all that stood but for some of the last pass"
     assert not any(t.drafted for t in stream(model, PROMPT, 10))

@@ -2,8 +2,9 @@
 
     minids.lab.figures.kv_cache_per_token(models={"mine": config}, theme="dark").savefig("cache.svg")
 
-Every name of ``PICTURES`` is such a function: its own arguments choose the numbers, ``ax`` draws into a picture of your own,
-and the matplotlib Figure is returned. ``minids figures`` writes them all; ``thumbnails()`` shows them in a notebook.
+Every name of ``PICTURES`` is such a function: its own arguments choose the numbers, those of ``picture.Look`` the shape, the
+letters, the language and the colours, ``ax`` draws into a picture of your own, and the matplotlib Figure is returned.
+``minids figures`` writes them all; ``thumbnails()`` shows them in a notebook; ``register(picture)`` adds one of yours.
 """
 
 import importlib
@@ -14,11 +15,13 @@ _HOMES = {
     "kv_cache_per_token": "cache",
     "cache_against_context": "cache",
     "absorption": "absorbed",
+    "one_card": "card",
     "rope_and_yarn": "rope",
     "rank_of_keys_and_values": "rank",
-    "one_token_routed": "routing",
+    "one_token_routed": "token",
     "tokens_and_experts": "routing",
     "expert_load_in_training": "balance",
+    "wall_of_experts": "wall",
     "experts_by_domain": "routing",
     "nodes_and_traffic": "nodes",
     "mtp_chain": "mtp",
@@ -26,14 +29,37 @@ _HOMES = {
     "fp8_numbers": "fp8",
     "where_parameters_sit": "parameters",
     "training_cost": "cost",
+    "all_to_all": "two_hops",
     "pipeline_schedules": "pipelines",
     "training_run": "run_curves",
+    "attention_family": "family",
+    "cache_and_quality": "family",
+    "drafts": "drafts_kept",
+    "specialisation": "specialised",
+    "v3_timeline": "timeline",
+    "needles": "needle_map",
 }
 """Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
 
-PICTURES = tuple(_HOMES)
+PICTURES = [*_HOMES]
+_registered: dict = {}
 
-__all__ = ["PICTURES", "thumbnails", *_HOMES]
+__all__ = ["PICTURES", "register", "thumbnails", *_HOMES]
+
+
+def register(picture):
+    """Add a ``picture.Picture`` of your own to the set, and so to ``minids figures --also FILE.py``; returns it. One of its
+    name takes its place."""
+    others = [getattr(importlib.import_module(__name__), name) for name in PICTURES if name != picture.name]
+    if any(other.number == picture.number for other in others):
+        from minids.errors import refuse
+
+        free = 1 + max(other.number for other in others)
+        raise refuse("number", picture.number, f"is another figure's; {free} is free")
+    if picture.name not in PICTURES:
+        PICTURES.append(picture.name)
+    _registered[picture.name] = picture
+    return picture
 
 
 def thumbnails(*names: str, out: str = "figures"):
@@ -46,6 +72,8 @@ def thumbnails(*names: str, out: str = "figures"):
 
 def __getattr__(name: str):
     """Import a picture's module when it is asked for: ``import minids`` stays quick."""
+    if name in _registered:
+        return _registered[name]
     if name in _HOMES:
         return getattr(importlib.import_module(f"minids.lab.figures.{_HOMES[name]}"), name)
     raise AttributeError(f"minids.lab.figures has no {name!r}; it has {', '.join(PICTURES)}")

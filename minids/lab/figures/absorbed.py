@@ -1,77 +1,60 @@
-"""Figure 5: absorption: the same product with its brackets moved, and what that does to the time of a token."""
-
-from functools import partial
-
-import numpy as np
-from threadpoolctl import threadpool_limits
+"""Figure 5: absorption: the same product with its brackets moved, and what that does to the work of a token."""
 
 from minids.config import ModelConfig
-from minids.inference.decoder import Decoder
-from minids.lab.bench.decode import filled
-from minids.lab.bench.sizes import B
-from minids.lab.bench.timing import alternate, median
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide
+from minids.errors import refuse
+from minids.lab.analysis import flops
+from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import token_count
-from minids.model import DeepSeekV3
-from minids.words import si
 
-CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
+WAYS = {"re-expand": "expanded", "absorbed": "absorbed"}
 
 
-def _rows(config: ModelConfig = B, contexts: tuple[int, ...] = CONTEXTS, rounds: int = 7) -> Rows:
-    """Measures on this machine, one thread: ``config``: the model (random weights do, by default the larger of the bench's),
-    one token decoded after ``contexts`` tokens, median of ``rounds`` rounds in which all ways take turns."""
-    v3 = ModelConfig.preset("deepseek-v3")
-    config = config.replace(max_position_embeddings=max(contexts) + 1)
-    model = DeepSeekV3(config, 0)
-    sizes = {"d_nope": v3.qk_nope_head_dim, "d_c": v3.kv_lora_rank, "heads": v3.num_attention_heads}
-    rows: Rows = [{"group": "algebra", **sizes, "parameters_measured": model.parameters.values.size}]
-    model.rotary(max(contexts) + 1)
-    for context in contexts:
-        decoders = {"absorbed": Decoder(model), "expanded": Decoder(model, absorb=False), "full": Decoder(model, "full")}
-        ways = {way: partial(_step, filled(decoder, context), context) for way, decoder in decoders.items()}
-        with threadpool_limits(1, user_api="blas"):
-            seconds = alternate(ways, rounds)
-        for way, times in seconds.items():
-            found = {"milliseconds": 1e3 * median(times), "cache_bytes": decoders[way].cache.nbytes}
-            rows.append({"group": "time", "way": way, "context": context} | found)
-    return rows
-
-
-def _step(decoder: Decoder, context: int) -> None:
-    decoder.read(np.array([[1]]))
-    decoder.rewind(context)
+def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", context: int = 8192, points: int = 33) -> Rows:
+    """``config``: a model with MLA, V3 by default, and ``name``: what it is called; work of one token behind up to ``context``
+    cached ones, all layers, in floating-point operations."""
+    c = config or ModelConfig.preset("deepseek-v3")
+    if c.attention != "mla":
+        raise refuse("attention", c.attention, "has no latent to absorb; give a configuration with MLA")
+    sizes = {"model": name, "d_nope": c.qk_nope_head_dim, "d_c": c.kv_lora_rank, "heads": c.num_attention_heads}
+    return [
+        sizes | {"way": way, "context": at, "flops": float(flops.decode(c, at, mode).flops)}
+        for mode, way in WAYS.items()
+        for at in (1 + round((context - 1) * i / (points - 1)) for i in range(points))
+    ]
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
-    times, sizes = only(rows, group="time"), only(rows, group="algebra")[0]
-    longest = max(row["context"] for row in times)
-    at = {row["way"]: row["milliseconds"] for row in only(times, context=longest)}
-    ratio = at["expanded"] / at["absorbed"]
+    longest = max(column(rows, "context"))
+    at = {row["way"]: row["flops"] for row in only(rows, context=longest)}
     top = slide.title(
-        f"Moving a bracket, and compiling what is left, makes a token at {token_count(longest)} context {ratio:.1f} times "
-        "faster",
-        f"times: {si(sizes['parameters_measured'])} random weights",
-        "shapes: DeepSeek-V3. One thread; the absorbed step is compiled as a whole, the others go through the layers",
+        f"With the bracket moved, a token behind {token_count(longest)} others takes "
+        f"{at['expanded'] / at['absorbed']:.0f} times less work",
+        f"{rows[0]['model']}, arithmetic",
+        "The keys are never made again: the query goes to the latents. Values are treated alike",
     )
-    _algebra(slide, sizes, top)
-    ax = slide.plot(9.0, 1.2, 4.75, top - 1.65, grid="y", xscale="log", yscale="log", xlabel="context, tokens")
-    ax.set_ylabel("ms per token")
+    line = 0.36 * slide.letters
+    _algebra(slide, rows[0], top)
+    names = {way: f"{way}: {_work(value)}" for way, value in at.items()}
+    right = RIGHT - max(slide.width_of(name.split(": ")[0], 17, bold=True) for name in names.values()) - 0.2
+    ax = slide.plot(9.3, 0.3 + 2.4 * line, right - 9.3, top - 0.9 - 2.4 * line, grid="y", xlabel="tokens before it")
     ends = []
-    for way, kind in (("expanded", "muted"), ("absorbed", "latent"), ("full", "other")):
-        mine, bold, words = only(times, way=way), way == "absorbed", "full cache" if way == "full" else way
-        xs, ys = column(mine, "context"), column(mine, "milliseconds")
-        ax.plot(xs, ys, "o-", color=colour(kind), linewidth=(5 if bold else 3) * slide.scale, markersize=6 * slide.scale)
-        ends.append((xs[-1], ys[-1], words, {"fontweight": "bold" if bold else "normal"}))
-    contexts = distinct(times, "context")
-    ax.minorticks_off()
-    ax.set_xticks(contexts[::2], [token_count(c) if c >= 1024 else str(c) for c in contexts[::2]])
-    low, high = ax.get_ylim()
-    ticks = [t for e in range(-3, 5) for t in (1 * 10.0**e, 3 * 10.0**e) if low <= t <= high]
-    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    slide.end_labels(ax, ends, 16)
+    for way, kind in (("expanded", "muted"), ("absorbed", "latent")):
+        mine, bold = only(rows, way=way), way == "absorbed"
+        xs, ys = column(mine, "context"), [value / 1e12 for value in column(mine, "flops")]
+        ax.plot(xs, ys, color=colour(kind), linewidth=(6 if bold else 4) * slide.scale)
+        ends.append(
+            (xs[-1], ys[-1], names[way].replace(": ", "\n"), {"fontweight": "bold" if bold else "normal", "linespacing": 1.3})
+        )
+    ax.set(xlim=(0, longest), ylim=(0, None))
+    ax.set_xticks([0, longest / 2, longest], ["0", token_count(longest / 2), token_count(longest)])
+    slide.text(9.3 - 0.5, top - 0.35, "TFLOP a token", 16, "muted")
+    slide.end_labels(ax, ends, 17)
+
+
+def _work(value: float) -> str:
+    return f"{value / 1e12:.1f} TFLOP" if value >= 1e12 else f"{value / 1e9:.0f} GFLOP"
 
 
 def _algebra(slide: Slide, sizes: dict, top: float) -> None:
@@ -102,11 +85,10 @@ def _algebra(slide: Slide, sizes: dict, top: float) -> None:
 absorption = Picture(
     5,
     "absorption",
-    "Absorption: the query times the up-projection first, and the measured time of one token against the context it follows.",
+    "Absorption: the query times the up-projection first, and the work of one token against the number of tokens before it.",
     "Left, twice the same three blocks, query, up-projection and cached latents; above a bracket joins the projection with "
-    "the latents, below it joins the query with the projection. Right, time per token against context for both and for a "
-    "full cache: the expanding way rises steeply, absorption stays low.",
+    "the latents, below it joins the query with the projection. Right, work per token against the tokens before it, on linear "
+    "axes: the expanding way rises steeply, absorption stays near the floor.",
     _rows,
     _draw,
-    source="measurement",
 )

@@ -11,7 +11,7 @@ from minids.inference.speculative import Counts
 from minids.lab.bench.timing import alternate, median, ratio
 from minids.lab.figures.picture import Picture, Rows, column, only
 from minids.lab.figures.run_curves import domain_colours
-from minids.lab.figures.slide import Slide, fitted
+from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.trained import Trained
 
@@ -79,7 +79,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     shades, low = domain_colours(list(last)), 1.2
     high, deep = top - 0.9, len({row["depth"] for row in guesses}) > 1
     accepted = [100 * row["accepted"] for row in guesses]
-    names = [fitted(row["domain"], 18, 2.0) + (f", {row['depth']}" if deep else "") for row in guesses]
+    names = [slide.cut(row["domain"], 18, 2.0) + (f", {row['depth']}" if deep else "") for row in guesses]
     ax = slide.bars(2.9, low, 7.4, high - low, accepted, names, ["mtp"] * len(guesses), most=100, thick=0.56, size=18)
     ax.set(xticks=range(0, 101, 20), xlabel="guesses that stand, %")
     for place, (row, name) in enumerate(zip(guesses, ax.get_yticklabels(), strict=True)):

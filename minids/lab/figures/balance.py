@@ -1,14 +1,13 @@
 """Figure 11: the load of every expert while a model trains, by balance strategy."""
 
-import io
-
 import numpy as np
 
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import total
+from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import LEFT, Slide
-from minids.lab.figures.style import colour, diverging, style
+from minids.lab.figures.style import colour, diverging
 from minids.lab.studies import load, results
 from minids.lab.studies.base import MODEL
 from minids.words import si
@@ -88,41 +87,10 @@ def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
     slide.text(8.0, 0.4, "expert", ha="center")
 
 
-def _animate(rows: Rows, theme: str, dots: int = 75, milliseconds: int = 100) -> bytes:
-    """All moments one after another as a GIF of 960 × 540 that starts again."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    frames = []
-    for at in range(len(distinct(rows, "step"))):
-        with style(theme):
-            slide = Slide()
-            _draw_frame(slide, rows, at)
-            slide.figure.set_dpi(dots)
-            canvas = FigureCanvasAgg(slide.figure)
-            canvas.draw()
-            frames.append(np.asarray(canvas.buffer_rgba()).view(np.uint32)[..., 0].copy())  # (540, 960), a colour each
-    frames = _in_one_palette(frames)
-    out, durations = io.BytesIO(), [milliseconds] * (len(frames) - 1) + [3000]
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
-    return out.getvalue()
-
-
-def _in_one_palette(frames: list[np.ndarray]) -> list:
-    """Images of the commonest colours of all frames, each as it is: with a palette each, or one of mixed colours, the
-    background would change from frame to frame."""
-    from PIL import Image
-
-    found = [np.unique(frame, return_inverse=True, return_counts=True) for frame in frames]
-    common, inverse = np.unique(np.concatenate([colours for colours, *_ in found]), return_inverse=True)
-    counts = np.bincount(inverse, np.concatenate([count for *_, count in found]))
-    palette = common[np.argsort(-counts, kind="stable")[:64]].view(np.uint8).reshape(-1, 4)[:, :3]
-    images = []
-    for (colours, inverse, _), frame in zip(found, frames, strict=True):
-        rgb = colours.view(np.uint8).reshape(-1, 4)[:, :3].astype(int)
-        nearest = ((rgb[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1).astype(np.uint8)
-        images.append(Image.fromarray(nearest[inverse].reshape(frame.shape)))
-        images[-1].putpalette(palette.tobytes())
-    return images
+def _moments(rows: Rows) -> list[tuple[int, int]]:
+    """All moments one after another."""
+    count = len(distinct(rows, "step"))
+    return [(at, 3000 if at + 1 == count else 100) for at in range(count)]
 
 
 expert_load_in_training = Picture(
@@ -135,5 +103,5 @@ expert_load_in_training = Picture(
     _rows_load,
     _draw_load,
     source="study load",
-    animate=_animate,
+    film=Film(_moments, _draw_frame),
 )

@@ -6,14 +6,14 @@ from itertools import cycle
 from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY
+from minids.lab.figures.card import CARD
 from minids.lab.figures.picture import Picture, Rows, only
-from minids.lab.figures.slide import Slide, fitted
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
 
-MEMORIES = {"a GPU, 80 GB": 80e9, "8 GPUs of 80 GB": 640e9}  # memory lines, in bytes: an H800, and a node of them
-
-OWN, CONTEXTS = "DeepSeek-V3", tuple(1 << i for i in range(10, 21))
+SPARE = ("query", "rope", "value", "shared", "mtp")  # colours of further models
+OWN, CONTEXT = "DeepSeek-V3", 1 << 17
 
 
 def _rows_per_token(
@@ -26,6 +26,7 @@ def _rows_per_token(
     for kind, elements in kv_cache.by_kind(config).items():
         heads = 0 if kind == "mla" else elements // kv_cache.mqa_elements(config)
         about = {"group": "the same model with each attention", "name": kind.upper(), "model": name, "key_value_heads": heads}
+        about["against_width"] = 2 * config.hidden_size / elements  # n_h·d_h = d, as V2's abstract compares
         rows.append(about | _sizes(kind, elements, config.num_hidden_layers))
     published: list[tuple[str, str, int, int]] = []
     if models is None:
@@ -43,11 +44,13 @@ def _sizes(attention: str, elements: int, layers: int) -> dict:
 
 def _draw_per_token(slide: Slide, rows: Rows) -> None:
     kinds = only(rows, group="the same model with each attention")
+    own_width = kinds[-1]["against_width"]
     size, own = {row["attention"]: row["bytes_per_token"] for row in kinds}, kinds[0]["model"]
     top = slide.title(
         f"MLA caches {_less(size['mha'] / size['mla'])} than full attention with the same heads",
         f"{own}, arithmetic",
-        "Key-value cache of one token, all layers, BF16",
+        "Cache of one token, all layers, BF16"
+        + (f"; {_less(own_width)} than V2's baseline, heads as wide as the model" if own_width else ""),
     )
     published = only(rows, group="models")
     mine = [row for row in kinds if row["attention"] != "mla" or own not in {row["name"] for row in published}]
@@ -98,69 +101,60 @@ kv_cache_per_token = Picture(
 
 
 def _rows_context(
-    models: Mapping[str, ModelConfig] | None = None, contexts: tuple[int, ...] = CONTEXTS, config: ModelConfig | None = None,
-    name: str = OWN,
+    models: Mapping[str, ModelConfig] | None = None, context: int = CONTEXT, config: ModelConfig | None = None, name: str = OWN,
+    card: float = CARD,
 ) -> Rows:  # fmt: skip
-    """``config``: whose heads the mechanisms share (V3), and ``name``: what it is called; ``models``: name → configuration
-    beside them, by default none; ``contexts``: tokens, by default 1K to 1M."""
+    """``config``: whose heads the kinds of attention share (V3), and ``name``: what it is called; ``models``: name →
+    configuration beside them, by default none; ``context``: tokens at the end, 128K; ``card``: bytes of a card's memory."""
     config = config or ModelConfig.preset("deepseek-v3")
     curves = {kind.upper(): elements * config.num_hidden_layers for kind, elements in kv_cache.by_kind(config).items()}
     curves |= {model: kv_cache.elements(c) * c.num_hidden_layers for model, c in (models or {}).items()}
-    rows: Rows = [
-        {"model": name, "curve": curve, "context": context, "bytes": kv_cache.bytes_of(elements * context)}
+    return [
+        {"model": name, "curve": curve, "bytes_per_token": kv_cache.bytes_of(elements), "context": context}
+        | {"bytes": kv_cache.bytes_of(elements * context), "card_bytes": card, "fits": int(card // kv_cache.bytes_of(elements))}
         for curve, elements in curves.items()
-        for context in contexts
     ]
-    for memory, size in MEMORIES.items():
-        for curve, elements in curves.items():
-            fits = int(size // kv_cache.bytes_of(elements))
-            rows.append({"curve": curve, "memory": memory, "memory_bytes": size, "longest_context": fits})
-    return rows
 
 
 def _draw_context(slide: Slide, rows: Rows) -> None:
-    fits = {row["curve"]: row["longest_context"] for row in rows if row.get("memory") == "a GPU, 80 GB"}
+    of, first = {row["curve"]: row for row in rows}, rows[0]
+    card, context = first["card_bytes"], first["context"]
     top = slide.title(
-        f"One GPU's memory holds {token_count(fits['MLA'])} tokens of MLA's cache, {token_count(fits['MHA'])} of full "
-        f"attention's",
-        f"{rows[0]['model']}, arithmetic",
-        "Cache of one sequence, BF16, weights not counted",
+        f"A card of {card / 1e9:g} GB holds {of['MHA']['fits']:,} tokens of MHA's cache, {of['MLA']['fits']:,} of MLA's",
+        f"{first['model']}, arithmetic",
+        f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups",
     )
-    ax = slide.plot(1.95, 1.15, 10.9, top - 1.45, grid="both", xscale="log", yscale="log")
-    ax.set(xlabel="context, tokens", ylabel="bytes")
-    kinds = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}
-    spare, ends = cycle(("query", "rope", "value", "shared", "mtp")), []
-    for curve in dict.fromkeys(row["curve"] for row in rows):
-        points = [row for row in rows if row["curve"] == curve and row.get("context")]
-        shade, bold = colour(kinds.get(curve) or next(spare)), curve == "MLA"
-        xs, ys = [p["context"] for p in points], [p["bytes"] for p in points]
-        ax.plot(xs, ys, color=shade, linewidth=(5 if bold else 3) * slide.scale)
-        words = f"{fitted(curve, 17, 1.5)}  {byte_count(ys[-1])}"
-        ends.append((xs[-1], ys[-1], words, {"fontweight": "bold" if bold else "normal"}))
-    span = sorted({row["context"] for row in rows if row.get("context")})
-    ax.set_xlim(span[0], span[-1])
-    ax.set_xticks(span[::2], [token_count(x) for x in span[::2]])
-    low, high = ax.get_ylim()
-    ticks = [10.0**e for e in range(0, 18) if low <= 10.0**e <= high]
-    ax.set_yticks(ticks, [byte_count(t) for t in ticks])
-    ax.set_ylim(low, high)
-    ax.minorticks_off()
-    for name, memory in {row["memory"]: row["memory_bytes"] for row in rows if row.get("memory")}.items():
-        if low < memory < high:
-            ax.axhline(memory, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
-            behind = dict(facecolor=colour("background"), edgecolor="none", pad=1)  # hides the grid
-            slide.label(ax, span[0], memory * 1.1, name, va="bottom", bbox=behind)
+    line = 0.36 * slide.letters
+    names = {curve: slide.cut(curve, 17, 1.5) + f"  {byte_count(row['bytes'])}" for curve, row in of.items()}
+    left = LEFT + slide.width_of(byte_count(600e9), 16) + line
+    right = RIGHT - max(slide.width_of(words, 17, bold=True) for words in names.values()) - 0.1
+    ax = slide.plot(left, 0.3 + 2.3 * line, right - left, top - 0.6 - 2.5 * line, grid="y")
+    kinds, spare, ends = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}, cycle(SPARE), []
+    for curve, row in of.items():
+        bold = curve == "MLA"
+        shade = colour(kinds.get(curve) or next(spare))
+        ax.plot([0, context], [0, row["bytes"]], color=shade, linewidth=(6 if bold else 3.5) * slide.scale)
+        ends.append((context, row["bytes"], names[curve], {"fontweight": "bold" if bold else "normal"}))
+    ax.set(xlim=(0, context), ylim=(0, 1.05 * max(max(row["bytes"] for row in rows), card)), xlabel="tokens read")
+    ax.set_xticks([context * i / 4 for i in range(5)], [token_count(context * i / 4) if i else "0" for i in range(5)])
+    ticks = [tick for tick in ax.get_yticks() if tick <= ax.get_ylim()[1]]
+    ax.set_yticks(ticks, [byte_count(tick) if tick else "0" for tick in ticks])
+    ax.axhline(card, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (5, 3)))
+    for row in rows:
+        if row["fits"] < context and row["curve"] in kinds:
+            ax.plot([row["fits"]], [card], "o", color=colour("ink"), markersize=11 * slide.scale)
+            slide.label(ax, row["fits"], 0.93 * card, f"one card: full at {row['fits']:,}", 18, 14, "top", fontweight="bold")
     slide.end_labels(ax, ends)
 
 
 cache_against_context = Picture(
     4,
     "cache_against_context",
-    "The cache of one sequence against its length, for four kinds of attention with DeepSeek-V3's sizes (GQA with 8 groups),"
-    " and what memory holds.",
-    "Four rising lines on logarithmic axes, cache in bytes against context in tokens: multi-head attention highest, then "
-    "grouped-query attention, then multi-head latent attention, then multi-query attention. Dashed lines mark the memory of "
-    "one graphics processor and of a node of eight.",
+    "The cache of one text against its length, for four kinds of attention with DeepSeek-V3's sizes (GQA with 8 groups), and"
+    " what one card holds.",
+    "Four straight lines from zero, cache in bytes against tokens, both axes linear: multi-head attention climbs steeply and "
+    "crosses the dashed line of one card's 80 GB at 20,011 tokens; grouped-query attention stays below it; multi-head latent "
+    "attention and multi-query attention lie near the floor.",
     _rows_context,
     _draw_context,
 )

@@ -62,8 +62,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
 training_cost = Picture(
     20,
     "training_cost",
-    "Floating-point work of one training token for mixtures of experts of DeepSeek's kind and for dense models, and the bill"
-    " of V3's run.",
+    "Floating-point work of one training token for mixtures of experts and for dense models (for Qwen2.5-72B the ISCA paper "
+    "prints 394), and the bill of V3's run.",
     "Horizontal bars, longest first: Llama-3.1-405B far ahead, then the dense models of about 70 billion parameters, then "
     "DeepSeek-V3, Kimi-K2 and DeepSeek-V2, although these have up to a trillion parameters in all.",
     _rows,

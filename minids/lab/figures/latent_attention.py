@@ -48,9 +48,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         f"MLA caches {cached} numbers per token and layer, where {heads} heads of keys and values are {full:,}",
         f"{t['h']['model']}, arithmetic",
-        "Heights of h, u, latents and the shared key to scale; matrices on the arrows",
+        "Heights of h, u, latents and the shared key to scale",
     )
-    base, room = 0.75, top - 1.3
+    strip = 0.5 + 0.36 * slide.letters  # below: what is cached and what it stands for, to one scale
+    base, room = 0.75 + strip, top - 1.3 - strip
     latents = {"c_q": ("$c^Q$", 0.83, 2.0), "c_kv": ("$c^{KV}$", 0.40, 1.2), "k_rope": ("$k^R$", 0.07, 1.1)}
     latents = {name: place for name, place in latents.items() if name in t}
     unit = min(room / t["h"]["size"], *(high / t[name]["size"] for name, (*_, high) in latents.items()))  # slide per element
@@ -62,7 +63,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     # What is cached lies in one frame.
     pale = tint(colour("latent"), 0.12)
     slide.box(3.55, base - 0.3, 2.65, level["c_kv"] + 1.02 - base, fill=pale, edge="latent", linestyle=(0, (4, 2)))
-    slide.text(4.87, level["c_kv"] + 1.08, f"cached: {cached}", 18, ha="center", weight="bold")
+    slide.text(3.6, level["c_kv"] + 1.08, f"cached: {cached}", 18, weight="bold")
     matrices = {"c_q": "$W^{DQ}$", "c_kv": "$W^{DKV}$", "k_rope": "$W^{KR}$, RoPE"}
     for name, (symbol, *_) in latents.items():
         y, high = level[name], max(t[name]["size"] * unit, 0.05)
@@ -92,6 +93,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.text(9.9, level["k_rope"] + 0.28, "the same key for every head", 16, ha="center")
     slide.arrow(attention.behind, (14.75, attention.behind[1]))
     slide.math(14.2, attention.behind[1] + 0.34, "$W^{O}$")
+    wide = 14.65
+    slide.rectangle(0.7, 0.3, wide, 0.22, tint(colour("muted"), 0.6))
+    slide.rectangle(0.7, 0.3, wide * cached / full, 0.22, "latent")
+    slide.text(0.7, 0.6 + 0.16 * slide.letters, f"to one scale: {cached} cached of {full:,}", 16, "muted")
 
 
 def _cards(slide: Slide, x: float, y: float, w: float, h: float, kind: str) -> Box:

@@ -11,7 +11,7 @@ from minids.model import DeepSeekV3
 TEXT = ("The", "latent", "is", "all", "that", "is", "cached")
 
 
-def _rows(text: tuple[str, ...] = TEXT, depths: int = 2, config: ModelConfig | None = None, seed: int = 0) -> Rows:
+def _rows(text: tuple[str, ...] = TEXT, depths: int = 1, config: ModelConfig | None = None, seed: int = 0) -> Rows:
     """``text``: the words; ``depths``: MTP modules; ``config``: the model asked, by default the tiny preset with these modules.
 
     What an output depends on is not drawn from the paper but found out: each word is exchanged in turn, and the outputs that
@@ -68,6 +68,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
         y, kind = low + 1.09 + lane * d, "mtp" if d else "hidden"
         slide.text(LEFT, y + 0.32, f"MTP module {d}" if d else "main model", 18, weight="bold")
         slide.text(LEFT, y - 0.09, f"predicts i + {d + 1}", 16, "muted")
+        for i, under in enumerate(below):  # every position sees those before it
+            for j in range(i + 1, len(below)):
+                slide.arrow(under.above, (left + pitch * j + 0.3 * wide, y), kind="faint", width=1.6, head=False)
         for i, row in enumerate(only(rows, depth=d)[:shown]):
             state = slide.box(left + pitch * i, y, wide, 0.62, f"h{_superscript(d)}", kind, 18)
             # from the token, or from the depth before and the embedding of the token shown
@@ -89,8 +92,8 @@ mtp_chain = Picture(
     "mtp_chain",
     "Multi-token prediction as a causal chain: each module takes the state of the one before and the next token's embedding.",
     "A grid. Bottom row: the words of a sentence. Above each word the main model's state with the next word as its "
-    "prediction; above that the first module's state, which also gets the embedding of the next word and predicts the word "
-    "after it; above that the second module's, one word further again.",
+    "prediction; above that the module's state, which also gets the embedding of the next word and predicts the word after it. "
+    "Faint lines lead from every position to all later ones.",
     _rows,
     _draw,
 )

@@ -32,10 +32,10 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
 def _draw(slide: Slide, rows: Rows) -> None:
     s = {row["size"]: row["value"] for row in rows if "size" in row}
     top = slide.title(
-        f"{s['model']}: {s['blocks']} blocks, {s['moe_blocks']} of them with {s['n_routed_experts']} experts, of which "
-        f"{s['num_experts_per_tok']} work",
+        f"Only {s['num_experts_per_tok']} of {s['n_routed_experts']} experts of a layer work on a token: "
+        f"{parameter_count(s['active'])} of {parameter_count(s['parameters'])} parameters",
         f"{s['model']}, arithmetic",
-        f"{parameter_count(s['parameters'])} parameters, {parameter_count(s['active'])} at work on a token",
+        f"{s['blocks']} blocks, {s['moe_blocks']} of them with experts",
     )
     blocks = _column(slide, s, top)
     experts = _block(slide, s, top, blocks)
@@ -78,9 +78,7 @@ def _block(slide: Slide, s: dict, top: float, source: Box) -> Box:
         branch, leaves, plus = (y + unit * height for height in (branch, leaves, plus))
         slide.arrow((x, leaves), (x, plus - 0.17), head=False)
         slide.arrow((x, branch), (right, branch), (right, plus), (x + 0.2, plus))
-        slide.box(x - 0.17, plus - 0.17, 0.34, 0.34, fill="background", edge="muted", round=0.17)
-        slide.arrow((x - 0.09, plus), (x + 0.09, plus), head=False, width=1.8)
-        slide.arrow((x, plus - 0.09), (x, plus + 0.09), head=False, width=1.8)
+        _plus(slide, x, plus)
     return experts
 
 
@@ -89,27 +87,33 @@ def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) 
     frame = Box(10.15, 0.4, 5.3, top - 0.65)
     _zoom(slide, source, frame)
     x, y, w, h = frame
-    slide.box(x + 0.3, y + h - 0.9, 2.55, 0.62, f"{s['n_shared_experts']} shared, always", "shared")
-    router_box = slide.box(x + 3.05, y + h - 0.9, 1.95, 0.62, "router", "hidden")
-    slide.arrow(router_box.below, (router_box.middle[0], y + h - 1.25))
+    line = 0.42 * slide.letters
     words = [f"{s['n_routed_experts']} routed, {s['num_experts_per_tok']} chosen"]
     if s["n_group"] > 1:
         words.append(f"in {s['topk_group']} of {s['n_group']} groups")
-    for i, line in enumerate(reversed(words)):
-        slide.text(x + w / 2, y + 0.35 + 0.4 * i, line, ha="center")
-    room, low = h - 2.45, y + 1.08
-    columns = 2 if s["n_group"] > 1 else 1
-    lines = -(-s["n_group"] // columns)
-    wide, high = (w - 0.6 - 0.2 * (columns - 1)) / columns, (room - 0.16 * (lines - 1)) / lines
-    each = s["n_routed_experts"] // s["n_group"]
-    across = max(range(1, each + 1), key=lambda n: min(wide / n, high / -(-each // n)))
-    size = min(wide / across, high / -(-each // across))
-    for expert in range(s["n_routed_experts"]):
-        group, place = divmod(expert, each)
-        left = x + 0.3 + (group % columns) * (wide + 0.2) + (wide - size * across) / 2 + size * (place % across)
-        bottom = low + room - (group // columns) * (high + 0.16) - size * (1 + place // across)
-        fill = "routed" if expert in chosen else tint(colour("routed"), 0.3)
-        slide.rectangle(left + 0.015, bottom + 0.015, size - 0.03, size - 0.03, fill)
+    low, high = y + 0.15 + line * len(words), y + h - 1.15
+    for i, text in enumerate(reversed(words)):
+        slide.text(x + w / 2, y + 0.1 + line * (i + 0.5), text, ha="center")
+    # The token goes into both; their outputs are added.
+    shared = slide.box(x + 0.3, high, 2.55, 0.62, f"{s['n_shared_experts']} shared, always", "shared")
+    router_box = slide.box(x + 3.05, high, 1.95, 0.62, "router", "hidden")
+    enters, plus = y + h - 0.25, (x + w / 2, low + 0.25)
+    for box in (shared, router_box):
+        slide.arrow((x + w / 2, y + h), (x + w / 2, enters), (box.above[0], enters), box.above)
+    slide.arrow(router_box.below, (router_box.middle[0], high - 0.35))
+    fills = [colour("query") if e in chosen else tint(colour("routed"), 0.35) for e in range(s["n_routed_experts"])]
+    grid = Box(x + 0.45, low + 0.7, w - 0.75, high - 0.5 - low - 0.7)
+    slide.squares(*grid, len(fills), fills, s["n_group"], 2 if s["n_group"] > 1 else 1)
+    slide.arrow((shared.x + 0.1, shared.y), (shared.x + 0.1, plus[1]), (plus[0] - 0.2, plus[1]), kind="shared", width=2.6)
+    slide.arrow((plus[0], grid.y - 0.05), (plus[0], plus[1] + 0.19), kind="query", width=2.6)
+    _plus(slide, *plus)
+
+
+def _plus(slide: Slide, x: float, y: float) -> None:
+    """Where two ways are added."""
+    slide.box(x - 0.17, y - 0.17, 0.34, 0.34, fill="background", edge="muted", round=0.17)
+    slide.arrow((x - 0.09, y), (x + 0.09, y), head=False, width=1.8)
+    slide.arrow((x, y - 0.09), (x, y + 0.09), head=False, width=1.8)
 
 
 def _zoom(slide: Slide, source: Box, target: Box) -> None:

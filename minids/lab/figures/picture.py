@@ -3,22 +3,58 @@
     rows(…)          → a list of dicts, one per line of the .csv beside the picture; every number is computed here
     draw(slide, rows)  puts them on a slide and invents nothing
 
-A ``Picture`` is called like a function: ``kv_cache_per_token(models=…, ax=…, theme="dark")`` returns the matplotlib Figure;
-its other arguments go to ``rows``.
+A ``Picture`` is called like a function: ``kv_cache_per_token(models=…, aspect="4:3", theme="dark")`` returns the matplotlib
+Figure. The fields of ``Look`` say how it is drawn, ``ax`` where, the other arguments go to ``rows``.
 """
 
 import csv
 import inspect
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from minids.errors import refuse
+from minids.lab.figures.film import Film
+from minids.lab.figures.language import Language
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import WIDTH, need_matplotlib, style
 
 Rows = list[dict[str, Any]]
+
+ASPECTS = {  # name → width in inches, height in units of a sixteenth of it, size of letters
+    "16:9": (WIDTH, 9.0, 1.0),
+    "4:3": (WIDTH, 12.0, 1.0),
+    "square": (WIDTH, 16.0, 1.0),
+    "column": (8.6 / 2.54, 15.0, 1.65),  # of a paper: 8.6 cm, letters of 7 points
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a picture is drawn, whatever it shows."""
+
+    theme: str = "light"
+    aspect: str = "16:9"
+    letters: float = 1.0
+    """Size of the letters, 1 is the usual one; from 0.8 to 1.5 nothing overlaps."""
+    title: bool = True
+    """Whether finding, source and subtitle stand above."""
+    transparent: bool = False
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Phrases in another language, see ``minids.lab.figures.language``."""
+    colours: Mapping[str, str] = field(default_factory=dict)
+    """Kind of tensor, or "ink", "background", … → another colour than ``minids.lab.figures.style`` has."""
+
+    def __post_init__(self):
+        if self.aspect not in ASPECTS:
+            raise refuse("aspect", self.aspect, f"must be one of {', '.join(ASPECTS)}")
+        if not 0.5 <= self.letters <= 3:
+            raise refuse("letters", self.letters, "must lie between 0.5 and 3; 1 is the usual size")
+
+
+USUAL = Look()
+_OF_LOOK = tuple(f.name for f in fields(Look))
 
 
 @dataclass(frozen=True)
@@ -33,14 +69,14 @@ class Picture:
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
     """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and
-    its speed), "measurement" (time on this machine), or "study NAME" (results kept with the package)."""
-    animate: Callable[[Rows, str], bytes] | None = None  # (rows, theme) → a GIF, where there is one
+    its speed), or "study NAME" (results kept with the package)."""
+    film: Film | None = None  # the same rows in motion, where there is more to see
 
     def __post_init__(self):
         keyword, of_rows = inspect.Parameter.KEYWORD_ONLY, inspect.signature(self.rows).parameters.values()
-        ax = inspect.Parameter("ax", keyword, default=None)
-        theme = inspect.Parameter("theme", keyword, default="light", annotation=str)
-        signature = inspect.Signature([*(p.replace(kind=keyword) for p in of_rows), ax, theme])
+        more = [inspect.Parameter("ax", keyword, default=None)]
+        more += [inspect.Parameter(f.name, keyword, default=getattr(USUAL, f.name)) for f in fields(Look)]
+        signature = inspect.Signature([*(p.replace(kind=keyword) for p in of_rows), *more])
         object.__setattr__(self, "__signature__", signature)
         object.__setattr__(self, "__doc__", f"Figure {self.number}. {self.caption}\n\n{inspect.getdoc(self.rows) or ''}")
 
@@ -49,22 +85,35 @@ class Picture:
         """Name of its files, without what follows the dot."""
         return f"{self.number:02}_{self.name}"
 
-    def __call__(self, *, ax=None, theme: str = "light", **arguments):
+    def __call__(self, *, ax=None, **arguments):
         """The matplotlib Figure: a slide of its own, or drawn into the ``ax`` of another, letters in proportion."""
         need_matplotlib()  # before the numbers are made, which can take minutes
         known = inspect.signature(self.rows).parameters
         for name, value in arguments.items():
-            if name not in known:
-                raise refuse(name, value, f"{self.name} takes {', '.join([*known, 'ax', 'theme'])}")
-        return self.drawn(self.rows(**arguments), ax, theme)
+            if name not in known and name not in _OF_LOOK:
+                raise refuse(name, value, f"{self.name} takes {', '.join([*known, 'ax', *_OF_LOOK])}")
+        look = Look(**{name: arguments.pop(name) for name in _OF_LOOK if name in arguments})
+        return self.drawn(self.rows(**arguments), ax, look=look)
 
-    def drawn(self, rows: Rows, ax=None, theme: str = "light"):
-        """The matplotlib Figure of rows that are there already."""
-        scale = 1.0 if ax is None else ax.get_position().width * ax.figure.get_figwidth() / WIDTH
-        with style(theme, scale):
-            slide = Slide(ax, scale)
-            self.draw(slide, rows)
-            return slide.figure
+    def drawn(self, rows: Rows, ax=None, theme: str = "", look: Look = USUAL):
+        """The matplotlib Figure of rows that are there already; ``theme`` is short for a look that differs in it alone."""
+        return self.slide(rows, ax, Look(theme) if theme else look).figure
+
+    def slide(self, rows: Rows, ax=None, look: Look = USUAL, draw: Callable[[Slide, Rows], None] | None = None) -> Slide:
+        """The slide it is drawn on, by ``draw`` in place of its own; it knows its builds, and the phrases on it."""
+        inches, height, letters = ASPECTS[look.aspect]
+        if ax is not None:
+            frame = ax.get_position()
+            inches = frame.width * ax.figure.get_figwidth()
+            height, letters = 16 * frame.height * ax.figure.get_figheight() / inches, 1.0
+        letters *= look.letters
+        names = ["DeepSeek-V3", *(row[key] for row in rows for key in ("model", "domain") if isinstance(row.get(key), str))]
+        with style(look.theme, inches / WIDTH, letters, look.colours, look.transparent):
+            language = Language(look.words, dict.fromkeys(names))
+            slide = Slide(ax, height, inches, letters, look.title, language, look.transparent)
+            (draw or self.draw)(slide, rows)
+            slide.finished(crowded=letters != 1 or height != 9.0 or bool(look.words))
+        return slide
 
 
 def as_csv(rows: Rows) -> str:

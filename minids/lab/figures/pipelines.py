@@ -1,15 +1,20 @@
 """Figure 21: pipeline schedules, simulated: who works when, and how long devices wait."""
 
-from minids.lab.analysis.pipeline import USUAL, Times, simulate
+from minids.lab.analysis.pipeline import Times, simulate
+from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on
 
 _COLOURS = {"F": "forward", "B": "backward", "I": "backward", "W": "weights"}
 _SCHEDULES = ("1F1B", "ZB1P", "DualPipe")
+HIDDEN = Times(overlapped=2.2)
+"""V3's aim: half of a chunk is communication, which a pair hides in each other's computation. With 3, forward plus backward, a
+pair hides nothing and DualPipe only fills the gaps as well as ZB1P does."""
+FRAMES = 56
 
 
-def _rows(stages: int = 8, microbatches: int = 20, times: Times = USUAL, schedules: tuple[str, ...] = _SCHEDULES) -> Rows:
+def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedules: tuple[str, ...] = _SCHEDULES) -> Rows:
     """Every slot of every schedule: ``stages`` pipeline stages, ``microbatches`` in all, chunks that last ``times``."""
     rows: Rows = []
     for schedule in schedules:
@@ -21,46 +26,62 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = USUAL, schedul
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
+    _draw_until(slide, rows, max(column(rows, "makespan")))
+
+
+def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
+    """What has happened by the time ``now``, at the cursor."""
     first = {row["schedule"]: row for row in reversed(rows)}
-    schedules, one = distinct(rows, "schedule"), rows[0]
-    waits = {name: row["bubble"] / row["makespan"] for name, row in first.items()}
+    one, spans = rows[0], {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
+    ranked = sorted(spans, key=lambda name: spans[name])
+    others = " and ".join(f"{name} after {spans[name]:g}" for name in ranked[1:])
     top = slide.title(
-        f"{schedules[-1]} leaves a device idle {100 * waits[schedules[-1]]:.0f} % of the time, {schedules[0]} "
-        f"{100 * waits[schedules[0]]:.0f} %",
+        f"{ranked[0]} is done after {spans[ranked[0]]:g}, {others}",
         "simulated, no model",
         f"{one['stages']} stages, {one['microbatches']} micro-batches; F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, "
         f"overlapped pair {one['F&B']:g}; hatched: fed from the other end",
     )
-    longest = max(row["makespan"] for row in first.values())
-    height = (top - 1.25) / len(schedules)
-    for i, (schedule, span, bubble) in enumerate((s, first[s]["makespan"], first[s]["bubble"]) for s in schedules):
-        y, mine = top - 0.02 - height * (i + 1), only(rows, schedule=schedule)
-        devices = 1 + max(column(mine, "device"))
-        ax = slide.plot(2.9, y, 12.6, height - 0.3, frame=False, xlim=(0, longest), ylim=(devices - 0.5, -0.5))
-        ax.barh(range(devices), span, 1.0, color=colour("ink"))
-        for row in mine:
-            _slot(ax, row, slide.scale)
-        middle = y + (height - 0.3) / 2
-        slide.text(LEFT, middle + 0.4, schedule, 19, weight="bold")
-        slide.text(LEFT, middle, f"bubble {bubble:g}", 16)
-        slide.text(LEFT, middle - 0.37, f"of {span:g}", 16)
-    slide.arrow((2.9, 0.72), (4.3, 0.72))
-    slide.text(4.45, 0.72, "time", 16, "muted")
-    kinds = {"forward": "forward", "backward": "backward", "for the weights": "weights", "idle": "ink"}
-    slide.legend(6.0, 0.72, list(kinds.items()))
+    line = 0.36 * slide.letters
+    longest, left = max(spans.values()), LEFT + slide.width_of("DualPipeV", 19, True) + 0.2
+    height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
+    for i, (schedule, span) in enumerate(spans.items()):
+        y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
+        devices = 1 + max(column(only(rows, schedule=schedule), "device"))
+        ax = slide.plot(
+            left, y, RIGHT - left, height - 0.25, frame=False, xlim=(0, longest), ylim=(devices - 0.5, -0.5), zorder=0.5
+        )
+        ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
+        for direction in distinct(mine, "direction"):
+            _slots(ax, only(mine, direction=direction), now, slide.scale)
+        bubble = f"idle {100 * first[schedule]['bubble'] / span:.0f} %"
+        words = [(schedule, 19, "ink", "bold"), (bubble, 16)]
+        slide.lines(LEFT, y + (height - 0.25) / 2, *words, (f"{min(now, span):.1f} of {span:g}", 16, "muted"))
+        if now < longest:
+            ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
+    kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
+    slide.legend(left, 0.35 * slide.letters, kinds)
 
 
-def _slot(ax, row: dict, scale: float) -> None:
-    """One chunk: full height, or half of it beside its overlapped partner; the second direction is hatched."""
-    y, h = row["device"] - 0.5, 1.0
-    if row["overlapped"]:
-        h /= 2
-        y += 0 if row["kind"] == "F" else h
-    fill = colour(_COLOURS[row["kind"]])
-    looks = dict(edgecolor=colour("background"), linewidth=0.7 * scale)
-    if row["direction"]:
-        looks = dict(edgecolor=ink_on(fill), linewidth=0.3 * scale, alpha=0.9, hatch="////")
-    ax.barh(y + h / 2, row["end"] - row["start"], h, left=row["start"], color=fill, **looks)
+def _slots(ax, rows: Rows, now: float, scale: float) -> None:
+    """Chunks of one direction, up to the cursor: of full height, or half of it beside an overlapped partner."""
+    from matplotlib.collections import PolyCollection
+
+    corners, fills = [], []
+    for row in rows:
+        y, h = row["device"] - 0.5, 0.5 if row["overlapped"] else 1.0
+        y += h if row["overlapped"] and row["kind"] != "F" else 0
+        end = min(row["end"], now)
+        corners.append([(row["start"], y), (end, y), (end, y + h), (row["start"], y + h)])
+        fills.append(colour(_COLOURS[row["kind"]]))
+    looks = dict(edgecolors=colour("background"), linewidths=0.7 * scale)
+    if rows[0]["direction"]:
+        looks = dict(edgecolors=ink_on(fills[0]), linewidths=0.3 * scale, hatch="////")
+    ax.add_collection(PolyCollection(corners, facecolors=fills, **looks), autolim=False)
+
+
+def _moments(rows: Rows) -> list[tuple[float, int]]:
+    longest = max(column(rows, "makespan"))
+    return [(longest * i / FRAMES, 2500 if i == FRAMES else 150) for i in range(1, FRAMES + 1)]
 
 
 pipeline_schedules = Picture(
@@ -69,7 +90,8 @@ pipeline_schedules = Picture(
     "Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.",
     "Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle "
     "time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from"
-    " both ends, little idle time remains and forward and backward run as overlapped pairs.",
+    " both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.",
     _rows,
     _draw,
+    film=Film(_moments, _draw_until),
 )

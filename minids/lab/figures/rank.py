@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import Slide, powers_of_ten
+from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
 
@@ -37,40 +37,36 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 4) ->
 def _draw(slide: Slide, rows: Rows) -> None:
     latent, columns, blocks = rows[0]["latent"], rows[0]["columns"], distinct(rows, "block")
     needed = [1 + sum(row["energy_up_to"] < 0.99 for row in only(rows, block=b)) for b in blocks]
+    span = f"{min(needed)} to {max(needed)}" if min(needed) < max(needed) else f"{max(needed)}"
     top = slide.title(
-        f"All keys and values, {columns} numbers a token, have rank {latent}; {min(needed)} to {max(needed)} directions hold "
-        f"99 %",
+        f"Of {columns} numbers of keys and values a token, {span} directions hold 99 %: the latent has room for {latent}",
         rows[0]["model"],
-        f"Singular values over {rows[0]['tokens']:,} held-out tokens, each block's largest set to 1",
+        f"Energy of singular values over {rows[0]['tokens']:,} held-out tokens, the largest first",
     )
-    across, floor = min(columns, 2 * latent), 1e-9
-    ax = slide.plot(1.9, 1.15, 11.6, top - 1.5, grid="y", yscale="log", xlabel="direction", ylabel="singular value")
-    shades = [tint(colour("latent"), 0.4 + 0.6 * i / max(1, len(blocks) - 1)) for i in range(len(blocks))]
-    dot = dict(markeredgecolor=colour("ink"), markersize=11 * slide.scale)
-    slide.text(13.75, top - 0.5, "block", weight="bold")
-    for i, (b, at, shade) in enumerate(zip(blocks, needed, shades, strict=True)):
-        values = [max(value, floor) for value in column(only(rows, block=b), "singular_value")[:across]]
-        ax.plot(range(1, len(values) + 1), values, color=shade, linewidth=2.8 * slide.scale)
-        ax.plot([at], [values[at - 1]], "o", color=shade, **dot)
-        slide.rectangle(13.75, top - 1.13 - 0.5 * i, 0.34, 0.26, shade)
-        slide.text(14.25, top - 1.0 - 0.5 * i, f"{b}:  {at}")
-    ax.set(xlim=(0, across), ylim=(floor, 3))
-    powers_of_ten(ax.yaxis, slide.scale, 2)
-    ax.axvline(latent, color=colour("ink"), linestyle=(0, (5, 3)), linewidth=1.8 * slide.scale)
-    ax.plot([1.6], [3e-5], "o", color="none", **dot)
-    slide.label(ax, 1.6, 3e-5, "99 % of the energy lies to the left", 17, 12)
-    slide.label(ax, latent, 0.3, f"size of the latent: {latent}", 17)
-    slide.label(ax, latent, 1e-5, "nothing: rounding", 17, 100, color=colour("muted"))
+    line = 0.36 * slide.letters
+    left, right = LEFT + 1.1 * slide.letters + 0.4, RIGHT - slide.width_of("block 0:  00", 17)
+    ax = slide.plot(left, 0.3 + 2.4 * line, right - left - 0.4, top - 0.6 - 2.4 * line, grid="y")
+    ax.set(xlim=(0, latent), ylim=(0, 103), xlabel="directions", ylabel="energy in them, %")
+    dot = dict(markeredgecolor=colour("ink"), markersize=12 * slide.scale, clip_on=False, zorder=3)
+    slide.text(right, top - 0.5 * line, "99 % within", 16, "muted")
+    for i, (b, at) in enumerate(zip(blocks, needed, strict=True)):
+        shade = tint(colour("latent"), 0.4 + 0.6 * i / max(1, len(blocks) - 1))
+        values = [0, *(100 * row["energy_up_to"] for row in only(rows, block=b)[:latent])]
+        ax.plot(range(len(values)), values, color=shade, linewidth=3 * slide.scale)
+        ax.plot([at], [values[at]], "o", color=shade, **dot)
+        y = top - 1.6 * line - 1.25 * line * i
+        slide.rectangle(right, y - 0.13, 0.26, 0.26, shade)
+        slide.text(right + 0.36, y, f"block {b}: {at}", 17)
+    ax.axhline(99, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
 
 
 rank_of_keys_and_values = Picture(
     8,
     "rank_of_keys_and_values",
-    "Singular values of all heads' keys and values in the trained model: as many directions as the latent has numbers, fewer"
-    " matter.",
-    "Falling curves on a logarithmic axis, one per block, singular value against direction. They drop by many orders of "
-    "magnitude behind the latent's size, marked by a dashed line; dots well before it mark where 99 percent of the energy is"
-    " reached.",
+    "How many directions hold the energy of all heads' keys and values in the trained model, block by block: fewer than the "
+    "latent has numbers.",
+    "Rising curves, one per block, share of the energy against directions up to the size of the latent. They climb fast and "
+    "flatten; dots mark where each reaches 99 percent, well before the right edge.",
     _rows,
     _draw,
     source="run",

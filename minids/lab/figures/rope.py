@@ -5,7 +5,7 @@ import numpy as np
 from minids.config import Yarn
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide, powers_of_ten
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.ops import rope, yarn
 
@@ -31,7 +31,8 @@ def _rows(
     rows: Rows = [
         {"group": "frequency", "pair": i, "radians_per_token": float(theta), "with_yarn": float(slowed[i])}
         | {"ramp": float(ramp[i]), "turns_in_original_context": float(theta) * original / (2 * np.pi)}
-        | {"factor": s.factor, "model": name}
+        | {"turns_with_yarn": float(slowed[i]) * original / (2 * np.pi), "original": original}
+        | {"fast": s.beta_fast, "slow": s.beta_slow, "factor": s.factor, "model": name}
         for i, theta in enumerate(plain)
     ]
     start = np.tile([1.0, 0.0], rope_dim // 2)  # every pair points right
@@ -65,31 +66,47 @@ def _draw(slide: Slide, rows: Rows) -> None:
             ax.plot([row["x"]], [row["y"]], "o", color=shade, markersize=8 * slide.scale)
         slide.text(LEFT, y + size / 2 + 0.2, f"pair {pair}", 18, weight="bold")
         slide.text(LEFT, y + size / 2 - 0.22, f"θ = {pairs[pair]['radians_per_token']:.2g}")
-    x, last = column(pairs, "pair"), len(pairs) - 1
-    low = max((row["pair"] for row in pairs if row["ramp"] == 0), default=0)
-    high = min((row["pair"] for row in pairs if row["ramp"] == 1), default=last)
-    ax = slide.plot(6.9, 1.15, 6.7, top - 1.5, grid="y", yscale="log", xlabel="pair", xlim=(-0.5, last + 0.5))
-    ax.set_ylabel("radians per token")
-    ax.axvspan(low, high, color=colour("panel"), linewidth=0)
+    x, last, line = column(pairs, "pair"), len(pairs) - 1, 0.36 * slide.letters
+    left = 6.6 + slide.width_of("10⁴", 19)
+    right = RIGHT - slide.width_of(slide.language.say("with YaRN"), 17) - 0.3
+    ax = slide.plot(
+        left, 0.3 + 2.4 * line, right - left, top - 0.6 - 2.4 * line, yscale="log", xlabel="pair", xlim=(-0.5, last + 0.5)
+    )
+    ax.set_ylabel(f"turns in {pairs[0]['original']:,} tokens")
     ends = []
-    for name, words, kind in (("radians_per_token", "RoPE", "muted"), ("with_yarn", "with YaRN", "rope")):
+    for name, words, kind in (("turns_in_original_context", "RoPE", "muted"), ("turns_with_yarn", "with YaRN", "rope")):
         ax.plot(x, column(pairs, name), "o-", color=colour(kind), markersize=6 * slide.scale)
         ends.append((last, pairs[-1][name], words, {"color": colour(kind)}))
     bottom, above = ax.get_ylim()
-    ax.set_ylim(bottom, above * 6)
-    powers_of_ten(ax.yaxis, slide.scale)
-    for place, words in ((low / 2, "kept"), ((low + high) / 2, "ramp"), ((high + last) / 2, f"÷ {factor:g}")):
-        ax.text(place, 0.94, words, transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=17 * slide.scale)
+    ax.set_ylim(bottom, above * 2)
+    slide.powers_of_ten(ax.yaxis)
+    ax.axhspan(pairs[0]["slow"], pairs[0]["fast"], color=colour("panel"), linewidth=0)
+    for turns in (pairs[0]["fast"], pairs[0]["slow"]):
+        ax.axhline(turns, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
+    share = ax.get_xaxis_transform()
+    fast, slow = pairs[0]["fast"], pairs[0]["slow"]
+    to_share = ax.transScale + ax.transLimits
+    heights = [to_share.transform((1, turns))[1] for turns in (fast, slow)]
+    words = (
+        (0.5 * (1 + heights[0]), f"over {fast:g} turns:\nkept"),
+        (0.5 * sum(heights), "between:\nblended"),
+        (0.5 * heights[1], f"under {slow:g} turn:\nslowed {factor:g} times"),
+    )
+    for (height, said), (ha, at) in zip(words, (("right", last), ("left", 0), ("left", 0)), strict=True):
+        ax.text(
+            at, height, said, transform=share, ha=ha, va="center", fontsize=17 * slide.scale * slide.letters, linespacing=1.2
+        )
     slide.end_labels(ax, ends)
 
 
 rope_and_yarn = Picture(
     6,
     "rope_and_yarn",
-    "RoPE as rotation of pairs at three speeds, the frequencies of all pairs, and YaRN's ramp from kept to slowed ones.",
+    "RoPE as rotation of pairs at three speeds, the turns of all pairs in the context of training, and which YaRN slows.",
     "Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly "
-    "move. Right: radians per token against the pair's index on a logarithmic axis, a falling straight line for RoPE; YaRN's"
-    " line follows it for fast pairs, leaves it on a shaded ramp, and runs below it, parallel, for slow pairs.",
+    "move. Right: turns within the context of training against the pair's index on a logarithmic axis, a falling straight line "
+    "for RoPE. Above a dashed line at 32 turns YaRN's line is the same, below one at a single turn it runs lower, and "
+    "between the two it goes over from one to the other.",
     _rows,
     _draw,
 )

@@ -11,7 +11,7 @@ import numpy as np
 from minids.errors import refuse
 from minids.files import write
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, Slide, fitted, width_of
+from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, style
 from minids.lab.figures.trained import Trained, about
 from minids.training.metrics import read_metrics
@@ -75,9 +75,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
     shades = domain_colours(domains)
     steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
-    shown = ", ".join(f"{ends[d]:.2f} ({fitted(d, 25, 4, bold=True)})" for d in domains[:3])
+    best = domains[-1]
+    begin = only(checks, domain=best)[0]["bits_per_byte"]
     top = slide.title(
-        f"After {steps:,} steps, held-out text costs {shown} bits per byte",
+        f"In {steps:,} steps a byte of held-out {slide.cut(best, 25, 4, bold=True)} falls from {begin:.1f} to "
+        f"{ends[best]:.1f} bits",
         rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
@@ -99,7 +101,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         mine, shade = only(checks, domain=domain), shades[domain]
         looks = dict(color=shade, markersize=7 * slide.scale, clip_on=False)
         right.plot(column(mine, "step"), column(mine, "bits_per_byte"), "o-", **looks)
-        name = fitted(domain, 17, 2.75 - width_of("0.00 ", 17, bold=True), bold=True)
+        name = slide.cut(domain, 17, 2.75 - slide.width_of("0.00 ", 17, bold=True), bold=True)
         curves.append((steps, ends[domain], f"{name} {ends[domain]:.2f}", {"color": shade, "fontweight": "bold"}))
     _from_zero(slide, right, steps, max(column(checks, "bits_per_byte")), curves)
     if texts:

@@ -1,25 +1,30 @@
-"""A slide to draw on: 16 units wide, 9 high, whatever its size in inches.
+"""A slide to draw on: 16 units wide, ``h`` high (9 at 16:9), whatever its size in inches.
 
     slide = Slide()
     top = slide.title("MLA caches 57 times less", "DeepSeek-V3, arithmetic", "bytes of one token")
     a = slide.box(1, 2, 3, 1, "c_kv", "latent")              blocks, and arrows from side to side of them
     b = slide.box(1, 4, 3, 1, "k", "latent")
+    slide.step("up-projection")                              what follows appears with the next build of the slide
     slide.arrow(a.above, b.below)
     ax = slide.plot(2, 1, 12, 6)                             ordinary axes somewhere on it
     slide.end_labels(ax, [(1024, 7.5, "MLA", {})])           curves with their names behind them, none on another
     slide.bars(2, 1, 9, 6, [3, 2], ["MHA", "MLA"], …)        horizontal bars with names before and words behind them
     slide.heat(2, 1, 9, 6, grid, colours, 0, 1)              a map of coloured cells
+    slide.squares(2, 1, 9, 6, 256, fills, groups=8)          so many equal squares, in groups
 
-Letters and lines are given for a slide of 12.8 inches and scale with it.
+Letters and lines are given for a slide of 12.8 inches and scale with it; ``letters`` makes the letters alone larger. Words are
+said in the slide's language.
 """
 
+import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from minids.lab.figures.style import HEIGHT, WIDTH, colour, ink_on
+from minids.lab.figures.language import Language
+from minids.lab.figures.lettering import apart, fitted, width_of, wrapped
+from minids.lab.figures.style import WIDTH, colour, ink_on
 
 LEFT, RIGHT = 0.55, 15.55  # where titles begin, and where they end at the latest
 
@@ -48,68 +53,162 @@ class Box(NamedTuple):
     def behind(self) -> tuple[float, float]:
         return self.x + self.w, self.y + self.h / 2
 
+    @property
+    def before(self) -> tuple[float, float]:
+        return self.x, self.y + self.h / 2
+
 
 class Slide:
     """One frame. ``figure`` is what to save; ``ax`` the axes that span the slide in its own units."""
 
-    def __init__(self, ax=None, scale: float = 1.0):
+    def __init__(
+        self, ax=None, height: float = 9.0, inches: float = WIDTH, letters: float = 1.0, titled: bool = True,
+        language: Language | None = None, transparent: bool = False,
+    ):  # fmt: skip
         from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
         given = ax is not None
         if not given:
-            figure = Figure(figsize=(WIDTH, HEIGHT))
+            figure = Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches)
             ax = figure.add_axes((0, 0, 1, 1))
-        self.ax, self.figure, self.scale = ax, ax.figure, scale
-        ax.set(xlim=(0, 16), ylim=(0, 9))
+        self.ax, self.figure, self.h, self.letters, self.titled = ax, ax.figure, height, letters, titled
+        self.scale = inches / WIDTH
+        self.language = language or Language()
+        self.steps: list[str] = []
+        self._before: list[set[int]] = []  # of each step, the artists that were there before it
+        ax.set(xlim=(0, 16), ylim=(0, height))
         ax.axis("off")
-        if given:  # the figure is somebody else's, and may have another theme's colour
-            self.rectangle(0, 0, 16, 9, colour("background"), zorder=-10)
+        if given and not transparent:  # the figure is somebody else's, and may have another theme's colour
+            self.rectangle(0, 0, 16, height, colour("background"), zorder=-10)
+
+    # Words.
 
     def title(self, finding: str, about: str, subtitle: str = "") -> float:
         """The finding, over one or two lines; below it, in a frame, what the numbers are ``about``, so that a small model's
         are never taken for DeepSeek-V3's, and a quieter line. Returns the y under which there is room."""
-        lines = wrapped(finding, 25, RIGHT - LEFT, bold=True)
-        self.text(LEFT, 8.68, "\n".join(lines), 25, weight="bold", va="top", linespacing=1.15)
-        top = 8.5 - 0.5 * len(lines)
-        about = fitted(about, 16, 7.0)
-        frame = self.box(LEFT, top - 0.44, width_of(about, 16) + 0.36, 0.44, about, size=16, fill="panel", edge="muted")
-        rest = frame.x + frame.w + 0.25
-        below = wrapped(subtitle, 17, RIGHT - rest) if subtitle else []
-        self.text(rest, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2)
-        return top - max(0.44, 0.36 * len(below)) - 0.15
+        if not self.titled:
+            return self.h - 0.2
+        big = 25 if self.letters <= 1 else max(25 / self.letters, 18.5)  # large letters are for what is below
+        finding, about, subtitle = (self.language.say(words) for words in (finding, about, subtitle))
+        lines = wrapped(finding, big * self.letters, RIGHT - LEFT, bold=True)
+        mirrored = self.language.right_to_left
+        edge, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
+        self._put(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
+        line = 0.0195 * big * self.letters
+        top = self.h - 0.5 - 1.02 * line * len(lines)
+        about, high = self.cut(about, 16, 9.0), 0.44 * self.letters
+        wide = self.width_of(about, 16) + 0.36
+        frame = self.box(RIGHT - wide if mirrored else LEFT, top - high, wide, high, fill="panel", edge="muted")
+        self._put(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
+        room = RIGHT - LEFT - wide - 0.25
+        if subtitle and room < 5:  # below the frame rather than beside it
+            top, room, wide = top - high - 0.12, RIGHT - LEFT, -0.25
+        below = wrapped(subtitle, 17 * self.letters, room) if subtitle else []
+        at = edge - wide - 0.25 if mirrored else edge + wide + 0.25
+        self._put(at, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
+        return top - max(high if wide > 0 else 0, 0.36 * self.letters * len(below)) - 0.15
 
     def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
-        """Words at a place; ``kind`` is a colour's name, or a colour."""
-        more.setdefault("parse_math", False)  # a dollar is a dollar
-        return self.ax.text(x, y, words, fontsize=size * self.scale, ha=ha, va=va, color=_shade(kind), **more)
+        """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
+        return self._put(x, y, self.language.say(words), size, kind, ha, va, **more)
 
-    def math(self, x: float, y: float, formula: str, kind: str = "ink", ha="center"):
+    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
+        """Words of a text that a model read or wrote: no language is theirs."""
+        return self._put(x, y, words, size, kind, ha, va, **more)
+
+    def math(self, x: float, y: float, formula: str, kind: str = "ink", ha="center", size: float = 21):
         """A formula between dollars."""
-        return self.text(x, y, formula, 21, kind, ha=ha, parse_math=True)
+        return self._put(x, y, formula, size, kind, ha=ha, parse_math=True)
+
+    def _put(self, x: float, y: float, words: str, size: float, kind: str = "ink", ha="left", va="center", **more):
+        more.setdefault("parse_math", False)  # a dollar is a dollar
+        text = self.ax.text(x, y, words, fontsize=size * self.scale * self.letters, ha=ha, va=va, color=_shade(kind), **more)
+        text.said = True
+        return text
+
+    def lines(self, x: float, y: float, *lines: tuple, ha: str = "left", down: float = 1.45) -> None:
+        """Lines one below the other, their middle at y; each (words, size, kind, weight), of which the last two may be left
+        out."""
+        heights = [down * line[1] * self.letters / 72 / WIDTH * 16 for line in lines]
+        y += sum(heights) / 2
+        for (words, size, *looks), high in zip(lines, heights, strict=True):
+            kind, weight = (*looks, *("ink", "normal")[len(looks) :])
+            self.text(x, y - high / 2, words, size, kind, ha=ha, weight=weight)
+            y -= high
+
+    def width_of(self, words: str, size: float, bold: bool = False) -> float:
+        """How wide words are, in units."""
+        return width_of(words, size * self.letters, bold)
+
+    def cut(self, name: str, size: float, room: float, bold: bool = False) -> str:
+        """A name, cut with an ellipsis where it is wider than ``room`` units."""
+        return fitted(name, size * self.letters, room, bold)
+
+    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, down: float = 0.0) -> None:
+        """Coloured squares with words behind them: a row, which goes on below where the slide ends, or a column with steps of
+        ``down``."""
+        begin, side = x, 0.26 * self.letters
+        for words, kind in entries:
+            wide = self.width_of(self.language.say(words), size) + side + 0.12
+            if not down and x > begin and x + wide > RIGHT + 0.2:
+                x, y = begin, y - 0.42 * self.letters
+            self.rectangle(x, y - side / 2, side, side, kind)
+            self.text(x + side + 0.12, y, words, size)
+            x, y = (x, y - down * self.letters) if down else (x + wide + 0.5, y)
+
+    # Blocks and arrows.
 
     def box(
         self, x: float, y: float, w: float, h: float, words: str = "", kind: str = "hidden", size: float = 17,
-        edge: str = "", fill: str = "", round: float = 0.12, linestyle="-",
+        edge: str = "", fill: str = "", round: float = 0.12, linestyle="-", hatch: str = "", **more,
     ) -> Box:  # fmt: skip
-        """A rounded block with its lower left corner at x, y, and words in its middle; returns its place. ``fill`` and ``edge``
-        are both ``kind`` if they are not given."""
+        """A rounded block with its lower left corner at x, y, and words in its middle, smaller where there is no room for them;
+        returns its place. ``fill`` and ``edge`` are both ``kind`` if they are not given."""
         from matplotlib.patches import FancyBboxPatch
 
         fill = _shade(fill or kind)
         style = f"round,pad=0,rounding_size={min(round, w / 2, h / 2)}"
-        looks = dict(facecolor=fill, edgecolor=_shade(edge) if edge else fill, linestyle=linestyle)
-        self.ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks))
+        looks = dict(facecolor=fill, edgecolor=_shade(edge) if edge else fill, linestyle=linestyle, hatch=hatch or None)
+        self.ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks, **more))
         if words:
-            self.text(x + w / 2, y + h / 2, words, size, ink_on(fill), ha="center", linespacing=1.25)
+            said = self.language.say(words)
+            widest = max(self.width_of(line, size) for line in said.split("\n"))
+            size *= min(1.0, (w - 0.1) / max(widest, 1e-9))
+            self._put(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
         return Box(x, y, w, h)
 
     def rectangle(self, x: float, y: float, w: float, h: float, fill: str, edge: str = "none", linewidth: float = 1.0, **more):
         """A plain rectangle in slide units; returns its place."""
         from matplotlib.patches import Rectangle
 
-        looks = dict(facecolor=_shade(fill), edgecolor=edge, linewidth=linewidth * self.scale)
-        self.ax.add_patch(Rectangle((x, y), w, h, **looks, **more))
+        looks = dict(facecolor=_shade(fill), edgecolor=edge if edge == "none" else _shade(edge))
+        self.ax.add_patch(Rectangle((x, y), w, h, linewidth=linewidth * self.scale, **looks, **more))
         return Box(x, y, w, h)
+
+    def many(self, boxes: Sequence[Box], fills: Sequence[str], **looks) -> None:
+        """Plain rectangles by the thousand, as one drawing."""
+        from matplotlib.collections import PolyCollection
+
+        corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
+        self.ax.add_collection(PolyCollection(corners, facecolors=[_shade(fill) for fill in fills], edgecolors="none", **looks))
+
+    def squares(
+        self, x: float, y: float, w: float, h: float, count: int, fills: Sequence[str], groups: int = 1, columns: int = 1
+    ) -> list[Box]:  # fmt: skip
+        """``count`` squares as large as there is room for, group by group in ``columns`` columns, with a small gap between;
+        returns their places."""
+        each, lines = -(-count // groups), -(-groups // columns)
+        wide, high = (w - 0.2 * (columns - 1)) / columns, (h - 0.16 * (lines - 1)) / lines
+        across = max(range(1, each + 1), key=lambda n: min(wide / n, high / -(-each // n)))
+        size = min(wide / across, high / -(-each // across))
+        found = []
+        for i in range(count):
+            group, place = divmod(i, each)
+            left = x + group % columns * (wide + 0.2) + (wide - size * across) / 2 + size * (place % across)
+            below = y + h - group // columns * (high + 0.16) - size * (1 + place // across)
+            found.append(Box(left + 0.05 * size, below + 0.05 * size, 0.9 * size, 0.9 * size))
+        self.many(found, fills)
+        return found
 
     def arrow(self, *points: tuple[float, float], kind: str = "muted", width: float = 2.2, head: bool = True):
         """A line through points, with a head at its end."""
@@ -140,10 +239,12 @@ class Slide:
             y += height + gap
         return places
 
+    # Plots.
+
     def plot(self, x: float, y: float, w: float, h: float, grid: str | None = None, frame: bool = True, **settings):
         """Axes whose inside has its lower left corner at x, y; ``grid`` is "x", "y" or "both". Without a ``frame`` they have no
         lines and no marks, only the words that are put to them."""
-        ax = self.ax.inset_axes((x / 16, y / 9, w / 16, h / 9))
+        ax = self.ax.inset_axes((x / 16, y / self.h, w / 16, h / self.h))
         if grid:
             ax.grid(True, axis=grid)
         if not frame:
@@ -169,10 +270,19 @@ class Slide:
         words: Sequence[str] = (), bold: Sequence[bool] = (), most: float = 0.0, thick: float = 0.66, size: float = 17,
     ):  # fmt: skip
         """Horizontal bars downwards in this order, names before and ``words`` behind them; ``most`` is the value that fills w.
-        Returns axes on which the places of the bars are 0, 1, …"""
+        Where names or words need more room than there is beside x and w, the bars give way. Returns axes on which the places
+        of the bars are 0, 1, …"""
+        names, words = ([self.language.say(one) for one in said] for said in (names, words))
+        need = max((self.width_of(name, size) for name in names), default=0) + 0.25
+        behind = max((self.width_of(one, size, True) for one in words), default=0) + 0.3
+        if self.letters > 1 or self.language.words:
+            right = min(x + w, RIGHT + 0.2 - behind)
+            x = max(x, min(LEFT + need, 5.6))
+            w = right - x
         ax = self.plot(x, y, w, h, frame=False, xlim=(0, most or max(values)), ylim=(len(values) - 0.4, -0.6))
         ax.barh(range(len(values)), values, height=thick, color=[_shade(kind) for kind in kinds])
-        ax.set_yticks(range(len(names)), [fitted(name, size, x - LEFT - 0.1) for name in names], fontsize=size * self.scale)
+        ticks = [fitted(name, size * self.letters, x - LEFT - 0.1) for name in names]
+        ax.set_yticks(range(len(names)), ticks, fontsize=size * self.scale * self.letters)
         for place, (value, said) in enumerate(zip(values, words, strict=False)):
             weight = "bold" if bold and bold[place] else "normal"
             self.label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
@@ -182,7 +292,10 @@ class Slide:
         """Words ``gap`` typographic points to the right of a point of a plot, beyond its edge where need be."""
         place = dict(xytext=(gap * self.scale, 0), textcoords="offset points", annotation_clip=False)
         more.setdefault("parse_math", False)
-        return ax.annotate(words, (x, y), va=va, fontsize=size * self.scale, **place, **more)
+        said = self.language.say(words)
+        text = ax.annotate(said, (x, y), va=va, fontsize=size * self.scale * self.letters, **place, **more)
+        text.said = True
+        return text
 
     def end_labels(self, ax, ends: Iterable[tuple[float, float, str, dict]], size: float = 17, gap: float = 10) -> None:
         """Words behind the ends (x, y) of curves, moved up and down until none lies on another; ``ax`` has its limits already.
@@ -191,82 +304,96 @@ class Slide:
         to_share = ax.transScale + ax.transLimits  # data → share of the axes' height, logarithmic or not
         ends = sorted(((to_share.transform((x, y))[1], x, words, looks) for x, y, words, looks in ends), key=lambda e: -e[0])
         points_high = ax.get_position().height * self.figure.get_figheight() * 72
-        shares = apart([share for share, *_ in ends], 1.3 * size * self.scale / points_high)
+        high = 1.3 * size * self.scale * self.letters / points_high  # of a line of words
+        shares = apart([share for share, *_ in ends], high)
+        for i in reversed(range(len(shares))):  # none so low that it meets the numbers of the axis
+            least = shares[i + 1] + high if i + 1 < len(shares) else 0.45 * high * (1 + ends[i][2].count("\n"))
+            shares[i] = max(shares[i], least)
         for share, (_, x, words, looks) in zip(shares, ends, strict=True):
             self.label(ax, x, share, words, size, gap, xycoords=ax.get_xaxis_transform(), **looks)
 
-    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, down: float = 0.0) -> None:
-        """Coloured squares with words behind them: a row, or a column with steps of ``down``."""
-        for words, kind in entries:
-            self.rectangle(x, y - 0.13, 0.26, 0.26, kind)
-            self.text(x + 0.38, y, words, size)
-            x, y = (x, y - down) if down else (x + 0.88 + width_of(words, size), y)
+    def powers_of_ten(self, axis, every: int = 1) -> None:
+        """Ticks of a logarithmic axis at ``every`` so many powers; the letters are large, so that exponents can be read."""
+        low, high = np.log10(axis.get_view_interval())
+        exponents = range(every * int(np.ceil(low / every)), int(np.floor(high)) + 1, every)
+        marks = [rf"$10^{{{e}}}$" for e in exponents]
+        axis.set_ticks([10.0**e for e in exponents], marks, fontsize=19 * self.scale * self.letters)
+
+    # Builds.
+
+    def step(self, name: str) -> None:
+        """What is drawn from here on appears with the next build of the slide, called ``name``."""
+        self.steps.append(name)
+        self._before.append({id(artist) for artist in self._artists()})
+
+    def builds(self) -> list[list]:
+        """The artists of each build, the first of what was there before any ``step``."""
+        found: list[list] = [[] for _ in range(len(self.steps) + 1)]
+        for artist in self._artists():
+            later = [i for i, before in enumerate(self._before, 1) if id(artist) not in before]
+            found[later[-1] if later else 0].append(artist)
+        return found
+
+    def _artists(self) -> list:
+        """What lies on the slide: words, shapes, plots and what is in them."""
+        inside = [artist for plot in self.ax.child_axes for artist in (plot, *plot.texts, *plot.patches, *plot.lines)]
+        return [*self.ax.texts, *self.ax.patches, *self.ax.lines, *self.ax.collections, *inside]
+
+    def finished(self, crowded: bool) -> None:
+        """Says in the slide's language what matplotlib wrote, gives everything an id that tells its build and its words, and
+        where it may be ``crowded`` makes those letters smaller that lie on others."""
+        from matplotlib.text import Text
+
+        for plot in self.ax.child_axes:
+            for axis in (plot.xaxis, plot.yaxis):
+                axis.label.set_text(self.language.say(axis.label.get_text()))
+                if hasattr(marks := axis.get_major_formatter(), "seq"):  # words rather than numbers
+                    marks.seq = [mark if "$" in mark else self.language.say(mark) for mark in marks.seq]
+            for text in plot.texts:
+                if not getattr(text, "said", False):
+                    text.set_text(self.language.say(text.get_text()))
+        for build, artists in enumerate(self.builds()):
+            for i, artist in enumerate(artists):
+                words = artist.get_text() if isinstance(artist, Text) else type(artist).__name__
+                artist.set_gid(f"step{build}-{i}-{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')[:40]}")
+        if crowded:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Makes letters smaller until no text lies on another, leaves the slide, or is wider than its block."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.patches import FancyBboxPatch, Rectangle
+        from matplotlib.text import Text
+
+        canvas = FigureCanvasAgg(self.figure)
+        self.figure.draw_without_rendering()  # ticks find their places
+        renderer = canvas.get_renderer()
+        slide = self.ax.get_window_extent(renderer)
+        texts = [t for t in self.ax.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        texts = [t for t in texts if t.get_window_extent(renderer).width > 1]
+        blocks = [p.get_window_extent() for p in self.ax.patches if isinstance(p, FancyBboxPatch | Rectangle)]
+        unit = slide.width / 1920
+        for _ in range(30):
+            boxes, tight = [t.get_window_extent(renderer) for t in texts], set()
+            for i, box in enumerate(boxes):
+                if box.x0 < slide.x0 or box.x1 > slide.x1 or box.y0 < slide.y0 or box.y1 > slide.y1:
+                    tight.add(i)
+                middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+                under = [b for b in blocks if b.contains(*middle) and b.height > 0.8 * box.height and b.width > 0.5 * box.width]
+                if under and box.width > min(under, key=lambda b: b.width * b.height).width:
+                    tight.add(i)
+                for j in range(i):
+                    other = boxes[j]
+                    across = min(box.x1, other.x1) - max(box.x0, other.x0)
+                    up = min(box.y1, other.y1) - max(box.y0, other.y0)
+                    if across > 2 * unit and up > 3 * unit:
+                        tight |= {i, j}
+            if not tight:
+                return
+            for i in tight:
+                texts[i].set_fontsize(0.95 * texts[i].get_fontsize())
 
 
 def _shade(kind: str) -> str:
     """A colour, by its name among the house colours or by its own."""
     return kind if kind == "none" or kind.startswith("#") else colour(kind)
-
-
-@lru_cache(maxsize=4096)
-def width_of(words: str, size: float, bold: bool = False) -> float:
-    """How wide words are on a slide, in its units."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
-
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    words = words.replace("$", r"\$")  # a dollar is a dollar
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72 / WIDTH * 16 if words.strip() else 0.0
-
-
-def fitted(words: str, size: float, room: float, bold: bool = False) -> str:
-    """Words, cut with an ellipsis where they are wider than ``room`` units."""
-    if width_of(words, size, bold) <= room:
-        return words
-    while words and width_of(words + "…", size, bold) > room:
-        words = words[:-1]
-    return words.rstrip() + "…"
-
-
-def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[str]:
-    """Words in lines that fit into ``room`` units, of about equal length."""
-    if width_of(words, size, bold) <= room:
-        return [words]
-    count = int(width_of(words, size, bold) / room) + 1
-    for narrower in (0.55, 0.65, 0.75, 0.85, 0.95, 1.0):  # even lines look better than a full one and a rest
-        if len(lines := _filled(words, size, room * narrower, bold)) <= count:
-            break
-    return lines
-
-
-def powers_of_ten(axis, scale: float, every: int = 1) -> None:
-    """Ticks of a logarithmic axis at ``every`` so many powers; its letters are large enough for the exponents to be read."""
-    low, high = np.log10(axis.get_view_interval())
-    exponents = range(every * int(np.ceil(low / every)), int(np.floor(high)) + 1, every)
-    axis.set_ticks([10.0**e for e in exponents], [rf"$10^{{{e}}}$" for e in exponents], fontsize=19 * scale)
-
-
-def _filled(words: str, size: float, room: float, bold: bool) -> list[str]:
-    lines = [""]
-    for word in words.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and width_of(longer, size, bold) > room:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def apart(values: Sequence[float], least: float) -> list[float]:
-    """Falling values moved as little as needed to stand at least ``least`` from one another: places for labels."""
-    places = list(values)
-    for _ in range(200):
-        moved = False
-        for i in range(len(places) - 1):
-            short = least - (places[i] - places[i + 1])
-            if short > 1e-9:
-                places[i], places[i + 1] = places[i] + short / 2, places[i + 1] - short / 2
-                moved = True
-        if not moved:
-            break
-    return places

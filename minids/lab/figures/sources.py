@@ -13,8 +13,6 @@ from minids.lab.figures.picture import Picture, Rows
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
 KEPT = "runs/figures"  # measured numbers: a second drawing is of the same ones; delete a file there to measure again
-ALONE = "on this machine, which should have nothing else to do"
-MADE = {"measurement": f"measuring {ALONE}", "run, measured": f"measuring the trained model {ALONE}"}
 
 
 class Sources:
@@ -32,12 +30,12 @@ class Sources:
     def rows(self, picture: Picture) -> Rows:
         """The rows of one picture."""
         asked = {"run": self.run()} if _from_a_run(picture) else {}
-        if picture.source not in MADE:
+        if picture.source != "run, measured":
             return picture.rows(**asked)
-        path = self.kept / f"{picture.name}{'.' + fingerprint(asked['run']) if asked else ''}.json"
+        path = self.kept / f"{picture.name}.{fingerprint(asked['run'])}.json"
         if path.exists():
             return read_json(path, LARGEST)["rows"]
-        self.say(f"        {MADE[picture.source]}; then kept in {path}")
+        self.say(f"        measuring on this machine, which should have nothing else to do; then kept in {path}")
         make_writable(self.kept)  # before the minutes of measuring
         rows = picture.rows(**asked)
         write(path, json.dumps({"rows": rows}, allow_nan=False).encode())

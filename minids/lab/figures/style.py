@@ -1,19 +1,22 @@
 """One look for all pictures: two themes, one colour per kind of tensor throughout the set, files without a date in them.
 
 Any two colours of ``COLOURS`` are told apart by every common kind of sight: ``tests/lab/figures/test_colours.py`` simulates
-them. They began as Okabe & Ito's (2008) and Paul Tol's. Letters are DejaVu Sans, which comes with matplotlib, and are drawn as
-outlines in SVG: a slide looks the same on a machine without the font, and its words are in the alternative text.
+them. They began as Okabe & Ito's (2008) and Paul Tol's. Letters are DejaVu Sans, which comes with matplotlib, and stay text in
+SVG: a slide program finds and edits them. Verdana, of the same widths, stands in on a machine without the font.
 """
 
 import importlib.util
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from minids.errors import MinidsError, refuse
+from minids.words import did_you_mean
 
-WIDTH, HEIGHT, DPI = 12.8, 7.2, 150  # inches, inches, dots per inch: 1920 × 1080
+WIDTH, DPI = 12.8, 150  # of a slide, inches; dots per inch: 1920 across
 
 SMALLEST = 16  # points of the smallest letters on a slide 12.8 inches wide: what the last row still reads
 
@@ -46,11 +49,24 @@ DOMAINS = {"prose": "ink", "code": "value", "arithmetic": "rope"}
 
 THEMES = ("light", "dark")
 _theme: ContextVar[str] = ContextVar("theme", default="light")
+_own: ContextVar[Mapping[str, str]] = ContextVar("own", default=MappingProxyType({}))
 
 
 def colour(kind: str) -> str:
     """The colour of a kind of tensor, or of ink, in the theme at hand."""
-    return _KINDS[kind][THEMES.index(_theme.get())]
+    return _own.get().get(kind) or _KINDS[kind][THEMES.index(_theme.get())]
+
+
+def checked_colours(colours: Mapping[str, str]) -> dict[str, str]:
+    """Kind → colour as #RRGGBB. Refuses what is no kind, and what is no colour."""
+    from matplotlib.colors import is_color_like, to_hex
+
+    for kind, value in colours.items():
+        if kind not in _KINDS:
+            raise refuse("colours", kind, f"{did_you_mean(kind, _KINDS)}there are {', '.join(_KINDS)}")
+        if not is_color_like(value):
+            raise refuse(f"colours.{kind}", value, "is no colour; #0075B6 would be one")
+    return {kind: to_hex(value) for kind, value in colours.items()}
 
 
 def ink_on(fill: str) -> str:
@@ -98,37 +114,42 @@ def need_matplotlib() -> None:
 
 
 @contextmanager
-def style(theme: str = "light", scale: float = 1.0) -> Iterator[None]:
-    """Within it, figures look like ours. ``scale`` is the size of letters and lines against a whole slide's."""
+def style(
+    theme: str = "light", scale: float = 1.0, letters: float = 1.0, colours: Mapping[str, str] | None = None,
+    transparent: bool = False,
+) -> Iterator[None]:  # fmt: skip
+    """Within it, figures look like ours. ``scale`` is the size of letters and lines against a whole slide's, ``letters`` that
+    of letters alone; ``colours``: kind → another colour; a ``transparent`` picture has no background."""
     need_matplotlib()
     import matplotlib as mpl
 
     if theme not in THEMES:
         raise refuse("theme", theme, f"must be one of {', '.join(THEMES)}")
-    token = _theme.set(theme)
+    themed, owned = _theme.set(theme), _own.set(checked_colours(colours or {}))
     try:
         defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}  # a notebook keeps its own
-        with mpl.rc_context({**defaults, **_settings(scale)}):
+        with mpl.rc_context({**defaults, **_settings(scale, letters, transparent)}):
             yield
     finally:
-        _theme.reset(token)
+        _own.reset(owned)
+        _theme.reset(themed)
 
 
-def _settings(scale: float) -> dict:
-    ink, muted, background = colour("ink"), colour("muted"), colour("background")
-    tick = {"color": muted, "labelcolor": ink, "labelsize": SMALLEST * scale}
+def _settings(scale: float, letters: float, transparent: bool) -> dict:
+    ink, muted, background = colour("ink"), colour("muted"), "none" if transparent else colour("background")
+    tick = {"color": muted, "labelcolor": ink, "labelsize": SMALLEST * scale * letters}
     tick |= {"major.width": 1.2 * scale, "major.size": 5 * scale, "minor.size": 0}
-    sizes = {"font.size": 18, "axes.labelsize": 18, "legend.fontsize": SMALLEST, "axes.linewidth": 1.2, "grid.linewidth": 1.0}
-    sizes |= {"lines.linewidth": 3.0, "lines.markersize": 9}
+    sizes = {"font.size": 18 * letters, "axes.labelsize": 18 * letters, "axes.linewidth": 1.2, "grid.linewidth": 1.0}
+    sizes |= {"lines.linewidth": 3.0, "lines.markersize": 9, "hatch.linewidth": 1.5}
     return {
         **{f"{side}tick.{name}": value for side in "xy" for name, value in tick.items()},
         **{name: size * scale for name, size in sizes.items()},
         "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans",
-        "figure.figsize": (WIDTH, HEIGHT), "figure.dpi": DPI, "savefig.dpi": DPI,
+        "figure.dpi": DPI, "savefig.dpi": "figure",
         "figure.facecolor": background, "savefig.facecolor": background, "text.color": ink,
         "axes.facecolor": "none", "axes.edgecolor": muted, "axes.labelcolor": ink, "grid.color": colour("faint"),
-        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
-        "svg.hashsalt": "minids", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify_threshold": 0.2,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "hatch.color": ink,
+        "svg.hashsalt": "minids", "svg.fonttype": "none", "pdf.fonttype": 42, "path.simplify_threshold": 0.2,
     }  # fmt: skip
 
 
@@ -137,12 +158,18 @@ def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata if form == "png" else metadata | {"Title": title or None})
-    data = buffer.getvalue()
-    if form == "svg" and description:
-        from xml.sax.saxutils import escape
+    return _for_a_slide_program(buffer.getvalue().decode(), title, description) if form == "svg" else buffer.getvalue()
 
-        head, tag, rest = data.partition(b"<svg ")
-        attributes, close, body = rest.partition(b">\n")
-        words = f" <title>{escape(title)}</title>\n <desc>{escape(description)}</desc>\n".encode()
-        data = head + tag + b'role="img" ' + attributes + close + words + body
-    return data
+
+def _for_a_slide_program(svg: str, title: str, description: str) -> bytes:
+    """An SVG that says what it shows, names fonts that other machines have, and marks what appears with each build of the
+    slide: class "fragment" and its index are reveal.js's."""
+    from xml.sax.saxutils import escape
+
+    head, tag, rest = svg.partition("<svg ")
+    attributes, close, body = rest.partition(">\n")
+    words = f" <title>{escape(title)}</title>\n <desc>{escape(description)}</desc>\n" if description else ""
+    body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    body = body.replace("'DejaVu Sans Mono'", "'DejaVu Sans Mono', Menlo, monospace")
+    body = re.sub(r'<g id="(step(\d+)-)', r'<g class="fragment" data-fragment-index="\2" id="\1', body)
+    return (head + tag + ('role="img" ' if description else "") + attributes + close + words + body).encode()

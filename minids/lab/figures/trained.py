@@ -91,8 +91,9 @@ class Trained:
             yield Passing(index, block, normed, rotary, saved.ffn.routing if block.moe else None)
 
     def letters(self, tokens: np.ndarray) -> list[str]:
-        """Each token as a short piece of text, blanks and line ends made visible."""
-        return [self.tokenizer.decode([int(t)]).replace(" ", "␣").replace("\n", "↵") or "·" for t in tokens]
+        """Each token as a short piece of text, blanks and line ends made visible; what cannot be printed is a dot."""
+        texts = (self.tokenizer.decode([int(t)]).replace(" ", "␣").replace("\n", "↵") for t in tokens)
+        return ["".join(c if c.isprintable() and c != "�" else "·" for c in text) or "·" for text in texts]
 
     def samples(self, length: int = 110) -> Rows:
         """One continuation of a held-out beginning per domain."""

@@ -66,7 +66,8 @@ def test_an_svg_is_small_and_says_what_it_shows():
         svg = encoded(figure, "svg", "A & B", "seen: x < y")
     assert len(svg) < 500_000
     assert b"<title>A &amp; B</title>" in svg and b"<desc>seen: x &lt; y</desc>" in svg and b'role="img"' in svg
-    assert b"<dc:date>" not in svg and b"<text" not in svg, "letters are outlines: no font is needed"
+    assert b"<dc:date>" not in svg and b">cached: 576</text>" in svg, "letters are text"
+    assert b"'DejaVu Sans', Verdana, sans-serif" in svg, "a font of the same widths stands in"
 
 
 def test_a_png_is_a_full_screen():
@@ -126,7 +127,7 @@ def test_pictures_are_found_by_number_and_name():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(MinidsError, match=r"modles.*takes models, config, name, ax, theme"):
+    with pytest.raises(MinidsError, match=r"modles.*takes models, config, name, ax, theme, aspect, letters"):
         minids.lab.figures.kv_cache_per_token(modles={})
     with pytest.raises(MinidsError, match=r"theme.*sepia.*light, dark"):
         minids.lab.figures.kv_cache_per_token(theme="sepia")
@@ -154,4 +155,4 @@ def test_the_gallery_has_every_picture_with_its_words_and_files():
     page = gallery(pictures())
     for p in pictures():
         assert f"## {p.number}. {p.name}" in page and p.caption in page and f"]({p.stem}.png)" in page
-    assert page.count(".gif") == sum(p.animate is not None for p in pictures()) == 1
+    assert page.count(".gif") == sum(p.film is not None for p in pictures()) > 1

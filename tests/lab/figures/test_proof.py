@@ -16,7 +16,8 @@ def put(slide, case):
     if case == "points":
         slide.text(2, 5, "small", 11)
     if case == "wider than its block":
-        slide.box(2, 4, 1.5, 0.6, "too much for it")
+        slide.box(2, 4, 1.5, 0.6)
+        slide.text(2.75, 4.3, "too much for it", ha="center")
     if case == "contrast":
         slide.text(2, 5, "faint", 17, "faint")
     if case == "exponent":

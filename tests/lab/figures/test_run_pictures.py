@@ -5,10 +5,12 @@ import pytest
 from lab.figures.proof import faults, words
 
 import minids
-from minids import MinidsError
+from minids import MinidsError, generate
+from minids.inference.speculative import Counts
 from minids.lab import figures
 from minids.lab.figures.collection import pictures
 from minids.lab.figures.picture import only
+from minids.lab.figures.token import _overtaken, _Steps, _story
 from minids.lab.figures.trained import Trained
 
 FROM_A_RUN = [p for p in pictures() if p.source.startswith("run")]
@@ -42,11 +44,29 @@ def test_keys_and_values_have_the_latents_rank(rows):
         squares = np.array(values) ** 2
         assert mine[9]["energy_up_to"] == pytest.approx(squares[:10].sum() / squares.sum())
     shown = words(figures.rank_of_keys_and_values.drawn(rows["rank_of_keys_and_values"]))
-    assert "256 numbers a token" in shown and "rank 32" in shown and "size of the latent: 32" in shown
+    assert "Of 256 numbers of keys and values a token" in shown and "the latent has room for 32" in shown
+    assert f"block 1: {1 + sum(row['energy_up_to'] < 0.99 for row in only(rows['rank_of_keys_and_values'], block=1))}" in shown
+
+
+def test_drafts_are_those_that_speculation_made(rows, run):
+    found, trained = rows["drafts"], Trained.open(run)
+    counts = Counts()
+    start = [*trained.tokenizer.beginning, *trained.tokenizer.encode(found[0]["prompt"])]
+    new = generate(trained.model, start, len(found), 0.6, seed=0, speculative=True, counts=counts)
+    assert [row["token"] for row in found] == trained.letters(new)
+    assert found[-1]["pass"] == counts.passes and sum(row["drafted"] for row in found) in (
+        counts.accepted[0],
+        counts.accepted[0] - 1,
+    )
+    assert all(not (row["drafted"] and row["refused"]) for row in found)
+    film = figures.drafts.film
+    for passes, _ in (film.moments(found)[1], film.moments(found)[-1]):
+        slide = figures.drafts.slide(found, draw=lambda slide, rows, passes=passes: film.draw(slide, rows, passes))
+        assert faults(slide.figure) == [] and f"pass {int(passes)}:" in words(slide.figure)
 
 
 def test_the_router_of_one_token(rows):
-    token = rows["one_token_routed"]
+    token = [row for row in rows["one_token_routed"] if "score" in row]
     chosen = [row for row in token if row["chosen"]]
     assert len(chosen) == 4 and len({row["group"] for row in chosen}) <= 2 and all(row["group_kept"] for row in chosen)
     total = sum(row["score"] for row in chosen)
@@ -55,7 +75,39 @@ def test_the_router_of_one_token(rows):
     kept = [row for row in token if row["group_kept"]]
     worst = min(row["score"] + row["bias"] for row in chosen)
     assert all(row["score"] + row["bias"] <= worst + 1e-7 for row in kept if not row["chosen"])
-    assert "4 experts, gates that add up to 2.5" in words(figures.one_token_routed.drawn(token))
+    assert "adds up to 2.5" in words(figures.one_token_routed.drawn(token))
+
+
+def test_the_walk_of_one_token(rows):
+    token, picture = rows["one_token_routed"], figures.one_token_routed
+    assert 12_000 < sum(milliseconds for _, milliseconds in picture.film.moments(token)) < 16_000
+    said = {}
+    for moment, _ in picture.film.moments(token):
+        if moment[1] == 1:
+            slide = picture.slide(token, draw=lambda slide, rows, moment=moment: picture.film.draw(slide, rows, moment))
+            assert faults(slide.figure) == []
+            said[moment[0]] = words(slide.figure)
+    experts = [row for row in token if "score" in row]
+    assert all(f"{row['gate']:.2f}" in said["gates"] for row in experts if row["chosen"])
+    assert "shared" in said["shared"] and "shared expert" not in said["gates"]
+    for n in (1, 512):
+        assert sum(row["load"] for row in only(token, after=n)) == pytest.approx(16), "shares of an even load"
+    busiest = max(row["load"] for row in only(token, after=512))
+    assert f"After 512 tokens of all domains the busiest expert has {busiest:.1f} times its share" in said["load"]
+
+
+def test_what_is_told_of_a_token():
+    biased, groups = np.array([0.5, 0.1, 0.1, 0.1, 0.4, 0.3, 0.0, 0.9]), np.array([0.6, 0.2, 0.7, 0.9])
+    steps = _Steps(biased, np.zeros(8), groups, kept={2, 3}, chosen={4, 5, 7}, without={4, 5, 7})
+    assert _story(steps)[:2] == (False, True), "expert 0 is second, and its group is out"
+    assert _overtaken(np.array([0.5, 0.4]), np.array([0.2, 0.0])) == (0, 1)
+    assert _overtaken(np.array([0.5, 0.4]), np.array([0.0, 0.0])) is None
+
+
+def test_a_wall_of_a_trained_model(run):
+    rows = figures.wall_of_experts.rows(run=run)
+    assert len(rows) == 2 * 4 and "A token meets 8 of 32 experts" in words(figures.wall_of_experts.drawn(rows))
+    assert faults(figures.wall_of_experts.drawn(rows)) == []
 
 
 def test_each_token_has_its_experts(rows):

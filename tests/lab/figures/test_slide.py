@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 from lab.figures.proof import faults, texts, words
 
-from minids.lab.figures.slide import Slide, apart
+from minids.lab.figures.lettering import apart
+from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import style
 
 

@@ -1,4 +1,4 @@
-"""Pictures of studies and measurements: rows are the results' numbers, and what is written on them are the rows."""
+"""Pictures of studies, and numbers that are kept: rows are the results' numbers, and what is written on them are the rows."""
 
 import io
 import json
@@ -12,9 +12,9 @@ from PIL import Image, ImageColor
 
 from minids import MinidsError
 from minids.lab import figures
-from minids.lab.bench.sizes import A
 from minids.lab.figures.balance import STRATEGIES, _last_quarter
-from minids.lab.figures.picture import distinct, only
+from minids.lab.figures.film import gif
+from minids.lab.figures.picture import Look, distinct, only
 from minids.lab.figures.sources import Sources, fingerprint
 from minids.lab.figures.style import SURFACES, THEMES
 from minids.lab.studies import load, results
@@ -55,9 +55,10 @@ def test_the_busiest_expert_is_that_of_each_moment():
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_the_animation_has_one_palette(theme):
-    gif = figures.expert_load_in_training.animate(load_rows(), theme)
-    assert gif.startswith(b"GIF89a") and gif == figures.expert_load_in_training.animate(load_rows(), theme)
-    frames = Image.open(io.BytesIO(gif))
+    picture, look = figures.expert_load_in_training, Look(theme)
+    made = [gif(list(picture.film.frames(picture, load_rows(), look))) for _ in range(2)]
+    assert made[0].startswith(b"GIF89a") and made[0] == made[1]
+    frames = Image.open(io.BytesIO(made[0]))
     corners = set()
     for frame in range(frames.n_frames):
         frames.seek(frame)
@@ -74,30 +75,39 @@ def test_loads_are_those_of_the_study():
         assert sum(row["times_even"] for row in first) == pytest.approx(16, abs=0.01), "shares of an even load"
 
 
-def test_what_absorption_measures():
-    rows = figures.absorption.rows(config=A, contexts=(4, 16), rounds=1)
-    assert only(rows, group="algebra")[0] == {
-        "group": "algebra", "d_nope": 128, "d_c": 512, "heads": 128, "parameters_measured": 1_629_952
-    }  # fmt: skip
-    per_token = {"absorbed": 32 + 16, "expanded": 32 + 16, "full": 4 * (32 + 16 + 32)}  # numbers cached in a layer
-    for way, size in per_token.items():
-        short, long = only(rows, way=way)
-        assert long["cache_bytes"] == 4 * 4 * 16 * size and short["cache_bytes"] == 4 * 4 * 4 * size
-        assert short["milliseconds"] > 0
+def test_loss_against_cache():
+    rows, kept = figures.cache_and_quality.rows(), results("attention")["arms"]
+    numbers = {row["attention"]: row["numbers_per_token_and_layer"] for row in rows}
+    assert numbers == {"MHA": 160, "GQA": 80, "MQA": 40, "MLA": 36}
+    assert [row["loss"] for row in only(rows, attention="GQA")] == kept["gqa"]["summary"]["loss"]["values"]
+    shown = drawn(figures.cache_and_quality, rows)
+    assert (
+        "36 of 160; its loss is second to MHA's alone" in shown
+        and f"MLA: {kept['mla']['summary']['loss']['mean']:.3f}" in shown
+    )
+    worst = [row | {"loss": 9.0} if row["attention"] == "MLA" else row for row in rows]
+    assert "second to MHA" not in drawn(figures.cache_and_quality, worst), "said only where it is so"
 
 
-def test_absorption():
-    times = {"absorbed": (1.0, 4.0), "expanded": (2.0, 30.0), "full": (1.5, 8.0)}
-    rows = [{"group": "algebra", "d_nope": 128, "d_c": 512, "heads": 128, "parameters_measured": 1_629_952}]
-    for way, both in times.items():
-        rows += [{"group": "time", "way": way, "context": c, "milliseconds": t} for c, t in zip((512, 8192), both, strict=True)]
-    shown = drawn(figures.absorption, rows)
-    assert "at 8K context 7.5 times faster" in shown and "times: 1.63 M random weights" in shown
+def test_specialisation_with_and_without_the_loss():
+    rows, kept = figures.specialisation.rows(), results("balance")["arms"]
+    bits = [kept[arm]["summary"]["specialisation"]["mean"] for arm in ("bias 0.003", "sequence loss 0.1")]
+    assert (
+        only(rows, arm="bias 0.003", domain="code", layer=1, expert=3)[0]["times_even"]
+        == (kept["bias 0.003"]["details"]["relative_load"]["code"][1][3])
+    )
+    shown = drawn(figures.specialisation, rows)
+    assert f"tells {bits[0] / bits[1]:.0f} times as much" in shown and f"{bits[0]:.3f} and {bits[1]:.3f} bits" in shown
 
 
-def test_what_was_measured_is_kept(tmp_path):
-    (tmp_path / "absorption.json").write_text(json.dumps({"rows": [{"way": "full"}]}))
-    assert Sources(kept=tmp_path).rows(figures.absorption) == [{"way": "full"}]
+def test_needles_by_length_and_depth():
+    rows, kept = figures.needles.rows(), results("long-context")["arms"]
+    assert (
+        only(rows, arm="YaRN", stage="tuned", length=512, depth=0.25)[0]["found"]
+        == (kept["YaRN"]["summary"]["tuned needle 512 at 0.25"]["mean"])
+    )
+    mean = 100 * np.mean([row["found"] for row in only(rows, arm="no extension", length=512)])
+    assert f"without it {mean:.0f} % are found" in drawn(figures.needles, rows)
 
 
 def test_what_was_measured_on_a_run_is_kept_for_its_weights(tmp_path, run):
