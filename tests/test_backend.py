@@ -112,6 +112,15 @@ def test_every_twin_takes_what_its_original_takes_with_the_same_defaults(name):
         assert not left, f"{name}.{function}: the compiled one does not take {left}"
 
 
+@pytest.mark.parametrize("name", ["fp8_linear", "fp8_feed_forward", "mtp_combine"])
+@pytest.mark.parametrize("function", ["forward", "backward"])
+def test_a_twin_that_takes_its_originals_steps_does_them_with_compiled_parts(name, function):
+    """With the original's own parts it would be as right, and slow."""
+    (parts,) = getattr(importlib.import_module(f"minids.kernels.{name}"), function).keywords.values()
+    for part in parts if isinstance(parts, tuple) else [parts]:
+        assert (part.__name__ if inspect.ismodule(part) else part.__module__).startswith("minids.kernels."), part
+
+
 def test_an_unknown_operation_is_an_attribute_error_that_names_it():
     with pytest.raises(AttributeError, match="rmsnrom"):
         _ = op.rmsnrom

@@ -7,8 +7,8 @@
 - Kernels are serial and release the GIL (docs/performance.md, "What did not help", on threads).
 - A kernel that another one calls is put into it (``forceinline``): else a process that compiles both and one that loads them
   from the cache would get other last digits.
-- Compiled code is kept in a folder named by a hash of this package's sources and Numba's version: Numba itself does not see an
-  edit in another file that a kernel calls.
+- Compiled code is kept in a folder named by a hash of the sources of ``kernels`` and ``ops`` and of Numba's version: Numba
+  itself does not see an edit in another file, be it of a kernel that is called or of a constant that was compiled in.
 """
 
 import hashlib
@@ -54,7 +54,8 @@ def compiling() -> bool:
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept: below NUMBA_CACHE_DIR, or the user's cache folder; None where neither can be written."""
     key = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for source in sorted((*here.glob("*.py"), *(here.parent / "ops").glob("*.py"))):
         key.update(source.name.encode() + b"\0" + source.read_bytes())
     given = os.environ.get("NUMBA_CACHE_DIR")
     parent = Path(given) if given else user_cache()  # never a folder that others can write to: code is loaded from it

@@ -64,15 +64,20 @@ def test_a_user_without_a_home_still_computes(monkeypatch):
 
 def test_the_folder_follows_the_sources_and_the_version_of_numba(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "one.py").write_text("a = 1")
-    (tmp_path / "two.py").write_text("b = 1")
-    monkeypatch.setattr(_jit, "__file__", str(tmp_path / "one.py"))
+    for package in ("kernels", "ops"):
+        (tmp_path / package).mkdir()
+    called, constant = tmp_path / "kernels" / "two.py", tmp_path / "ops" / "three.py"
+    called.write_text("b = 1")
+    constant.write_text("TINY = 1")
+    monkeypatch.setattr(_jit, "__file__", str(tmp_path / "kernels" / "one.py"))
     folders = [_jit.cache_folder()]
-    (tmp_path / "two.py").write_text("b = 2")
+    called.write_text("b = 2")
+    folders.append(_jit.cache_folder())
+    constant.write_text("TINY = 2")
     folders.append(_jit.cache_folder())
     monkeypatch.setattr(_jit.numba, "__version__", "0.0")
     folders.append(_jit.cache_folder())
-    assert len(set(folders)) == 3, "an edit in another file, or another Numba, finds the old code"
+    assert len(set(folders)) == 4, "an edit in another file, or another Numba, finds the old code"
     assert folders[-1] == _jit.cache_folder(), "the same sources have two folders"
 
 
