@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent / "minids"
 
 # Ground first. Rooms on one floor do not know each other.
 FLOORS = [
+    {"terminal"},
     {"errors", "processor", "blas", "words", "caches"},
     {"files"},
     {"config"},

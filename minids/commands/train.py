@@ -9,6 +9,7 @@ from typing import Annotated
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
+from minids.terminal import say
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,21 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
     if options.resume:
         training = Run.resume(out, _asked(options, given))
-        print(f"Resuming {out} after step {training.step} of {training.train.steps}")
+        say(f"Resuming {out} after step {training.step} of {training.train.steps}")
     else:
         training = Run.start(out, options.model, options.train, list(options.data), options.preset)
-        print(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
-        print(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
+        say(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
+        say(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
     training.observers.append(routing_trace.record)
     checkpoint = training.run()
     if checkpoint is None:
         return
-    print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
+    say(f"Checkpoint (a Hugging Face folder): {checkpoint}")
     if find_spec("matplotlib") is None:
-        print('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
+        say('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
     elif (picture := draw(Path(out))) is not None:
-        print(f"Loss picture: {picture}")
-    print(f'Write more: minids generate --checkpoint {out} --prompt "def "')
+        say(f"Loss picture: {picture}")
+    say(f'Write more: minids generate --checkpoint {out} --prompt "def "')
 
 
 def defaults(typed: dict[str, object]) -> Options:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from tqdm import tqdm
 
 from minids.model import Losses
+from minids.terminal import say
 
 Say = Callable[[str], None]
 
@@ -31,7 +32,7 @@ class Voice:
 
     def _on_stderr(self, line: str) -> None:
         with suppress(OSError):  # nor here (``2>&1 | head``)
-            print(line, file=sys.stderr)
+            say(line, file=sys.stderr)
 
 
 def progress_bar(steps: int, finished: int) -> tqdm:
@@ -47,11 +48,6 @@ def in_words(losses: Losses, max_violation: float | None, tokens_per_second: flo
     mtp = " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp) if losses.mtp else ""
     balance = "" if max_violation is None else f" MaxVio {max_violation:.2f}"
     return f"loss {losses.main:.3f}{mtp}{balance} {tokens_per_second:,.0f} tokens/s"
-
-
-def printable(text: str) -> str:
-    """Text that cannot upset a terminal: an untrained model writes control characters too."""
-    return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
 
 
 @contextmanager

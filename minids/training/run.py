@@ -26,6 +26,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length
+from minids.terminal import say
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -33,7 +34,7 @@ from minids.training.evaluate import validation
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, in_words, interrupt, printable, progress_bar
+from minids.training.printing import Say, Voice, in_words, interrupt, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
@@ -68,7 +69,7 @@ class Run:
 
     @classmethod
     def start(
-        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = print
+        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = say
     ) -> Run:
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
@@ -98,7 +99,7 @@ class Run:
         return cls(halves, model, train, rng, say)
 
     @classmethod
-    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = print) -> Run:
+    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = say) -> Run:
         """The run in the folder ``out``, from its newest checkpoint.
 
         ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
@@ -233,7 +234,7 @@ class Run:
                 continue
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
             new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
-            self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
+            self.say(f"[{domain}] {prompt}⟩{self.tokenizer.decode(new)}\n")
 
     def validate(self) -> None:
         c = self.train

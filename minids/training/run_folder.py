@@ -27,6 +27,7 @@ from minids.checkpoint.checksums import verify_checksums, write_checksums
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
 from minids.files import make_writable, read_json, sync_folder, write
+from minids.terminal import say
 
 
 class RunFolder:
@@ -91,7 +92,7 @@ class RunFolder:
     def description(self) -> dict:
         return read_state(self.path / "run.json")
 
-    def newest(self, say: Callable[[str], None] = print) -> Path | None:
+    def newest(self, say: Callable[[str], None] = say) -> Path | None:
         """The newest whole checkpoint, or None where none was ever written. Where ``latest`` is missing or names what is not
         there, it is the last that is there: a run never begins again while it has a checkpoint."""
         named = latest_checkpoint(self.path)

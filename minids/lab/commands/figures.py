@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,11 +34,11 @@ def run(options: Options, given: set[str]) -> None:
     asked = found(options.names)
     out = Path(options.out)
     if options.list:
-        print(listing(asked, out))
+        say(listing(asked, out), painted=True)
         return
     need_matplotlib()  # before minutes of work
     sources = Sources(options.run, train=True)
     sources.check(asked)
     themes = THEMES if options.theme == "both" else (options.theme,)
     written = write_all(asked, sources.rows, out, themes, options.formats)
-    print(f"{len(written)} files in {out}")
+    say(f"{len(written)} files in {out}")

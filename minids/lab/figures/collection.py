@@ -9,6 +9,7 @@ from minids import files
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, as_csv
 from minids.lab.figures.style import THEMES, encoded, style
+from minids.terminal import say
 from minids.words import did_you_mean
 
 FORMATS = ("svg", "png", "pdf")
@@ -61,10 +62,10 @@ def write_all(
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()
-        print(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
+        say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
         written += write(picture, rows_of(picture), out, themes, formats)
         size = sum(path.stat().st_size for path in written[-(len(themes) * len(formats)) :])
-        print(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
+        say(f"        {time.perf_counter() - began:.1f} s, {size / 1e3:,.0f} kB")
     if len(asked) == len(minids.lab.figures.PICTURES):
         written.append(out / "README.md")
         files.write(written[-1], gallery(asked).encode())
