@@ -23,7 +23,10 @@ class Options:
     out: str = ""
     """Folder of the run; runs/PRESET if not given."""
     resume: bool = False
-    """Continue the run in that folder from its newest checkpoint, with its own settings."""
+    """Continue the run in that folder from its newest checkpoint, with its own settings. --steps above its own extend it, and
+    --data says where its text is now, if that has moved."""
+    overwrite: bool = False
+    """Begin anew in a folder that holds a run: its checkpoints are deleted. One without a checkpoint begins anew anyway."""
     train: Annotated[TrainConfig, "flat"] = field(default_factory=TrainConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig.preset("tiny"))
     """The model; defaults are those of the preset."""
@@ -42,11 +45,14 @@ def run(options: Options, given: set[str]) -> None:
     for name, (owner, value) in needs.items():
         if name in given and getattr(options.train, owner) != value and not options.resume:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
+    if options.resume and options.overwrite:
+        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
     if options.resume:
         training = Run.resume(out, _asked(options, given))
-        say(f"Resuming {out} after step {training.step} of {training.train.steps}")
+        over = " It is finished; more --steps extend it." if training.step == training.train.steps else ""
+        say(f"Resuming {out} after step {training.step} of {training.train.steps}.{over}")
     else:
-        training = Run.start(out, options.model, options.train, list(options.data), options.preset)
+        training = Run.start(out, options.model, options.train, list(options.data), options.preset, overwrite=options.overwrite)
         say(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
         say(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
     training.observers.append(routing_trace.record)
@@ -74,4 +80,4 @@ def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
     own = {"data": list(options.data), "preset": options.preset}
     train, model = dataclasses.asdict(options.train), {f"model.{n}": v for n, v in dataclasses.asdict(options.model).items()}
-    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume"}}
+    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume", "overwrite"}}

@@ -73,6 +73,19 @@ class Corpus:
                 digest.update(b"%d:" % len(field) + field)  # the length keeps "ab", "c" apart from "a", "bc"
         return digest.hexdigest()
 
+    @cached_property
+    def texts_sha256(self) -> str:
+        """The same without names: what it is when files and folders are called otherwise and nothing else has changed."""
+        digest = hashlib.sha256()
+        for document in self.documents:
+            digest.update(b"%d %d:" % (self.domains.index(document.domain), document.size) + document.text)
+        return digest.hexdigest()
+
+    def renamed(self, domains: Sequence[str]) -> Corpus:
+        """The same corpus with other names for its domains, in their order."""
+        names = dict(zip(self.domains, domains, strict=True))
+        return replace(self, documents=tuple(replace(d, domain=names[d.domain]) for d in self.documents))
+
     def split(self, share: float) -> tuple[Corpus, Corpus]:
         """Training and validation text: ``share`` of each domain's bytes, in whole documents chosen by the hash of their text.
 

@@ -36,6 +36,7 @@ from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, in_words, interrupt, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
+from minids.training.schedule import learning_rate
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, tokenizer_for
 from minids.training.workers import Workers, useful_workers
@@ -69,18 +70,21 @@ class Run:
 
     @classmethod
     def start(
-        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = say
-    ) -> Run:
+        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = say,
+        overwrite: bool = False,
+    ) -> Run:  # fmt: skip
+        """A new run in the folder ``out``, which may hold an older one only with ``overwrite``, or where that has made no
+        checkpoint; the older one's files go once this one is ready to begin."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
-        RunFolder.refuse_taken(out)
+        RunFolder.refuse_taken(out, overwrite)
         corpus = load_corpus(data)
         if corpus.skipped:
             say(corpus.passed_over())
         run = cls._fresh(corpus, model_config, train, say)
-        run.folder = RunFolder.create(out)
-        description = {"preset": preset, "data": list(data), "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
+        run.folder = RunFolder.create(out, overwrite)
+        description = {"preset": preset, "data": list(data), "corpus": _identity(corpus)}
         settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
         run.folder.write_description(description | settings | {"surroundings": surroundings()})
         run.metrics = MetricsFile(run.folder.metrics)
@@ -103,7 +107,8 @@ class Run:
         """The run in the folder ``out``, from its newest checkpoint.
 
         ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
-        what the run began with; only ``workers`` may differ, and what that means is said, as it is of another backend.
+        what the run began with. But ``workers`` may differ, and what that means is said, as it is of another backend; ``data``
+        may lie elsewhere, if it is the same text; and more ``steps`` extend the run.
         """
         folder = RunFolder.open(out)
         try:
@@ -119,20 +124,28 @@ class Run:
             model_config = ModelConfig(**described["model"] | {"rope_scaling": Yarn(**yarn) if yarn else None})
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
-            sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+            was, then = dict(described["corpus"]), dict(described.get("surroundings", {}))
+            was = {"sha256": was["sha256"], "texts": was.get("texts_sha256"), "domains": list(was.get("domains", ()))}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
-        workers = asked.pop("workers", 0)
+        workers, steps, moved = asked.pop("workers", 0), asked.pop("steps", train.steps), asked.pop("data", data)
+        if steps < train.steps:
+            raise refuse("steps", steps, f"the run there has {train.steps}; more of them extend it, fewer are another run")
         for name, value in asked.items():
             if name not in known or known[name] != value:
                 raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
         for line in differences(then):
             say(line)
-        corpus = load_corpus(data)
-        if corpus.sha256 != sha256:
-            why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
-            raise refuse("data", data, why)
+        corpus = _same_text(moved, was)
         checkpoint = folder.newest(say)
+        if steps > train.steps:
+            longer = train.replace(steps=steps)
+            rates = (learning_rate(train.steps - 1, train), learning_rate(train.steps, longer))
+            say(f"Extended from {train.steps:,} steps to {steps:,}, with the schedule of {steps:,} from here on:")
+            say(f"the learning rate was to end at {rates[0]:.2g}; step {train.steps + 1:,} is made at {rates[1]:.2g}")
+            train = longer
+        if steps > described["train"]["steps"] or moved != data:
+            folder.write_description(described | {"data": moved, "train": described["train"] | {"steps": steps}})
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
             run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say)
             state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
@@ -196,7 +209,7 @@ class Run:
                 self.step = done.step
                 self._report(bar, done, took)
                 last, saved = self.step == train.steps, False
-                if last or self.step % train.eval_every == 0:
+                if last or (train.eval_every and self.step % train.eval_every == 0):
                     self.validate()
                 if train.sample_every and self.step % train.sample_every == 0 and not last:
                     self.show_samples(f"after {self.step} steps")
@@ -238,6 +251,8 @@ class Run:
 
     def validate(self) -> None:
         c = self.train
+        if not self.text.held_out:  # validation_share = 0
+            return
         found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
         for domain, numbers in found.items():
             for name, value in numbers.items():
@@ -275,3 +290,24 @@ class Run:
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
         return f"No weight has changed yet: look at initializer_range = {self.model.config.initializer_range:g} and the scales"
+
+
+def _identity(corpus: Corpus) -> dict:
+    """What tells a corpus from every other, and its domains' names."""
+    hashes = {"sha256": corpus.sha256, "texts_sha256": corpus.texts_sha256}
+    return {"name": corpus.name, **hashes, "domains": list(corpus.domains)}
+
+
+def _same_text(data: list[str], was: dict) -> Corpus:
+    """The corpus that a run began with, wherever it lies now: its domains keep the names that the metrics have. What it ``was``
+    is known by its hashes, the one without names only since these may change."""
+    try:
+        corpus = load_corpus(data)
+    except MinidsError as error:
+        raise MinidsError(f"{error}; if the text has moved, say --data and where it is now") from None
+    if corpus.sha256 == was["sha256"]:
+        return corpus
+    if corpus.texts_sha256 == was["texts"] and len(corpus.domains) == len(was["domains"]):
+        return corpus.renamed(was["domains"])
+    why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
+    raise refuse("data", data, why)

@@ -30,7 +30,7 @@ class Options:
     """Text to show, token by token."""
     data: tuple[str, ...] = ()
     """Or text to measure: builtin, shakespeare, or files and folders, each one domain. What was kept for validation is read:
-    the share that the model's own run kept, else a tenth."""
+    the share that the model's own run kept, or a tenth."""
     layer: int = -1
     """Block whose experts are shown; -1 is the last one with experts."""
     html: str = ""
@@ -107,7 +107,7 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
     corpus = load_corpus(list(options.data))
     if corpus.skipped:
         say(corpus.passed_over())
-    _, held_out = corpus.split(run_setting(resolved(options.checkpoint), "validation_share", 0.1))
+    _, held_out = corpus.split(run_setting(resolved(options.checkpoint), "validation_share", 0.1) or 0.1)
     rows, labels = [], []
     for index, name in enumerate(held_out.domains):
         ids = TokenStream.encode(held_out.of(name), tokenizer).tokens[: options.tokens + 1].astype(np.int32)
