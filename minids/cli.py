@@ -14,6 +14,7 @@ from minids.config.presets import PRESETS
 from minids.errors import MinidsError
 from minids.other_names import COMMANDS as ELSEWHERE
 from minids.other_names import NO_NEED, perhaps
+from minids.terminal import quoted, say
 from minids.words import did_you_mean, table
 
 CORE = ("train", "generate", "chat", "evaluate", "data")
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        print("minids: interrupted", file=sys.stderr)
+        say("minids: interrupted", file=sys.stderr)
         return 130
     except MinidsError as error:
         why = str(error)
@@ -66,14 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
         what = str(error).partition(" for an array")[0].replace("Unable", "unable") or "there is none left"
         why = f"not enough memory ({what}); smaller sizes, batches or contexts need less"
     except OSError as error:  # what no command has better words for
-        why = f"{str(error.filename or '')[:200]!r}: {error.strerror or error}"
-    print(f"minids: {why}", file=sys.stderr)
+        why = f"{quoted(str(error.filename or '')[:200])}: {error.strerror or error}"
+    say(f"minids: {why}", file=sys.stderr)
     return 2
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
     """What the user's input has made the package say, in a line as an error has it."""
-    print(f"minids: {' '.join(str(message).splitlines())}", file=sys.stderr)
+    say(f"minids: {' '.join(str(message).splitlines())}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> None:
@@ -81,16 +82,16 @@ def _run(arguments: list[str]) -> None:
         case [] | ["-h" | "--help", *_]:
             rows = {name: ("", f"minids {name}", " ".join(module.Options.__doc__.split())) for name, module in COMMANDS.items()}
             core, lab = (table([rows[name] for name in names], align="l") for names in (CORE, LAB))
-            print(OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS)))
+            say(OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS)))
         case ["--version", *_]:
-            print(f"minids {minids.__version__}")
+            say(f"minids {minids.__version__}")
         case [command, *rest] if command in COMMANDS:
             module = COMMANDS[command]
             options = list(options_of(module.Options))
             found = typed(command, options, [word for word in rest if word not in ("-h", "--help")])
             default = module.defaults(found) if hasattr(module, "defaults") else None
             if {"-h", "--help"} & set(rest):
-                print(help_of(command, module.Options, list(options_of(module.Options, default))))
+                say(help_of(command, module.Options, list(options_of(module.Options, default))))
             else:
                 module.run(built(command, module.Options, options, found, default), set(found))
         case [command, *_]:

@@ -16,6 +16,7 @@ from typing import BinaryIO, NoReturn
 
 from minids.caches import try_to_write
 from minids.errors import MinidsError, refuse
+from minids.terminal import quoted
 
 
 def make_writable(folder: Path) -> None:
@@ -84,7 +85,7 @@ def inside(folder: Path, name: object, source: str) -> Path:
 def shortened(value: object, limit: int = 80) -> str:
     """``repr`` of something read from a file: one printable line of bearable length, whatever it holds."""
     try:
-        text = repr(value)
+        text = quoted(value) if isinstance(value, str) else repr(value)
     except RecursionError:
         text = "(deeply nested)"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -3,6 +3,11 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+from minids.terminal import cells, cut, padded
+
+NARROWEST = 8
+"""Columns that a column of words keeps in any table."""
+
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:
     """671026419200 → "671 G", (70272, "B") → "70.3 kB": decimal prefixes, as in the papers; small values as they are."""
@@ -13,17 +18,27 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     return f"{value:.{digits}g} Y{unit}"
 
 
-def table(rows: Iterable[Sequence[object]], head: Sequence[str] = (), align: str = "lr", rule: bool = False) -> str:
+def table(
+    rows: Iterable[Sequence[object]], head: Sequence[str] = (), align: str = "lr", rule: bool = False, width: int | None = None
+) -> str:
     """Rows under an optional head as aligned text. align: a letter for each column, l or r; the last one holds for the columns
-    that follow. rule: a line under the head. A row may be shorter than others. Cells are shown by ``str``."""
+    that follow. rule: a line under the head. A row may be shorter than others. Cells are shown by ``str``. width: columns of
+    the terminal, where they are few; the widest columns of words (l) give way, no number does."""
     lines = [[str(cell) for cell in row] for row in ([head] if head else []) + list(rows)]
-    widths = [max(len(line[i]) if i < len(line) else 0 for line in lines) for i in range(max(map(len, lines), default=0))]
+    widths = [max(cells(line[i]) if i < len(line) else 0 for line in lines) for i in range(max(map(len, lines), default=0))]
     align += align[-1] * len(widths)
-    put = {"l": str.ljust, "r": str.rjust}
+    words = [i for i in range(len(widths)) if align[i] == "l"]
+    while width is not None and words and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(words, key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
     text = []
     for line in lines:
-        cells = (put[side](cell, wide) for cell, wide, side in zip(line, widths, align, strict=False))  # a row may be short
-        text.append("  ".join(cells).rstrip())
+        put = (
+            padded(cut(c, wide), wide, side == "r") for c, wide, side in zip(line, widths, align, strict=False)
+        )  # a row may be short
+        text.append("  ".join(put).rstrip())
     if head and rule:
         text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(text)

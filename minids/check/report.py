@@ -11,6 +11,7 @@ import numpy as np
 from minids.check.case import Array, Case, at, precision
 from minids.check.hypotheses import HYPOTHESES, IN_PART, LOOSE, SHAPE_HYPOTHESES, Hypothesis, location
 from minids.check.nested import is_float, is_whole
+from minids.terminal import say
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Report:
 
 def ok(report: Report) -> None:
     """Print the report: "✓ …", or the explanation. For the last line of a notebook's exercise."""
-    print(report)
+    say(report)
 
 
 def in_place(what: str, path: str) -> Finding:

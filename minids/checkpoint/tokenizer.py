@@ -11,10 +11,11 @@ opens what ``save`` writes, and ``Tokenizer.load`` the published ones, such as D
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +136,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids as they come: for each what it adds, which is nothing while a character is half there, and at the end
+        what never became one. Together it is ``decode`` of all, in time that grows with their number alone."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for number in ids:
+            yield decoder.decode(self.decode_bytes([number]))
+        yield decoder.decode(b"", final=True)
 
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
         """Bytes of text in ids of any shape; targets of -100 count none. bits per byte = Σ loss / (ln 2 · bytes)."""

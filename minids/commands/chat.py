@@ -18,7 +18,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import stream
 from minids.inference.sampling import Sampling, Token
 from minids.model import DeepSeekV3
-from minids.training.printing import printable
+from minids.terminal import say
 from minids.words import did_you_mean
 
 HELP = """Type a text and press Enter: the model goes on from it. An empty line goes on from where it stopped.
@@ -65,13 +65,13 @@ def run(options: Options, given: set[str]) -> None:
     if typing:
         with suppress(ImportError):  # Windows has none; with it the arrow keys bring back what was typed
             importlib.import_module("readline")
-        print(HELP)
+        say(HELP)
     for line in typed() if typing else sys.stdin:
         try:
             if chat.hear(line.rstrip("\r\n")):
                 return
         except MinidsError as error:
-            print(error)
+            say(error)
 
 
 def typed() -> Iterator[str]:
@@ -80,10 +80,10 @@ def typed() -> Iterator[str]:
         try:
             yield input("\n> ")
         except EOFError:
-            print()
+            say()
             return
         except KeyboardInterrupt:
-            print("\n/quit or Ctrl-D ends")
+            say("\n/quit or Ctrl-D ends")
 
 
 class Chat:
@@ -106,13 +106,13 @@ class Chat:
                 raise refuse("text", line[:80], "none of its characters is in the model's vocabulary")
         if not self.ids:  # nothing to go on from
             return False
-        print(line, end="", flush=True)
+        say(line, end="")
         try:
             for piece in self.written():
-                print(printable(piece), end="", flush=True)
+                say(piece, end="")
         except KeyboardInterrupt:
-            print(" …", end="")
-        print()
+            say(" …", end="")
+        say()
         return False
 
     def obey(self, command: str = "", value: str = "") -> bool:
@@ -120,12 +120,12 @@ class Chat:
         if command == "quit":
             return True
         if command == "help":
-            print(HELP)
+            say(HELP)
         elif command in commands:
             commands[command](value.strip())
         else:
             hint = did_you_mean(command, [*commands, "help", "quit"])
-            print(f"/{command}: no such command; {hint}/help lists them. A text that begins with / is typed after a space")
+            say(f"/{command}: no such command; {hint}/help lists them. A text that begins with / is typed after a space")
         return False
 
     def written(self) -> Iterator[str]:
@@ -135,7 +135,7 @@ class Chat:
         self.turns += 1
         tokens = stream(self.model, self.ids, *sampled, stop=[] if eos is None else [eos])
         new = ""
-        for piece in pieces(self.tokenizer, self.kept(tokens)):
+        for piece in self.tokenizer.decode_stream(token.id for token in self.kept(tokens)):
             new += piece
             end = new.find("\n\n", len(new) - len(new.lstrip("\n")))  # line breaks before the first word end nothing
             if end >= 0:
@@ -152,11 +152,11 @@ class Chat:
 
     def set_temperature(self, value: str) -> None:
         self.options = replace(self.options, temperature=_number("temperature", value, float))
-        print(f"temperature {self.options.temperature:g}")
+        say(f"temperature {self.options.temperature:g}")
 
     def set_length(self, value: str) -> None:
         self.options = replace(self.options, max_new_tokens=int(_number("length", value, int)))
-        print(f"at most {self.options.max_new_tokens} tokens")
+        say(f"at most {self.options.max_new_tokens} tokens")
 
     def choose_domain(self, name: str) -> None:
         """Have what is typed stand in a text of this domain."""
@@ -164,13 +164,13 @@ class Chat:
             self.before, self.ids = "", []
         elif name in self.domains:
             self.before, self.ids = self.domains[name], []
-            print(f"{self.before.strip()}\n…" if sys.stdin.isatty() else f"domain {name}")
+            say(f"{self.before.strip()}\n…" if sys.stdin.isatty() else f"domain {name}")
         elif not self.domains:
             raise refuse("domain", name, f"{self.options.checkpoint} has no run.json that names its text")
         elif name:
             raise refuse("domain", name, f"{did_you_mean(name, self.domains)}there are {', '.join(self.domains)}, none")
         else:
-            print(", ".join([*self.domains, "none"]))
+            say(", ".join([*self.domains, "none"]))
 
     @cached_property
     def domains(self) -> dict[str, str]:
@@ -186,19 +186,6 @@ class Chat:
         data = [str(entry) for entry in RunFolder(Path(run)).description()["data"]]
         held_out = load_corpus(data).split(run_setting(path, "validation_share", 0.1))[1]
         return {name: f"{held_out_prompt(held_out, name, 200)}\n\n" for name in held_out.domains}
-
-
-def pieces(tokenizer: Tokenizer, tokens: Iterable[Token]) -> Iterator[str]:
-    """Tokens as text, a character when all of its bytes are there."""
-    shown, ids = "", []
-    for token in tokens:
-        ids.append(token.id)
-        text = tokenizer.decode(ids)
-        if not text.endswith("�") or len(text) - len(shown) > 3:  # the rest of a character may be still to come
-            yield text[len(shown) :]
-            shown = text
-    if rest := tokenizer.decode(ids)[len(shown) :]:
-        yield rest
 
 
 def _number(name: str, value: str, kind: type) -> float:

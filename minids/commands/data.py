@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from minids.errors import refuse
+from minids.terminal import say
 from minids.words import table
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def run(options: Options, given: set[str]) -> None:
     if options.action == "fetch":
         if not options.name:
             raise refuse("name", options.name, "which one? minids data list shows them")
-        print(fetch(options.name))
+        say(fetch(options.name))
         return
     if options.name:
         raise refuse("name", options.name, "list shows everything; fetch NAME fetches one of them")
-    print(describe(load_corpus(["builtin"])))
+    say(describe(load_corpus(["builtin"])))
     for dataset in DATASETS.values():
-        print(dataset)
+        say(dataset)
 
 
 def describe(corpus: Corpus) -> str:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from minids.terminal import say
 from minids.words import table
 
 
@@ -25,7 +26,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.training.evaluate import evaluate
 
     found = evaluate(options.checkpoint, options.data, options.tokens)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else in_words(found))
+    say(json.dumps(found, indent=2, ensure_ascii=False) if options.json else in_words(found))
 
 
 def in_words(found: dict[str, Any]) -> str:

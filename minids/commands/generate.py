@@ -15,6 +15,7 @@ from minids.inference.generate import generate_batch, prompt_ids, stream
 from minids.inference.infill import infill_ids
 from minids.inference.sampling import Token
 from minids.inference.speculative import Counts
+from minids.terminal import quoted, say
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def run(options: Options, given: set[str]) -> None:
     settings |= {name: value for name, value in model.generation.settings().items() if name not in given}
     if len(prompts) > 1:
         for prompt, new in zip(prompts, generate_batch(model, texts, **settings), strict=True):
-            print(f"--- {prompt!r}\n{prompt}{model.tokenizer.decode(new)}\n")
+            say(f"--- {quoted(prompt)}\n{prompt}{model.tokenizer.decode(new)}\n")
         return
     counts = Counts()
     if options.speculative:
@@ -120,7 +121,7 @@ def run(options: Options, given: set[str]) -> None:
     if counts.passes:
         judged = enumerate(zip(counts.acceptance, counts.submitted, strict=True), start=1)
         depths = ", ".join(f"guess {depth}: {100 * share:.0f} % of {n}" for depth, (share, n) in judged if n)
-        print(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
+        say(f"\nspeculation: {counts.tokens_per_pass:.2f} tokens a pass; stood: {depths or 'nothing was guessed'}")
 
 
 def _read(path: str) -> str:
@@ -138,17 +139,18 @@ def _read(path: str) -> str:
 
 
 def _show(tokenizer: Tokenizer, prompt: str, tokens: Iterator[Token], log_probabilities: bool, suffix: str) -> None:
-    print(prompt, end="", flush=True)
-    shown, ids, table = "", [], ["", "log p (nats)  token"]
-    for token in tokens:
-        ids.append(token.id)
-        text = tokenizer.decode(ids)
-        if not text.endswith("�"):  # the rest of a character may be still to come
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
-        if log_probabilities:
-            guessed = "  guessed" if token.drafted else ""
-            table.append(f"{token.log_probability:12.4f}  {tokenizer.decode([token.id])!r}{guessed}")
-    print(tokenizer.decode(ids)[len(shown) :] + suffix)
+    table = ["", "log p (nats)  token"]
+
+    def ids() -> Iterator[int]:
+        for token in tokens:
+            if log_probabilities:
+                guessed = "  guessed" if token.drafted else ""
+                table.append(f"{token.log_probability:12.4f}  {quoted(tokenizer.decode([token.id]))}{guessed}")
+            yield token.id
+
+    say(prompt, end="")
+    for piece in tokenizer.decode_stream(ids()):
+        say(piece, end="")
+    say(suffix)
     if log_probabilities:
-        print("\n".join(table))
+        say("\n".join(table))

@@ -9,6 +9,7 @@ from typing import Annotated
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
+from minids.terminal import say
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Options:
     out: str = ""
     """Folder of the run; runs/PRESET if not given."""
     resume: bool = False
-    """Continue the run in that folder from its newest checkpoint, with its own settings."""
+    """Continue the run in that folder from its newest checkpoint, with its own settings. --steps above its own extend it, and
+    --data says where its text is now, if that has moved."""
+    overwrite: bool = False
+    """Begin anew in a folder that holds a run: its checkpoints are deleted. One without a checkpoint begins anew anyway."""
     init_from: str = ""
     """Begin from the weights and the tokenizer of this checkpoint, a run's folder or any Hugging Face DeepSeek folder, with
     another text or other settings; the optimizer begins anew, and the model's settings are the checkpoint's."""
@@ -53,30 +57,34 @@ def run(options: Options, given: set[str]) -> None:
             raise refuse(name, getattr(options.train, name), f"concerns {owner} = {value}; say --{owner} {value} too")
     if options.tensorboard:
         need_tensorboard()
+    if options.resume and options.overwrite:
+        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
     if options.resume:
         training = Run.resume(out, _asked(options, given))
-        print(f"Resuming {out} after step {training.step} of {training.train.steps}")
+        over = " It is finished; more --steps extend it." if training.step == training.train.steps else ""
+        say(f"Resuming {out} after step {training.step} of {training.train.steps}.{over}")
     else:
         model, train = _of_checkpoint(options, given) if options.init_from else (options.model, options.train)
-        training = Run.start(out, model, train, list(options.data), options.preset, init_from=options.init_from)
+        how = options.overwrite, options.init_from
+        training = Run.start(out, model, train, list(options.data), options.preset, say, *how)
         what = f"{options.init_from} further" if options.init_from else options.preset
-        print(f"Training {what} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
+        say(f"Training {what} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
         at_most = "up to " * (options.train.batch_ramp_until > 0)
-        print(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
+        say(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
     if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
         training.metrics.followers.append(EventFiles(Path(out)))
     training.observers.append(routing_trace.record)
     checkpoint = training.run()
     if checkpoint is None:
         return
-    print(f"Checkpoint (a Hugging Face folder): {checkpoint}")
+    say(f"Checkpoint (a Hugging Face folder): {checkpoint}")
     if find_spec("matplotlib") is None:
-        print('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
+        say('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
     elif (picture := draw(Path(out))) is not None:
-        print(f"Loss picture: {picture}")
+        say(f"Loss picture: {picture}")
     start = readable_prompt(training.tokenizer, training.prompts.values())
-    print(f"Write more: minids generate --checkpoint {out}" + (f' --prompt "{start}"' if start else ""))
-    print(f"Write with it: minids chat --checkpoint {out}; measure it: minids evaluate --checkpoint {out}")
+    say(f"Write more: minids generate --checkpoint {out}" + (f' --prompt "{start}"' if start else ""))
+    say(f"Write with it: minids chat --checkpoint {out}; measure it: minids evaluate --checkpoint {out}")
 
 
 def defaults(typed: dict[str, object]) -> Options:
@@ -92,7 +100,8 @@ def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
     own = {"data": list(options.data), "preset": options.preset, "init_from": options.init_from}
     train, model = dataclasses.asdict(options.train), {f"model.{n}": v for n, v in dataclasses.asdict(options.model).items()}
-    return {name.removeprefix("model."): (own | train | model)[name] for name in given - {"out", "resume", "tensorboard"}}
+    here = {"out", "resume", "overwrite", "tensorboard"}
+    return {name.removeprefix("model."): (own | train | model)[name] for name in given - here}
 
 
 def _of_checkpoint(options: Options, given: set[str]) -> tuple[ModelConfig, TrainConfig]:

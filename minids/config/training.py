@@ -79,7 +79,7 @@ class TrainConfig(Replaceable):
     workers: int = 0
     """Threads that share each batch; 0 for one per core."""
     validation_share: float = 0.1
-    """Share of each domain's documents kept for validation."""
+    """Share of each domain's documents kept for validation; 0 for none, and then nothing tells how well it does on others."""
     tokenizer: Literal["bytes", "bpe", "chars"] = "bytes"
     """One token per byte, byte-pair encoding learned from the training documents, or one per character they hold."""
     bpe_vocab_size: int = 2048
@@ -94,7 +94,7 @@ class TrainConfig(Replaceable):
     log_every: int = 10
     """Steps between two lines of metrics."""
     eval_every: int = 200
-    """Steps between two validation passes (one more comes at the end)."""
+    """Steps between two validation passes (one comes before the first step and one at the end); 0 for none on the way."""
     eval_tokens: int = 32768
     """Validation tokens per domain and pass, at most."""
     sample_every: int = 500
@@ -105,8 +105,8 @@ class TrainConfig(Replaceable):
     """Steps between two records of which experts each token was sent to (RUN/routing/*.npz); 0 for none."""
 
     def __post_init__(self) -> None:
-        may_be_0 = ("warmup_steps", "sample_every", "seed", "workers", "trace_every")
-        above = {"learning_rate": 0, "adam_eps": 0, "validation_share": 0, "batch_ramp_from": 0}
+        may_be_0 = ("warmup_steps", "sample_every", "eval_every", "validation_share", "seed", "workers", "trace_every")
+        above = {"learning_rate": 0, "adam_eps": 0, "batch_ramp_from": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
         may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "batch_ramp_until", "batch_ramp_from")

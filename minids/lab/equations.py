@@ -7,6 +7,8 @@ import ast
 import re
 from pathlib import Path
 
+from minids.terminal import say
+
 EQUATIONS = {
     range(1, 3): "KV latent, keys from it",
     range(3, 5): "shared rotary key; first concatenation [k^C ; k^R]",
@@ -78,4 +80,4 @@ def _file(name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    say(table())

@@ -26,6 +26,7 @@ from minids.backend import use_backend
 from minids.check import Report
 from minids.errors import refuse
 from minids.lab.figures.style import style
+from minids.terminal import say
 from minids.words import table
 
 Array = np.ndarray
@@ -108,7 +109,7 @@ def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None
         whole = values.dtype.kind != "f"
         size = "whole numbers" if whole else f"rms {np.sqrt(np.mean(np.square(values, dtype=np.float64))):.3g}"
         rows.append((name, values.shape, *told, size))
-    print(table(rows, align="l"))
+    say(table(rows, align="l"))
 
 
 def caught(report: Report) -> None:
@@ -117,7 +118,7 @@ def caught(report: Report) -> None:
         raise AssertionError(f"this mistake was not noticed: {report}")
     for line in str(report).split("\n"):
         indent = " " * (len(line) - len(line.lstrip()))
-        print(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
+        say(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
 def explore(draw: Callable, **controls) -> None:

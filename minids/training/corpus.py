@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from minids.errors import refuse
+from minids.terminal import name_of
 from minids.training import builtin, download, text_files
 from minids.training.text_files import Stretch, boundary
 
@@ -71,6 +72,19 @@ class Corpus:
             for field in (document.domain.encode(), document.name.encode(), document.text):
                 digest.update(b"%d:" % len(field) + field)  # the length keeps "ab", "c" apart from "a", "bc"
         return digest.hexdigest()
+
+    @cached_property
+    def texts_sha256(self) -> str:
+        """The same without names: what it is when files and folders are called otherwise and nothing else has changed."""
+        digest = hashlib.sha256()
+        for document in self.documents:
+            digest.update(b"%d %d:" % (self.domains.index(document.domain), document.size) + document.text)
+        return digest.hexdigest()
+
+    def renamed(self, domains: Sequence[str]) -> Corpus:
+        """The same corpus with other names for its domains, in their order."""
+        names = dict(zip(self.domains, domains, strict=True))
+        return replace(self, documents=tuple(replace(d, domain=names[d.domain]) for d in self.documents))
 
     def split(self, share: float) -> tuple[Corpus, Corpus]:
         """Training and validation text: ``share`` of each domain's bytes, in whole documents chosen by the hash of their text.
@@ -142,16 +156,16 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
         works = f"did you mean {close[0]}?" if close else f"name {', '.join(SOURCES)}, or files and folders of text"
         raise refuse("data", str(path), f"there is no such file or folder; {works}")
     alone = not path.is_dir()
-    domain = path.stem if alone else Path(os.path.abspath(path)).name or "files"
+    domain = name_of(path.stem if alone else Path(os.path.abspath(path)).name or "files")
     documents: list[Document] = []
     passed: list[tuple[str, str]] = []
     for file in [path] if alone else text_files.walk(path, passed):
-        name = file.name if alone else file.relative_to(path).as_posix()
+        name = name_of(file.name if alone else file.relative_to(path).as_posix())
         text, digest, problem = text_files.read(file)
         if not problem and digest in seen:
             problem = f"is the same text as {seen[digest]}"
         if not problem:
-            seen[digest] = str(file)
+            seen[digest] = name_of(file)
             documents += [Document(domain, *piece) for piece in text_files.cut(name, text)]
         elif alone:
             raise refuse("data", str(path), f"{problem}; name a file of UTF-8 text, each text once")

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from tqdm import tqdm
 
 from minids.model import Losses
+from minids.terminal import say
 
 Say = Callable[[str], None]
 
@@ -31,7 +32,7 @@ class Voice:
 
     def _on_stderr(self, line: str) -> None:
         with suppress(OSError):  # nor here (``2>&1 | head``)
-            print(line, file=sys.stderr)
+            say(line, file=sys.stderr)
 
 
 def progress_bar(steps: int, finished: int) -> tqdm:
@@ -59,11 +60,6 @@ def able(bits: Mapping[str, float], right: Mapping[str, float]) -> str:
     each = ", ".join(f"{domain} {value:.2f}" for domain, value in bits.items())
     sums = f", and it gets {sums_in_words(right)} right" if right else ""
     return f"What the model can do now: of 8 bits a byte it has to guess {each}{sums}."
-
-
-def printable(text: str) -> str:
-    """Text that cannot upset a terminal: an untrained model writes control characters too."""
-    return "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
 
 
 @contextmanager

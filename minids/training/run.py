@@ -26,6 +26,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length, check_recompute
+from minids.terminal import say
 from minids.training import exam
 from minids.training.average import WeightAverage
 from minids.training.batch_ramp import growing, tokens_before
@@ -37,9 +38,10 @@ from minids.training.initial import described_source, initial_model
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, able, in_words, interrupt, printable, progress_bar, sums_in_words
+from minids.training.printing import Say, Voice, able, in_words, interrupt, progress_bar, sums_in_words
 from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
+from minids.training.schedule import learning_rate
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
 from minids.training.workers import Workers, useful_workers
@@ -77,29 +79,25 @@ class Run:
 
     @classmethod
     def start(
-        cls,
-        out: str | Path,
-        model_config: ModelConfig,
-        train: TrainConfig,
-        data: list[str],
-        preset: str,
-        say: Say = print,
-        init_from: str | Path = "",
-    ) -> Run:
-        """A new run, from fresh weights, or from those and the tokenizer of the checkpoint ``init_from``."""
+        cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = say,
+        overwrite: bool = False, init_from: str | Path = "",
+    ) -> Run:  # fmt: skip
+        """A new run in the folder ``out``, which may hold an older one only with ``overwrite``, or where that has made no
+        checkpoint; the older one's files go once this one is ready to begin. From fresh weights, or from those and the
+        tokenizer of the checkpoint ``init_from``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(train.context_length, model_config.num_nextn_predict_layers)
         check_clip(model_config, train)
         check_recompute(model_config, train.recompute)
-        RunFolder.refuse_taken(out)
+        RunFolder.refuse_taken(out, overwrite)
         corpus = load_corpus(data)
         if corpus.skipped:
             say(corpus.passed_over())
         source = described_source(init_from) if init_from else None
         run = cls._fresh(corpus, model_config, train, say, source)
-        run.folder = RunFolder.create(out)
-        description = {"preset": preset, "data": list(data), "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
+        run.folder = RunFolder.create(out, overwrite)
+        description = {"preset": preset, "data": list(data), "corpus": _identity(corpus)}
         settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
         description |= {"init_from": source} if source else {}
         run.folder.write_description(description | settings | {"surroundings": surroundings()})
@@ -125,11 +123,12 @@ class Run:
         return cls(halves, model, train, rng, say)
 
     @classmethod
-    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = print) -> Run:
+    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = say) -> Run:
         """The run in the folder ``out``, from its newest checkpoint.
 
         ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
-        what the run began with; only ``workers`` may differ, and what that means is said, as it is of another backend.
+        what the run began with. But ``workers`` may differ, and what that means is said, as it is of another backend; ``data``
+        may lie elsewhere, if it is the same text; and more ``steps`` extend the run.
         """
         folder = RunFolder.open(out)
         try:
@@ -145,22 +144,30 @@ class Run:
             model_config = ModelConfig(**described["model"] | {"rope_scaling": Yarn(**yarn) if yarn else None})
             known = {**described["model"], **described["train"], "data": described["data"], "preset": described["preset"]}
             data = [str(entry) for entry in described["data"]]
-            sha256, then = described["corpus"]["sha256"], dict(described.get("surroundings", {}))
+            was, then = dict(described["corpus"]), dict(described.get("surroundings", {}))
+            was = {"sha256": was["sha256"], "texts": was.get("texts_sha256"), "domains": list(was.get("domains", ()))}
             source = described.get("init_from")
             known["init_from"] = source["asked"] if source else ""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
-        workers = asked.pop("workers", 0)
+        workers, steps, moved = asked.pop("workers", 0), asked.pop("steps", train.steps), asked.pop("data", data)
+        if steps < train.steps:
+            raise refuse("steps", steps, f"the run there has {train.steps}; more of them extend it, fewer are another run")
         for name, value in asked.items():
             if name not in known or known[name] != value:
                 raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
         for line in differences(then):
             say(line)
-        corpus = load_corpus(data)
-        if corpus.sha256 != sha256:
-            why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
-            raise refuse("data", data, why)
+        corpus = _same_text(moved, was)
         checkpoint = folder.newest(say)
+        if steps > train.steps:
+            longer = train.replace(steps=steps)
+            rates = (learning_rate(train.steps - 1, train), learning_rate(train.steps, longer))
+            say(f"Extended from {train.steps:,} steps to {steps:,}, with the schedule of {steps:,} from here on:")
+            say(f"the learning rate was to end at {rates[0]:.2g}; step {train.steps + 1:,} is made at {rates[1]:.2g}")
+            train = longer
+        if steps > described["train"]["steps"] or moved != data:
+            folder.write_description(described | {"data": moved, "train": described["train"] | {"steps": steps}})
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
             run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, source)
             state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
@@ -230,7 +237,7 @@ class Run:
                     self.average.update()
                 self._report(bar, done, took)
                 last, saved = self.step == train.steps, False
-                if last or self.step % train.eval_every == 0:
+                if last or (train.eval_every and self.step % train.eval_every == 0):
                     self.validate()
                 if train.sample_every and self.step % train.sample_every == 0 and not last:
                     self.show_samples(f"after {self.step} steps")
@@ -275,9 +282,11 @@ class Run:
                 continue
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
             new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
-            self.say(f"[{domain}] {prompt}⟩{printable(self.tokenizer.decode(new))}\n")
+            self.say(f"[{domain}] {prompt}⟩{self.tokenizer.decode(new)}\n")
 
     def validate(self) -> None:
+        if not self.text.held_out:  # validation_share = 0
+            return
         found = self._validation("validation")
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
         line: dict[str, object] = {"step": self.step, "validation": found}
@@ -332,3 +341,24 @@ class Run:
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
         return f"No weight has changed yet: look at initializer_range = {self.model.config.initializer_range:g} and the scales"
+
+
+def _identity(corpus: Corpus) -> dict:
+    """What tells a corpus from every other, and its domains' names."""
+    hashes = {"sha256": corpus.sha256, "texts_sha256": corpus.texts_sha256}
+    return {"name": corpus.name, **hashes, "domains": list(corpus.domains)}
+
+
+def _same_text(data: list[str], was: dict) -> Corpus:
+    """The corpus that a run began with, wherever it lies now: its domains keep the names that the metrics have. What it ``was``
+    is known by its hashes, the one without names only since these may change."""
+    try:
+        corpus = load_corpus(data)
+    except MinidsError as error:
+        raise MinidsError(f"{error}; if the text has moved, say --data and where it is now") from None
+    if corpus.sha256 == was["sha256"]:
+        return corpus
+    if corpus.texts_sha256 == was["texts"] and len(corpus.domains) == len(was["domains"]):
+        return corpus.renamed(was["domains"])
+    why = "the text is not what this run began with (other files or another Python): give that back, or start anew"
+    raise refuse("data", data, why)

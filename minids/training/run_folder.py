@@ -27,6 +27,7 @@ from minids.checkpoint.checksums import verify_checksums, write_checksums
 from minids.checkpoint.latest import latest_checkpoint, point_to
 from minids.errors import MinidsError, refuse
 from minids.files import make_writable, read_json, sync_folder, write
+from minids.terminal import name_of, say
 
 
 class RunFolder:
@@ -55,23 +56,30 @@ class RunFolder:
         self._lock.release()
 
     @staticmethod
-    def refuse_taken(path: str | Path) -> None:
-        """Refuse a folder that cannot take a new run, before any work is done for it."""
+    def refuse_taken(path: str | Path, overwrite: bool = False) -> None:
+        """Refuse a folder that cannot take a new run, before any work is done for it. One that holds a run without a checkpoint
+        can: no step of it is on the disk. Where one is, ``overwrite`` says that it may go."""
         path = Path(path)
-        if (path / "run.json").exists() or (path / "latest").exists():
-            raise refuse("out", str(path), "holds a run already; continue it with --resume, or choose another folder")
         if path.exists() and not path.is_dir():
             raise refuse("out", str(path), "is a file; choose a folder")
-        for name in (entry.name for entry in path.glob("*")):  # but what a run leaves that was killed before run.json is whole
-            if name not in ("lock", ".writable") and not (name.startswith(".run.json.") and name.endswith(".tmp")):
-                raise refuse("out", str(path), "is not empty; choose a new folder")
+        others = [entry.name for entry in path.glob("*") if not _of_a_run(entry.name)]
+        if others and not (path / "run.json").exists():
+            raise refuse("out", str(path), f"holds {name_of(others[0])}, which no run wrote; choose a new folder")
+        if not overwrite and any(path.glob("step-*")):
+            other = "continue it with --resume, replace it with --overwrite, or choose another folder"
+            raise refuse("out", str(path), f"holds a run already; {other}")
 
     @classmethod
-    def create(cls, path: str | Path) -> RunFolder:
-        """A folder for a new run, made where it is missing."""
-        cls.refuse_taken(path)
+    def create(cls, path: str | Path, overwrite: bool = False) -> RunFolder:
+        """A folder for a new run, made where it is missing; what an older one left there goes, and nothing else."""
+        cls.refuse_taken(path, overwrite)
         make_writable(Path(path))
-        return cls(Path(path)).lock()
+        folder = cls(Path(path)).lock()
+        # Its description last: killed on the way, the folder is still known as a run's.
+        for entry in sorted(folder.path.glob("*"), key=lambda entry: entry.name == "run.json"):
+            if _of_a_run(entry.name) and entry.name != "lock":
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        return folder
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -91,7 +99,7 @@ class RunFolder:
     def description(self) -> dict:
         return read_state(self.path / "run.json")
 
-    def newest(self, say: Callable[[str], None] = print) -> Path | None:
+    def newest(self, say: Callable[[str], None] = say) -> Path | None:
         """The newest whole checkpoint, or None where none was ever written. Where ``latest`` is missing or names what is not
         there, it is the last that is there: a run never begins again while it has a checkpoint."""
         named = latest_checkpoint(self.path)
@@ -146,6 +154,13 @@ class RunFolder:
             if old not in (final, before):
                 shutil.rmtree(old)
         return final
+
+
+def _of_a_run(name: str) -> bool:
+    """Whether a run writes a file or folder of this name into its folder."""
+    written = ("run.json", "metrics.jsonl", "latest", "lock", ".writable", "loss.png", "routing")
+    left = name.startswith(".") and name.endswith(".tmp") and name[1:].startswith(("run.json.", "latest."))  # by a kill
+    return name in written or left or name.lstrip(".").startswith("step-")
 
 
 def write_state(path: Path, value: dict) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from minids.terminal import name_of
+
 DOCUMENT_BYTES = 1 << 16
 """A longer text is cut into documents of at most this size, so that validation can take some of it."""
 LARGE = 64 << 20
@@ -47,7 +49,11 @@ def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
     """Every file under a folder but hidden ones, sorted; links are followed, each folder is entered once. What cannot be
     entered is added to ``passed``, with the reason."""
     entered = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: passed.append((e.filename, _reason(e)))):
+
+    def closed(error: OSError) -> None:
+        passed.append((name_of(error.filename), _reason(error)))
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=closed):
         real = os.path.realpath(here)
         new = real not in entered
         entered.add(real)

@@ -195,3 +195,37 @@ def test_a_character_tokenizer_holds_the_texts_characters_and_nothing_else(tmp_p
     assert character_tokenizer(["to be"]).encode("bé toZ").tolist() == [1, 0, 4, 3], "an alphabet of ASCII, read from a table"
     assert again.encode(text).tolist() == ids.tolist() and (again.bos_id, again.eos_id) == (None, None)
     assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids == ids.tolist()
+
+
+STREAMED = ["naïve café\n日本語 👩\u200d💻 x", "plain", "", "é" * 50, "\ufeffmark"]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "chars"])
+@pytest.mark.parametrize("text", STREAMED)
+def test_a_stream_of_ids_is_decoded_as_all_of_them_at_once(kind, text):
+    made = {
+        "bytes": byte_tokenizer,
+        "bpe": lambda: train_bpe(STREAMED * 20, 300),
+        "chars": lambda: character_tokenizer(STREAMED),
+    }
+    tokenizer = made[kind]()
+    ids = tokenizer.encode(text).tolist()
+    pieces = list(tokenizer.decode_stream(ids))
+    assert "".join(pieces) == tokenizer.decode(ids) == text
+    assert len(pieces) == len(ids) + 1
+    assert not any("\ufffd" in piece for piece in pieces)  # no half of a character is shown before the other
+
+
+@pytest.mark.parametrize("data", [b"\xc3", b"a\xffb", b"\xe6\x97", b"\xf0\x9f\x91a", b"\xc3\xc3\xa9", bytes(range(256))])
+def test_bytes_that_never_become_a_character_are_marked_once_they_cannot(data):
+    tokenizer = byte_tokenizer()
+    assert "".join(tokenizer.decode_stream(list(data))) == tokenizer.decode(list(data))
+
+
+def test_decoding_a_stream_reads_each_id_once(monkeypatch):
+    """No time is measured: what grows with the square of a text's length is counted."""
+    tokenizer, read = byte_tokenizer(), []
+    whole = type(tokenizer).decode_bytes
+    monkeypatch.setattr(type(tokenizer), "decode_bytes", lambda self, ids: read.extend(ids) or whole(self, ids))
+    assert len("".join(tokenizer.decode_stream(iter([65] * 3000)))) == 3000
+    assert len(read) == 3000

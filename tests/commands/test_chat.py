@@ -13,7 +13,6 @@ from small_run import MODEL, RUN, quiet, write_text
 
 import minids
 from minids.cli import main
-from minids.commands.chat import pieces
 from minids.inference.sampling import Token
 from minids.training.printing import printable
 from minids.training.run import Run
@@ -84,14 +83,6 @@ def test_a_paragraph_ends_a_text(run, monkeypatch, capsys):
     tokens = [Token(i, np.zeros(0)) for i in said]
     monkeypatch.setattr("minids.commands.chat.stream", lambda *_, **__: iter(tokens))
     assert piped(run, "x", monkeypatch, capsys)[1] == "x\na b\n\n"
-
-
-def test_characters_come_whole():
-    model_tokens = minids.checkpoint.tokenizer.byte_tokenizer()
-    tokens = [Token(i, np.zeros(0)) for i in "aé→b".encode()]
-    assert list(pieces(model_tokens, tokens)) == ["a", "é", "→", "b"]
-    broken = [Token(i, np.zeros(0)) for i in b"\xff\xff\xff\xff\xff"]
-    assert "".join(pieces(model_tokens, broken)), "bytes that never become a character are never shown"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal of its own is made by the system's pty")

@@ -202,7 +202,7 @@ BAD = {
     "missing file": (["train", "--data", "MISSING"], "there is no such file"),
     "output below a file": (["train", "--data", "TEXT", "--out", "TEXT/run"], "out = "),
     "an existing run without --resume": (["train", "--data", "TEXT", "--out", "RUN"], "--resume"),
-    "a folder of other files": (["train", "--data", "TEXT", "--out", "FOLDER"], "is not empty"),
+    "a folder of other files": (["train", "--data", "TEXT", "--out", "FOLDER"], "which no run wrote"),
     "nothing to resume": (["train", "--out", "FOLDER", "--resume"], "no run to resume"),
     "a vocabulary that is not the tokenizer's": (["train", "--model.vocab-size", "300"], "follows from the tokenizer"),
     "no such checkpoint": (["generate", "--checkpoint", "MISSING"], "not a folder"),

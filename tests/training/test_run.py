@@ -17,6 +17,7 @@ from minids.lab.analysis.routing_trace import RoutingTrace, record, traces
 from minids.training.loop import training_steps
 from minids.training.metrics import read_metrics
 from minids.training.run import Run
+from minids.training.schedule import learning_rate
 
 RUN = small_run.RUN.replace(steps=12, gradient_accumulation_steps=2, eval_every=6, save_every=4, workers=2)
 
@@ -395,3 +396,67 @@ def test_files_that_are_passed_over_are_told_of(tmp_path, text):
     training = start(tmp_path / "run", text, say=(said := []).append)
     assert said == ["Passed over 1 file: old.txt is not UTF-8 text (byte 0)"]
     close(training)
+
+
+@pytest.mark.parametrize(
+    ("where", "folder"),
+    [("deeper/text/rhyme.txt", True), ("called otherwise/rhyme.txt", True), ("new/name.txt", True), ("new/name.txt", False)],
+)
+def test_a_text_that_moved_or_is_called_otherwise_is_known_by_its_hash(tmp_path, text, where, folder):
+    start(tmp_path / "whole", text).run()
+    training = start(tmp_path / "run", text)
+    stop_after(training, 5)
+    training.run()
+    new = tmp_path / where
+    new.parent.mkdir(parents=True)
+    shutil.move(Path(text[0]) / "rhyme.txt", new)
+    shutil.rmtree(text[0])
+    (tmp_path / "run").rename(tmp_path / "moved run")
+    with pytest.raises(MinidsError, match="say --data and where it is now"):
+        Run.resume(tmp_path / "moved run", say=quiet)
+    Run.resume(tmp_path / "moved run", {"data": [str(new.parent if folder else new)]}, quiet).run()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "moved run")  # domains keep their names
+    Run.resume(tmp_path / "moved run", say=quiet)  # it is remembered
+
+
+def test_a_finished_run_is_extended_by_more_steps_and_says_what_the_schedule_does(tmp_path, text):
+    start(tmp_path / "run", text).run()
+    said: list[str] = []
+    longer = Run.resume(tmp_path / "run", {"steps": RUN.steps + 6}, said.append)
+    assert any("schedule" in line for line in said) and any("learning rate" in line for line in said)
+    longer.run()
+    rates = {line["step"]: line["learning_rate"] for line in lines(tmp_path / "run") if "learning_rate" in line}
+    again = RUN.replace(steps=RUN.steps + 6)
+    assert rates[RUN.steps + 1] == learning_rate(RUN.steps, again)
+    assert rates[RUN.steps] == learning_rate(RUN.steps - 1, RUN)
+    assert Run.resume(tmp_path / "run", say=quiet).train.steps == RUN.steps + 6
+
+
+def test_fewer_steps_are_another_run(tmp_path, text):
+    start(tmp_path / "run", text).run()
+    with pytest.raises(MinidsError, match=r"steps = 3: the run there has"):
+        Run.resume(tmp_path / "run", {"steps": 3}, quiet)
+
+
+def test_no_validation_on_the_way_or_none_at_all(tmp_path, text):
+    start(tmp_path / "ends", text, run=RUN.replace(eval_every=0)).run()
+    assert [line["step"] for line in lines(tmp_path / "ends") if "validation" in line] == [0, RUN.steps]
+    training = start(tmp_path / "none", text, run=RUN.replace(validation_share=0.0))
+    size = sum(file.stat().st_size for file in (tmp_path / "text").rglob("*") if file.is_file())
+    assert len(training.text.training) > size  # all of it, and a begin and end token for each document
+    stop_after(training, 5)
+    training.run()
+    Run.resume(tmp_path / "none", say=quiet).run()
+    assert not any("validation" in line for line in lines(tmp_path / "none"))
+
+
+def test_a_run_begins_again_where_one_ended_before_its_first_step(tmp_path, text):
+    training = start(tmp_path / "run", text)
+    training.ask_to_stop()
+    training.run()
+    start(tmp_path / "run", text, run=RUN.replace(seed=3)).run()
+    with pytest.raises(MinidsError, match="--overwrite"):
+        start(tmp_path / "run", text)
+    Run.start(tmp_path / "run", MODEL, RUN, text, "tiny", quiet, overwrite=True).run()
+    start(tmp_path / "alone", text).run()
+    assert lines(tmp_path / "run") == lines(tmp_path / "alone")

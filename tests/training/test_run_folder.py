@@ -65,7 +65,9 @@ def test_the_same_step_can_be_written_again(tmp_path):
 def test_a_taken_place_is_refused_and_left_as_it_is(tmp_path, kind):
     path = tmp_path / "there"
     if kind == "run":
-        RunFolder.create(path).write_description({})
+        run = RunFolder.create(path)
+        run.write_description({})
+        run.write_checkpoint(4, lambda folder: None)
     elif kind == "other files":
         path.mkdir()
         (path / "thesis.txt").write_text("precious")
@@ -76,6 +78,31 @@ def test_a_taken_place_is_refused_and_left_as_it_is(tmp_path, kind):
     with pytest.raises(MinidsError, match=r"^out = .*: "):
         RunFolder.create(path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_without_a_step_blocks_nothing_and_one_with_some_goes_when_told_to(tmp_path, overwrite):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_description({"old": True})
+    run.metrics.write_text("{}\n")
+    (run.path / "routing").mkdir()
+    if overwrite:
+        run.write_checkpoint(4, lambda folder: None)
+        run.write_checkpoint(8, lambda folder: None)
+    (run.path / ".step-000012").mkdir()  # a checkpoint that was being written
+    (run.path / "my notes.txt").write_text("precious")
+    run.unlock()
+    RunFolder.create(run.path, overwrite).unlock()
+    assert sorted(p.name for p in run.path.iterdir()) == ["lock", "my notes.txt"]
+
+
+def test_a_run_that_trains_is_not_overwritten(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_description({})
+    run.write_checkpoint(4, lambda folder: None)
+    with pytest.raises(MinidsError, match="another process"):
+        RunFolder.create(run.path, overwrite=True)
+    assert (run.path / "step-000004").is_dir()
 
 
 def test_a_run_killed_before_it_had_described_itself_can_be_started_again(tmp_path):

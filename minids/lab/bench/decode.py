@@ -31,6 +31,7 @@ from minids.lab.bench.timing import alternate, median, ratio
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.processor import cores
+from minids.terminal import say
 
 Say = Callable[[str], None]
 NEW_TOKENS, PROMPT = 384, 16
@@ -43,7 +44,7 @@ MODES = ("none", "full", "naive", "absorbed, layers", "absorbed")
 
 
 def run(
-    sizes: tuple[str, ...], rounds: int, threads: int, against: str | None, parts: tuple[str, ...] = PARTS, say: Say = print
+    sizes: tuple[str, ...], rounds: int, threads: int, against: str | None, parts: tuple[str, ...] = PARTS, say: Say = say
 ) -> dict:
     """Measure the models that ``sizes`` name (A-… and B-…; batches do not matter here) → what ``table`` prints of ``parts``."""
     threads = threads or cores()

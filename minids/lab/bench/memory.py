@@ -10,6 +10,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from minids.terminal import say
+
 STEPS = 3
 STATUS = Path("/proc/self/status")  # Linux alone tells a process how much it had at most, and now
 
@@ -37,7 +39,7 @@ def report(size: str, contender: str, threads: int) -> None:
         step = train.contender(train.SIZES[size], threads, contender, stack)
         for _ in range(STEPS):
             step()
-    print((_resident("VmHWM") - before) / 1e6)
+    say((_resident("VmHWM") - before) / 1e6)
 
 
 def _resident(field: str) -> int:

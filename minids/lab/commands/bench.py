@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from minids.errors import refuse
+from minids.terminal import say
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ def run(options: Options, given: set[str]) -> None:
         found = bench.run(o.checkpoint, o.rounds, o.threads)
     else:
         sizes = () if o.what == "race" else (o.sizes,)
-        parts = (o.parts, lambda part: print(part, "…", file=sys.stderr)) if o.what == "decode" else ()
+        parts = (o.parts, lambda part: say(part, "…", file=sys.stderr)) if o.what == "decode" else ()
         found = bench.run(*sizes, o.rounds, o.threads, o.against, *parts)
-    print(json.dumps(found, indent=2) if o.json else bench.table(found))
+    say(json.dumps(found, indent=2) if o.json else bench.table(found))

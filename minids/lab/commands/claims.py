@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -21,8 +23,8 @@ def run(options: Options, given: set[str]) -> None:
 
     chosen = [claim_named(name) for name in options.names] or list(CLAIMS)
     if not options.json:
-        print(format_claims(chosen))
+        say(format_claims(chosen))
         return
     own = ("name", "title", "printed", "unit", "formula", "source", "words")
     rows = [{name: getattr(c, name) for name in own} | {"computed": c.computed(), "verdict": c.verdict()} for c in chosen]
-    print(json.dumps(rows, indent=2))
+    say(json.dumps(rows, indent=2))

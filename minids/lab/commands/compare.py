@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -21,4 +23,4 @@ def run(options: Options, given: set[str]) -> None:
     if options.context < 1:
         raise refuse("context", options.context, "must be at least 1 token")
     rows = comparison(options.context)
-    print(json.dumps([row._asdict() for row in rows], indent=2) if options.json else format_comparison(rows))
+    say(json.dumps([row._asdict() for row in rows], indent=2) if options.json else format_comparison(rows))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from minids.config import ModelConfig
 from minids.errors import refuse
+from minids.terminal import say
 
 MOST_MEMORY = 2**30  # GiB, an exbibyte: more than there is
 
@@ -48,7 +49,7 @@ def run(options: Options, given: set[str]) -> None:
         from minids.lab.analysis.cost import format_cost, training_cost
 
         found = training_cost(config, o.tokens, o.peak, o.utilisation, o.gpus, o.price, context)
-        print(json.dumps(found._asdict(), indent=2) if o.json else format_cost(found, o.preset, o.tokens, o.gpus, o.price))
+        say(json.dumps(found._asdict(), indent=2) if o.json else format_cost(found, o.preset, o.tokens, o.gpus, o.price))
         return
     from minids.lab.analysis.laptop import format_laptop, installed_memory, measure_flops_per_second, training_time, what_fits
 
@@ -58,6 +59,6 @@ def run(options: Options, given: set[str]) -> None:
     speed = measure_flops_per_second()
     if o.json:
         time, fits = training_time(config, speed, o.tokens, context), [fit._asdict() for fit in what_fits(memory)]
-        print(json.dumps({"memory": memory, "flops_per_second": speed, "seconds": time.seconds, "fits": fits}, indent=2))
+        say(json.dumps({"memory": memory, "flops_per_second": speed, "seconds": time.seconds, "fits": fits}, indent=2))
     else:
-        print(format_laptop(memory, speed, o.preset, o.tokens, context))
+        say(format_laptop(memory, speed, o.preset, o.tokens, context))

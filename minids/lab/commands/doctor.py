@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -18,4 +20,4 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.bench.doctor import advice, examined, table
 
     facts = examined()
-    print(json.dumps(asdict(facts) | {"advice": advice(facts)}, indent=2) if options.json else table(facts))
+    say(json.dumps(asdict(facts) | {"advice": advice(facts)}, indent=2) if options.json else table(facts))

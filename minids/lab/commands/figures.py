@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -61,7 +63,7 @@ def run(options: Options, given: set[str]) -> None:
     asked = found(options.names)
     out = Path(options.out)
     if options.list:
-        print(listing(asked, out))
+        say(listing(asked, out), painted=True)
         return
     need_matplotlib()  # before minutes of work
     colours = dict(one.partition("=")[::2] for one in options.colours)
@@ -74,8 +76,8 @@ def run(options: Options, given: set[str]) -> None:
     if options.phrases:
         met = phrases(asked, sources.rows, look)
         write(Path(options.phrases), (json.dumps(met, ensure_ascii=False, indent=1) + "\n").encode())
-        print(f"{len(met)} phrases in {options.phrases}")
+        say(f"{len(met)} phrases in {options.phrases}")
         return
     themes = THEMES if options.theme == "both" else (options.theme,)
     written = write_all(asked, sources.rows, out, themes, options.formats, look, options.steps)
-    print(f"{len(written)} files in {out}")
+    say(f"{len(written)} files in {out}")

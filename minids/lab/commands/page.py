@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -23,7 +25,7 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.page import write
 
     size = write(options.checkpoint, options.out, options.weights)
-    print(f"{options.out}: {size / 1e6:.2f} MB, weights as {options.weights}; open it in any browser, it needs no network")
+    say(f"{options.out}: {size / 1e6:.2f} MB, weights as {options.weights}; open it in any browser, it needs no network")
     if options.open:
         import webbrowser
         from pathlib import Path

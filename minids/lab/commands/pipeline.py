@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from minids.terminal import say
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,9 +36,9 @@ def run(options: Options, given: set[str]) -> None:
     times = Times(options.forward, options.backward, options.weight, options.overlapped)
     timeline = simulate(options.schedule, options.stages, options.microbatches, times)
     if not options.json:
-        print(format_timeline(timeline))
+        say(format_timeline(timeline))
         return
     found = {**timeline._asdict(), "times": times._asdict(), "slots": [slot._asdict() for slot in timeline.slots]}
     found["bubble"], found["bubble_share"] = timeline.bubble, timeline.bubble_share
     found["closed_form"] = closed_form(options.schedule, options.stages, times)._asdict()
-    print(json.dumps(found, indent=2))
+    say(json.dumps(found, indent=2))

@@ -1,7 +1,5 @@
 """minids route: which expert each token is sent to."""
 
-import os
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from minids.lab.analysis import placement, routing
 from minids.lab.analysis.routing_trace import RoutingTrace, trace
 from minids.lab.figures.style import need_matplotlib
 from minids.model import DeepSeekV3
+from minids.terminal import coloured, name_of, say
 from minids.words import table
 
 
@@ -32,7 +31,7 @@ class Options:
     """Text to show, token by token."""
     data: tuple[str, ...] = ()
     """Or text to measure: builtin, shakespeare, or files and folders, each one domain. What was kept for validation is read:
-    the share that the model's own run kept, else a tenth."""
+    the share that the model's own run kept, or a tenth."""
     layer: int = -1
     """Block whose experts are shown; -1 is the last one with experts."""
     html: str = ""
@@ -94,18 +93,18 @@ def _show(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
     found = trace(model, ids)
     layer = routed_text.layer_of(found, options.layer)
     shown = routed_text.pieces(ids[0], tokenizer)
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(f"{layer.name}: each token and its expert with the largest gate\n")
-    print(routed_text.in_terminal(found, shown, layer, coloured))
-    print(f"\nexpert and load relative to the mean\n{routed_text.legend(found, layer, coloured)}\n")
-    print(_layers(found))
-    title = f"Experts of {Path(options.checkpoint).name}"
+    painted = coloured()
+    say(f"{layer.name}: each token and its expert with the largest gate\n")
+    say(routed_text.in_terminal(found, shown, layer, painted), painted=painted)
+    say(f"\nexpert and load relative to the mean\n{routed_text.legend(found, layer, painted)}\n", painted=painted)
+    say(_layers(found))
+    title = f"Experts of {name_of(Path(options.checkpoint).name)}"
     if options.html:
         write(Path(options.html), routed_text.as_html(found, shown, title).encode())
-        print(f"Page: {Path(options.html)}")
+        say(f"Page: {Path(options.html)}")
     if options.png:
         write(Path(options.png), routed_text.as_png(found, shown, layer, title))
-        print(f"Picture: {Path(options.png)}")
+        say(f"Picture: {Path(options.png)}")
 
 
 def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
@@ -119,8 +118,8 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
         raise refuse("tokens", options.tokens, f"one sequence has {length} tokens; give at least as many")
     corpus = load_corpus(list(options.data))
     if corpus.skipped:
-        print(corpus.passed_over())
-    _, held_out = corpus.split(run_setting(resolved(options.checkpoint), "validation_share", 0.1))
+        say(corpus.passed_over())
+    _, held_out = corpus.split(run_setting(resolved(options.checkpoint), "validation_share", 0.1) or 0.1)
     rows, labels = [], []
     for index, name in enumerate(held_out.domains):
         ids = TokenStream.encode(held_out.of(name), tokenizer).tokens[: options.tokens + 1].astype(np.int32)
@@ -131,25 +130,25 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
         labels += [index] * windows
     text, domain = np.concatenate(rows), np.array(labels)  # (sequences, length + 1), (sequences,)
     found = trace(model, text[:, :-1], held_out.domains, np.repeat(domain[:, None], length, axis=1))
-    print(f"{text[:, :-1].size:,} tokens in sequences of {length}: {', '.join(held_out.domains)}\n\n{_layers(found)}")
+    say(f"{text[:, :-1].size:,} tokens in sequences of {length}: {', '.join(held_out.domains)}\n\n{_layers(found)}")
     if len(held_out.domains) > 1:
-        print(f"Busiest experts of each domain, load relative to the mean\n{_busiest(found)}")
+        say(f"Busiest experts of each domain, load relative to the mean\n{_busiest(found)}")
         test = routing.specialisation_test(found.counts_by_sequence(), domain)
-        print(
+        say(
             f"\nAn expert tells {test.statistic:.3f} bits of the domain; by chance {test.chance:.3f} "
             f"(sequences shuffled among domains, p = {test.p_value:.3g})"
         )
     if options.gpus:
         shown = _placed(found, options.gpus, c.num_experts_per_tok, c.n_shared_experts > 0)
-        print(f"\n{options.gpus} GPUs: load of the busiest over the mean\n{shown}")
+        say(f"\n{options.gpus} GPUs: load of the busiest over the mean\n{shown}")
     if c.n_group > 1 and c.topk_method != "greedy":
-        print(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
+        say(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
         some = text[np.linspace(0, len(text) - 1, min(32, len(text))).astype(int)]  # of all domains
         cells = []
         for at in of_model(model, some[:, :-1], some[:, 1:]):
             sent = f"{at.traffic.dispatch_bytes:.0f} + {at.traffic.combine_bytes:.0f}"
             cells.append((at.limit, f"{at.traffic.nodes:.2f}", sent, f"{at.loss:.4f}"))
-        print(table(cells, ("limit", "nodes used", "dispatch + combine, bytes", "loss, nats per token")))
+        say(table(cells, ("limit", "nodes used", "dispatch + combine, bytes", "loss, nats per token")))
 
 
 def _busiest(found: RoutingTrace) -> str:

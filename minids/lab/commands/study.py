@@ -5,6 +5,7 @@ from typing import Annotated
 
 from minids import words
 from minids.errors import refuse
+from minids.terminal import say
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.studies.table import table
 
     if not options.name:
-        print(words.table([("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l"))
+        say(words.table([("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l"))
         return
     chosen = study(options.name)
     if options.show:
         for name in sorted(given - {"name", "show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
-        print(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
+        say(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
         return
     for field, least in (("steps", 0), ("processes", 0), ("threads", 1)):
         if getattr(options, field) < least:
@@ -63,7 +64,7 @@ def run(options: Options, given: set[str]) -> None:
 
     o, out = options, options.out or f"runs/studies/{options.name}"
     found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads)
-    print(f"\n{table(chosen, found)}\nResults: {out}/results.json")
+    say(f"\n{table(chosen, found)}\nResults: {out}/results.json")
     if options.write_results:
         write_results(kept(options.name), found)
-        print(f"Kept with the package: {kept(options.name)}")
+        say(f"Kept with the package: {kept(options.name)}")

@@ -12,6 +12,7 @@ from minids.lab.figures.film import FILMS, ffmpeg
 from minids.lab.figures.picture import USUAL, Look, Picture, Rows, as_csv
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import THEMES, encoded, style
+from minids.terminal import say
 from minids.words import did_you_mean
 
 STILLS = ("svg", "png", "pdf")
@@ -100,9 +101,9 @@ def write_all(
     written = []
     for i, picture in enumerate(asked, start=1):
         began = time.perf_counter()
-        print(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
+        say(f"[{i}/{len(asked)}] {picture.number:>2} {picture.name} …")
         made = write(picture, rows_of(picture), out, themes, formats, look, steps)
-        print(f"        {time.perf_counter() - began:.1f} s, {sum(path.stat().st_size for path in made) / 1e3:,.0f} kB")
+        say(f"        {time.perf_counter() - began:.1f} s, {sum(path.stat().st_size for path in made) / 1e3:,.0f} kB")
         written += made
     if len(asked) == len(minids.lab.figures.PICTURES):
         written.append(out / "README.md")

@@ -15,6 +15,7 @@ from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
 from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
 from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
+from minids.terminal import UNKNOWN, clean
 
 
 class Piece(NamedTuple):
@@ -30,7 +31,7 @@ def pieces(tokens: Sequence[int], tokenizer) -> list[Piece]:
     for token in tokens:
         special = int(token) in (tokenizer.bos_id, tokenizer.eos_id)
         text = "" if special else tokenizer.decode([int(token)])
-        shown = "".join("⏎" if c == "\n" else c if c.isprintable() and c != "�" else "·" for c in text)
+        shown = "".join("⏎" if c == "\n" else "·" if c == UNKNOWN else clean(c, keep="\t") for c in text)
         out.append(Piece(shown or "▸", "\n" in text))
     return out
 

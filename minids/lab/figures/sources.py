@@ -9,6 +9,7 @@ from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import refuse
 from minids.files import make_writable, read_json, write
 from minids.lab.figures.picture import Picture, Rows
+from minids.terminal import say
 
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
@@ -18,7 +19,7 @@ KEPT = "runs/figures"  # measured numbers: a second drawing is of the same ones;
 class Sources:
     """Numbers for pictures. Where no ``run`` is given, it is the one in runs/tiny, trained where missing if ``train``."""
 
-    def __init__(self, run: str = "", say: Callable[[str], None] = print, kept: str | Path = KEPT, train: bool = False):
+    def __init__(self, run: str = "", say: Callable[[str], None] = say, kept: str | Path = KEPT, train: bool = False):
         self.given, self.say, self.kept, self.train = run, say, Path(kept), train
         self._run = None
 

@@ -3,21 +3,20 @@
 import base64
 import html
 import io
-import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from minids.lab.figures.picture import Picture
 from minids.lab.figures.style import encoded, style
+from minids.terminal import coloured
 
 
 def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) -> str:
     """One entry per picture. With ``colours`` (default: where standard output is a terminal) a drawn PNG, from ``out`` or, if
     it needs nothing but arithmetic, made on the spot, is shown as half blocks; else its file is named."""
     if colours is None:
-        colours = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+        colours = coloured()
     entries = []
     for picture in shown:
         path = out / f"{picture.stem}.png"

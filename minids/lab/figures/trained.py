@@ -20,9 +20,9 @@ from minids.layers.block import Block
 from minids.layers.positions import Rotary
 from minids.model import DeepSeekV3
 from minids.ops.router import Routing
+from minids.terminal import clean
 from minids.training.batches import TokenStream
 from minids.training.corpus import Corpus, load_corpus
-from minids.training.printing import printable
 from minids.training.run_folder import RunFolder
 from minids.training.text import held_out_prompt
 from minids.words import si
@@ -92,7 +92,7 @@ class Trained:
 
     def letters(self, tokens: np.ndarray) -> list[str]:
         """Each token as a short piece of text, blanks and line ends made visible; what cannot be printed is a dot."""
-        texts = (self.tokenizer.decode([int(t)]).replace(" ", "␣").replace("\n", "↵") for t in tokens)
+        texts = (clean(self.tokenizer.decode([int(t)])).replace(" ", "␣").replace("\n", "↵") for t in tokens)
         return ["".join(c if c.isprintable() and c != "�" else "·" for c in text) or "·" for text in texts]
 
     def samples(self, length: int = 110) -> Rows:
@@ -103,7 +103,7 @@ class Trained:
             start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
             rng = np.random.default_rng([self.described["train"]["seed"], i])
             new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
-            text = printable(self.tokenizer.decode(new))
+            text = clean(self.tokenizer.decode(new))
             rows.append({"group": "sample", "domain": domain, "prompt": prompt, "text": text})
         return rows
 

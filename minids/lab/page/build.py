@@ -32,6 +32,7 @@ from minids.lab.page.described import described
 from minids.lab.page.expected import READ, TEXTS, expected
 from minids.lab.page.pack import Form, arrays_of, bytes_needed, form_of, pack, unpack
 from minids.model import DeepSeekV3
+from minids.terminal import name_of
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; worker-src blob:; "
@@ -117,7 +118,7 @@ def write(folder: str | Path, out: str | Path, weights: Form = "fp8") -> int:
     config = read_config(path)
     fits(config, weights, str(folder))
     seen = 0 if config.rope_scaling else int(run_setting(path, "context_length", 0))  # beyond it a model without YaRN babbles
-    page = build(load(folder), weights, Path(folder).resolve().name, seen).encode()
+    page = build(load(folder), weights, name_of(Path(folder).resolve().name), seen).encode()
     out = Path(out)
     if out.is_dir():
         raise refuse("out", str(out), "is a folder; name a file, such as page.html")

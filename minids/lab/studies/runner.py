@@ -19,6 +19,7 @@ from minids.lab.studies.store import Store, collected, write_results
 from minids.lab.studies.study import Job, Outcome
 from minids.lab.studies.table import one_line
 from minids.processor import cores
+from minids.terminal import say
 from minids.training.printing import progress_bar
 
 Say = Callable[[str], None]
@@ -27,7 +28,7 @@ _REFRESH = 0.5  # seconds between two looks at the progress
 
 def run_study(
     name: str, out: str | Path, seeds: tuple[int, ...] = (), steps: int = 0, arms: tuple[str, ...] = (),
-    data: tuple[str, ...] = (), processes: int = 0, quick: bool = False, threads: int = 1, say: Say = print,
+    data: tuple[str, ...] = (), processes: int = 0, quick: bool = False, threads: int = 1, say: Say = say,
 ) -> dict:  # fmt: skip
     """Run every arm with every seed, those in ``out`` already left out; write and return the results.
 
@@ -60,7 +61,8 @@ def run_study(
                 found = store.write(job, outcome, seconds)
                 left = (len(missing) - done) * (time.perf_counter() - began) / done
                 line = f"[{done + len(jobs) - len(missing)}/{len(jobs)}] {one_line(study, job, found)}, {left:.0f} s left"
-                say(line) if bar.disable else tqdm.write(line)
+                with tqdm.external_write_mode():
+                    say(line)
         except KeyboardInterrupt:
             say("Stopped. The finished runs are kept: the same command goes on with the others.")
             raise
