@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from minids.checkpoint.extension import run_setting
 from minids.checkpoint.latest import resolved
@@ -49,7 +50,7 @@ class Options:
     """Seed of the draws."""
 
     def __post_init__(self) -> None:
-        Sampling(self.temperature, 0, self.top_p, self.min_p, self.seed)
+        Sampling(self.temperature, top_p=self.top_p, min_p=self.min_p, seed=self.seed)
         if self.max_new_tokens < 1:
             raise refuse("max_new_tokens", self.max_new_tokens, "must be at least 1")
 
@@ -131,9 +132,14 @@ class Chat:
     def written(self) -> Iterator[str]:
         """What the model writes after ``ids``, piece by piece, up to the end of its paragraph."""
         o, eos = self.options, self.tokenizer.eos_id
-        sampled = (o.max_new_tokens, o.temperature, 0, o.top_p, o.min_p, o.seed + self.turns)
+        sampled: dict[str, Any] = {
+            "temperature": o.temperature,
+            "top_p": o.top_p,
+            "min_p": o.min_p,
+            "seed": o.seed + self.turns,
+        }
         self.turns += 1
-        tokens = stream(self.model, self.ids, *sampled, stop=[] if eos is None else [eos])
+        tokens = stream(self.model, self.ids, o.max_new_tokens, **sampled, stop=[] if eos is None else [eos])
         new = ""
         for piece in self.tokenizer.decode_stream(token.id for token in self.kept(tokens)):
             new += piece

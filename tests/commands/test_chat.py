@@ -14,7 +14,7 @@ from small_run import MODEL, RUN, quiet, write_text
 import minids
 from minids.cli import main
 from minids.inference.sampling import Token
-from minids.training.printing import printable
+from minids.terminal import clean
 from minids.training.run import Run
 
 GREEDY = ("--temperature", "0", "--max-new-tokens", "12")
@@ -42,7 +42,7 @@ def greedy(run, text, count=12):
 def test_lines_of_a_pipe_are_continued_as_generate_continues_them(run, monkeypatch, capsys):
     code, out, err = piped(run, "\n\none, two\nthree", monkeypatch, capsys, *GREEDY)
     assert code == 0 and not err
-    assert out == "".join(f"{text}{printable(greedy(run, text))}\n" for text in ("one, two", "three"))
+    assert out == "".join(f"{text}{clean(greedy(run, text))}\n" for text in ("one, two", "three"))
 
 
 def test_an_empty_line_goes_on_where_the_text_stopped(run, monkeypatch, capsys):
@@ -66,7 +66,7 @@ def test_commands(run, monkeypatch, capsys):
         strict=False,
     ):
         assert line.startswith(part), f"{line!r} instead of {part!r}"
-    assert f"one{printable(greedy(run, 'one', 5))}\n" in out
+    assert f"one{clean(greedy(run, 'one', 5))}\n" in out
     assert "never read" not in out
 
 
