@@ -1,6 +1,6 @@
 """Arithmetic as an exam: questions that the training text does not hold, answered greedily, right only to the letter.
 
-The questions are worded as the built-in corpus words its problems (``builtin.py``): a small model knows no other words.
+The questions are worded as the built-in corpus words its problems (``arithmetic.py``): a small model knows no other words.
 
     one-digit sums          3 + 4 =                 after three lines of drill, or
                             What is 3 + 4?          after another problem
@@ -27,7 +27,7 @@ from minids.blas import one_blas_thread
 from minids.errors import MinidsError
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
-from minids.training import builtin
+from minids.training import arithmetic
 from minids.training.reserved import reserved
 
 QUESTIONS = 500
@@ -131,11 +131,11 @@ Draw = Callable[[np.random.Generator, Seen], "Question | None"]  # None where th
 def _one_digit(rng: np.random.Generator, seen: Seen) -> Question | None:
     a, b = int(rng.integers(10)), int(rng.integers(1, 10))
     if rng.random() < 0.5:
-        before = [builtin._drill(int(rng.integers(4)), int(rng.integers(10)), int(rng.integers(1, 10))) for _ in range(3)]
-        asked, equals, answer = builtin._drill(0, a, b).partition("= ")
+        before = [arithmetic.drill(int(rng.integers(4)), int(rng.integers(10)), int(rng.integers(1, 10))) for _ in range(3)]
+        asked, equals, answer = arithmetic.drill(0, a, b).partition("= ")
         question = Question("Drill\n\n" + "".join(f"{line}\n" for line in before) + asked + equals, answer)
     else:
-        another = _written(rng, int(rng.integers(builtin.KINDS)), _as_the_corpus(rng), _as_the_corpus(rng))
+        another = _written(rng, int(rng.integers(arithmetic.KINDS)), _as_the_corpus(rng), _as_the_corpus(rng))
         question = _question(_written(rng, 0, a or b, b), f"{another}\n\n")
     return None if question.prompt in seen.text else question
 
@@ -159,7 +159,7 @@ def _product(rng: np.random.Generator, seen: Seen) -> Question | None:
 
 
 def _word_problem(rng: np.random.Generator, seen: Seen) -> Question | None:
-    text = _written(rng, int(rng.integers(1, builtin.KINDS)), _as_the_corpus(rng), _as_the_corpus(rng))
+    text = _written(rng, int(rng.integers(1, arithmetic.KINDS)), _as_the_corpus(rng), _as_the_corpus(rng))
     return None if text.partition("\n")[0] in seen.lines else _question(text)
 
 
@@ -168,8 +168,8 @@ def _as_the_corpus(rng: np.random.Generator) -> int:
 
 
 def _written(rng: np.random.Generator, kind: int, a: int, b: int) -> str:
-    who, thing = (str(rng.choice(names)) for names in (builtin._PEOPLE, builtin._THINGS))
-    return builtin._problem(kind, who, thing, a, b)
+    who, thing = (str(rng.choice(names)) for names in (arithmetic.PEOPLE, arithmetic.THINGS))
+    return arithmetic.problem(kind, who, thing, a, b)
 
 
 def _question(problem: str, before: str = "") -> Question:

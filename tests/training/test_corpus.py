@@ -314,12 +314,14 @@ def test_every_worked_answer_is_right(built_in):
 
 
 def made_library(folder):
-    """A standard library of four modules, one of each kind."""
+    """A standard library of modules, one of each kind."""
     sentence = "This sentence of {} is long enough to be read as a piece of prose."
     files = {
         "explains.py": f'"""{sentence.format("a module")}\n\n>>> print(1)\n1\n"""\n'
         + "\n".join(f'def f{i}():\n    """{sentence.format(i)}"""\n' for i in [*range(9), 0]),
         "computes.py": "def add(first, second):\n    return first + second\n" * 20,
+        "copies.py": "# a copy of computes\n" + "def add(first, second):\n    return first + second\n" * 20,
+        "licensed.py": "#! python\n# Copyright of somebody\n#\n\n" + "def licensed(text):\n    return text.lower()\n" * 20,
         "table.py": "numbers = [" + "1, 2, 3, " * 200 + "]\n",
         "test/test_it.py": "def test(first, second):\n    return first\n" * 20,
         "_sysconfigdata_x.py": "build_time_vars = dict(path='somewhere')\n" * 20,
@@ -336,8 +338,10 @@ def test_prose_is_the_english_of_docstrings_and_code_the_sources(tmp_path, monke
     (explained,) = (document for document in found.of("prose") if document.name == "modules/explains.py")
     paragraphs = explained.text.decode().strip().split("\n\n")
     assert len(paragraphs) == 10 and all(p.startswith("This sentence of") for p in paragraphs), paragraphs
-    assert [document.name for document in found.of("code")] == ["computes.py"]
-    assert found.of("code")[0].text == (tmp_path / "computes.py").read_bytes(), "the source was changed"
+    computes, licensed = found.of("code")
+    assert (computes.name, licensed.name) == ("computes.py", "licensed.py"), "a near-duplicate was kept"
+    assert computes.text == (tmp_path / "computes.py").read_bytes(), "the source was changed"
+    assert licensed.text.startswith(b"def licensed"), "the licence is still there"
     assert load_corpus("builtin").sha256 == found.sha256, "the second call gave another corpus"
 
 
