@@ -11,7 +11,7 @@ the end of every product, and when anything else runs on the machine they wait f
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 from threadpoolctl import ThreadpoolController
@@ -49,7 +49,7 @@ def one_blas_thread() -> Iterator[None]:
             _put_back = every.limit(limits=number).restore_original_limits
         _inside += 1
     try:
-        with each.limit(limits=number):
+        with each.limit(limits=number) if each.lib_controllers else nullcontext():
             yield
     finally:
         with _lock:
