@@ -25,6 +25,10 @@ class TrainConfig(Replaceable):
     """T: tokens per sequence."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
+    short_context_until: float = 0.0
+    """Share of the run's tokens that are read in short sequences, as many tokens a step (V3 extends last: 4.3); 0 for none."""
+    short_context: int = 64
+    """With short_context_until: tokens per sequence in that part; ``context_length`` must be a multiple."""
     batch_ramp_until: float = 0.0
     """Share of the run's tokens during which micro-batches grow to ``batch_size`` (V3: 469B of 14.8T, 0.032); 0 for none."""
     batch_ramp_from: float = 0.2
@@ -109,13 +113,15 @@ class TrainConfig(Replaceable):
         above = {"learning_rate": 0, "adam_eps": 0, "batch_ramp_from": 0}
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
-        may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "batch_ramp_until", "batch_ramp_from")
+        may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "short_context_until", "batch_ramp_until", "batch_ramp_from")
         for name in (*may_be_1, "beta1", "beta2", "ema_decay", "muon_momentum", "validation_share"):
             if getattr(self, name) > 1 or (name not in may_be_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
             raise refuse("batch_size", self.batch_size, because + "gradient_accumulation_steps makes large steps of small ones")
+        if self.short_context_until and self.context_length % self.short_context:
+            raise refuse("short_context", self.short_context, f"must divide context_length = {self.context_length}")
         if self.moments == "bf16" and self.optimizer == "muon":
             raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
         if self.bpe_line_tokens and self.tokenizer != "bpe":

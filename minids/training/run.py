@@ -29,7 +29,7 @@ from minids.model_checks import check_length, check_recompute
 from minids.terminal import say
 from minids.training import exam
 from minids.training.average import WeightAverage
-from minids.training.batch_ramp import growing, tokens_before
+from minids.training.batch_ramp import tokens_before
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -42,6 +42,7 @@ from minids.training.printing import Say, Voice, able, in_words, interrupt, prog
 from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.schedule import learning_rate
+from minids.training.short_context import supply
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
 from minids.training.workers import Workers, useful_workers
@@ -87,7 +88,8 @@ class Run:
         tokenizer of the checkpoint ``init_from``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
-        check_length(train.context_length, model_config.num_nextn_predict_layers)
+        shortest = train.short_context if train.short_context_until else train.context_length
+        check_length(shortest, model_config.num_nextn_predict_layers)
         check_clip(model_config, train)
         check_recompute(model_config, train.recompute)
         RunFolder.refuse_taken(out, overwrite)
@@ -215,8 +217,8 @@ class Run:
             self.validate()
             self.show_samples("before training")
         saved = True  # nothing has been done that is not on the disk
-        supply = growing(self.batches, train, self.step)
-        steps = training_steps(self.model, self.optimizer, supply, train, self.workers, self.step)
+        given = supply(self.batches, train, self.step)
+        steps = training_steps(self.model, self.optimizer, given, train, self.workers, self.step)
         with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()

@@ -18,7 +18,7 @@ from minids.lab.analysis.routing import PermutationTest, specialisation_test
 from minids.lab.analysis.routing_trace import Recorder
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3, Losses
-from minids.training.batch_ramp import growing
+from minids.training.short_context import supply
 from minids.training.batches import Batches, validation_windows
 from minids.training.corpus import load_corpus
 from minids.training.evaluate import score
@@ -80,7 +80,7 @@ def training(
     config = config.replace(vocab_size=tokenizer.vocab_size, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     model = DeepSeekV3(config, np.random.default_rng([seed, 0]))
     batches = Batches(text.training, run.batch_size, run.context_length, np.random.default_rng([seed, 1]))
-    yield from training_further(model, run, growing(batches, run), optimizer, threads)
+    yield from training_further(model, run, supply(batches, run), optimizer, threads)
 
 
 def training_further(
