@@ -16,7 +16,7 @@ from minids.checkpoint.model_folder import load
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import stream
-from minids.inference.sampling import Sampling, Token
+from minids.inference.sampling import MIN_P, TEMPERATURE, Sampling, Token
 from minids.model import DeepSeekV3
 from minids.training.printing import printable
 from minids.words import did_you_mean
@@ -35,11 +35,11 @@ class Options:
 
     checkpoint: str
     """A run's folder, or any Hugging Face DeepSeek folder with a tokenizer."""
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """0 always takes the most likely token; 1 draws from the model's own distribution."""
-    top_p: float = 0.95
+    top_p: float = 1.0
     """Draw among the fewest tokens that together have this probability."""
-    min_p: float = 0.0
+    min_p: float = MIN_P
     """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
     domain: str = ""
     """Begin inside a text of this domain of the run, which sets the kind of text that follows."""

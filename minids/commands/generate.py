@@ -9,7 +9,7 @@ from minids.checkpoint.streaming import load_streamed
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
 from minids.inference.generate import generate_batch, prompt_ids, stream
-from minids.inference.sampling import Token
+from minids.inference.sampling import MIN_P, TEMPERATURE, Token
 from minids.inference.speculative import Counts
 
 
@@ -24,13 +24,13 @@ class Options:
     side, which shares the reading of the weights; text i with the seed --seed + i."""
     max_new_tokens: int = 200
     """Tokens to write."""
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """0 always takes the most likely token; 1 draws from the model's own distribution."""
     top_k: int = 0
     """Draw among the k most likely tokens only; 0 for all."""
-    top_p: float = 0.95
+    top_p: float = 1.0
     """Draw among the fewest tokens that together have this probability."""
-    min_p: float = 0.0
+    min_p: float = MIN_P
     """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
     seed: int = 0
     """Seed of the draws."""
