@@ -58,6 +58,10 @@ def run(options: Options, given: set[str]) -> None:
     model = load(options.checkpoint)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
+    trained = run_setting(resolved(options.checkpoint), "context_length", 0)
+    if model.config.rope_scaling is None and 0 < trained < model.config.max_position_embeddings:
+        # Beyond the length that it was trained with a model writes no words any more: what is older is forgotten.
+        model.config = model.config.replace(max_position_embeddings=trained)
     chat = Chat(model, options)
     if options.domain:
         chat.choose_domain(options.domain)
