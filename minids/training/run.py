@@ -24,6 +24,7 @@ from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
 from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
+from minids.inference.sampling import MIN_P, TEMPERATURE
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length, check_recompute
 from minids.terminal import say
@@ -283,7 +284,7 @@ class Run:
             if not start:  # a text without a character of the vocabulary
                 continue
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
-            new = generate(self.model, start, length, temperature=0.7, top_p=0.95, seed=rng)
+            new = generate(self.model, start, length, TEMPERATURE, min_p=MIN_P, seed=rng)
             self.say(f"[{domain}] {prompt}⟩{self.tokenizer.decode(new)}\n")
 
     def validate(self) -> None:

@@ -35,7 +35,9 @@ def piped(run, text, monkeypatch, capsys, *options):
 
 
 def greedy(run, text, count=12):
+    """What the model writes that knows no longer text than it was trained with."""
     model = minids.load(run)
+    model.config = model.config.replace(max_position_embeddings=RUN.context_length)
     return model.tokenizer.decode(minids.generate(model, [256, *model.tokenizer.encode(text)], count))
 
 
@@ -43,6 +45,15 @@ def test_lines_of_a_pipe_are_continued_as_generate_continues_them(run, monkeypat
     code, out, err = piped(run, "\n\none, two\nthree", monkeypatch, capsys, *GREEDY)
     assert code == 0 and not err
     assert out == "".join(f"{text}{clean(greedy(run, text))}\n" for text in ("one, two", "three"))
+
+
+def test_more_is_written_than_the_model_was_trained_to_read(run, monkeypatch, capsys):
+    text, options = "one, two, three, four, five", ("--temperature", "0", "--max-new-tokens", "40")
+    out = piped(run, text, monkeypatch, capsys, *options)[1]
+    assert out == f"{text}{printable(greedy(run, text, 40))}\n"
+    untold = minids.load(run)
+    forgets_nothing = minids.generate(untold, [256, *untold.tokenizer.encode(text)], 40)
+    assert untold.tokenizer.decode(forgets_nothing) != greedy(run, text, 40), "the test cannot tell"
 
 
 def test_an_empty_line_goes_on_where_the_text_stopped(run, monkeypatch, capsys):

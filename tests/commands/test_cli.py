@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and one clear line with exit code 2 for everything it cannot do."""
 
+import importlib.util
 import json
 import math
 import os
@@ -14,8 +15,10 @@ import pytest
 
 import minids
 from minids.cli import COMMANDS, main
+from minids.commands.evaluate import in_words
 from minids.commands.options import built, options_of, typed
 from minids.config import ModelConfig
+from minids.training.evaluate import evaluate
 
 SMALL = shlex.split(
     "--steps 3 --batch-size 2 --context-length 16 --log-every 1 --eval-every 3 --eval-tokens 64 --sample-every 0 "
@@ -89,11 +92,74 @@ def test_metrics_are_readable_json(tmp_path, text, capsys):
     assert [line["step"] for line in lines if "validation" in line] == [0, 3]
 
 
+def test_evaluate_prints_a_table_and_the_same_as_json(places, capsys):
+    run = places[1]["RUN"]
+    code, out, _ = said(capsys, "evaluate", "--checkpoint", run, "--tokens", "64", "--json")
+    found = json.loads(out)
+    assert code == 0 and found == evaluate(run, tokens=64)
+    assert list(found["bits_per_byte"]) == ["rhyme"] and found["exact_match"] == {}
+    code, out, _ = said(capsys, "evaluate", "--checkpoint", run, "--tokens", "64")
+    assert code == 0 and f"{found['bits_per_byte']['rhyme']:.3f}" in out
+    assert "Not asked: two-digit sums: " in out and "Not asked: line endings of rhyme: " in out
+
+
+def test_exam_and_line_endings_are_shown_in_percent():
+    found = {"bits_per_byte": {"a": 1.5, "b": 2.0}, "top1_accuracy": {"a": 0.5, "b": 0.25}, "top1_unit": "token", "note": ""}
+    found |= {"line_endings": {"a": 0.75}, "exact_match": {"one-digit sums": 0.975}, "left_out": {}}
+    lines = in_words(found).splitlines()
+    assert "next token right" in lines[0]
+    assert lines[1].split() == ["a", "1.500", "50.0", "%", "75.0", "%"] and lines[2].split() == ["b", "2.000", "25.0", "%", "–"]
+    assert lines[-1].split() == ["one-digit", "sums", "97.5", "%"]
+
+
+def test_a_run_begins_from_a_checkpoint_with_its_shape(places, tmp_path, capsys):
+    out, steps = (
+        str(tmp_path / "further"),
+        ("--steps", "2", "--batch-size", "2", "--context-length", "16", "--sample-every", "0"),
+    )
+    given = ("--data", places[1]["TEXT"], "--out", out, "--init-from", places[1]["RUN"], "--learning-rate", "1e-4")
+    code, told, _ = said(capsys, "train", *given, *steps, "--model.mtp-loss-weight", "0.1")
+    assert code == 0 and f"Training {places[1]['RUN']} further on" in told and f"minids chat --checkpoint {out}" in told
+    described = json.loads((tmp_path / "further" / "run.json").read_text())
+    assert described["model"]["hidden_size"] == 16 and described["model"]["mtp_loss_weight"] == 0.1
+    assert described["init_from"]["asked"] == places[1]["RUN"] and described["train"]["learning_rate"] == 1e-4
+    assert said(capsys, "train", "--out", out, "--resume", "--init-from", places[1]["RUN"])[0] == 0
+
+
+def test_event_files_are_written_on_request_and_go_on_when_resumed(text, tmp_path, capsys):
+    pytest.importorskip("tensorboardX")
+    out = tmp_path / "run"
+    assert said(capsys, "train", "--data", text, "--out", str(out), *SMALL, "--tensorboard")[0] == 0
+    (first,) = (out / "tensorboard").iterdir()
+    before = first.read_bytes()
+    first.unlink()
+    assert said(capsys, "train", "--out", str(out), "--resume")[0] == 0
+    (again,) = (out / "tensorboard").iterdir()
+    assert again.stat().st_size == len(before)
+
+
+def test_event_files_without_their_library_are_refused_before_the_run(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = said(capsys, "train", "--data", text, "--out", str(tmp_path / "run"), "--tensorboard")
+    assert code == 2 and 'pip install "minids[tensorboard]"' in err and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_the_overview_names_every_command(arguments, capsys):
     code, out, _ = said(capsys, *arguments)
     assert code == 0
-    assert all(f"  {line}" in out for line in ("minids train", "minids generate", "minids info", "minids tour", "minids data"))
+    assert all(
+        f"  {line}" in out
+        for line in (
+            "minids train",
+            "minids generate",
+            "minids chat",
+            "minids evaluate",
+            "minids info",
+            "minids tour",
+            "minids data",
+        )
+    )
 
 
 def parsed(command, *arguments):
@@ -283,6 +349,31 @@ BAD = {
         "is not UTF-8 text (byte 128)",
     ),
     "guesses without modules": (["generate", "--checkpoint", "RUN", "--speculative", "--no-mtp"], "mtp = False: leaves"),
+    "another shape than the checkpoint's": (
+        ["train", "--data", "TEXT", "--init-from", "RUN", "--preset", "small", "--out", "NEW"],
+        "its model.embed_tokens.weight is (258, 16), this run asks for (258, 192)",
+    ),
+    "one size that is not the checkpoint's": (
+        ["train", "--data", "TEXT", "--init-from", "RUN", "--model.hidden-size", "32", "--out", "NEW"],
+        "this run asks for (258, 32)",
+    ),
+    "another tokenizer than the checkpoint's": (
+        ["train", "--data", "TEXT", "--init-from", "RUN", "--tokenizer", "bpe", "--out", "NEW"],
+        "tokenizer = 'bpe': the checkpoint has its own (bytes)",
+    ),
+    "beginning from nothing": (["train", "--data", "TEXT", "--init-from", "MISSING", "--out", "NEW"], "not a folder"),
+    "beginning from itself": (["train", "--data", "TEXT", "--init-from", "RUN", "--out", "RUN"], "holds a run already"),
+    "beginning anew while resuming": (
+        ["train", "--out", "RUN", "--resume", "--init-from", "FOLDER"],
+        "the run there has ''; resume it as it is",
+    ),
+    "evaluation of nothing": (["evaluate", "--checkpoint", "MISSING"], "not a folder"),
+    "evaluation of no token": (["evaluate", "--checkpoint", "RUN", "--tokens", "0"], "tokens = 0: must be at least 1"),
+    "evaluation on nothing": (["evaluate", "--checkpoint", "RUN", "--data", "MISSING"], "there is no such file"),
+    "chat with nothing": (["chat", "--checkpoint", "MISSING"], "not a folder"),
+    "chat below zero": (["chat", "--checkpoint", "RUN", "--temperature", "-1"], "temperature = -1"),
+    "chat about nothing": (["chat", "--checkpoint", "RUN", "--domain", "poetry"], "domain = 'poetry': there are rhyme, none"),
+    "chat without a word": (["chat", "--checkpoint", "RUN", "--max-new-tokens", "0"], "max_new_tokens = 0"),
     "info of nothing": (["info"], "either --preset NAME or --checkpoint FOLDER"),
     "info of an unknown preset": (["info", "--preset", "deepseek-v4"], "preset = 'deepseek-v4'"),
     "tour of an unknown preset": (["tour", "--preset", "v3"], "preset = 'v3'"),
@@ -301,7 +392,14 @@ def places(tmp_path_factory):
     (root / "folder").mkdir()
     (root / "folder" / "thesis.txt").write_text("precious")
     assert main(["train", "--data", str(root / "rhyme.txt"), "--out", str(root / "run"), *SMALL]) == 0
-    names = {"TEXT": "rhyme.txt", "EMPTY": "empty.txt", "BINARY": "binary.txt", "MISSING": "no-such", "RUN": "run"}
+    names = {
+        "TEXT": "rhyme.txt",
+        "EMPTY": "empty.txt",
+        "BINARY": "binary.txt",
+        "MISSING": "no-such",
+        "RUN": "run",
+        "NEW": "new",
+    }
     return root, {key: str(root / name) for key, name in {**names, "FOLDER": "folder"}.items()}
 
 

@@ -67,6 +67,7 @@ def test_a_text_with_sums_is_examined_and_another_text_is_said_to_be_another(tmp
     sums.write_text("".join(f"What is {a} + {b}?\n{a} + {b} = {a + b}.\n\n" for a in range(1, 10) for b in range(1, 10)))
     found = evaluate(tmp_path / "run", [str(sums)], 64)
     assert list(found["exact_match"]) == ["one-digit sums"] and "not the text of the run" in found["note"]
+    assert "the exam's questions" in found["left_out"]["line endings of sums"]
     assert list(found["bits_per_byte"]) == ["sums"]
 
 

@@ -111,3 +111,10 @@ def test_one_pass_over_many_lengths_judges_each_alone(asked):
     head[ord("1")] = 1e-3  # always "1", and never the end of a line
     assert not right(model, some).any()
     assert exam.exact_match(model, {"sums": some}) == {"sums": 0.0}
+
+
+def test_only_some_sums_are_asked_on_the_way(training, asked):
+    """And they are the first of the exam's, so that their share is an estimate of the exam's."""
+    some = exam.sums(training)
+    assert list(some) == ["one-digit sums", "two-digit sums"]
+    assert all(some[kind] == asked[kind][: exam.ON_THE_WAY] for kind in some)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import minids
 from minids.checkpoint.latest import latest_checkpoint
 from minids.errors import MinidsError
 from minids.lab.analysis.routing_trace import RoutingTrace, record, traces
+from minids.training import exam
 from minids.training.loop import training_steps
 from minids.training.metrics import read_metrics
 from minids.training.run import Run
@@ -460,3 +462,22 @@ def test_a_run_begins_again_where_one_ended_before_its_first_step(tmp_path, text
     Run.start(tmp_path / "run", MODEL, RUN, text, "tiny", quiet, overwrite=True).run()
     start(tmp_path / "alone", text).run()
     assert lines(tmp_path / "run") == lines(tmp_path / "alone")
+
+
+def test_sums_right_stand_beside_the_loss_where_the_text_has_sums(tmp_path, text):
+    """In what is said, in the metrics and in the last sentence; a text without sums is asked for none."""
+    sums = tmp_path / "sums.txt"
+    sums.write_text("".join(f"What is {a} + {b}?\n{a} + {b} = {a + b}.\n\n" for a in range(1, 10) for b in range(1, 10)))
+    said = []
+    training = start(tmp_path / "sums", [str(sums)], say=said.append)
+    assert list(training.sums) == ["one-digit sums"] and len(training.sums["one-digit sums"]) == exam.ON_THE_WAY
+    training.run()
+    right = [line["sums_right"] for line in read_metrics(tmp_path / "sums" / "metrics.jsonl") if "validation" in line]
+    assert right == [{"one-digit sums": 0.0}] * 3
+    assert said[0].endswith("; sums right: 0 % of one-digit sums")
+    assert re.fullmatch(
+        r"What the model can do now: of 8 bits a byte .* sums \d\.\d\d, and it gets 0 % of .* right\.", said[-1]
+    )
+    start(tmp_path / "rhyme", text, say=said.append).run()
+    assert all("sums_right" not in line for line in read_metrics(tmp_path / "rhyme" / "metrics.jsonl"))
+    assert re.fullmatch(r"What the model can do now: of 8 bits a byte it has to guess text \d\.\d\d\.", said[-1])

@@ -18,12 +18,12 @@ from minids.lab.analysis.routing import PermutationTest, specialisation_test
 from minids.lab.analysis.routing_trace import Recorder
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3, Losses
-from minids.training.short_context import supply
 from minids.training.batches import Batches, validation_windows
 from minids.training.corpus import load_corpus
 from minids.training.evaluate import score
 from minids.training.loop import Optimizer, Supply, training_steps
 from minids.training.optimizer import AdamW
+from minids.training.short_context import supply
 from minids.training.text import Text, tokenizer_for
 from minids.training.workers import Workers, useful_workers
 
