@@ -137,10 +137,11 @@ class ModelConfig(Replaceable):
     """Every MTP module has an embedding and a head of its own, as some folders hold them; in V3 they are the main model's."""
     mtp_loss_weight: float = 0.3
     """λ: weight of the mean MTP loss."""
-    precision: Literal["fp32", "fp8"] = "fp32"
-    """fp8: attention projections and feed-forward networks multiply quantised numbers (V3 section 3.3), all else does not."""
-    fp8_scaling: Literal["tile", "tensor"] = "tile"
-    """One scale per tile (V3), or one per matrix."""
+    precision: Literal["fp32", "bf16", "fp8"] = "fp32"
+    """fp8: attention projections and feed-forward networks multiply quantised numbers (V3 section 3.3), all else does not.
+    bf16: the same products on operands in BF16, with which V3 compares."""
+    fp8_scaling: Literal["tile", "tensor", "delayed"] = "tile"
+    """One scale per tile (V3), or one per matrix: from its own largest number, or from those of the last 16 steps (delayed)."""
     fp8_tile: int = 128
     """Side of the tiles: 1 × 128 for activations, 128 × 128 for weights in V3. A narrower matrix has one tile per row."""
     fp8_promotion: bool = True

@@ -14,16 +14,16 @@ from minids.kernels._bits import exponent, float_of_bits, power_of_two
 from minids.kernels._jit import kernel
 from minids.ops import quantise as original
 from minids.ops.float8 import E4M3, Format
-from minids.ops.quantise import SMALLEST_AMAX, Quantised, Tile, grid, whole_tile
+from minids.ops.quantise import SMALLEST_AMAX, Quantised, Tile, grid, scale_of, whole_tile
 
 
-def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False) -> Quantised:
-    """x (M, N) float32 or float64 → its codes and scales."""
+def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False, amax: float | None = None) -> Quantised:
+    """x (M, N) float32 or float64 → its codes and scales; ``amax`` as in ``ops``."""
     if x.dtype != np.float32:
-        return original.forward(x, tile, format, power_of_two)
+        return original.forward(x, tile, format, power_of_two, amax)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
-    scales, codes = np.empty(grid(x.shape, tile), np.float32), np.empty(x.shape, format.dtype)
-    quantise_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, scales, codes)
+    scales, codes = _room(x, tile, format, power_of_two, amax), np.empty(x.shape, format.dtype)
+    quantise_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, amax is None, scales, codes)
     return Quantised(codes, scales, tile, format)
 
 
@@ -34,14 +34,19 @@ def dequantise(q: Quantised, dtype=np.float32) -> Array:
     return values.astype(dtype, copy=False)
 
 
-def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False) -> Array:
+def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False, amax: float | None = None) -> Array:
     """x (M, N) → x̂ (M, N) in the type of x; no code is formed on the way."""
     if x.dtype != np.float32:
-        return original.rounded(x, tile, format, power_of_two)
+        return original.rounded(x, tile, format, power_of_two, amax)
     x, tile = np.ascontiguousarray(x), whole_tile(x.shape, tile)
-    scales, values = np.empty(grid(x.shape, tile), np.float32), np.empty_like(x)
-    round_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, scales, values)
+    scales, values = _room(x, tile, format, power_of_two, amax), np.empty_like(x)
+    round_matrix(x, x.view(np.int32), *tile, numbers_of(format), power_of_two, amax is None, scales, values)
     return values
+
+
+def _room(x: Array, tile: tuple[int, int], format: Format, power_of_two: bool, amax: float | None) -> Array:
+    """For the scales that a kernel finds, or with the one that follows from a given maximum."""
+    return np.empty(grid(x.shape, tile), np.float32) if amax is None else scale_of(amax, format, power_of_two)
 
 
 @cache
@@ -76,9 +81,10 @@ def round_one(y, numbers):
 
 
 @kernel
-def quantise_matrix(x, x_bits, rows, columns, numbers, round_up, scales, codes):
-    """x (M, N) and its bits → scales of tiles (rows, columns), codes (M, N)."""
-    find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
+def quantise_matrix(x, x_bits, rows, columns, numbers, round_up, find, scales, codes):
+    """x (M, N) and its bits → scales of tiles (rows, columns), unless not to ``find`` them; codes (M, N)."""
+    if find:
+        find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
     of_column = np.empty(x.shape[1], np.float32)
     for i in range(x.shape[0]):
         if i % rows == 0:  # the next row of tiles begins
@@ -89,9 +95,10 @@ def quantise_matrix(x, x_bits, rows, columns, numbers, round_up, scales, codes):
 
 
 @kernel
-def round_matrix(x, x_bits, rows, columns, numbers, round_up, scales, values):
-    """x (M, N) and its bits → values (M, N), rounded in tiles (rows, columns)."""
-    find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
+def round_matrix(x, x_bits, rows, columns, numbers, round_up, find, scales, values):
+    """x (M, N) and its bits → values (M, N), rounded in tiles (rows, columns), whose scales are given if not to ``find``."""
+    if find:
+        find_scales(x_bits, rows, columns, numbers[0], round_up, scales)
     of_column = np.empty(x.shape[1], np.float32)
     for i in range(x.shape[0]):
         if i % rows == 0:

@@ -17,7 +17,7 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.layers.basic import Linear, SavedLinear
 from minids.layers.feed_forward import SavedFeedForward
-from minids.layers.fp8 import feed_forward, scheme_of
+from minids.layers.fp8 import arithmetic_of, feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
 from minids.layers.recompute import (
     experts_again,
@@ -57,7 +57,8 @@ class MoE:
         self.shared = None
         if config.n_shared_experts:
             self.shared = feed_forward(config, parameters, f"{name}.shared_experts", config.n_shared_experts * width)
-        scheme = scheme_of(config)
+        scheme = scheme_of(config, parameters, f"{name}.experts")
+        self.by = arithmetic_of(config)
         self.scheme = None if scheme is None else op.fp8_feed_forward.dispatched(scheme)
         self._buffers = parameters.buffers
         self._bias_name = f"{name}.gate.e_score_correction_bias"
@@ -131,14 +132,15 @@ class MoE:
         weights = self.w_gate.value, self.w_up.value, self.w_down.value
         if self.scheme is None:
             return op.grouped_feed_forward.forward(rows, starts, *weights)
-        return op.fp8_feed_forward.forward(rows, starts, *weights, self.scheme)
+        w_gate, w_up, w_down = weights
+        return op.fp8_feed_forward.forward(rows, starts, w_gate, w_up, w_down, self.scheme, **self.by)
 
     def _experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
         if not isinstance(saved, op.fp8_feed_forward.Saved):
             return op.grouped_feed_forward.backward_into(d_rows, saved, *totals)
-        d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved)
+        d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved, **self.by)
         for total, gradient in zip(totals, d_weights, strict=True):
             total += gradient
         return d_rows

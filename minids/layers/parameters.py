@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minids.errors import MinidsError
+from minids.ops.delayed import Amaxes
 from minids.words import table
 
 Array = np.ndarray
@@ -67,6 +68,7 @@ class Parameters:
     def __init__(self) -> None:
         self._by_name: dict[str, Parameter] = {}
         self.buffers: dict[str, Array] = {}
+        self.histories: dict[str, Amaxes] = {}  # layer → largest numbers of earlier steps, with delayed scaling of FP8
         self.values = self.grads = NOT_ALLOCATED  # (P,)
         self.lock = Lock()  # for whoever adds into ``grads``, or needs them to himself
 
@@ -90,12 +92,17 @@ class Parameters:
         if not self.ready:
             self.buffers[name] = np.zeros(shape, dtype=np.float32)
 
+    def amaxes(self, name: str) -> Amaxes:
+        """The history of the layer of this name."""
+        return self.histories.setdefault(name, Amaxes())
+
     def shared(self) -> Parameters:
         """The same values and buffers, ready for another model, with gradients of its own."""
         twin = Parameters()
         for p in self:
             twin.add(p.name, p.shape, p.init)
         twin.buffers.update(self.buffers)
+        twin.histories.update({name: history.sharing() for name, history in self.histories.items()})
         twin.allocate(self.values.dtype, self.values)
         return twin
 

@@ -16,6 +16,7 @@ No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
     multi-token prediction (eq. 21)         mtp_combine
     FP8 formats, tiles (sections 3.3.2-3)    float8, bfloat16, quantise
     FP8 products, their sums (section 3.3)  fp8_linear, fp8_feed_forward, fp8_accumulation
+    what FP8 is compared with (section 3.3)  bf16_arithmetic, delayed
 
 One alphabet of shapes throughout: B batch, T time, N = B·T tokens, H heads, E experts, K chosen experts, V vocabulary;
 d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
@@ -23,7 +24,7 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 
 # Listed for editors and type checkers, to whom `minids.backend.op` is this package.
 from minids.ops import (  # noqa: F401, I001
-    adamw, attention, balance_loss, bfloat16, bias_update, combine, cross_entropy, dispatch, embedding, float8,
-    fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit, linear, mtp_combine, muon, quantise,
-    rmsnorm, rope, router, sigmoid, swiglu, yarn,
+    adamw, attention, balance_loss, bf16_arithmetic, bfloat16, bias_update, combine, cross_entropy, delayed, dispatch,
+    embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit, linear,
+    mtp_combine, muon, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
 )  # fmt: skip

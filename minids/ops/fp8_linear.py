@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minids.ops import fp8_accumulation, quantise, swiglu
+from minids.ops.delayed import Amaxes
 from minids.ops.float8 import E4M3, E5M6, Format
 from minids.ops.fp8_accumulation import Accumulator
 from minids.ops.quantise import Quantised, Tile
@@ -34,6 +35,11 @@ class Scheme(NamedTuple):
     round_inputs: bool = False  # scales of x are powers of two, so that turning its tiles costs nothing
     round_gradients: bool = False  # those of dy too: then its tiles are turned as well, instead of being made from dy itself
     accumulator: Accumulator | None = None  # None: float32
+    history: Amaxes | None = None  # of the layer, with delayed scaling; None: online
+
+    def amax(self, role: str, x: Array) -> float | None:
+        """What x is scaled by if not its own maxima."""
+        return None if self.history is None else self.history.of(role, x)
 
     @property
     def row(self) -> Tile:
@@ -83,8 +89,8 @@ def forward(
 ) -> tuple[Array, Saved]:
     """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
     flat = x.reshape(-1, x.shape[-1])  # (N, in)
-    q_x = by.quantised(flat, scheme.row, scheme.inputs, scheme.round_inputs)
-    q_weight = by.quantised(weight, scheme.block)
+    q_x = by.quantised(flat, scheme.row, scheme.inputs, scheme.round_inputs, amax=scheme.amax("x", flat))
+    q_weight = by.quantised(weight, scheme.block, amax=scheme.amax("weight", weight))
     y = by.matmul(by.dequantise(q_x, x.dtype), by.dequantise(q_weight, x.dtype).T, scheme.accumulator)
     if bias is not None:
         y += bias
@@ -95,7 +101,7 @@ def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Ar
     """dy (..., out) → dx (..., in), d_weight (out, in), d_bias (out,) or None."""
     q_x, q_weight, has_bias, scheme = saved
     flat = dy.reshape(-1, dy.shape[-1])  # (N, out)
-    dy_rows = by.rounded(flat, scheme.row, power_of_two=scheme.round_gradients)
+    dy_rows = by.rounded(flat, scheme.row, power_of_two=scheme.round_gradients, amax=scheme.amax("dy", flat))
     dx = by.matmul(dy_rows, by.dequantise(q_weight, dy.dtype), scheme.accumulator)
     arrived = dy_rows if scheme.round_gradients else flat
     d_weight = weight_gradient(arrived, by.dequantise(q_x, dy.dtype), scheme, by)
@@ -103,8 +109,8 @@ def backward(dy: Array, saved: Saved, by: Arithmetic = PLAIN) -> tuple[Array, Ar
     return dx.reshape(*dy.shape[:-1], dx.shape[-1]), d_weight, d_bias
 
 
-def weight_gradient(dy: Array, x: Array, scheme: Scheme, by: Arithmetic = PLAIN) -> Array:
+def weight_gradient(dy: Array, x: Array, scheme: Scheme, by: Arithmetic = PLAIN, roles: tuple[str, str] = ("dy", "x")) -> Array:
     """Wgrad: dy (N, out) and x (N, in), as they are at hand, are quantised in tiles along the tokens → dW (out, in)."""
-    dy = by.rounded(dy, scheme.column, power_of_two=scheme.round_gradients)
-    x = by.rounded(x, scheme.column, scheme.inputs, scheme.round_inputs)
+    dy = by.rounded(dy, scheme.column, power_of_two=scheme.round_gradients, amax=scheme.amax(roles[0], dy))
+    x = by.rounded(x, scheme.column, scheme.inputs, scheme.round_inputs, amax=scheme.amax(roles[1], x))
     return by.matmul(dy.T, x, scheme.accumulator)

@@ -54,10 +54,11 @@ def whole_tile(shape: tuple[int, int], tile: Tile) -> tuple[int, int]:
     return tile if tile is not None else (max(shape[0], 1), max(shape[1], 1))
 
 
-def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False) -> Quantised:
-    """x (M, N) float32 or float64 → its codes and scales."""
+def forward(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False, amax: float | None = None) -> Quantised:
+    """x (M, N) float32 or float64 → its codes and scales. ``amax``: the maximum to scale by, where it is not that of x, for
+    one scale for the whole matrix; what is larger is cut off."""
     tile = whole_tile(x.shape, tile)
-    scales = tile_scales(x, tile, format, power_of_two)
+    scales = tile_scales(x, tile, format, power_of_two) if amax is None else scale_of(amax, format, power_of_two)
     with np.errstate(invalid="ignore"):  # inf / inf
         y = x / spread(scales, tile, x.shape)
     return Quantised(float8.encode(y, format), scales, tile, format)
@@ -69,15 +70,24 @@ def dequantise(q: Quantised, dtype: DTypeLike = np.float32) -> Array:
         return (float8.decode(q.codes, q.format) * spread(q.scales, q.tile, q.codes.shape)).astype(dtype, copy=False)
 
 
-def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False) -> Array:
+def rounded(x: Array, tile: Tile, format: Format = E4M3, power_of_two: bool = False, amax: float | None = None) -> Array:
     """x (M, N) → x̂ (M, N) in the type of x: what is left of it after quantisation."""
-    return dequantise(forward(x, tile, format, power_of_two), x.dtype)
+    return dequantise(forward(x, tile, format, power_of_two, amax), x.dtype)
 
 
 def tile_scales(x: Array, tile: tuple[int, int], format: Format, power_of_two: bool) -> Array:
     """x (M, N) → s, one per tile, float32."""
     starts = [np.arange(0, size, step) for size, step in zip(x.shape, tile, strict=True)]
     amax = np.maximum.reduceat(np.maximum.reduceat(np.abs(x), starts[0], axis=0), starts[1], axis=1)
+    return _scales(amax, format, power_of_two)
+
+
+def scale_of(amax: float, format: Format, power_of_two: bool) -> Array:
+    """A given maximum → the one scale of a matrix, (1, 1) float32."""
+    return _scales(np.full((1, 1), amax), format, power_of_two)
+
+
+def _scales(amax: Array, format: Format, power_of_two: bool) -> Array:
     scales = np.maximum(amax.astype(np.float32), SMALLEST_AMAX) / np.float32(format.largest)
     if not power_of_two:
         return scales

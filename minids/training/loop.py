@@ -59,6 +59,7 @@ def training_steps(
 
         # Forward and backward pass of every micro-batch. Gradients add up, each with its share, to those of the mean loss.
         workers.zero_grads()
+        workers.begin_amaxes()
         each = []
         with clip.recording() if clip else nullcontext():
             for _ in range(parts):
@@ -73,6 +74,8 @@ def training_steps(
             raise Diverged(str(done))
         if clip:
             done = done._replace(largest_logit=clip.apply())
+
+        workers.end_amaxes()
 
         # Auxiliary-loss-free balancing: b_i ← b_i + γ sign(mean load − load_i), once per optimizer step, from the loads of
         # the whole global batch, and after the step, so that the biases that chose are those that were trained with.

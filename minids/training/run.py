@@ -188,6 +188,10 @@ class Run:
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
+            for name, history in model.parameters.histories.items():
+                past = TensorFile(checkpoint / "amaxes.safetensors")
+                mine = [each for each in past.names() if each.startswith(f"{name}:")]
+                history.past.update({each.removeprefix(f"{name}:"): past.read(each) for each in mine})
             if run.average:
                 kept = TensorFile(checkpoint / "average.safetensors")
                 run.average.restore({name: kept.read(name) for name in kept.names()})
@@ -266,6 +270,9 @@ class Run:
         def write(folder: Path) -> None:
             save(self.model, folder)
             write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
+            if histories := self.model.parameters.histories:
+                past = {f"{name}:{role}": a for name, h in histories.items() for role, a in h.past.items()}
+                write_tensor_file(folder / "amaxes.safetensors", past)
             if self.average:
                 write_tensor_file(folder / "average.safetensors", self.average.state())
                 if self.train.ema_save:

@@ -56,6 +56,17 @@ class Workers:
         grads = self.models[0].parameters.grads
         self.share_out(lambda piece: grads[piece].fill(0), pieces(grads.size, self.count))
 
+    def begin_amaxes(self) -> None:
+        """Delayed scaling of FP8: what validation saw since the last step does not count."""
+        for model in self.models:
+            for history in model.parameters.histories.values():
+                history.seen.clear()
+
+    def end_amaxes(self) -> None:
+        """The step's largest numbers, over all threads, join the history that the next step is scaled by."""
+        for name, history in self.models[0].parameters.histories.items():
+            history.end_step([model.parameters.histories[name].seen for model in self.models])
+
     def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
         count = min(self.count, len(tokens))  # a batch that still grows may have fewer sequences than there are threads

@@ -20,7 +20,7 @@ import numpy as np
 import minids
 from minids import ModelConfig, check
 from minids.lab import notebook
-from minids.ops import float8, fp8_accumulation, fp8_linear, linear, quantise
+from minids.ops import delayed, float8, fp8_accumulation, fp8_linear, linear, quantise
 from minids.ops.fp8_accumulation import NEVER_PROMOTED, PROMOTED
 
 notebook.set_up()
@@ -370,6 +370,17 @@ for name, losses in runs.items():
 # gradient comes from the 3 % of expert choices that rounding tips over (`docs/fp8.md` has what was tried). What V3 found to be *harmful* at scale is
 # worth remembering too: 128 × 128 blocks for activation gradients made a 16B model diverge (appendix B.2).
 #
+# **Delayed scaling** (section 3.3.2) is what others do: the scale of a whole tensor comes from its maxima in earlier steps, so that nothing has to be looked at before it is rounded. What grows past all of them is cut off. `fp8_scaling="delayed"` trains so; `minids study fp8-scaling` compares.
+
+# %%
+history = delayed.Amaxes()
+for step, size in enumerate((1.0, 1.2, 3.0, 1.0)):
+    x = np.full((1, 4), size, np.float32)
+    rounded = quantise.rounded(x, None, amax=history.of("x", x))
+    history.end_step([history.seen])
+    print(f"step {step}: largest number {size}, after rounding {rounded.max():.3f}")
+
+# %% [markdown]
 # ## Exercises
 #
 # ### 1. Round to E4M3

@@ -21,8 +21,11 @@ from minids import ModelConfig, TrainConfig, check
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.lab import notebook
 from minids.ops import adamw
+from minids.training.average import WeightAverage
+from minids.training.batch_ramp import sequences
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import load_corpus
+from minids.training.fill_in_the_middle import FillInTheMiddle
 from minids.training.metrics import bits_per_byte, max_violation
 from minids.training.optimizer import AdamW
 from minids.training.schedule import learning_rate, settings
@@ -349,6 +352,28 @@ notebook.show(
 # %% [markdown]
 # **What to notice.** Digits have found each other, because they occur in the same places. The rest of the alphabet needs more than half a minute.
 #
+# ## 8. What the paper's run had besides
+#
+# A tenth of V3's documents are laid out with their *middle last*, so that the model also learns to fill in (section 4.1). The batch grows from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [`docs/findings.md`](docs/findings.md) says what each is worth here.
+
+# %%
+filling = byte_tokenizer().with_fim()
+layout = FillInTheMiddle(filling.encode, filling.fim, 1.0, 128, np.random.default_rng(3))
+for ids in layout(b"What is 12 + 30?\n12 + 30 = 42.\n"):
+    print(repr(filling.backend.decode(ids.tolist(), skip_special_tokens=False)))
+
+ramp = TrainConfig(steps=100, batch_size=15, batch_ramp_until=0.3)  # V3's shape, ten times as long
+print("\nsequences a step:", *(sequences(step, ramp) for step in range(0, 60, 5)), "…")
+
+model_average = WeightAverage(model.parameters, decay=0.9)
+for _ in range(3):
+    model_average.update()  # once after every step; here nothing moves in between
+print(
+    "average of weights that stand still:",
+    np.array_equal(model_average.values, model.parameters.values),
+)
+
+# %% [markdown]
 # ## Exercises
 #
 # ### 1. The learning rate

@@ -28,7 +28,18 @@ from matplotlib.patches import Rectangle
 
 from minids import ModelConfig, check
 from minids.lab import notebook
-from minids.lab.analysis import cost, flops, kv_cache, laptop, models, network, parameters, pipeline
+from minids.lab.analysis import (
+    cost,
+    flops,
+    kv_cache,
+    laptop,
+    memory,
+    models,
+    network,
+    parameters,
+    pipeline,
+    placement,
+)
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
@@ -446,7 +457,25 @@ notebook.show(
 # %% [markdown]
 # If everything could be hidden in the pair (F&B = 2, the time of the backward pass alone), DualPipe's bubble would be half of ZB1P's.
 #
-# ## 7. Turn the knobs
+# ## 7. What need not be kept, and who sits where
+#
+# Between forward and backward pass a training step keeps its activations. V3 forms the cheap ones again (section 3.2.3): norms, MLA's up-projections, the SwiGLU product. `minids train --recompute` does so, with the same bits of every gradient. And to decode, V3 counts the shared expert as a ninth routed one (3.4.2): every token has it, so it needs 256/8 = 32 copies to be no busier than the others.
+
+# %%
+for name, config, tokens in (("tiny", ModelConfig.preset("tiny"), 256), ("V3", v3, 4096)):
+    kept = [memory.activation_elements(config, 1, tokens, how) for how in ("stored", "recompute")]
+    print(
+        f"{name}: {kept[0]:,} numbers kept for {tokens} tokens, {kept[1]:,} with recomputation ({kept[1] / kept[0]:.0%})"
+    )
+
+decoding = placement.v3_decoding()
+print(
+    f"\n320 GPUs, one expert each: {decoding.copies[:256].sum() - 256} redundant copies of routed experts,"
+)
+print(f"{decoding.copies[256]} copies of the shared one")
+
+# %% [markdown]
+# ## 8. Turn the knobs
 #
 # How much memory does a server need? Weights once, cache per user. In a live session sliders appear below the picture: context, users, and the type of the cache.
 

@@ -144,3 +144,20 @@ def test_it_learns():
     model = support.build(FP8, dtype=np.float32)
     history = support.adam(model, tokens, targets, 15, 0.03)
     assert history[-1].main < 0.6 * history[0].main, f"{history[0].main:.2f}, then {history[-1].main:.2f}"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_bf16_is_nearer_to_full_precision_than_fp8(backend):
+    off = {}
+    with use_backend(backend):
+        exact = support.build(dtype=np.float32)
+        batch = support.batch()
+        chosen = exact.choices(*batch)
+        wanted = exact.loss_and_grads(*batch)[1]
+        for precision in ("bf16", "fp8"):
+            model = DeepSeekV3(support.TINY.replace(precision=precision), parameters=exact.parameters.shared())
+            with routing_fixed(model, chosen):
+                found = model.loss_and_grads(*batch)[1]
+            differences = [np.linalg.norm(found[name] - grad) for name, grad in wanted.items()]
+            off[precision] = np.linalg.norm(differences) / np.linalg.norm([np.linalg.norm(grad) for grad in wanted.values()])
+    assert 1e-3 < off["bf16"] < off["fp8"] / 4

@@ -9,12 +9,24 @@ import math
 
 import numpy as np
 
-from minids.config import ModelConfig
+from minids.config import ModelConfig, TrainConfig
 from minids.errors import refuse
-from minids.lab.analysis import cost, flops, kv_cache, models, network, parameters, pipeline, released_weights
+from minids.lab.analysis import (
+    cost,
+    flops,
+    kv_cache,
+    memory,
+    models,
+    network,
+    parameters,
+    pipeline,
+    placement,
+    released_weights,
+)
 from minids.lab.analysis.claim import Claim
 from minids.layers.positions import softmax_scale
 from minids.ops import balance_loss, yarn
+from minids.training import batch_ramp
 from minids.words import did_you_mean
 
 V3, V2, V2_LITE = (ModelConfig.preset(name) for name in ("deepseek-v3", "deepseek-v2", "deepseek-v2-lite"))
@@ -23,6 +35,7 @@ ABSTRACT, README = "DeepSeek-V3 report, abstract", "DeepSeek-V3 repository, READ
 V2_TABLE_9, V2_ABSTRACT = "DeepSeek-V2 report, Table 9", "DeepSeek-V2 report, abstract and appendix B"
 ISCA_1, ISCA_2, ISCA_DECODE = "ISCA 2025, Table 1", "ISCA 2025, Table 2", "ISCA 2025, section 2.3.2"
 CODE = "DeepSeek-V3 repository, inference/model.py"
+V3_RUN = TrainConfig(batch_size=15_360, context_length=4096, batch_ramp_until=469 / 14_800)
 T_DAY = 272.80e9  # tokens a day of V3's pre-training (ISCA 2025, Table 4)
 SERVING_DAY = 226.75 * 8 * 24 * cost.PRICE  # dollars a day of DeepSeek's own service: nodes, GPUs of a node, hours
 
@@ -195,6 +208,22 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("tokens_per_step", "V3: tokens per step", lambda: (15_360 * 4096, T_DAY / 86_400 * 19.926),
           "15360 · 4096; 272.80B a day · 19.926 s", "DeepSeek-V3 report, section 4.2; ISCA 2025, Table 4", unit="tokens",
           words="the two papers are consistent with each other"),
+    Claim("batch_ramp", "V3: its batch ramp, share of the tokens / steps of the run",
+          lambda: (100 * 469 / 14_800, batch_ramp.steps_for(round(14.8e12), V3_RUN)),
+          "469B / 14.8T; 14.8T / (15360 · 4096) · (1 − u + u ln 5 / 0.8), u = 469/14,800",
+          "DeepSeek-V3 report, section 4.2", unit="%, steps",
+          words="the report gives sequences and tokens, no steps; with a constant batch they would be 235,240"),
+    Claim("recomputed_activations", "V3: activations kept with recomputation over all of them, 4096 tokens",
+          lambda: memory.activation_elements(V3, 1, 4096, "recompute") / memory.activation_elements(V3, 1, 4096),
+          "Σ over named arrays: norms, MLA's up-projections, attention weights and the SwiGLU product left out",
+          "DeepSeek-V3 report, section 3.2.3", words="the report gives no number"),
+    Claim("prefill_gpus", "V3: redundant experts to prefill", lambda: 32 * 9 - V3.n_routed_experts,
+          "32 GPUs · (8 + 1) − 256", "DeepSeek-V3 report, section 3.4.1", (32,), unit="experts"),
+    Claim("decode_gpus", "V3: GPUs for redundant and shared experts to decode",
+          lambda: placement.v3_decoding().copies[256] + 32,
+          "256 / 8 copies of the shared expert, which every token has, + 32 redundant experts",
+          "DeepSeek-V3 report, section 3.4.2", (64,), unit="GPUs",
+          words="at even routing a copy of the shared expert then has as much to do as a routed expert"),
     Claim("learning_rate_phases", "V3: tokens of the learning-rate phases", lambda: 10 + 4.3 + 0.333 + 0.167,
           "10 + 4.3 + 0.333 + 0.167", "DeepSeek-V3 report, section 4.2", (14.8,), 0.1, "trillion tokens"),
     Claim("context_extension_tokens", "V3: tokens of the two stages of context extension",

@@ -9,7 +9,7 @@ then treated as a routed one that every token chooses, so that a token has nine.
     pack                   the heaviest copy first, to the GPU with least to do that has room and no copy of the same expert
 
 With even routing the arithmetic is exact: a routed expert gets K/E of the tokens, the shared one all of them, E/K times as
-many. So it needs E/K copies: 32 of V3's. 64 GPUs are 32 copies of the shared expert and the 32 redundant experts of prefill.
+many. So it needs E/K copies: 32 of V3's, and 64 GPUs are those and the 32 redundant experts of prefill.
 """
 
 import heapq

@@ -12,7 +12,8 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.flops import check_whole, usual_context
-from minids.lab.analysis.parameters import Tensor
+from minids.lab.analysis.memory import activation_elements
+from minids.lab.analysis.parameters import Tensor, mtp_total, total
 from minids.lab.analysis.steps import walk
 from minids.words import si
 
@@ -34,6 +35,7 @@ class TourStep(NamedTuple):
     flops: int
     saved: tuple[Tensor, ...]  # kept for the backward pass (forward), given back (backward)
     cached: tuple[Tensor, ...]  # what generation keeps
+    formed_again: frozenset[str]  # of the saved, by name: those that recomputation forms again (V3 section 3.2.3)
 
 
 def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None) -> list[TourStep]:
@@ -42,8 +44,11 @@ def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None) -> 
     steps = []
     for s in forward:
         saved = tuple(kept.tensor for kept in s.kept if kept.when != "recomputed")
+        again = frozenset(kept.tensor.name for kept in s.kept if kept.when == "stored")
         where = s.stage, s.layer, s.layers, s.title
-        steps.append(TourStep(len(steps) + 1, "forward", *where, s.equation, s.weights, s.output, s.flops, saved, s.cached))
+        steps.append(
+            TourStep(len(steps) + 1, "forward", *where, s.equation, s.weights, s.output, s.flops, saved, s.cached, again)
+        )
     for s, there in zip(forward[::-1], steps[::-1], strict=True):
         gradient, flops = Tensor(f"d {s.output.name}", s.output.shape), s.flops * s.backward_factor
         back = there._replace(phase="backward", equation=s.backward, output=gradient, flops=flops, cached=())
@@ -68,13 +73,30 @@ def tour(
             here = step.phase, step.stage
             lines += ["", _heading(step)]
         lines += _lines(step, values or {})
-    return "\n".join([*lines, "", *_totals(steps)])
+    kept = activation_elements(config, batch, time, "recompute")
+    return "\n".join([*lines, "", *around_the_step(config), "", *_totals(steps, kept)])
 
 
 def _context(config: ModelConfig, batch: int, time: int | None) -> int:
     time = usual_context(config) if time is None else time
     check_whole(batch=batch, time=time)
     return time
+
+
+def around_the_step(config: ModelConfig) -> list[str]:
+    """What V3's training does before and after the passes above: section, what, and the option of ``minids train``."""
+    average = si(BYTES * (total(config) + mtp_total(config)), "B")
+    rows = [
+        ("4.1", "documents packed; a tenth as <fim_begin> prefix <fim_hole> suffix <fim_end> middle", "--fim-rate 0.1"),
+        ("4.1", "tokens of punctuation and line break split at random", "--line-token-split-rate"),
+        ("4.2", "batch B·min(1, r + (1 − r) t/(u T)) after t of T tokens; r = 1/5, u = 0.032", "--batch-ramp-until"),
+        ("4.2", "gradient norm clipped to 1; θ ← θ − η (m̂/(√v̂ + ε) + w θ)", "--clip-norm"),
+        ("2.1.2", "b_i ← b_i + γ sign(mean load − load_i)", "--model.bias-update-speed"),
+        ("3.2.3", f"average of the weights e ← e + (1 − d)(θ − e), {average} beside them", "--ema-decay"),
+        ("3.3.2", "FP8 scales from each tile, or from the maxima of earlier steps", "--model.fp8-scaling"),
+        ("Kimi-K2", "heads with logits above τ: W^UQ, W^UK · √γ, W^QR · γ, γ = τ / largest", "--qk-clip"),
+    ]
+    return ["── around the step ".ljust(98, "─"), *(f"  {where:<8}{what}\n{'':10}{option}" for where, what, option in rows)]
 
 
 def _heading(step: TourStep) -> str:
@@ -97,7 +119,8 @@ def _lines(step: TourStep, values: Mapping[str, np.ndarray]) -> list[str]:
         lines = [f"{step.number:>4}  {'back: ' + step.title:<77.77} {cost:>14}", f"      {step.equation}"]
     rows = [("w" if forward else "g", t) for t in step.weights]
     rows.append(("→" if forward else "←", step.output))
-    rows += [("s" if forward else "f", t) for t in step.saved]
+    signs = ("r", "s") if forward else ("f", "f")
+    rows += [(signs[t.name not in step.formed_again], t) for t in step.saved]
     rows += [("c", t) for t in step.cached]
     for sign, tensor in rows:
         shape = "(" + ", ".join(map(str, tensor.shape)) + ")"
@@ -119,8 +142,9 @@ def _rms(tensor: Tensor, value: np.ndarray | None) -> str | None:
     return f"{np.sqrt(np.mean(np.square(value, dtype=np.float64))):.3g}"
 
 
-def _totals(steps: list[TourStep]) -> list[str]:
-    """Sums over all layers; saved counts what the forward pass leaves behind at its peak."""
+def _totals(steps: list[TourStep], kept: int) -> list[str]:
+    """Sums over all layers; saved counts what the forward pass leaves behind at its peak. ``kept``: elements of it that
+    recomputation leaves."""
 
     def size(of: str, some: list[TourStep]) -> str:
         return si(BYTES * sum(step.layers * tensor.size for step in some for tensor in getattr(step, of)), "B")
@@ -130,8 +154,9 @@ def _totals(steps: list[TourStep]) -> list[str]:
     main = [s for s in forward if not s.stage.startswith("MTP")]
     return [
         f"forward {work['forward']}, backward {work['backward']}; saved between them {size('saved', forward)}",
+        f"with recomputation (section 3.2.3, minids train --recompute) saved between them {si(BYTES * kept, 'B')}",
         f"cache of the main model for this batch: {size('cached', main)}",
-        "w weight   → result   s saved for backward   c cached to generate",
+        "w weight   → result   s saved for backward   r saved, or formed again   c cached to generate",
         "← gradient arriving   g weight given its gradient   f saved array given back",
         "last column, where the model is at hand: root-mean-square of the real array",
     ]

@@ -1,12 +1,18 @@
 """The tour of the model on paper, and with the arrays of a real one beside it."""
 
+import re
+
 import numpy as np
 import pytest
 
 from minids import DeepSeekV3, MinidsError, ModelConfig
+from minids.commands.options import options_of
+from minids.commands.train import Options
 from minids.config.presets import PRESETS
+from minids.lab.analysis.memory import activation_elements
 from minids.lab.analysis.parameters import parameter_shapes
-from minids.lab.analysis.tour import tour, tour_steps
+from minids.lab.analysis.tour import around_the_step, tour, tour_steps
+from minids.words import si
 
 TINY = ModelConfig.preset("tiny")
 
@@ -60,6 +66,24 @@ def test_v3_on_paper():
     cached = sum(s.layers * t.size for s in steps if not s.stage.startswith("MTP") for t in s.cached)
     assert cached == 4096 * 61 * 576, "what the tour caches is the latent cache"
     assert by_title["MTP module 1", "forward", "project the pair"].output.shape == (1, 4095, 7168)
+
+
+def test_what_is_formed_again_is_marked_and_counted():
+    text = tour(TINY, "tiny", 2, 64)
+    signs = {line.split()[1]: line.split()[0] for line in text.splitlines() if line.startswith(("      s ", "      r "))}
+    assert signs["layers.1.q"] == signs["layers.1.x_norm"] == signs["layers.0.sigmoid(gate)"] == "r"
+    assert signs["layers.1.o"] == signs["layers.1.s"] == "s"
+    kept = 4 * activation_elements(TINY, 2, 64, "recompute")
+    assert f"saved between them {si(kept, 'B')}" in text
+
+
+def test_options_around_the_step_are_those_of_minids_train():
+    flags = {option.flag for option in options_of(Options)}
+    told = "\n".join(around_the_step(TINY))
+    named = set(re.findall(r"--[a-z0-9.-]+", told))
+    assert len(named) == 8 and named <= flags
+    for section in ("4.1", "4.2", "2.1.2", "3.2.3", "3.3.2"):
+        assert f"  {section} " in told
 
 
 def test_backward_reads_the_forward_list_upwards():

@@ -166,7 +166,11 @@ def numbers(name, **special):
     """Summaries of every arm with 0.5 for each number, but for ``special``: arm → number → value."""
     keys = {*study(name).shown, "specialisation", "p_value", "all_to_all_bytes", "first_token", "second_token", "cache"}
     keys |= {"tokens", "characters", "second_token_accepted", "loss_without_shared", "max_vio"}
-    keys |= {"zero-shot ppl 128", "tuned ppl 128"}
+    keys |= {
+        "zero-shot ppl 128",
+        "tuned ppl 128",
+        *(f"prescribed gradient as {arm}" for arm in ("bf16", "fp8", "fp8 per tensor")),
+    }
 
     def summary(arm, key):
         value = special.get(arm, {}).get(key, 0.5)

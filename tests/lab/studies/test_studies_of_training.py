@@ -7,7 +7,7 @@ from test_studies import holds, small_text  # noqa: F401  the fixture
 
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.config import ModelConfig
-from minids.lab.studies import average, batch_ramp, qk_clip, token_boundary
+from minids.lab.studies import average, batch_ramp, fp8_scaling, qk_clip, token_boundary
 from minids.lab.studies.study import Job
 from minids.model import DeepSeekV3
 from minids.ops import attention
@@ -116,3 +116,23 @@ def test_the_probability_of_a_break_is_that_of_all_tokens_that_begin_with_one():
         logits = model.logits(np.array([[*text.encode()]]))[0, -1].astype(np.float64)
         wanted = np.exp(logits) / np.exp(logits).sum()
         support.assert_close(p, wanted[10] + wanted[13], 1e-5)
+
+
+@pytest.mark.parametrize("arm", [fp8_scaling.FP32, fp8_scaling.BF16, fp8_scaling.DELAYED])
+def test_an_arm_of_fp8_scaling_runs(arm, small_text):  # noqa: F811
+    numbers = fp8_scaling.run(fp8_scaling.STUDY.arms[arm], Job(arm, 0, 2, small_text)).numbers
+    assert all(map(np.isfinite, numbers.values()))
+    if arm == fp8_scaling.FP32:
+        rounding = {other: numbers[f"prescribed gradient as {other}"] for other in ("bf16", "fp8")}
+        assert 0 < rounding["bf16"] < rounding["fp8"] / 4
+
+
+def test_findings_of_fp8_scaling_follow_the_numbers():
+    shared = {f"prescribed gradient as {arm}": value for arm, value in (("bf16", 0.01), ("fp8", 0.1), ("fp8 per tensor", 0.2))}
+    good = {fp8_scaling.FP32: {"loss": 0.5, **shared}}
+    assert holds("fp8-scaling", "BF16's gradient is nearer", **good) and holds("fp8-scaling", "in tiles nearer", **good)
+    assert holds("fp8-scaling", "fp8 delayed ends within", **good)
+    bad = {**good, fp8_scaling.DELAYED: {"loss": 0.6}}
+    assert not holds("fp8-scaling", "fp8 delayed ends within", **bad) and holds(
+        "fp8-scaling", "delayed scale ends above", **bad
+    )
