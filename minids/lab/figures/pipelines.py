@@ -41,7 +41,7 @@ def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
         f"{one['stages']} stages, {one['microbatches']} micro-batches; F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, "
         f"overlapped pair {one['F&B']:g}; hatched: fed from the other end",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     longest, left = max(spans.values()), LEFT + slide.width_of("DualPipeV", 19, True) + 0.2
     height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
     for i, (schedule, span) in enumerate(spans.items()):

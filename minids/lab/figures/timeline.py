@@ -47,7 +47,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         "DeepSeek-V3, its report",
         f"{whole / 1e12:g} trillion tokens in one run; the shape of the batch's ramp is not reported",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     lanes = {
         "learning_rate": ("learning rate", "query", lambda v: f"{v:.1e}".replace("e-0", "e−")),
         "batch": ("batch, sequences", "routed", lambda v: f"{v:,.0f}"),
@@ -59,7 +59,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
     margin = max(slide.width_of(name, 17, True) for name in names.values()) + 0.3
     x, right = LEFT + margin, RIGHT - 1.35 * slide.letters
     extra = 0.09 * (right - x)  # for the extensions, which would be too thin to see: they are not to scale
-    wide, low = right - x - extra, 0.35 + 2.4 * line
+    told = " and ".join(f"{row['stage_tokens'] / 1e9:.1f}B at {token_count(row['context'])}" for row in extensions)
+    foot = slide.note(f"Then {told}, tokens of context extension (wider than to scale)")
+    wide, low = right - x - extra, foot + 1.4 * line
     step = (top - 0.25 - low) / len(lanes)
     for i, (key, (_, kind, said)) in enumerate(lanes.items()):
         y, high = top - 0.25 - step * (i + 1), 0.62 * step
@@ -71,6 +73,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax.set_ylim(0, 1.1 * most)
         ax.fill_between(xs, ys, color=colour(kind), linewidth=0)
         if key == "context":
+            slide.text(x + 0.25, y + 0.2 * high + 0.5 * line, said(CONTEXT), 16, weight="bold")
             for j, row in enumerate(extensions):
                 left = x + wide + 0.06 + j * extra / 2
                 slide.rectangle(left, y, extra / 2 - 0.06, high * row[key] / (1.1 * most), kind)
@@ -90,8 +93,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
         if tokens != RAMP:
             words = f"{tokens / 1e12:.3g}T" + (" tokens" if tokens == decays else "")
             slide.text(at + (0.1 if tokens == whole else 0), low - 0.5 * line, words, 16, ha=ha)
-    told = " and ".join(f"{row['stage_tokens'] / 1e9:.1f}B at {token_count(row['context'])}" for row in extensions)
-    slide.text(LEFT, 0.35 * slide.letters, f"Then {told}, tokens of context extension (wider than to scale)", 16, "muted")
 
 
 v3_timeline = Picture(

@@ -34,7 +34,7 @@ def _rows(run: str | Path = "runs/tiny", domain: str = "", length: int = 256, bl
     steps = _steps(trained, block, routing.scores[n])
     gates = dict(zip(routing.chosen[n].tolist(), routing.gates[n].tolist(), strict=True))
     *before, token = trained.letters(tokens[0, max(0, n - 8) : n + 1])
-    about = {"block": block, "text": "".join(before), "token": token, "domain": domain, "shared": c.n_shared_experts}
+    about = {"block": block, "quote": "".join(before) + token, "domain": domain, "shared": c.n_shared_experts}
     size = c.n_routed_experts // c.n_group
     rows: Rows = []
     for e in range(c.n_routed_experts):
@@ -131,7 +131,7 @@ def _told(rows: Rows) -> _Told:
     if not second["chosen"] and not second["group_kept"]:
         place = {1: "second", 2: "third", 3: "fourth"}.get(rank, "last")
         finding = f"The second-best expert is not chosen: its group came {place}"
-    text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['text']}{experts[0]['token']}”"
+    text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['quote']}”"
     return _Told(experts, float(np.mean(column(experts, "bias"))), second, rank, finding, text)
 
 
@@ -139,7 +139,7 @@ class _Stage:
     """The bars of all experts on a slide, in groups, each piece at a place that the caller chooses."""
 
     def __init__(self, slide: Slide, told: _Told, shared: bool):
-        self.slide, self.told, self.line = slide, told, 0.36 * slide.letters
+        self.slide, self.told, self.line = slide, told, slide.line
         count, groups = len(told.experts), distinct(told.experts, "group")
         self.groups = groups
         left, right = LEFT + slide.width_of("score + bias", 18, True) + 0.3, RIGHT - (1.3 if shared else 0)
@@ -215,7 +215,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
     line = stage.line
     dark = {row["group"] for row in told.experts if not row["group_kept"]}
     lit = {row["expert"] for row in told.experts if row["chosen"]}
-    low, block = 0.3 + 2.2 * line, 1.5 * line
+    kept = tint(colour("routed"), 0.75)
+    kinds = [("chosen", "query"), ("group stays", kept), ("dropped", "other"), ("bias above its mean, hatched: below", "ink")]
+    low, block = slide.legend(LEFT, 0.3 * slide.letters, kinds) + 1.6 * line, 1.5 * line
     room = top - low - block - 3.6 * line
     scores = low + 0.42 * room + block + 2 * line
     unit = _unit(told, 0.58 * room)
@@ -231,13 +233,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
     stage.floor(low)
     stage.name(low + 0.2 * room, "gate", f"adds up to {sum(row['gate'] for row in told.experts):.3g}")
     stage.numbers(low - 0.6 * line)
-    kinds = [
-        ("chosen", "query"),
-        ("group stays", tint(colour("routed"), 0.75)),
-        ("group dropped", "other"),
-        ("bias above its mean, hatched: below", "ink"),
-    ]
-    slide.legend(LEFT, 0.3 * slide.letters, kinds)
 
 
 def _mark_second(slide: Slide, stage: _Stage, told: _Told, y: float, unit: float) -> None:

@@ -48,8 +48,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{first['model']}, illustration: random scores",
         f"It goes once to each node, over InfiniBand; NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on",
     )
-    line = 0.36 * slide.letters
-    low, high = 0.35 + 2.1 * line, top - 1.1 * line
+    line, (there, back) = slide.line, (first["bytes_there"], first["bytes_back"])
+    foot = slide.note(
+        f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
+        f"{len(away) / max(first['crossings'], 1):.1f} times as much"
+    )
+    ways = [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope")]
+    low, high = slide.legend(LEFT, foot + 0.7 * line, ways) + 0.8 * line, top - 1.1 * line
     gap = 0.25
     wide = (RIGHT - LEFT - gap * (nodes - 1)) / nodes
     cell = (high - low - 0.3) / PER_NODE
@@ -95,10 +100,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
             )
         if (n, card) != (home, first["home_card"]):
             slide.box(*target, f"{count} expert" + "s" * (count > 1), "routed", 16, round=0.06, zorder=2.5)
-    there, back = first["bytes_there"], first["bytes_back"]
-    slide.legend(LEFT, 0.3 * slide.letters + line, [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope")])
-    words = f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
-    slide.text(LEFT, 0.3 * slide.letters, words + f"{len(away) / max(first['crossings'], 1):.1f} times as much", 16, "muted")
 
 
 all_to_all = Picture(
