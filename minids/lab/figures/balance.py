@@ -68,7 +68,7 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
         slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
         idlest, busiest = _last_quarter(grid)
         slide.lines(right + 0.2, y + step / 2 - 0.05, (f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16))
-    ax.set_xticks([0, last // 3, 2 * last // 3, last])
+    ax.set_xticks([last // 3, 2 * last // 3, last])
     slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
     slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
 

@@ -102,9 +102,9 @@ def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float, line:
     for n, count, kind in ((mha, columns[0], "muted"), (mla, columns[1], "latent")):
         wide = count * pitch
         x = LEFT if kind == "muted" else RIGHT - wide
-        grid = np.zeros((3 * DOTS, 3 * count))
+        grid = np.zeros((4 * DOTS, 4 * count))
         shown = (np.arange(count * DOTS) < n).reshape(count, DOTS).T
-        grid[np.ix_(np.arange(3 * DOTS) % 3 < 2, np.arange(3 * count) % 3 < 2)] = np.kron(shown, np.ones((2, 2)))
+        grid[np.ix_(np.arange(4 * DOTS) % 4 < 3, np.arange(4 * count) % 4 < 3)] = np.kron(shown, np.ones((3, 3)))
         image = slide.plot(x, y, wide, high, frame=False)
         rgb = np.array([_rgb("background"), _rgb(kind)])[grid.astype(int)]
         image.imshow(np.concatenate([rgb, grid[..., None]], axis=-1), aspect="auto", interpolation="antialiased")

@@ -67,7 +67,7 @@ def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
             cells.append((row["token"], "written"))
     total = GIVEN + len(rows) + sum(row["refused"] != "" for row in rows)
     line = slide.line
-    wide, room = RIGHT - LEFT, top - 0.35 - 1.5 * line
+    wide, room = RIGHT - LEFT, top - 0.35 - 1.9 * line
     cell = max(min(wide / n, room / -(-total // n) / 1.5) for n in range(8, 80))
     across = int(wide / cell + 1e-9)
     fills = {"given": "panel", "written": "background", "stands": "rope", "struck": "background", "guess": "mtp"}

@@ -11,7 +11,7 @@ _SCHEDULES = ("1F1B", "ZB1P", "DualPipe")
 HIDDEN = Times(overlapped=2.2)
 """V3's aim: half of a chunk is communication, which a pair hides in each other's computation. With 3, forward plus backward, a
 pair hides nothing and DualPipe only fills the gaps as well as ZB1P does."""
-FRAMES = 56
+FRAMES = 40
 
 
 def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedules: tuple[str, ...] = _SCHEDULES) -> Rows:
@@ -81,7 +81,7 @@ def _slots(ax, rows: Rows, now: float, scale: float) -> None:
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:
     longest = max(column(rows, "makespan"))
-    return [(longest * i / FRAMES, 2500 if i == FRAMES else 150) for i in range(1, FRAMES + 1)]
+    return [(longest * i / FRAMES, 2500 if i == FRAMES else 200) for i in range(1, FRAMES + 1)]
 
 
 pipeline_schedules = Picture(

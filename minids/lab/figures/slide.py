@@ -223,7 +223,8 @@ class Slide:
         returns their places."""
         each, lines = -(-count // groups), -(-groups // columns)
         wide, high = (w - 0.2 * (columns - 1)) / columns, (h - 0.16 * (lines - 1)) / lines
-        across = max(range(1, each + 1), key=lambda n: min(wide / n, high / -(-each // n)))
+        whole = [n for n in range(1, each + 1) if each % n == 0]  # every row is full
+        across = max(whole, key=lambda n: min(wide / n, high / (each // n)))
         size = min(wide / across, high / -(-each // across))
         found = []
         for i in range(count):

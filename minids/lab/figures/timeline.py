@@ -12,7 +12,7 @@ PEAK, WARM_UP = 2.2e-4, 2000  # learning rate, and steps until it is reached (V3
 BATCH, FIRST_BATCH, RAMP = 15360, 3072, 469e9  # sequences a step, at first, and tokens until they are that many
 CONTEXT = 4096
 EXTENSIONS = ((32768, 1920, 1000), (131072, 480, 1000))  # context, batch and steps of each stage (section 4.3)
-POINTS = 2000
+POINTS = 740  # every 20 billion tokens
 
 
 def _rows(points: int = POINTS) -> Rows:
@@ -73,7 +73,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax.set_ylim(0, 1.1 * most)
         ax.fill_between(xs, ys, color=colour(kind), linewidth=0)
         if key == "context":
-            slide.text(x + 0.25, y + 0.2 * high + 0.5 * line, said(CONTEXT), 16, weight="bold")
+            slide.text(x + 0.15 + wide * RAMP / whole, y + 0.2 * high + 0.5 * line, said(CONTEXT), 16, weight="bold")
             for j, row in enumerate(extensions):
                 left = x + wide + 0.06 + j * extra / 2
                 slide.rectangle(left, y, extra / 2 - 0.06, high * row[key] / (1.1 * most), kind)
@@ -81,7 +81,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         last = values[-1] if key != "context" else extensions[-1][key]
         slide.text(x + wide + (extra if key == "context" else 0) + 0.15, y + high / 2, said(last), 16)
         if key in ("learning_rate", "mtp_weight", "bias_speed"):
-            slide.text(x + 0.25, y + high / 2, said(max(ys)), 16, ink_on(colour(kind)), weight="bold")
+            slide.text(x + 0.15 + wide * RAMP / whole, y + high / 2, said(max(ys)), 16, ink_on(colour(kind)), weight="bold")
         elif key == "batch":
             slide.text(
                 x + 0.12 * wide, y + high / 2, f"{values[0]:,.0f} → {values[-1]:,.0f}", 16, ink_on(colour(kind)), weight="bold"

@@ -79,20 +79,21 @@ def _story(steps: _Steps) -> tuple:
     """Larger for a token of which there is more to tell."""
     second = int(np.argsort(-steps.biased)[1])
     dropped = second not in steps.chosen and second // (len(steps.biased) // len(steps.best)) not in steps.kept
-    passed_over = steps.biased[second] - min(steps.biased[e] for e in steps.chosen)
-    return (
-        dropped and bool(_overtaken(steps.biased, steps.bias)),
-        dropped,
-        steps.chosen != steps.without,
-        float(passed_over) if dropped else 0.0,
-    )
+    pair = _overtaken(steps.biased, steps.bias)
+    return dropped, pair is not None, steps.chosen != steps.without, pair[2] if pair else 0.0
 
 
-def _overtaken(biased: np.ndarray, bias: np.ndarray) -> tuple[int, int] | None:
-    """The two highest experts of which the bias puts the first above the second, without being nearly alike before."""
-    order, scores = np.argsort(-biased)[:8], biased - bias
-    pairs = [(int(a), int(b)) for i, a in enumerate(order) for b in order[i + 1 :] if scores[a] < scores[b]]
-    return pairs[0] if pairs else None
+def _overtaken(biased: np.ndarray, bias: np.ndarray) -> tuple[int, int, float] | None:
+    """Of the six highest experts those two of which the bias puts the first above the second most visibly, and the smaller of
+    their distances before and after."""
+    order, scores = np.argsort(-biased)[:6], biased - bias
+    pairs = [
+        (int(a), int(b), float(min(scores[b] - scores[a], biased[a] - biased[b])))
+        for i, a in enumerate(order)
+        for b in order[i + 1 :]
+        if scores[a] < scores[b]
+    ]
+    return max(pairs, key=lambda pair: pair[2], default=None)
 
 
 def _loads(trained: Trained, block: int) -> Rows:
