@@ -34,7 +34,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{rows[0]['model']}, arithmetic",
         "The keys are never made again: the query goes to the latents. Values are treated alike",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     _algebra(slide, rows[0], top)
     names = {way: f"{way}: {_work(value)}" for way, value in at.items()}
     right = RIGHT - max(slide.width_of(name.split(": ")[0], 17, bold=True) for name in names.values()) - 0.2
@@ -59,10 +59,12 @@ def _work(value: float) -> str:
 
 def _algebra(slide: Slide, sizes: dict, top: float) -> None:
     """Twice the product q · W · C, with the bracket here and there; widths and heights of q and W in one scale."""
-    head, latent, height = sizes["d_nope"], sizes["d_c"], (top - 0.3) / 2
-    unit = 1.68 / latent
+    head, latent, height, line = sizes["d_nope"], sizes["d_c"], (top - 0.3) / 2, slide.line
+    spare = height - 1.5 * line - 0.25
+    brief = spare - 2.9 * line < 1.2  # large letters on a flat slide: the blocks alone
+    unit = min(1.68, spare if brief else spare - 2.9 * line) / latent
     pieces = [
-        (0.8, head * unit + 0.35, 0.3, "q", "query", f"1 × {head}"),
+        (0.8, max(head * unit + 0.35, 0.55 * slide.letters), 0.3 * slide.letters, "q", "query", f"1 × {head}"),
         (2.15, latent * unit, head * unit + 0.3, "Wᵁᴷ", "hidden", f"{head} × {latent}"),
         (4.4, 2.75, latent * unit * 0.72, "C, cached", "latent", f"{latent} × T"),  # the text is long
     ]
@@ -70,16 +72,19 @@ def _algebra(slide: Slide, sizes: dict, top: float) -> None:
     absorbed = ("absorbed: query first", 0, f"one query of {latent} for each head")
     for i, (heading, first, made) in enumerate((expanded, absorbed)):
         y = top - height * (i + 1) + 0.2
-        middle = y + height / 2 - 0.2
-        slide.text(LEFT, y + height - 0.55, heading, 19, weight="bold")
-        blocks = []
+        middle = y + height - 1.75 * line - 0.12 - latent * unit / 2
+        slide.text(LEFT, y + height - 1.2 * line, heading, 19, weight="bold")
+        blocks, low = [], middle - latent * unit / 2 - 0.05
         for x, w, h, name, kind, shape in pieces:
             blocks.append(slide.box(x, middle - h / 2, w, h, name, kind, 16 if kind == "query" else 18, round=0.05))
-            slide.text(x + w / 2, middle - 0.93, shape, 16, "muted", ha="center")
+            if not brief:
+                slide.text(x + w / 2, low - 0.55 * line, shape, 16, "muted", ha="center")
+        side = 0.43 * latent * unit
         for x, turn in ((blocks[first].x - 0.2, 0.14), (blocks[first + 1].behind[0] + 0.2, -0.14)):
-            corners = [(x + turn, middle + 0.72), (x, middle + 0.72), (x, middle - 0.72), (x + turn, middle - 0.72)]
+            corners = [(x + turn, middle + side), (x, middle + side), (x, middle - side), (x + turn, middle - side)]
             slide.arrow(*corners, kind="ink", head=False, width=3)
-        slide.text(LEFT, y + 0.08, "made: " + made)
+        if not brief:
+            slide.text(LEFT, low - 1.75 * line, "made: " + made)
 
 
 absorption = Picture(

@@ -6,7 +6,7 @@ from minids.config import ModelConfig
 from minids.lab.analysis.parameters import total
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, distinct, only
-from minids.lab.figures.slide import LEFT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, diverging
 from minids.lab.studies import load, results
 from minids.lab.studies.base import MODEL
@@ -56,19 +56,21 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
     top = slide.title(
         _finding(rows), rows[0]["model"], "One layer; full red: four times an even share or more, full blue: a quarter or less"
     )
-    step = (top - 1.05) / len(names)
+    line, numbers = slide.line, slide.width_of("busiest 0.00×", 16)
+    left = LEFT + max(slide.width_of(slide.language.say(name), 18, True) for name in names) + 0.8 * slide.letters
+    low, right = 0.2 + 1.9 * line, RIGHT - numbers - 0.1
+    step = (top - low) / len(names)
     for i, name in enumerate(names):
-        y, grid = top - 0.1 - step * (i + 1), _grid(rows, name)
+        y, grid = top - step * (i + 1), _grid(rows, name)
         shown, extent = np.log2(np.maximum(grid, 1 / 8)), (0, last, len(grid), 0)
-        ax = slide.heat(4.1, y + 0.14, 9.6, step - 0.4, shown, diverging(), -2, 2, extent=extent)
+        ax = slide.heat(left, y + 0.1, right - left, step - 0.48 * slide.letters, shown, diverging(), -2, 2, extent=extent)
         ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
-        slide.text(LEFT, y + step / 2 + 0.05, name, 18, weight="bold")
+        slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
         idlest, busiest = _last_quarter(grid)
-        slide.text(13.9, y + step / 2 + 0.2, f"busiest {busiest:.2f}×", 16)
-        slide.text(13.9, y + step / 2 - 0.18, f"idlest {idlest:.2f}×", 16)
-    ax.set_xticks([0, last // 3, 2 * last // 3, last])
-    slide.text(8.9, 0.42, "step", ha="center")
-    slide.text(3.2, 0.42, "expert", 16, "muted")
+        slide.lines(right + 0.2, y + step / 2 - 0.05, (f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16))
+    ax.set_xticks([last // 3, 2 * last // 3, last])
+    slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
+    slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
 
 
 def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:

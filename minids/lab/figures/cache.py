@@ -124,7 +124,7 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
         f"{first['model']}, arithmetic",
         f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     names = {curve: slide.cut(curve, 17, 1.5) + f"  {byte_count(row['bytes'])}" for curve, row in of.items()}
     left = LEFT + slide.width_of(byte_count(600e9), 16) + line
     right = RIGHT - max(slide.width_of(words, 17, bold=True) for words in names.values()) - 0.1

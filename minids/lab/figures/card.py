@@ -45,8 +45,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{mha['model']}, arithmetic",
         f"What its cache can hold, at {mha['page_tokens']} tokens a page, in BF16, without the weights",
     )
-    line, foot = 0.36 * slide.letters, 0.3 + 0.3 * slide.letters
-    dots = min(1.6, 0.2 * slide.h)
+    line = slide.line
+    told = [
+        row["attention"] + (f" with {row['groups']} groups" if row["groups"] else "") + f": {row['pages']:,.0f} pages"
+        for row in rows
+        if row not in both
+    ]
+    numbers, each = mha["numbers_per_token_and_layer"], mha["bytes_per_token"]
+    foot = slide.note(f"{'; '.join(told)}. MHA's {numbers:,} numbers in all layers: {each:,} bytes a token")
+    dots = min(1.6, 0.18 * slide.h)
     low = foot + dots + 2.3 * line  # under the cards: the numbers of a token
     wide, high = (RIGHT - LEFT - 0.5) / 2, top - low - 2.2 * line
     for i, (row, kind) in enumerate(zip(both, ("muted", "latent"), strict=True)):
@@ -60,9 +67,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.text(card.x + card.w, y, f"{row['pages']:,.0f} pages", size, weight="bold", ha="right", va="center_baseline")
     slide.step("one token")
     _numbers(slide, both, foot + 0.05, dots, line)
-    told = [f"{row['attention']}" + (f" with {row['groups']} groups" if row["groups"] else "") + f": {row['pages']:,.0f} pages"
-            for row in rows if row not in both]  # fmt: skip
-    slide.text(LEFT, 0.32 * slide.letters, "; ".join(told), 16, "muted")
 
 
 def _pages(slide: Slide, card: Box, pages: float, kind: str) -> None:
@@ -98,16 +102,15 @@ def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float, line:
     for n, count, kind in ((mha, columns[0], "muted"), (mla, columns[1], "latent")):
         wide = count * pitch
         x = LEFT if kind == "muted" else RIGHT - wide
-        grid = np.zeros((3 * DOTS, 3 * count))
+        grid = np.zeros((4 * DOTS, 4 * count))
         shown = (np.arange(count * DOTS) < n).reshape(count, DOTS).T
-        grid[np.ix_(np.arange(3 * DOTS) % 3 < 2, np.arange(3 * count) % 3 < 2)] = np.kron(shown, np.ones((2, 2)))
+        grid[np.ix_(np.arange(4 * DOTS) % 4 < 3, np.arange(4 * count) % 4 < 3)] = np.kron(shown, np.ones((3, 3)))
         image = slide.plot(x, y, wide, high, frame=False)
         rgb = np.array([_rgb("background"), _rgb(kind)])[grid.astype(int)]
         image.imshow(np.concatenate([rgb, grid[..., None]], axis=-1), aspect="auto", interpolation="antialiased")
         ha, at = ("left", x) if kind == "muted" else ("right", RIGHT)
         slide.text(at, top + 0.62 * line, f"{n:,}", 18, weight="bold", ha=ha)
-    bytes_ = both[0]["bytes_per_token"]
-    words = f"numbers for one token in one layer, a dot each; {bytes_:,} bytes a token in all layers"
+    words = "numbers for one token in one layer, a dot each"
     slide.text(LEFT + slide.width_of(f"{mha:,}", 18, bold=True) + 0.25, top + 0.62 * line, words, 16, "muted")
 
 
@@ -136,7 +139,7 @@ def _draw_moment(slide: Slide, rows: Rows, tokens: int) -> None:
         f"{mha['model']}, arithmetic",
         f"Both caches read the same tokens; each outline is a card of {card / 1e9:g} GB",
     )
-    line, big = 0.36 * slide.letters, 1 / max(1, slide.letters)  # headings do not grow with the letters
+    line, big = slide.line, 1 / max(1, slide.letters)  # headings do not grow with the letters
     shown = min(sum(cards), 14)
     step = (RIGHT - LEFT - 0.9) / shown
     low, high = 0.3 + 3.4 * line, top - 0.7 - 6 * line

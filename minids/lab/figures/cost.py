@@ -7,7 +7,7 @@ from minids.lab.analysis import cost, flops
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY, comparison
 from minids.lab.analysis.parameters import activated, total
 from minids.lab.figures.picture import Picture, Rows, column, only
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.words import parameter_count
 
@@ -49,14 +49,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
     values, dense = column(work, "gflop_per_token"), column(work, "dense")
     words = [f"{gflop:,.0f} GFLOP" if gflop >= 10 else f"{gflop:.2g} GFLOP" for gflop in values]
     kinds, bold = ["hidden" if one else "routed" for one in dense], [not one for one in dense]
-    ax = slide.bars(3.55, 0.45, 9.6, top - 0.75, values, column(work, "name"), kinds, words, bold, thick=0.62)
+    low = slide.legend(LEFT, 0.35 * slide.letters, [("dense", "hidden"), ("mixture of experts", "routed")]) + 0.5 * slide.line
+    ax = slide.bars(3.55, low, 9.6, top - 0.3 - low, values, column(work, "name"), kinds, words, bold, thick=0.62)
     for place, row in enumerate(work):
         size = f"{parameter_count(row['parameters'])} parameters"
         size += "" if row["dense"] else f", {parameter_count(row['active'])} active"
         inside = row is largest
         looks = dict(color=ink_on(colour("hidden")) if inside else colour("muted"))
-        slide.label(ax, 0 if inside else values[place], place, size, 17, 10 if inside else 150, "center_baseline", **looks)
-    slide.legend(11.6, 5.1, [("dense", "hidden"), ("mixture of experts", "routed")], down=0.5)
+        behind = 26 + 57.6 * slide.width_of(words[place], 17, bold=True)  # points behind the bar: its number's, and a gap
+        slide.label(ax, 0 if inside else values[place], place, size, 17, 10 if inside else behind, "center_baseline", **looks)
 
 
 training_cost = Picture(

@@ -66,8 +66,8 @@ def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
         if not pending and not row["drafted"]:
             cells.append((row["token"], "written"))
     total = GIVEN + len(rows) + sum(row["refused"] != "" for row in rows)
-    line = 0.36 * slide.letters
-    wide, room = RIGHT - LEFT, top - 0.35 - 1.5 * line
+    line = slide.line
+    wide, room = RIGHT - LEFT, top - 0.35 - 1.9 * line
     cell = max(min(wide / n, room / -(-total // n) / 1.5) for n in range(8, 80))
     across = int(wide / cell + 1e-9)
     fills = {"given": "panel", "written": "background", "stands": "rope", "struck": "background", "guess": "mtp"}

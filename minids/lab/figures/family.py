@@ -38,7 +38,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{rows[0]['model']}, arithmetic",
         f"Per token and layer. Hatched: cached. {HEADS} of {rows[0]['heads']} heads are drawn",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     names = {"q": "queries", "k": "keys", "v": "values"}
     margin = max(slide.width_of(slide.language.say(name), 17) for name in (*names.values(), "latent")) + 0.25
     wide = (RIGHT - LEFT - margin) / len(rows)
@@ -133,7 +133,7 @@ def _draw_loss(slide: Slide, rows: Rows) -> None:
         f"four models of {rows[0]['model']}",
         f"Small dots: {len(of[fewest])} seeds; large ones: their mean, after {rows[0]['steps']} steps",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     left = 1.2 + slide.width_of("2.25", 16)
     ax = slide.plot(left, 0.4 + 2.2 * line, RIGHT - left - 0.6, top - 0.9 - 2.4 * line, grid="y")
     ax.set(xlabel="numbers cached per token and layer", ylabel="held-out loss, nats", xlim=(0, 1.08 * max(cached.values())))

@@ -35,7 +35,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     )
     numbers = only(rows, group="number")
     low, high = min(row["value"] for row in numbers) / 2, max(row["value"] for row in numbers) * 2
-    line, strip = 0.36 * slide.letters, 0.075 * (top - 0.5)
+    line, strip = slide.line, 0.075 * (top - 0.5)
     right = RIGHT - slide.width_of("max 57,344", 16) - 0.15
     slide.text(LEFT, top - 0.3, "every number that a format has is a line", 16, "muted")
     top -= line
@@ -61,7 +61,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
     _curves(slide, ax, curves, "terms", "max_relative", dict(zip(names, looks, strict=True)))
     terms = distinct(sums, "terms")
     ax.set_xticks(terms, [f"{t:,}" for t in terms])
-    slide.powers_of_ten(ax.yaxis, 2)
+    if ax.get_position().height * slide.h < 1.8:  # flat, and the letters large
+        ax.set_ylabel("")
+        slide.powers_of_ten(ax.yaxis, 6)
+    else:
+        slide.powers_of_ten(ax.yaxis, 2)
 
 
 def _curves(slide: Slide, ax, curves: dict[str, Rows], x: str, y: str, looks: dict[str, tuple[str, str, str]]) -> None:

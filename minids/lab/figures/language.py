@@ -22,6 +22,7 @@ KEPT = ("de", "ar")
 NUMBERS = "1,234.5"
 _NUMBER = re.compile(r"(?<![\w.,^-])\d+(?:[.,]\d+)*")
 _LARGEST = 1 << 20  # bytes
+_MARK = "\u200f"  # the line begins at the right, whatever letter comes first
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
 
 
@@ -50,8 +51,13 @@ class Language:
             return text
         said = self.words.get(phrase) or phrase
         said = _filled(said, "#", [number.translate(self._marks) for number in numbers])
-        said = _filled(said, "@", [self.words.get(name) or name for name in names])
-        return _on_lines(said, text.count("\n") + 1)
+        said = _on_lines(_filled(said, "@", [self._name(name) for name in names]), text.count("\n") + 1)
+        return _MARK + said if self.right_to_left and _RIGHT_TO_LEFT.search(said) else said
+
+    def _name(self, name: str) -> str:
+        """A model's or a domain's name, which may have words in it: "tiny, 2.66 M parameters"."""
+        numbers = [number.translate(self._marks) for number in _NUMBER.findall(name)]
+        return _filled(self.words.get(_NUMBER.sub("#", name)) or name, "#", numbers)
 
     def _phrase(self, text: str) -> tuple[str, list[str], list[str]]:
         names: list[str] = []

@@ -50,7 +50,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{t['h']['model']}, arithmetic",
         "Heights of h, u, latents and the shared key to scale",
     )
-    strip = 0.5 + 0.36 * slide.letters  # below: what is cached and what it stands for, to one scale
+    strip = 0.5 + slide.line  # below: what is cached and what it stands for, to one scale
     base, room = 0.75 + strip, top - 1.3 - strip
     latents = {"c_q": ("$c^Q$", 0.83, 2.0), "c_kv": ("$c^{KV}$", 0.40, 1.2), "k_rope": ("$k^R$", 0.07, 1.1)}
     latents = {name: place for name, place in latents.items() if name in t}

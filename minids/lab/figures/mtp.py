@@ -57,13 +57,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
         + ", ".join(f"{'i' if not n else f'i + {n}'} at h{_superscript(d)}" for d, n in zip(depths, steps, strict=True)),
     )
     shown = 4  # positions drawn
-    left, pitch, low = 3.3, (RIGHT - 3.35) / 4, 0.55
+    left = LEFT + 0.25 + max(slide.width_of(slide.language.say(w), 18, True) for w in ("MTP module 1", "main model"))
+    pitch, low = (RIGHT - left) / 4, 0.55
     wide, lane = pitch * 0.42, (top - 0.35 - low - 1.71) / max(1, len(depths) - 1)
     slide.text(LEFT, low + 0.22, "token", 18, weight="bold")
     below = [
-        slide.box(left + pitch * i, low, wide, 0.48, row["word"], fill="panel", edge="muted")
+        slide.box(left + pitch * i, low, wide, 0.48, fill="panel", edge="muted")
         for i, row in enumerate(only(rows, depth=0)[:shown])
     ]
+    for place, row in zip(below, only(rows, depth=0), strict=False):
+        slide.verbatim(*place.middle, row["word"], ha="center")
     for d in depths:
         y, kind = low + 1.09 + lane * d, "mtp" if d else "hidden"
         slide.text(LEFT, y + 0.32, f"MTP module {d}" if d else "main model", 18, weight="bold")
@@ -77,10 +80,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
             slide.arrow(below[i].above, (state.below[0], y - 0.02))
             below[i], (x, middle) = state, state.behind
             slide.arrow((x, middle), (x + 0.32, middle), kind=kind)
-            slide.text(x + 0.4, middle, row["predicts"], weight="bold")
+            slide.verbatim(x + 0.4, middle, row["predicts"], weight="bold")
             if d:
                 slide.arrow((x + 0.32, y - 0.23), (x - wide * 0.2, y - 0.02), kind="hidden")
-                slide.text(x + 0.4, y - 0.25, f"+ {row['shown']}", 16, "muted")
+                slide.verbatim(x + 0.4, y - 0.25, f"+ {row['shown']}", 16, "muted")
 
 
 def _superscript(n: int) -> str:

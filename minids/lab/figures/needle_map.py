@@ -42,7 +42,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"a model of {first['model']}",
         f"Trained on {first['trained_length']} tokens; a fact said once is asked for at the end, one guess in eight is right",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     names = {long_context.NONE: "no extension", "YaRN": "YaRN"}
     margin = 1.1 + 0.9 * line
     wide = (RIGHT - LEFT - margin - 0.8) / len(MAPS)

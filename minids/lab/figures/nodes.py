@@ -52,7 +52,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
         first["model"],
         f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens; area of a dot: share of tokens",
     )
-    ax = slide.plot(1.6, 1.15, 6.2, top - 1.5, grid="y", xlabel="limit M: nodes a token may use", ylabel="nodes it uses")
+    low = 0.3 + 2.3 * slide.line
+    ax = slide.plot(
+        1.0 + 0.6 * slide.letters,
+        low,
+        6.8 - 0.9 * slide.letters,
+        top - 0.35 - low,
+        grid="y",
+        xlabel="limit M: nodes a token may use",
+        ylabel="nodes it uses",
+    )
     for row in rows:
         if row["share_of_tokens"] > 0.002:
             side = 74 * np.sqrt(row["share_of_tokens"]) * slide.scale

@@ -60,13 +60,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         x += w
     # Part, parameters, of which active.
     x, step = x + 0.35, (top - 1.2) / len(rows)
-    slide.text(13.95, top - 0.35, "in all", 16, "muted", ha="right")
+    slide.text(13.7, top - 0.35, "in all", 16, "muted", ha="right")
     slide.text(15.5, top - 0.35, "active", 16, "muted", ha="right")
     for i, row in enumerate(rows):
         y = top - 0.85 - step * i
         slide.rectangle(x, y - 0.17, 0.34, 0.34, row["kind"])
         slide.text(x + 0.5, y, row["part"])
-        slide.text(13.95, y - 0.42, parameter_count(row["parameters"]), 17, "muted", ha="right")
+        slide.text(13.7, y - 0.42, parameter_count(row["parameters"]), 17, "muted", ha="right")
         slide.text(15.5, y - 0.42, parameter_count(row["active"]), ha="right", weight="bold")
 
 

@@ -107,7 +107,10 @@ class Picture:
             inches = frame.width * ax.figure.get_figwidth()
             height, letters = 16 * frame.height * ax.figure.get_figheight() / inches, 1.0
         letters *= look.letters
-        names = ["DeepSeek-V3", *(row[key] for row in rows for key in ("model", "domain") if isinstance(row.get(key), str))]
+        names = [
+            "DeepSeek-V3",
+            *(row[key] for row in rows for key in ("model", "domain", "quote") if isinstance(row.get(key), str)),
+        ]
         with style(look.theme, inches / WIDTH, letters, look.colours, look.transparent):
             language = Language(look.words, dict.fromkeys(names))
             slide = Slide(ax, height, inches, letters, look.title, language, look.transparent)

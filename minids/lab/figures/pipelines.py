@@ -11,7 +11,7 @@ _SCHEDULES = ("1F1B", "ZB1P", "DualPipe")
 HIDDEN = Times(overlapped=2.2)
 """V3's aim: half of a chunk is communication, which a pair hides in each other's computation. With 3, forward plus backward, a
 pair hides nothing and DualPipe only fills the gaps as well as ZB1P does."""
-FRAMES = 56
+FRAMES = 40
 
 
 def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedules: tuple[str, ...] = _SCHEDULES) -> Rows:
@@ -41,7 +41,7 @@ def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
         f"{one['stages']} stages, {one['microbatches']} micro-batches; F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, "
         f"overlapped pair {one['F&B']:g}; hatched: fed from the other end",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     longest, left = max(spans.values()), LEFT + slide.width_of("DualPipeV", 19, True) + 0.2
     height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
     for i, (schedule, span) in enumerate(spans.items()):
@@ -81,7 +81,7 @@ def _slots(ax, rows: Rows, now: float, scale: float) -> None:
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:
     longest = max(column(rows, "makespan"))
-    return [(longest * i / FRAMES, 2500 if i == FRAMES else 150) for i in range(1, FRAMES + 1)]
+    return [(longest * i / FRAMES, 2500 if i == FRAMES else 200) for i in range(1, FRAMES + 1)]
 
 
 pipeline_schedules = Picture(

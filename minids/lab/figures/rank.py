@@ -43,7 +43,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         rows[0]["model"],
         f"Energy of singular values over {rows[0]['tokens']:,} held-out tokens, the largest first",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     left, right = LEFT + 1.1 * slide.letters + 0.4, RIGHT - slide.width_of("block 0:  00", 17)
     ax = slide.plot(left, 0.3 + 2.4 * line, right - left - 0.4, top - 0.6 - 2.4 * line, grid="y")
     ax.set(xlim=(0, latent), ylim=(0, 103), xlabel="directions", ylabel="energy in them, %")

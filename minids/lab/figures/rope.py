@@ -66,7 +66,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
             ax.plot([row["x"]], [row["y"]], "o", color=shade, markersize=8 * slide.scale)
         slide.text(LEFT, y + size / 2 + 0.2, f"pair {pair}", 18, weight="bold")
         slide.text(LEFT, y + size / 2 - 0.22, f"θ = {pairs[pair]['radians_per_token']:.2g}")
-    x, last, line = column(pairs, "pair"), len(pairs) - 1, 0.36 * slide.letters
+    x, last, line = column(pairs, "pair"), len(pairs) - 1, slide.line
     left = 6.6 + slide.width_of("10⁴", 19)
     right = RIGHT - slide.width_of(slide.language.say("with YaRN"), 17) - 0.3
     ax = slide.plot(

@@ -8,7 +8,7 @@ from minids.backend import op
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.run_curves import domain_colours
-from minids.lab.figures.slide import LEFT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, diverging, sequential
 from minids.lab.figures.trained import Trained
 
@@ -51,7 +51,10 @@ def _draw_map(slide: Slide, rows: Rows) -> None:
     for row in rows:
         grid[row["expert"], row["place"]] = row["gate"]
     high = np.nanmax(grid)
-    ax = slide.heat(1.75, 0.95, 13.75, top - 1.3, grid, sequential("routed", 0.35), 0, high, [letters[p] for p in places])
+    left, low = 0.85 + 0.9 * slide.letters, 0.45 + 0.5 * slide.letters
+    ax = slide.heat(
+        left, low, RIGHT - left, top - 0.35 - low, grid, sequential("routed", 0.35), 0, high, [letters[p] for p in places]
+    )
     ax.set_facecolor(colour("panel"))
     for label in ax.get_xticklabels():
         label.set_family("DejaVu Sans Mono")
@@ -101,18 +104,21 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
         rows[0]["model"],
         f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
     )
-    shades, limit, step = domain_colours(domains), np.log2(3), (top - 0.75) / len(blocks)
+    shades, limit, low = domain_colours(domains), np.log2(3), 0.2 + 1.2 * slide.line
+    names = [slide.cut(d, 17, 4) for d in domains]
+    left = LEFT + max(slide.width_of(slide.language.say(name), 17) for name in names) + 0.2
+    right = RIGHT - slide.width_of(slide.language.say("block 10"), 17) - 0.2
+    step = (top - 0.1 - low) / len(blocks)
     for i, b in enumerate(blocks):
-        y = top - 0.2 - step * (i + 1)
+        y = top - 0.1 - step * (i + 1)
         grid = np.array([column(only(rows, domain=d, block=b), "times_even") for d in domains])
-        down = [slide.cut(d, 17, 1.9) for d in domains]
         across = range(grid.shape[1]) if i + 1 == len(blocks) else ()
         shown = np.log2(np.maximum(grid, 1 / 8))
-        ax = slide.heat(2.6, y + 0.12, 11.4, step - 0.3, shown, diverging(), -limit, limit, across, down)
+        ax = slide.heat(left, y + 0.09, right - left, step - 0.2, shown, diverging(), -limit, limit, across, names)
         for label, d in zip(ax.get_yticklabels(), domains, strict=True):
             label.set_color(shades[d])
-        slide.text(14.2, y + step / 2, f"block {b}")
-    slide.text(LEFT, 0.42, "expert", 16, "muted")
+        slide.text(right + 0.2, y + step / 2, f"block {b}")
+    slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
 
 
 experts_by_domain = Picture(

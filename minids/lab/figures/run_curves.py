@@ -84,9 +84,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
     texts = only(rows, group="sample")[:3]
-    low = 3.75 if texts else 1.15
-    high = top - 0.3
-    left = slide.plot(1.55, low, 4.8, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
+    line = slide.line
+    if top - 9.2 * line < 2.2:
+        texts = []  # large letters on a flat slide leave no room for them
+    foot = 0.3 + 6.4 * line if texts else 0.0
+    low, high = foot + 0.3 + 2.4 * line, top - 0.3
+    begins, wide = 0.75 + 0.8 * slide.letters, 5.6 - 0.9 * slide.letters
+    left = slide.plot(begins, low, wide, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
     raw = only(losses, depth=0)
     left.plot(column(raw, "step"), column(raw, "nats"), color=colour("faint"), linewidth=1.8 * slide.scale)
     curves = []  # (x, y, words, colour)
@@ -96,7 +100,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         left.plot(xs, ys, color=shade, linestyle=("-", "-", "--", ":")[min(k, 3)])
         curves.append((xs[-1], ys[-1], f"MTP {k}" if k else "next", {"color": shade, "fontweight": "bold"}))
     _from_zero(slide, left, max(column(losses, "step")), max(column(losses, "smoothed")), curves)
-    right, curves = slide.plot(8.7, low, 4.25, high - low, grid="y", xlabel="step", ylabel="bits per byte"), []
+    place = (7.6 + 1.1 * slide.letters, low, 5.35 - 1.1 * slide.letters, high - low)
+    right, curves = slide.plot(*place, grid="y", xlabel="step", ylabel="bits per byte"), []
     for domain in domains:
         mine, shade = only(checks, domain=domain), shades[domain]
         looks = dict(color=shade, markersize=7 * slide.scale, clip_on=False)
@@ -105,9 +110,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
         curves.append((steps, ends[domain], f"{name} {ends[domain]:.2f}", {"color": shade, "fontweight": "bold"}))
     _from_zero(slide, right, steps, max(column(checks, "bits_per_byte")), curves)
     if texts:
-        slide.text(LEFT, 2.38, "held-out beginnings in grey, and how the model goes on", 16, "muted")
+        slide.text(LEFT, foot - 0.4 * line, "held-out beginnings in grey, and how the model goes on", 16, "muted")
     for i, row in enumerate(texts):
-        _sample(slide, row, LEFT + 5.1 * i, shades)
+        _sample(slide, row, LEFT + 5.1 * i, foot - 1.5 * line, shades)
 
 
 def _from_zero(slide: Slide, ax, steps: int, highest: float, ends: list[tuple[float, float, str, dict]]) -> None:
@@ -119,20 +124,20 @@ def _from_zero(slide: Slide, ax, steps: int, highest: float, ends: list[tuple[fl
     slide.end_labels(ax, ends)
 
 
-def _sample(slide: Slide, row: dict, x: float, shades: dict[str, str]) -> None:
+def _sample(slide: Slide, row: dict, x: float, y: float, shades: dict[str, str]) -> None:
     """A held-out beginning in grey, what the model makes of it in ink: letters of one width, line by line."""
-    across, down, letter = 29, 4, 0.602 * 16 / 72 / WIDTH * 16  # letters of DejaVu Sans Mono are 0.602 of their size wide
-    slide.text(x, 1.98, row["domain"], 16, shades.get(row["domain"], colour("ink")), weight="bold")
+    letter = 0.602 * 16 / 72 / WIDTH * 16 * slide.letters  # letters of DejaVu Sans Mono are 0.602 of their size wide
+    slide.text(x, y, row["domain"], 16, shades.get(row["domain"], colour("ink")), weight="bold")
     given = len("".join(row["prompt"].split()))
     seen = 0  # letters that are no blanks
-    for i, line in enumerate(textwrap.wrap(row["prompt"] + row["text"], across)[:down]):
-        y, told = 1.58 - 0.38 * i, 0
+    for line in textwrap.wrap(row["prompt"] + row["text"], int(4.95 / letter))[:4]:
+        y, told = y - 1.05 * slide.line, 0
         while told < len(line) and seen < given:
             seen += not line[told].isspace()
             told += 1
-        slide.text(x, y, line[:told], 16, "muted", family="DejaVu Sans Mono")
+        slide.verbatim(x, y, line[:told], 16, "muted", family="DejaVu Sans Mono")
         rest = line[told:].lstrip()
-        slide.text(x + letter * (len(line) - len(rest)), y, rest, 16, family="DejaVu Sans Mono")
+        slide.verbatim(x + letter * (len(line) - len(rest)), y, rest, 16, family="DejaVu Sans Mono")
 
 
 def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:

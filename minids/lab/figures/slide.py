@@ -96,17 +96,33 @@ class Slide:
         self._put(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
         line = 0.0195 * big * self.letters
         top = self.h - 0.5 - 1.02 * line * len(lines)
-        about, high = self.cut(about, 16, 9.0), 0.44 * self.letters
+        about, high = self.cut(about, 16, RIGHT - LEFT - 0.4), 0.44 * self.letters
         wide = self.width_of(about, 16) + 0.36
         frame = self.box(RIGHT - wide if mirrored else LEFT, top - high, wide, high, fill="panel", edge="muted")
         self._put(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
-        room = RIGHT - LEFT - wide - 0.25
-        if subtitle and room < 5:  # below the frame rather than beside it
-            top, room, wide = top - high - 0.12, RIGHT - LEFT, -0.25
-        below = wrapped(subtitle, 17 * self.letters, room) if subtitle else []
+        if not subtitle:
+            return top - high - 0.15
+        beside, below = (wrapped(subtitle, 17 * self.letters, RIGHT - LEFT - taken) for taken in (wide + 0.25, 0))
+        if wide > 11 or self.line * len(beside) > high + 0.12 + self.line * len(below):
+            top -= high + 0.12  # takes less room below the frame
+            self._put(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
+            return top - self.line * len(below) - 0.15
         at = edge - wide - 0.25 if mirrored else edge + wide + 0.25
-        self._put(at, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
-        return top - max(high if wide > 0 else 0, 0.36 * self.letters * len(below)) - 0.15
+        self._put(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
+        return top - max(high, self.line * len(beside)) - 0.15
+
+    @property
+    def line(self) -> float:
+        """Height of a line of small words."""
+        return 0.36 * self.letters
+
+    def note(self, words: str, y: float = 0.12) -> float:
+        """A quiet remark at the slide's foot, on as many lines as it needs above y; returns where it ends."""
+        lines = wrapped(self.language.say(words), 16 * self.letters, RIGHT - LEFT)
+        mirrored = self.language.right_to_left
+        at, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
+        self._put(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
+        return y + self.line * len(lines)
 
     def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
         """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
@@ -144,17 +160,25 @@ class Slide:
         """A name, cut with an ellipsis where it is wider than ``room`` units."""
         return fitted(name, size * self.letters, room, bold)
 
-    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, down: float = 0.0) -> None:
-        """Coloured squares with words behind them: a row, which goes on below where the slide ends, or a column with steps of
-        ``down``."""
-        begin, side = x, 0.26 * self.letters
+    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, down: float = 0.0) -> float:
+        """Coloured squares with words behind them: a row, or several above y where the slide ends, or a column with steps of
+        ``down``. Returns the middle of the highest."""
+        side, rows = 0.26 * self.letters, [[]]
+        at = x
         for words, kind in entries:
             wide = self.width_of(self.language.say(words), size) + side + 0.12
-            if not down and x > begin and x + wide > RIGHT + 0.2:
-                x, y = begin, y - 0.42 * self.letters
-            self.rectangle(x, y - side / 2, side, side, kind)
-            self.text(x + side + 0.12, y, words, size)
-            x, y = (x, y - down * self.letters) if down else (x + wide + 0.5, y)
+            if rows[-1] and (down or at + wide > RIGHT + 0.2):
+                rows.append([])
+                at = x
+            rows[-1].append((at, words, kind))
+            at += wide + 0.5
+        step = (down or 0.42) * self.letters
+        high = y if down else y + step * (len(rows) - 1)
+        for i, row in enumerate(rows):
+            for at, words, kind in row:
+                self.rectangle(at, high - i * step - side / 2, side, side, kind)
+                self.text(at + side + 0.12, high - i * step, words, size)
+        return high
 
     # Blocks and arrows.
 
@@ -199,7 +223,8 @@ class Slide:
         returns their places."""
         each, lines = -(-count // groups), -(-groups // columns)
         wide, high = (w - 0.2 * (columns - 1)) / columns, (h - 0.16 * (lines - 1)) / lines
-        across = max(range(1, each + 1), key=lambda n: min(wide / n, high / -(-each // n)))
+        whole = [n for n in range(1, each + 1) if each % n == 0]  # every row is full
+        across = max(whole, key=lambda n: min(wide / n, high / (each // n)))
         size = min(wide / across, high / -(-each // across))
         found = []
         for i in range(count):
@@ -262,7 +287,7 @@ class Slide:
         if len(across):
             ax.set_xticks(range(len(across)), across)
         if len(down):
-            ax.set_yticks(range(len(down)), down)
+            ax.set_yticks(range(len(down)), [self.language.say(name) for name in down])
         return ax
 
     def bars(
@@ -277,7 +302,7 @@ class Slide:
         behind = max((self.width_of(one, size, True) for one in words), default=0) + 0.3
         if self.letters > 1 or self.language.words:
             right = min(x + w, RIGHT + 0.2 - behind)
-            x = max(x, min(LEFT + need, 5.6))
+            x = max(x, min(LEFT + need, 7.0))
             w = right - x
         ax = self.plot(x, y, w, h, frame=False, xlim=(0, most or max(values)), ylim=(len(values) - 0.4, -0.6))
         ax.barh(range(len(values)), values, height=thick, color=[_shade(kind) for kind in kinds])
@@ -285,15 +310,17 @@ class Slide:
         ax.set_yticks(range(len(names)), ticks, fontsize=size * self.scale * self.letters)
         for place, (value, said) in enumerate(zip(values, words, strict=False)):
             weight = "bold" if bold and bold[place] else "normal"
-            self.label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
+            self._label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
         return ax
 
     def label(self, ax, x: float, y: float, words: str, size: float = 16, gap: float = 8, va: str = "center", **more):
         """Words ``gap`` typographic points to the right of a point of a plot, beyond its edge where need be."""
+        return self._label(ax, x, y, self.language.say(words), size, gap, va, **more)
+
+    def _label(self, ax, x: float, y: float, words: str, size: float, gap: float = 8, va: str = "center", **more):
         place = dict(xytext=(gap * self.scale, 0), textcoords="offset points", annotation_clip=False)
         more.setdefault("parse_math", False)
-        said = self.language.say(words)
-        text = ax.annotate(said, (x, y), va=va, fontsize=size * self.scale * self.letters, **place, **more)
+        text = ax.annotate(words, (x, y), va=va, fontsize=size * self.scale * self.letters, **place, **more)
         text.said = True
         return text
 
@@ -347,8 +374,6 @@ class Slide:
         for plot in self.ax.child_axes:
             for axis in (plot.xaxis, plot.yaxis):
                 axis.label.set_text(self.language.say(axis.label.get_text()))
-                if hasattr(marks := axis.get_major_formatter(), "seq"):  # words rather than numbers
-                    marks.seq = [mark if "$" in mark else self.language.say(mark) for mark in marks.seq]
             for text in plot.texts:
                 if not getattr(text, "said", False):
                     text.set_text(self.language.say(text.get_text()))
@@ -361,6 +386,7 @@ class Slide:
 
     def _settle(self) -> None:
         """Makes letters smaller until no text lies on another, leaves the slide, or is wider than its block."""
+        from matplotlib.axis import Axis
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.patches import FancyBboxPatch, Rectangle
         from matplotlib.text import Text
@@ -369,7 +395,8 @@ class Slide:
         self.figure.draw_without_rendering()  # ticks find their places
         renderer = canvas.get_renderer()
         slide = self.ax.get_window_extent(renderer)
-        texts = [t for t in self.ax.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        unseen = {label for axis in self.ax.findobj(Axis) for label in _out_of_view(axis)}
+        texts = [t for t in self.ax.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in unseen]
         texts = [t for t in texts if t.get_window_extent(renderer).width > 1]
         blocks = [p.get_window_extent() for p in self.ax.patches if isinstance(p, FancyBboxPatch | Rectangle)]
         unit = slide.width / 1920
@@ -392,6 +419,14 @@ class Slide:
                 return
             for i in tight:
                 texts[i].set_fontsize(0.95 * texts[i].get_fontsize())
+
+
+def _out_of_view(axis) -> list:
+    """Labels of an axis that exist but are not drawn, beyond its end."""
+    low, high = sorted(axis.get_view_interval())
+    slack = 1e-6 * (high - low)
+    ticks = [t for t in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if not low - slack <= t.get_loc() <= high + slack]
+    return [label for tick in ticks for label in (tick.label1, tick.label2)]
 
 
 def _shade(kind: str) -> str:

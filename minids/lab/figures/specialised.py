@@ -53,11 +53,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{bits[ours]:.3f} and {bits[plain]:.3f} bits of {np.log2(len(domains)):.2f}, mean of {rows[0]['seeds']} seeds; "
         "maps: the first",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     shades = domain_colours(domains)
     margin = max(slide.width_of(slide.language.say(d), 17) for d in domains) + 0.2
     wide = (RIGHT - LEFT - margin - 0.5) / 2
-    low, limit = 0.35 + 2.6 * line, np.log2(4)
+    even = ", ".join(f"{only(rows, strategy=name)[0]['max_vio']:.2f}" for name in names)
+    foot = slide.note(
+        f"Full red: four even shares, full blue: a quarter. Both keep the load even over all text (MaxVio {even})"
+    )
+    low, limit = foot + 1.2 * line, np.log2(4)
     step = (top - 1.4 * line - low) / len(layers)
     for i, name in enumerate(names):
         x = LEFT + margin + i * (wide + 0.5)
@@ -72,10 +76,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
                 ax.set_xticks(range(0, grid.shape[1], 5), [str(e) for e in range(0, grid.shape[1], 5)])
             for label, d in zip(ax.get_yticklabels(), down, strict=True):
                 label.set_color(shades[d])
-    slide.text(LEFT, low - 0.55 * line, "expert", 16, "muted")
-    even = ", ".join(f"{only(rows, strategy=name)[0]['max_vio']:.2f}" for name in names)
-    words = f"Full red: four even shares, full blue: a quarter. Both keep the load even over all text (MaxVio {even})"
-    slide.text(LEFT, 0.3 * slide.letters, words, 16, "muted")
+    slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")
 
 
 specialisation = Picture(

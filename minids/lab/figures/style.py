@@ -157,7 +157,7 @@ def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
     """The figure as the bytes of an svg (with title and description), png or pdf, the same for the same numbers: no date."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, metadata=metadata if form == "png" else metadata | {"Title": title or None})
+    figure.savefig(buffer, format=form, metadata=metadata | ({"Title": title} if title and form != "png" else {}))
     return _for_a_slide_program(buffer.getvalue().decode(), title, description) if form == "svg" else buffer.getvalue()
 
 

@@ -12,7 +12,7 @@ PEAK, WARM_UP = 2.2e-4, 2000  # learning rate, and steps until it is reached (V3
 BATCH, FIRST_BATCH, RAMP = 15360, 3072, 469e9  # sequences a step, at first, and tokens until they are that many
 CONTEXT = 4096
 EXTENSIONS = ((32768, 1920, 1000), (131072, 480, 1000))  # context, batch and steps of each stage (section 4.3)
-POINTS = 2000
+POINTS = 740  # every 20 billion tokens
 
 
 def _rows(points: int = POINTS) -> Rows:
@@ -47,7 +47,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         "DeepSeek-V3, its report",
         f"{whole / 1e12:g} trillion tokens in one run; the shape of the batch's ramp is not reported",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     lanes = {
         "learning_rate": ("learning rate", "query", lambda v: f"{v:.1e}".replace("e-0", "e−")),
         "batch": ("batch, sequences", "routed", lambda v: f"{v:,.0f}"),
@@ -59,7 +59,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
     margin = max(slide.width_of(name, 17, True) for name in names.values()) + 0.3
     x, right = LEFT + margin, RIGHT - 1.35 * slide.letters
     extra = 0.09 * (right - x)  # for the extensions, which would be too thin to see: they are not to scale
-    wide, low = right - x - extra, 0.35 + 2.4 * line
+    told = " and ".join(f"{row['stage_tokens'] / 1e9:.1f}B at {token_count(row['context'])}" for row in extensions)
+    foot = slide.note(f"Then {told}, tokens of context extension (wider than to scale)")
+    wide, low = right - x - extra, foot + 1.4 * line
     step = (top - 0.25 - low) / len(lanes)
     for i, (key, (_, kind, said)) in enumerate(lanes.items()):
         y, high = top - 0.25 - step * (i + 1), 0.62 * step
@@ -71,6 +73,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax.set_ylim(0, 1.1 * most)
         ax.fill_between(xs, ys, color=colour(kind), linewidth=0)
         if key == "context":
+            slide.text(x + 0.15 + wide * RAMP / whole, y + 0.2 * high + 0.5 * line, said(CONTEXT), 16, weight="bold")
             for j, row in enumerate(extensions):
                 left = x + wide + 0.06 + j * extra / 2
                 slide.rectangle(left, y, extra / 2 - 0.06, high * row[key] / (1.1 * most), kind)
@@ -78,7 +81,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         last = values[-1] if key != "context" else extensions[-1][key]
         slide.text(x + wide + (extra if key == "context" else 0) + 0.15, y + high / 2, said(last), 16)
         if key in ("learning_rate", "mtp_weight", "bias_speed"):
-            slide.text(x + 0.25, y + high / 2, said(max(ys)), 16, ink_on(colour(kind)), weight="bold")
+            slide.text(x + 0.15 + wide * RAMP / whole, y + high / 2, said(max(ys)), 16, ink_on(colour(kind)), weight="bold")
         elif key == "batch":
             slide.text(
                 x + 0.12 * wide, y + high / 2, f"{values[0]:,.0f} → {values[-1]:,.0f}", 16, ink_on(colour(kind)), weight="bold"
@@ -90,8 +93,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
         if tokens != RAMP:
             words = f"{tokens / 1e12:.3g}T" + (" tokens" if tokens == decays else "")
             slide.text(at + (0.1 if tokens == whole else 0), low - 0.5 * line, words, 16, ha=ha)
-    told = " and ".join(f"{row['stage_tokens'] / 1e9:.1f}B at {token_count(row['context'])}" for row in extensions)
-    slide.text(LEFT, 0.35 * slide.letters, f"Then {told}, tokens of context extension (wider than to scale)", 16, "muted")
 
 
 v3_timeline = Picture(

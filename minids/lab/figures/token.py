@@ -34,7 +34,7 @@ def _rows(run: str | Path = "runs/tiny", domain: str = "", length: int = 256, bl
     steps = _steps(trained, block, routing.scores[n])
     gates = dict(zip(routing.chosen[n].tolist(), routing.gates[n].tolist(), strict=True))
     *before, token = trained.letters(tokens[0, max(0, n - 8) : n + 1])
-    about = {"block": block, "text": "".join(before), "token": token, "domain": domain, "shared": c.n_shared_experts}
+    about = {"block": block, "quote": "".join(before) + token, "domain": domain, "shared": c.n_shared_experts}
     size = c.n_routed_experts // c.n_group
     rows: Rows = []
     for e in range(c.n_routed_experts):
@@ -79,20 +79,21 @@ def _story(steps: _Steps) -> tuple:
     """Larger for a token of which there is more to tell."""
     second = int(np.argsort(-steps.biased)[1])
     dropped = second not in steps.chosen and second // (len(steps.biased) // len(steps.best)) not in steps.kept
-    passed_over = steps.biased[second] - min(steps.biased[e] for e in steps.chosen)
-    return (
-        dropped and bool(_overtaken(steps.biased, steps.bias)),
-        dropped,
-        steps.chosen != steps.without,
-        float(passed_over) if dropped else 0.0,
-    )
+    pair = _overtaken(steps.biased, steps.bias)
+    return dropped, pair is not None, steps.chosen != steps.without, pair[2] if pair else 0.0
 
 
-def _overtaken(biased: np.ndarray, bias: np.ndarray) -> tuple[int, int] | None:
-    """The two highest experts of which the bias puts the first above the second, without being nearly alike before."""
-    order, scores = np.argsort(-biased)[:8], biased - bias
-    pairs = [(int(a), int(b)) for i, a in enumerate(order) for b in order[i + 1 :] if scores[a] < scores[b]]
-    return pairs[0] if pairs else None
+def _overtaken(biased: np.ndarray, bias: np.ndarray) -> tuple[int, int, float] | None:
+    """Of the six highest experts those two of which the bias puts the first above the second most visibly, and the smaller of
+    their distances before and after."""
+    order, scores = np.argsort(-biased)[:6], biased - bias
+    pairs = [
+        (int(a), int(b), float(min(scores[b] - scores[a], biased[a] - biased[b])))
+        for i, a in enumerate(order)
+        for b in order[i + 1 :]
+        if scores[a] < scores[b]
+    ]
+    return max(pairs, key=lambda pair: pair[2], default=None)
 
 
 def _loads(trained: Trained, block: int) -> Rows:
@@ -131,7 +132,7 @@ def _told(rows: Rows) -> _Told:
     if not second["chosen"] and not second["group_kept"]:
         place = {1: "second", 2: "third", 3: "fourth"}.get(rank, "last")
         finding = f"The second-best expert is not chosen: its group came {place}"
-    text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['text']}{experts[0]['token']}”"
+    text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['quote']}”"
     return _Told(experts, float(np.mean(column(experts, "bias"))), second, rank, finding, text)
 
 
@@ -139,7 +140,7 @@ class _Stage:
     """The bars of all experts on a slide, in groups, each piece at a place that the caller chooses."""
 
     def __init__(self, slide: Slide, told: _Told, shared: bool):
-        self.slide, self.told, self.line = slide, told, 0.36 * slide.letters
+        self.slide, self.told, self.line = slide, told, slide.line
         count, groups = len(told.experts), distinct(told.experts, "group")
         self.groups = groups
         left, right = LEFT + slide.width_of("score + bias", 18, True) + 0.3, RIGHT - (1.3 if shared else 0)
@@ -215,7 +216,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
     line = stage.line
     dark = {row["group"] for row in told.experts if not row["group_kept"]}
     lit = {row["expert"] for row in told.experts if row["chosen"]}
-    low, block = 0.3 + 2.2 * line, 1.5 * line
+    kept = tint(colour("routed"), 0.75)
+    kinds = [("chosen", "query"), ("group stays", kept), ("dropped", "other"), ("bias above its mean, hatched: below", "ink")]
+    low, block = slide.legend(LEFT, 0.3 * slide.letters, kinds) + 1.6 * line, 1.5 * line
     room = top - low - block - 3.6 * line
     scores = low + 0.42 * room + block + 2 * line
     unit = _unit(told, 0.58 * room)
@@ -231,13 +234,6 @@ def _draw(slide: Slide, rows: Rows) -> None:
     stage.floor(low)
     stage.name(low + 0.2 * room, "gate", f"adds up to {sum(row['gate'] for row in told.experts):.3g}")
     stage.numbers(low - 0.6 * line)
-    kinds = [
-        ("chosen", "query"),
-        ("group stays", tint(colour("routed"), 0.75)),
-        ("group dropped", "other"),
-        ("bias above its mean, hatched: below", "ink"),
-    ]
-    slide.legend(LEFT, 0.3 * slide.letters, kinds)
 
 
 def _mark_second(slide: Slide, stage: _Stage, told: _Told, y: float, unit: float) -> None:

@@ -48,8 +48,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{first['model']}, illustration: random scores",
         f"It goes once to each node, over InfiniBand; NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on",
     )
-    line = 0.36 * slide.letters
-    low, high = 0.35 + 2.1 * line, top - 1.1 * line
+    line, (there, back) = slide.line, (first["bytes_there"], first["bytes_back"])
+    foot = slide.note(
+        f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
+        f"{len(away) / max(first['crossings'], 1):.1f} times as much"
+    )
+    ways = [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope")]
+    low, high = slide.legend(LEFT, foot + 0.7 * line, ways) + 0.8 * line, top - 1.1 * line
     gap = 0.25
     wide = (RIGHT - LEFT - gap * (nodes - 1)) / nodes
     cell = (high - low - 0.3) / PER_NODE
@@ -68,37 +73,28 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.step("InfiniBand")
     y = source.middle[1]
     for n in reached:
-        target = place[n, first["home_card"]]
         if n != home:
-            right = n > home
-            edge = (source.x + source.w if right else source.x), y
-            slide.arrow(
-                edge,
-                (target.x if right else target.x + target.w, y),
-                kind="value",
-                width=4,
-                head=n in (min(reached), max(reached)),
-            )
+            target, side = place[n, first["home_card"]], 1 if n < home else -1  # the side it comes from
+            end = target.middle[0] + side * target.w / 2
+            _way(slide, (source.middle[0] - side * source.w / 2, y), (end, y), "value", 4)
     slide.step("NVLink")
     sizes = Counter((row["node"], row["card"]) for row in rows)
     for (n, card), count in sizes.items():
-        target = place[n, card]
+        target, begin = place[n, card], place[n, first["home_card"]]
         if card != first["home_card"]:
-            x = target.middle[0] + 0.25 * wide * (-1 if card % 2 else 1)
-            begin = place[n, first["home_card"]]
-            down = card > first["home_card"]
-            slide.arrow(
-                (x, begin.y if down else begin.y + begin.h),
-                (x, target.y + target.h if down else target.y),
-                kind="rope",
-                width=3,
-            )
+            x, side = target.middle[0] + 0.36 * target.w, 1 if card > first["home_card"] else -1  # below or above
+            from_, to = begin.middle[1] - side * begin.h / 2, target.middle[1] + side * target.h / 2
+            _way(slide, (x, from_), (x, to), "rope", 3)
         if (n, card) != (home, first["home_card"]):
             slide.box(*target, f"{count} expert" + "s" * (count > 1), "routed", 16, round=0.06, zorder=2.5)
-    there, back = first["bytes_there"], first["bytes_back"]
-    slide.legend(LEFT, 0.3 * slide.letters + line, [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope")])
-    words = f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
-    slide.text(LEFT, 0.3 * slide.letters, words + f"{len(away) / max(first['crossings'], 1):.1f} times as much", 16, "muted")
+
+
+def _way(slide: Slide, begin: tuple[float, float], end: tuple[float, float], kind: str, width: float) -> None:
+    """An arrow whose shaft passes behind the experts on its way."""
+    (x0, y0), (x1, y1) = begin, end
+    slide.arrow(begin, end, kind=kind, width=width, head=False)
+    back = min(0.3, 0.9 * (abs(x1 - x0) + abs(y1 - y0)))
+    slide.arrow((x1 + back * np.sign(x0 - x1), y1 + back * np.sign(y0 - y1)), end, kind=kind, width=width)
 
 
 all_to_all = Picture(

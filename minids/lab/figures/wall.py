@@ -17,12 +17,12 @@ def _rows(run: str | Path = "", config: ModelConfig | None = None, name: str = "
     ``config``, V3 by default (``name``: what it is called), and the scores are drawn by ``seed``: an illustration."""
     if run:
         trained = Trained.open(run)
-        c, about = trained.model.config, f"{trained.about}, one token"
+        c, name, about = trained.model.config, trained.about, "one token"
         found = trained.routings(trained.window(trained.held_out.domains[0], 64))
         chosen = {block: routing.chosen[-1] for block, routing in found.items()}
         best = {block: int(routing.chosen[-1][routing.gates[-1].argmax()]) for block, routing in found.items()}
     else:
-        c, about = config or ModelConfig.preset("deepseek-v3"), f"{name}, illustration: random scores"
+        c, about = config or ModelConfig.preset("deepseek-v3"), "illustration: random scores"
         rng, chosen, best = np.random.default_rng(seed), {}, {}
         for block in filter(c.is_moe, range(c.num_hidden_layers)):
             scores = rng.random((1, c.n_routed_experts))
@@ -30,7 +30,7 @@ def _rows(run: str | Path = "", config: ModelConfig | None = None, name: str = "
             best[block] = max(chosen[block].tolist(), key=lambda e, s=scores: s[0, e])
     sizes = {"experts": c.n_routed_experts, "groups": c.n_group, "kept_groups": c.topk_group, "shared": c.n_shared_experts}
     return [
-        {"model": about, "block": block, "expert": int(e), "largest_gate": int(e) == best[block], **sizes}
+        {"model": name, "scores": about, "block": block, "expert": int(e), "largest_gate": int(e) == best[block], **sizes}
         for block, mine in chosen.items()
         for e in sorted(mine)
     ]
@@ -42,11 +42,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
     each = experts // groups
     top = slide.title(
         f"A token meets {len(rows):,} of {len(blocks) * experts:,} experts",
-        first["model"],
+        f"{first['model']}, {first['scores']}",
         f"{len(blocks)} layers of {experts} experts; in each {len(rows) // len(blocks)} of them, from "
         f"{first['kept_groups']} of {groups} groups, and a shared one",
     )
-    line = 0.36 * slide.letters
+    line = slide.line
     name = f"layer {blocks[-1]}"
     x0, low, high = LEFT + slide.width_of(name, 16) + 0.1, 0.25 + 2.4 * line, top - 0.3
     gap, wide = 0.22, (RIGHT - x0 - 0.75 - 0.22 * groups) / groups

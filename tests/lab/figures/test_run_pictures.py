@@ -99,8 +99,8 @@ def test_the_walk_of_one_token(rows):
 def test_what_is_told_of_a_token():
     biased, groups = np.array([0.5, 0.1, 0.1, 0.1, 0.4, 0.3, 0.0, 0.9]), np.array([0.6, 0.2, 0.7, 0.9])
     steps = _Steps(biased, np.zeros(8), groups, kept={2, 3}, chosen={4, 5, 7}, without={4, 5, 7})
-    assert _story(steps)[:2] == (False, True), "expert 0 is second, and its group is out"
-    assert _overtaken(np.array([0.5, 0.4]), np.array([0.2, 0.0])) == (0, 1)
+    assert _story(steps) == (True, False, False, 0.0), "expert 0 is second, and its group is out; no bias, no overtaking"
+    assert _overtaken(np.array([0.5, 0.4]), np.array([0.2, 0.0])) == (0, 1, pytest.approx(0.1))
     assert _overtaken(np.array([0.5, 0.4]), np.array([0.0, 0.0])) is None
 
 
