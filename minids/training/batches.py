@@ -52,7 +52,7 @@ class TokenStream:
             tokens, lengths = _joined_on_disk(pieces, dtype)
         domains = tuple(dict.fromkeys(d.domain for d in documents))
         domain_of = np.array([domains.index(d.domain) for d in documents])
-        return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, domain_of)
+        return cls(tokens, np.cumsum([0, *lengths]), domains, domain_of)
 
     def __len__(self) -> int:
         return len(self.tokens)
