@@ -62,7 +62,7 @@ class TokenStream:
             tokens, lengths = np.concatenate(held), [len(piece) for piece in held]
         else:
             tokens, lengths = _joined_on_disk(pieces, dtype)
-        return cls(tokens, np.cumsum([0, *lengths], dtype=np.int64), domains, np.array(domain_of))
+        return cls(tokens, np.cumsum([0, *lengths]), domains, np.array(domain_of))
 
     def __len__(self) -> int:
         return len(self.tokens)

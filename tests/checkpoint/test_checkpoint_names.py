@@ -263,9 +263,12 @@ def test_what_is_saved_is_what_is_read(tmp_path, changes, limit):
     if limit == 4000:
         sizes = [[array.nbytes for array in tensors.values()] for file, tensors in files.items() if file != "mtp.safetensors"]
         assert all(sum(s) <= limit or len(s) == 1 for s in sizes) and len(sizes) > 3
+    assert {array.dtype for tensors in files.values() for array in tensors.values()} == {np.dtype(np.float32)}
     write_folder(tmp_path, config_to_json(config), files)
     folder = CheckpointFolder(tmp_path)
     assert check_names(config, folder) == (config, "")
     assert with_own_matrices(config, folder) == config
     for name, array in parameters.items():
         np.testing.assert_array_equal(assemble(folder, name), array, name)
+        place = np.empty(array.shape, np.float32)
+        assert assemble(folder, name, out=place) is place and np.array_equal(place, array), f"{name} in place"

@@ -96,6 +96,12 @@ def test_what_a_skipped_position_puts_into_the_cache_is_what_it_would_have_put()
         assert np.array_equal(skipping.read_mtp(1, TOKENS[rows], states[rows], skip=3), want[3:])
 
 
+def test_a_router_without_a_bias_chooses_by_its_scores_alone():
+    """Whatever is added to all scores alike drowns the small ones' differences."""
+    model = build(COVERED["no groups, no bias, raw gates"], dtype=np.float32)
+    assert all(layer.bias is None for layer in model.moe_layers) and not compiled.Step(model).biases.any()
+
+
 def test_a_token_gets_the_same_bits_alone_and_in_company():
     """What makes checked guesses and single steps agree to the last bit, so that a near tie cannot fall two ways."""
     model = build(TINY, dtype=np.float32)

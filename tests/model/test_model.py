@@ -109,6 +109,7 @@ def test_counts_add_up_in_every_layer_so_that_no_token_is_dropped():
     model = support.build()
     counts = model.losses(*support.batch(size=3, length=6)).counts
     assert counts.shape == (3, 8)  # one MoE block of the main model, then those of the two modules
+    assert counts.dtype == np.int64, "counts of many batches are added up"
     np.testing.assert_array_equal(counts.sum(1), [3 * 6 * 3, 3 * 5 * 3, 3 * 4 * 3])
 
 
@@ -125,6 +126,7 @@ def test_a_model_of_dense_blocks_alone_works():
     tokens, targets = support.batch()
     losses, gradients = model.loss_and_grads(tokens, targets)
     assert losses.balance == 0 and losses.counts.shape == (0, 8) and losses.total == losses.main
+    assert losses.counts.dtype == np.int64, "whole numbers, where there is nothing to count too"
     assert all(g.any() for g in gradients.values())
     model.update_biases(losses.counts, 0.001)
 

@@ -87,8 +87,9 @@ def test_softmax_scale_of_the_published_models(preset, scale):
 
 
 def test_rotation_table_is_cos_and_sin_of_position_times_frequency():
-    cos, sin = yarn.rotation_table(np.array([0.5, 0.01]), np.array([0, 3, 100000]), amplitude=1.1)
-    for t, position in enumerate([0, 3, 100000]):
+    far = 2**24 + 1  # no float32
+    cos, sin = yarn.rotation_table(np.array([0.5, 0.01]), np.array([0, 3, 100000, far]), amplitude=1.1)
+    for t, position in enumerate([0, 3, 100000, far]):
         for i, frequency in enumerate([0.5, 0.01]):
             assert math.isclose(cos[t, i], 1.1 * math.cos(position * frequency), abs_tol=1e-12)
             assert math.isclose(sin[t, i], 1.1 * math.sin(position * frequency), abs_tol=1e-12)

@@ -1,6 +1,7 @@
 """Batches: what an epoch visits, what a target is, and that a stopped run goes on as if it had not stopped."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ def test_a_tokenizer_without_specials_adds_none():
     plain.bos_id = plain.eos_id = None
     assert TokenStream.encode([Document("a", "1", b"hi")], plain).tokens.tolist() == [*b"hi"]
     assert len(TokenStream.encode([], plain)) == 0
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.int32)])
+def test_a_token_takes_two_bytes_where_every_token_of_the_vocabulary_fits_into_them(vocab_size, dtype):
+    tokenizer = SimpleNamespace(vocab_size=vocab_size, bos_id=vocab_size - 1, eos_id=None, encode=lambda text: np.arange(2))
+    tokens = TokenStream.encode([Document("a", "1", b"hi")], tokenizer).tokens
+    assert tokens.dtype == dtype and tokens.tolist() == [vocab_size - 1, 0, 1]
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

@@ -66,11 +66,13 @@ def test_the_routing_bias_is_out_of_reach():
     assert before and all(np.array_equal(before[name], bias) for name, bias in model.parameters.buffers.items())
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("kind", [AdamW, Muon])
-def test_every_matrix_and_no_vector_decays(kind):
+def test_every_matrix_and_no_vector_decays(kind, clip_norm):
     parameters = build(TINY).parameters
     before = parameters.values.copy()
-    kind(parameters, TrainConfig(weight_decay=0.5, clip_norm=0.0)).step(0.1)  # the gradient is 0: decay is all that happens
+    norm = kind(parameters, TrainConfig(weight_decay=0.5, clip_norm=clip_norm)).step(0.1)
+    assert norm == 0, "the gradient is 0, and is not divided by: decay is all that happens"
     for p in parameters:
         factor = 0.95 if len(p.shape) >= 2 else 1.0
         assert_close(p.value, before[p.place].reshape(p.shape) * factor, 1e-12, p.name)

@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     days: float  # on ``gpus`` of them
 
 
-def training_work(config: ModelConfig, tokens: float, context: int = 4096) -> float:
+def training_work(config: ModelConfig, tokens: float, context: int) -> float:
     """FLOP of training on ``tokens`` tokens in sequences of ``context``. Raises ``MinidsError`` where one cannot be."""
     if not 0 <= tokens < math.inf:
         raise refuse("tokens", tokens, "must not be below 0" if tokens < 0 else "must be a finite number")
