@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import columns, fit, say
 from minids.words import table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("name", options.name, "list shows everything; fetch NAME fetches one of them")
     say(describe(load_corpus(["builtin"])))
     for dataset in DATASETS.values():
-        say(dataset)
+        say(fit(str(dataset)))
 
 
 def describe(corpus: Corpus) -> str:
@@ -46,5 +46,5 @@ def describe(corpus: Corpus) -> str:
         documents = corpus.of(domain)
         start = " ".join(documents[0].text[:400].decode("utf-8", "ignore").split())[:60]
         rows.append((domain, f"{len(documents):,}", f"{sum(document.size for document in documents):,}", start))
-    shown = table(rows, head=("domain", "documents", "bytes", "begins with"), align="lrrl")
+    shown = table(rows, head=("domain", "documents", "bytes", "begins with"), align="lrrl", width=columns())
     return f"{shown}\n{corpus.passed_over()}" if corpus.skipped else shown

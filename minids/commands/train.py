@@ -1,6 +1,7 @@
 """minids train: a model from text, as a Hugging Face folder."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def run(options: Options, given: set[str]) -> None:
         say(f"Resuming {out} after step {training.step} of {training.train.steps}.{over}")
     else:
         training = Run.start(out, options.model, options.train, list(options.data), options.preset, overwrite=options.overwrite)
-        say(f"Training {options.preset} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
+        size = training.model.parameters.values.size
+        say(fit(f"Training {options.preset} on {', '.join(options.data)}: {size:,} parameters,"))
         say(f"{options.train.steps} steps of {options.train.tokens_per_step:,} tokens, into {out}")
     training.observers.append(routing_trace.record)
     checkpoint = training.run()
@@ -64,7 +66,7 @@ def run(options: Options, given: set[str]) -> None:
         say('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
     elif (picture := draw(Path(out))) is not None:
         say(f"Loss picture: {picture}")
-    say(f'Write more: minids generate --checkpoint {out} --prompt "def "')
+    say(f'Write more: minids generate --checkpoint {shlex.quote(out)} --prompt "def "')
 
 
 def defaults(typed: dict[str, object]) -> Options:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -26,7 +27,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length
-from minids.terminal import say
+from minids.terminal import fit, say
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.diagnosis import exploded, where_it_began
@@ -34,7 +35,7 @@ from minids.training.evaluate import validation
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, in_words, interrupt, progress_bar
+from minids.training.printing import Say, Voice, beside_bar, in_words, interrupt, progress_bar
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.schedule import learning_rate
 from minids.training.surroundings import SAME_RUN, differences, surroundings
@@ -219,7 +220,8 @@ class Run:
         if not saved:
             self.save()
         if self.step < train.steps:
-            self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
+            out = shlex.quote(str(self.folder.path))
+            self.say(f"Stopped after step {self.step}. To go on: minids train --out {out} --resume")
         else:
             self.show_samples("after training")
         return latest_checkpoint(self.folder.path)
@@ -260,7 +262,7 @@ class Run:
                     raise MinidsError(f"step {self.step}: validation on {domain!r}: {name} = {value:.4g}. {self._advice()}")
         self.metrics.write({"step": self.step, "validation": found})
         each = ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in found.items())
-        self.say(f"step {self.step}: validation, bits per byte: {each}")
+        self.say(fit(f"step {self.step}: validation, bits per byte: {each}"))
 
     def _report(self, bar: tqdm, done: TrainStep, took: float) -> None:
         train, losses = self.train, done.losses
@@ -274,10 +276,10 @@ class Run:
             line |= {"learning_rate": done.learning_rate, "tokens_per_second": round(rate), "seconds": round(self.seconds, 3)}
             self.metrics.write(line)
             shown = in_words(losses, float(violation.mean()) if len(violation) else None, rate)
-            bar.set_postfix_str(shown, refresh=False)
+            bar.set_postfix_str(beside_bar(shown, bar), refresh=False)
             if bar.disable and (self.step % (10 * train.log_every) == 0 or last):
                 left = (train.steps - self.step) * self.seconds / self.step
-                self.say(f"step {self.step}/{train.steps}: {shown}, {left:.0f} s left")
+                self.say(f"step {self.step}/{train.steps}: {' '.join(shown)}, {left:.0f} s left")
         bar.update()
 
     def _broken(self, step: str, why: str) -> MinidsError:

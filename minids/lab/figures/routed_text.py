@@ -15,7 +15,7 @@ from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
 from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
 from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
-from minids.terminal import UNKNOWN, clean
+from minids.terminal import UNKNOWN, clean, room
 
 
 class Piece(NamedTuple):
@@ -82,14 +82,14 @@ def legend(trace: RoutingTrace, layer: LayerTrace, coloured: bool) -> str:
     """Every expert with its load relative to the mean, a line for each group."""
     colours = palette(trace.experts, trace.groups)
     load = relative_load(np.bincount(layer.chosen.reshape(-1), minlength=trace.experts))
-    each = trace.experts // trace.groups
+    each, row = trace.experts // trace.groups, max(1, min(8, (room(104) - 8) // 12))
     lines = []
     for group in range(trace.groups):
         cells = []
         for expert in range(group * each, (group + 1) * each):
             number = f" {expert:>3} "
             cells.append(f"{_painted(colours[expert], number) if coloured else number} {load[expert]:4.2f}")
-        lines += [f"node {group}  " + "  ".join(cells[i : i + 8]) for i in range(0, each, 8)]
+        lines += [f"node {group}  " + "  ".join(cells[i : i + row]) for i in range(0, each, row)]
     return "\n".join(lines)
 
 
