@@ -14,8 +14,11 @@ import numpy as np
 from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
 from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
+from minids.lab.figures.glyphs import drawable, families, letters
 from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
 from minids.terminal import UNKNOWN, clean, room
+
+MONO = "DejaVu Sans Mono"
 
 
 class Piece(NamedTuple):
@@ -141,12 +144,14 @@ def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title
     from matplotlib.patches import Rectangle
 
     colours, experts = palette(trace.experts, trace.groups), leading(layer)
-    cells, row, at = [], 0, 0  # (row, first column, text, expert)
+    cells, row, at = [], 0, 0  # (row, first column, text, expert, columns)
     for piece, expert in zip(shown, experts, strict=True):
-        if at and at + len(piece.text) > columns:
+        text = drawable(piece.text.replace("\t", "⇥"), MONO)
+        wide = sum(width for _, width, _ in letters(text))
+        if at and at + wide > columns:
             row, at = row + 1, 0
-        cells.append((row, at, piece.text, int(expert)))
-        at += len(piece.text)
+        cells.append((row, at, text, int(expert), wide))
+        at += wide
         if piece.newline:
             row, at = row + 1, 0
     rows = max(cell[0] for cell in cells) + 1
@@ -160,13 +165,13 @@ def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title
         ax.axis("off")
         ax.text(0, 1.6, title, fontsize=SMALLEST, fontweight="bold", color=colour("ink"))
         ax.text(0, 3.2, f"{layer.name}: the routed expert with the largest gate; rows of the key are nodes", fontsize=12)
-        boxes = [Rectangle((at, 4 + row), len(text), 1) for row, at, text, _ in cells]
+        boxes = [Rectangle((at, 4 + row), wide, 1) for row, at, _, _, wide in cells]
         ax.add_collection(PatchCollection(boxes, facecolors=[colours[cell[3]] for cell in cells], edgecolors="none"))
-        for row, at, text, expert in cells:
-            for i, letter in enumerate(text):
+        for row, at, text, expert, _ in cells:
+            for place, wide, letter in letters(text):
                 ax.text(
-                    at + i + 0.5, 4.5 + row, letter, ha="center", va="center", fontsize=size,
-                    family="DejaVu Sans Mono", color=ink_on(colours[expert]), parse_math=False,
+                    at + place + wide / 2, 4.5 + row, letter, ha="center", va="center", fontsize=size,
+                    family=families(MONO), color=ink_on(colours[expert]), parse_math=False,
                 )  # fmt: skip
         for expert, fill in enumerate(colours):
             group, place = divmod(expert, each)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from minids.errors import MinidsError, refuse
+from minids.lab.figures.glyphs import drawable, families
 
 WIDTH, HEIGHT, DPI = 12.8, 7.2, 150  # inches, inches, dots per inch: 1920 × 1080
 
@@ -123,7 +124,7 @@ def _settings(scale: float) -> dict:
     return {
         **{f"{side}tick.{name}": value for side in "xy" for name, value in tick.items()},
         **{name: size * scale for name, size in sizes.items()},
-        "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans",
+        "font.family": families(), "mathtext.fontset": "dejavusans",
         "figure.figsize": (WIDTH, HEIGHT), "figure.dpi": DPI, "savefig.dpi": DPI,
         "figure.facecolor": background, "savefig.facecolor": background, "text.color": ink,
         "axes.facecolor": "none", "axes.edgecolor": muted, "axes.labelcolor": ink, "grid.color": colour("faint"),
@@ -135,6 +136,9 @@ def _settings(scale: float) -> dict:
 def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
     """The figure as the bytes of an svg (with title and description), png or pdf, the same for the same numbers: no date."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+    for words in figure.findobj(lambda artist: hasattr(artist, "set_text") and hasattr(artist, "get_text")):
+        if (shown := drawable(words.get_text())) != words.get_text():
+            words.set_text(shown)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata if form == "png" else metadata | {"Title": title or None})
     data = buffer.getvalue()
