@@ -5,6 +5,7 @@ Whatever is wrong with what was typed is answered in one line on standard error,
 
 import importlib
 import sys
+import textwrap
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ from minids.config.presets import PRESETS
 from minids.errors import MinidsError
 from minids.other_names import COMMANDS as ELSEWHERE
 from minids.other_names import NO_NEED, perhaps
-from minids.terminal import quoted, say
+from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
 CORE = ("train", "generate", "chat", "evaluate", "data")
@@ -68,7 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         why = f"not enough memory ({what}); smaller sizes, batches or contexts need less"
     except OSError as error:  # what no command has better words for
         why = f"{quoted(str(error.filename or '')[:200])}: {error.strerror or error}"
-    say(f"minids: {why}", file=sys.stderr)
+    line = f"minids: {why}"
+    if sys.stderr is not None and sys.stderr.isatty() and (wide := columns()):  # between words, not wherever it is full
+        line = textwrap.fill(line, wide, break_long_words=False, break_on_hyphens=False)
+    say(line, file=sys.stderr)
     return 2
 
 
@@ -77,12 +81,16 @@ def _warn(message: Warning | str, *_: Any) -> None:
     say(f"minids: {' '.join(str(message).splitlines())}", file=sys.stderr)
 
 
+def _presets() -> str:
+    return textwrap.fill(", ".join(PRESETS), room(118) - 9, subsequent_indent=" " * 9, break_on_hyphens=False)
+
+
 def _run(arguments: list[str]) -> None:
     match arguments:
         case [] | ["-h" | "--help", *_]:
             rows = {name: ("", f"minids {name}", " ".join(module.Options.__doc__.split())) for name, module in COMMANDS.items()}
-            core, lab = (table([rows[name] for name in names], align="l") for names in (CORE, LAB))
-            say(OVERVIEW.format(core=core, lab=lab, presets=", ".join(PRESETS)))
+            core, lab = (table([rows[name] for name in names], align="l", width=columns()) for names in (CORE, LAB))
+            say(OVERVIEW.format(core=core, lab=lab, presets=_presets()))
         case ["--version", *_]:
             say(f"minids {minids.__version__}")
         case [command, *rest] if command in COMMANDS:

@@ -65,6 +65,11 @@ def columns() -> int | None:
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
+def room(most: int) -> int:
+    """Columns that a layout may take which is at its best with ``most``: fewer on a narrower terminal."""
+    return min(most, columns() or most)
+
+
 def coloured() -> bool:
     """Whether what is printed may have colours."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ

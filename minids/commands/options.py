@@ -25,9 +25,10 @@ from typing import Any, Literal, NamedTuple
 
 from minids.errors import MinidsError, refuse
 from minids.other_names import SETTINGS, perhaps
+from minids.terminal import room
 from minids.words import did_you_mean
 
-WIDTH = 80  # columns of the help
+WIDTH = 80  # columns of the help, at most
 KINDS = {int: ("N", "a whole number", "whole numbers"), float: ("X", "a number", "numbers"), str: ("TEXT",), bool: ("",)}
 REQUIRED = dataclasses.MISSING
 TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what people write after a switch, which takes no value
@@ -151,16 +152,17 @@ def built(command: str, owner: type, options: Sequence[Option], found: dict[str,
 
 def help_of(command: str, owner: type, options: Sequence[Option]) -> str:
     words = [o.name.upper() if o.default is REQUIRED else f"[{o.name.upper()}]" for o in options if o.positional]
-    lines = [" ".join(["minids", command, *words, "[OPTIONS]"]), "", *textwrap.wrap(inspect.getdoc(owner) or "", WIDTH)]
+    width = room(WIDTH)
+    lines = [" ".join(["minids", command, *words, "[OPTIONS]"]), "", *textwrap.wrap(inspect.getdoc(owner) or "", width)]
     for group, members in itertools.groupby(options, lambda option: (option.group, option.owner)):
         about = _words(owner).get(group[0]) or inspect.getdoc(group[1]) if group[0] else "Options"
-        lines += ["", *textwrap.wrap(about or "", WIDTH)]
+        lines += ["", *textwrap.wrap(about or "", width)]
         for o in members:
             switch = f", {o.off}" if o.kind is bool else f" {KINDS[o.kind][0]}"
             value = " {" + ",".join(o.choices) + "}" if o.choices else switch
             lines.append(f"  {o.flag}{value}{' …' * o.many}")
             text = _words(o.owner).get(o.field, "") + _default(o.default)
-            lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """minids train: a model from text, as a Hugging Face folder."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def run(options: Options, given: set[str]) -> None:
         how = options.overwrite, options.init_from
         training = Run.start(out, model, train, list(options.data), options.preset, say, *how)
         what = f"{options.init_from} further" if options.init_from else options.preset
-        say(f"Training {what} on {', '.join(options.data)}: {training.model.parameters.values.size:,} parameters,")
+        size = training.model.parameters.values.size
+        say(fit(f"Training {what} on {', '.join(options.data)}: {size:,} parameters,"))
         at_most = "up to " * (options.train.batch_ramp_until > 0)
         say(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
     if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
@@ -82,9 +84,10 @@ def run(options: Options, given: set[str]) -> None:
         say('No loss picture: matplotlib is not installed; pip install "minids[lab]"')
     elif (picture := draw(Path(out))) is not None:
         say(f"Loss picture: {picture}")
-    start = readable_prompt(training.tokenizer, training.prompts.values())
-    say(f"Write more: minids generate --checkpoint {out}" + (f' --prompt "{start}"' if start else ""))
-    say(f"Write with it: minids chat --checkpoint {out}; measure it: minids evaluate --checkpoint {out}")
+    start, there = readable_prompt(training.tokenizer, training.prompts.values()), shlex.quote(out)
+    say(f"Write with it: minids chat --checkpoint {there}")
+    say(f"Measure it: minids evaluate --checkpoint {there}")
+    say(f"Write more: minids generate --checkpoint {there}" + (f' --prompt "{start}"' if start else ""))
 
 
 def defaults(typed: dict[str, object]) -> Options:

@@ -62,7 +62,8 @@ class Corpus:
 
     def passed_over(self) -> str:
         shown = "; ".join([f"{name} {why}" for name, why in self.skipped[:3]] + ["…"] * (len(self.skipped) > 3))
-        return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}"
+        more = "; minids data show FOLDER lists all" if len(self.skipped) > 3 else ""
+        return f"Passed over {len(self.skipped)} file{'s' * (len(self.skipped) > 1)}: {shown}{more}"
 
     @cached_property
     def sha256(self) -> str:

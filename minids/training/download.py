@@ -39,7 +39,7 @@ class Dataset:
 
     def __str__(self) -> str:
         where = f"in {found}" if (found := find(self)) else f"not here yet: minids data fetch {self.name}"
-        return f"{self.name}  {self.size:,} bytes  {self.about} ({where})"
+        return f"{self.name}  {self.size:,} bytes  {self.about}\n    {where}"
 
 
 DATASETS = {

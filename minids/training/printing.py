@@ -2,10 +2,11 @@
 
 import importlib
 import importlib.util
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from minids.model import Losses
 from minids.terminal import say
 
 Say = Callable[[str], None]
+SHORTEST = 8  # columns of a bar, at least
 
 
 class Voice:
@@ -41,13 +43,28 @@ def progress_bar(steps: int, finished: int) -> tqdm:
     if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
         kind = importlib.import_module("tqdm.auto").tqdm
     quiet = not (sys.stderr.isatty() or notebook)
-    return kind(total=steps, initial=finished, disable=quiet, unit="step", dynamic_ncols=True)
+    shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
+    return kind(total=steps, initial=finished, disable=quiet, dynamic_ncols=True, bar_format=shape)
 
 
-def in_words(losses: Losses, max_violation: float | None, tokens_per_second: float) -> str:
-    mtp = " mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp) if losses.mtp else ""
-    balance = "" if max_violation is None else f" MaxVio {max_violation:.2f}"
-    return f"loss {losses.main:.3f}{mtp}{balance} {tokens_per_second:,.0f} tokens/s"
+def in_words(losses: Losses, max_violation: float | None, tokens_per_second: float) -> list[str]:
+    """What a step came to, in parts."""
+    parts = [f"loss {losses.main:.3f}"]
+    parts += ["mtp " + " ".join(f"{loss:.3f}" for loss in losses.mtp)] if losses.mtp else []
+    parts += [] if max_violation is None else [f"MaxVio {max_violation:.2f}"]
+    return [*parts, f"{tokens_per_second:,.0f} tokens/s"]
+
+
+def beside_bar(parts: Sequence[str], bar: tqdm, columns: int | None = None) -> str:
+    """As many parts as leave ``SHORTEST`` columns to the bar: the first ones and the last give way last. ``columns`` are the
+    terminal's if not given."""
+    if columns is None:
+        columns = shutil.get_terminal_size((80, 24)).columns
+    numbers = len(f"100%||  {bar.total}/{bar.total} 00:00, ")
+    room, shown = columns - numbers - SHORTEST, list(parts)
+    while len(shown) > 1 and len(" ".join(shown)) > room:
+        del shown[-2 if len(shown) > 2 else -1]
+    return " ".join(shown)
 
 
 def sums_in_words(right: Mapping[str, float]) -> str:

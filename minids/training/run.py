@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -27,7 +29,7 @@ from minids.inference.generate import generate
 from minids.inference.sampling import MIN_P, TEMPERATURE
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length, check_recompute
-from minids.terminal import say
+from minids.terminal import columns, fit, say
 from minids.training import exam
 from minids.training.average import WeightAverage
 from minids.training.batch_ramp import tokens_before
@@ -39,7 +41,7 @@ from minids.training.initial import described_source, initial_model
 from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile, max_violation
 from minids.training.optimizer import optimizer
-from minids.training.printing import Say, Voice, able, in_words, interrupt, progress_bar, sums_in_words
+from minids.training.printing import Say, Voice, able, beside_bar, in_words, interrupt, progress_bar, sums_in_words
 from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.schedule import learning_rate
@@ -254,10 +256,11 @@ class Run:
         if not saved:
             self.save()
         if self.step < train.steps:
-            self.say(f"Stopped after step {self.step}. To go on: minids train --out {self.folder.path} --resume")
+            out = shlex.quote(str(self.folder.path))
+            self.say(f"Stopped after step {self.step}. To go on: minids train --out {out} --resume")
         else:
             self.show_samples("after training")
-            self.say(self.can_do)
+            self.say(textwrap.fill(self.can_do, columns() or len(self.can_do) + 1))
         return latest_checkpoint(self.folder.path)
 
     def ask_to_stop(self) -> None:
@@ -308,7 +311,9 @@ class Run:
             each += ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in averaged.items())
         sums = exam.exact_match(self.model, self.sums)
         self.metrics.write(line | ({"sums_right": sums} if sums else {}))
-        self.say(f"step {self.step}: validation, bits per byte: {each}{'; sums right: ' * bool(sums)}{sums_in_words(sums)}")
+        self.say(fit(f"step {self.step}: validation, bits per byte: {each}"))
+        if sums:
+            self.say(fit(f"step {self.step}: sums right: {sums_in_words(sums)}"))
         self.can_do = able({domain: numbers["bits_per_byte"] for domain, numbers in found.items()}, sums)
 
     def _validation(self, what: str) -> dict[str, dict[str, float]]:
@@ -335,10 +340,10 @@ class Run:
                 line["largest_logit"] = done.largest_logit
             self.metrics.write(line)
             shown = in_words(losses, float(violation.mean()) if len(violation) else None, rate)
-            bar.set_postfix_str(shown, refresh=False)
+            bar.set_postfix_str(beside_bar(shown, bar), refresh=False)
             if bar.disable and (self.step % (10 * train.log_every) == 0 or last):
                 left = (train.steps - self.step) * self.seconds / self.step
-                self.say(f"step {self.step}/{train.steps}: {shown}, {left:.0f} s left")
+                self.say(f"step {self.step}/{train.steps}: {' '.join(shown)}, {left:.0f} s left")
         bar.update()
 
     def _broken(self, step: str, why: str) -> MinidsError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -62,15 +63,63 @@ def walk(folder: Path, passed: list[tuple[str, str]]) -> Iterator[Path]:
 
 
 def read(file: Path) -> tuple[bytes | Stretch, bytes, str]:
-    """A file's text, its SHA-256, and an empty string or what is wrong with it as text."""
+    """A file's text as UTF-8, its SHA-256, and an empty string or what is wrong with it as text. A byte-order mark is left out,
+    UTF-16 and UTF-32 that begin with one are read, and a notebook gives the sources of its cells, without what they printed."""
     if file.exists() and not file.is_file():  # opening a pipe would wait for its other end
         return b"", b"", "is neither a file nor a folder"
     try:
         size = file.stat().st_size
         text = file.read_bytes() if size < LARGE else Stretch(str(file), 0, size)
+        text = _as_utf8(text)
+        if file.suffix == ".ipynb":
+            text = _sources(bytes(text))
         return text, *_examined(text)
     except OSError as error:
         return b"", b"", _reason(error)
+    except _NoText as problem:
+        return b"", b"", str(problem)
+
+
+class _NoText(Exception):
+    """Why a file is not read."""
+
+
+MARKS = {  # the longer first: UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF8: "UTF-8",
+}  # fmt: skip
+
+
+def _as_utf8(text: bytes | Stretch) -> bytes | Stretch:
+    """A text without its byte-order mark, in UTF-8 whatever the mark says it is."""
+    begin = bytes(text[:4])
+    mark = next((mark for mark in MARKS if begin.startswith(mark)), b"")
+    coding = MARKS.get(mark, "UTF-8")
+    if coding == "UTF-8":
+        halves = begin[0::2], begin[1::2]
+        letters = any(half.isascii() and half.decode().isprintable() for half in halves)  # "a\0b\0", or "\0a\0b"
+        if len(begin) == 4 and b"\0\0" in halves and letters:
+            raise _NoText("looks like UTF-16 without a byte-order mark; save it as UTF-8")
+        return text[len(mark) :] if mark else text
+    if isinstance(text, Stretch):
+        raise _NoText(f"is {coding} and too large to convert here; save it as UTF-8")
+    try:
+        return text.decode(coding).encode()
+    except UnicodeError as error:
+        raise _NoText(f"begins with the mark of {coding} and is not that ({error.reason})") from None  # type: ignore[attr-defined]
+
+
+def _sources(notebook: bytes) -> bytes:
+    """What people wrote into a Jupyter notebook: pictures and printed numbers would be most of it."""
+    try:
+        cells = json.loads(notebook)["cells"]
+        sources = [cell["source"] for cell in cells]
+        texts = ["".join(source) for source in sources]  # a list of lines, or one text
+        return "\n\n".join(text.strip("\n") for text in texts if text.strip()).encode("utf-8", errors="replace") + b"\n" * bool(
+            texts
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _NoText("is no notebook that can be read (JSON with cells, each with a source)") from None
 
 
 def _examined(text: bytes | Stretch) -> tuple[bytes, str]:

@@ -498,3 +498,13 @@ def test_only_pictures_need_the_drawing_tools(tmp_path, text, places):
         done = without_pictures(*asked)
         line = 'minids: pictures are drawn by matplotlib, which is not installed; pip install "minids[lab]"\n'
         assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_every_file_that_was_passed_over_is_shown_on_request(tmp_path, capsys):
+    (tmp_path / "good.txt").write_text("words to train on\n" * 30)
+    for number in range(12):
+        (tmp_path / f"bad{number}.bin").write_bytes(b"\0" * (number + 1))
+    assert main(["data", "show", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"bad{number}.bin" in shown for number in range(12)) and "540" in shown
+    assert main(["data", "show"]) == 2

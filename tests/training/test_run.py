@@ -474,7 +474,7 @@ def test_sums_right_stand_beside_the_loss_where_the_text_has_sums(tmp_path, text
     training.run()
     right = [line["sums_right"] for line in read_metrics(tmp_path / "sums" / "metrics.jsonl") if "validation" in line]
     assert right == [{"one-digit sums": 0.0}] * 3
-    assert said[0].endswith("; sums right: 0 % of one-digit sums")
+    assert said[1] == "step 0: sums right: 0 % of one-digit sums"
     assert re.fullmatch(
         r"What the model can do now: of 8 bits a byte .* sums \d\.\d\d, and it gets 0 % of .* right\.", said[-1]
     )

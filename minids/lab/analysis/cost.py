@@ -68,7 +68,7 @@ def format_cost(cost: Cost, name: str, tokens: float, gpus: int, price: float) -
         f"  {'dollars':<12}{_amount(cost.dollars):>16}             GPU hours · {price:g}",
         f"  {'days':<12}{_amount(cost.days, 1):>16}             on {gpus:,} GPU{'s' * (gpus != 1)}",
         "",
-        "DeepSeek-V3's own bill (report, Table 1), the final run only, without research and ablations before it",
+        "DeepSeek-V3's own bill (report, Table 1), the final run only, nothing before it",
     ]
     for phase, hours in (V3_GPU_HOURS | {"total": v3_gpu_hours()}).items():
         lines.append(f"  {phase:<20}{hours:>10,} GPU hours  {hours * PRICE:>10,.0f} $")

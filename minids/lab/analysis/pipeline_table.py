@@ -1,16 +1,20 @@
 """A pipeline's timeline as text: a row per device, time to the right, a letter per chunk."""
 
-from minids.lab.analysis.pipeline import Timeline, closed_form
+import textwrap
 
-WIDTH = 110  # columns of time, at most
+from minids.lab.analysis.pipeline import Timeline, closed_form
+from minids.terminal import room
+
+WIDTH = 121  # columns, at most
 IDLE = "·"
+LETTERS = "F forward,  B backward,  I backward for the input,  W for the weights,  X forward and backward overlapped,  · idle"
 
 
 def format_timeline(timeline: Timeline) -> str:
     """The rows, what the letters mean, and bubble and activations beside the closed forms of DeepSeek-V3's Table 2."""
     form = closed_form(timeline.schedule, timeline.stages, timeline.times)
     shortest = min(slot.end - slot.start for slot in timeline.slots)
-    step = max(shortest, timeline.makespan / WIDTH)  # time of one column
+    step = max(shortest, timeline.makespan / (room(WIDTH) - 11))  # time of one column
     batches = f"{timeline.microbatches} micro-batch{'es' * (timeline.microbatches != 1)}"
     lines = [
         f"{timeline.schedule}, {timeline.stages} stages on {form.devices} devices, {batches}; one column is {step:.3g} of time",
@@ -22,7 +26,7 @@ def format_timeline(timeline: Timeline) -> str:
     peak = max(timeline.peak_activations)
     lines += [
         "",
-        "F forward   B backward   I backward for the input   W for the weights   X forward and backward overlapped   · idle",
+        *textwrap.wrap(LETTERS, room(WIDTH), break_on_hyphens=False),
         "",
         f"{'':<34}{'simulated':>10}   Table 2",
         f"{'bubble, F B W F&B = ' + f'{f:g} {b:g} {w:g} {fb:g}':<34}{timeline.bubble:>10g}   {form.bubble:g}",

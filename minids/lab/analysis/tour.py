@@ -15,8 +15,10 @@ from minids.lab.analysis.flops import check_whole, usual_context
 from minids.lab.analysis.memory import activation_elements
 from minids.lab.analysis.parameters import Tensor, mtp_total, total
 from minids.lab.analysis.steps import walk
+from minids.terminal import cut, room
 from minids.words import si
 
+WIDTH = 99
 BYTES = 4  # an element has, in float32
 
 
@@ -59,7 +61,7 @@ def tour_steps(config: ModelConfig, batch: int = 1, time: int | None = None) -> 
 def tour(
     config: ModelConfig, name: str, batch: int = 1, time: int | None = None, values: Mapping[str, np.ndarray] | None = None
 ) -> str:
-    """The tour as text, lines of at most 99 characters.
+    """The tour as text, lines of at most 99 characters, on a narrower terminal as many as that has columns.
 
     ``values`` maps names as printed (``layers.0.c_kv_norm``; stacked experts without the ``*.``) to arrays of the real
     model, as few as there are.
@@ -105,7 +107,7 @@ def _heading(step: TourStep) -> str:
         place += f", layers {step.layer} to {step.layer + step.layers - 1} ({step.layers} times)"
     elif step.layer is not None:
         place += f", layer {step.layer}"
-    return f"── {step.phase} ── {place} ".ljust(98, "─")
+    return f"── {step.phase} ── {place} ".ljust(room(98), "─")
 
 
 def _lines(step: TourStep, values: Mapping[str, np.ndarray]) -> list[str]:
@@ -114,21 +116,30 @@ def _lines(step: TourStep, values: Mapping[str, np.ndarray]) -> list[str]:
     forward = step.phase == "forward"
     if forward:
         equation = f"eq. {step.equation}" if step.equation[:1].isdigit() else step.equation
-        lines = [f"{step.number:>4}  {step.title:<38.38} {equation:<38.38} {cost:>14}"]
+        half = (room(WIDTH) - 23) // 2
+        lines = [f"{step.number:>4}  {cut(step.title, half):<{half}} {cut(equation, half):<{half}} {cost:>14}"]
     else:
-        lines = [f"{step.number:>4}  {'back: ' + step.title:<77.77} {cost:>14}", f"      {step.equation}"]
+        title = room(WIDTH) - 22
+        lines = [f"{step.number:>4}  {cut('back: ' + step.title, title):<{title}} {cost:>14}"]
+        lines.append(cut(f"      {step.equation}", room(WIDTH)))
     rows = [("w" if forward else "g", t) for t in step.weights]
     rows.append(("→" if forward else "←", step.output))
     signs = ("r", "s") if forward else ("f", "f")
     rows += [(signs[t.name not in step.formed_again], t) for t in step.saved]
     rows += [("c", t) for t in step.cached]
+    names = room(WIDTH) - 46
     for sign, tensor in rows:
         shape = "(" + ", ".join(map(str, tensor.shape)) + ")"
-        line = f"      {sign} {tensor.name:<53} {shape:<20} {si(tensor.size * BYTES, 'B'):>7}"
+        line = f"      {sign} {_end(tensor.name, names):<{names}} {shape:<20} {si(tensor.size * BYTES, 'B'):>7}"
         prefix = "d " if sign == "g" else ""  # a weight's line in the backward pass tells of its gradient
         rms = _rms(tensor, values.get(prefix + tensor.name.replace("experts.*.", "experts.")))
         lines.append(line if rms is None else f"{line} {rms:>8}")
     return lines
+
+
+def _end(name: str, columns: int) -> str:
+    """A tensor's name, without its beginning where there is no room: the layer's number stands above."""
+    return name if len(name) <= columns else "…" + name[1 - columns :]
 
 
 def _rms(tensor: Tensor, value: np.ndarray | None) -> str | None:

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import threadpoolctl
 from minids import processor
 from minids.backend import VARIABLE, backend_name, compiling
 from minids.processor import cores
+from minids.terminal import columns
 
 PACKAGES = ("minids", "numpy", "numba", "llvmlite", "safetensors", "tokenizers", "matplotlib", "torch", "transformers")
 
@@ -122,10 +124,17 @@ def table(facts: Facts) -> str:
         "cache": f"{facts.cache}, {facts.cache_megabytes:.1f} MB, {state}" if facts.cache else "none",
         "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
     }
-    lines = [f"{name:<11}{text}" for name, text in rows.items()]
+    lines = [_folded(f"{name:<11}", text) for name, text in rows.items()]
     found = advice(facts)
     lines += ["", "What would be faster:" if found else "Nothing is known that would be faster here."]
-    return "\n".join(lines + [f"  - {sentence}" for sentence in found])
+    return "\n".join(lines + [_folded("  - ", sentence) for sentence in found])
+
+
+def _folded(mark: str, text: str) -> str:
+    """Behind a mark, and on a terminal in lines that it has room for: a folder's name is not cut."""
+    wide = columns()
+    wrap = {"initial_indent": mark, "subsequent_indent": " " * len(mark), "break_long_words": False, "break_on_hyphens": False}
+    return mark + text if wide is None else "\n".join(textwrap.wrap(text, wide, **wrap))
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ def run(options: Options, given: set[str]) -> None:
         sizes = () if o.what == "race" else (o.sizes,)
         parts = (o.parts, lambda part: say(part, "…", file=sys.stderr)) if o.what == "decode" else ()
         found = bench.run(*sizes, o.rounds, o.threads, o.against, *parts)
-    say(json.dumps(found, indent=2) if o.json else bench.table(found))
+    say(json.dumps(found, indent=2) if o.json else fit(bench.table(found)))

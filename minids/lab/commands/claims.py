@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
-from minids.terminal import say
+from minids.terminal import room, say
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def run(options: Options, given: set[str]) -> None:
 
     chosen = [claim_named(name) for name in options.names] or list(CLAIMS)
     if not options.json:
-        say(format_claims(chosen))
+        say(format_claims(chosen, room(98)))
         return
     own = ("name", "title", "printed", "unit", "formula", "source", "words")
     rows = [{name: getattr(c, name) for name in own} | {"computed": c.computed(), "verdict": c.verdict()} for c in chosen]

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,4 @@ def run(options: Options, given: set[str]) -> None:
     if options.context < 1:
         raise refuse("context", options.context, "must be at least 1 token")
     rows = comparison(options.context)
-    say(json.dumps([row._asdict() for row in rows], indent=2) if options.json else format_comparison(rows))
+    say(json.dumps([row._asdict() for row in rows], indent=2) if options.json else fit(format_comparison(rows)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from minids.config import ModelConfig
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import fit, say
 
 MOST_MEMORY = 2**30  # GiB, an exbibyte: more than there is
 
@@ -49,7 +49,7 @@ def run(options: Options, given: set[str]) -> None:
         from minids.lab.analysis.cost import format_cost, training_cost
 
         found = training_cost(config, o.tokens, o.peak, o.utilisation, o.gpus, o.price, context)
-        say(json.dumps(found._asdict(), indent=2) if o.json else format_cost(found, o.preset, o.tokens, o.gpus, o.price))
+        say(json.dumps(found._asdict(), indent=2) if o.json else fit(format_cost(found, o.preset, o.tokens, o.gpus, o.price)))
         return
     from minids.lab.analysis.laptop import format_laptop, installed_memory, measure_flops_per_second, training_time, what_fits
 
@@ -61,4 +61,4 @@ def run(options: Options, given: set[str]) -> None:
         time, fits = training_time(config, speed, o.tokens, context), [fit._asdict() for fit in what_fits(memory)]
         say(json.dumps({"memory": memory, "flops_per_second": speed, "seconds": time.seconds, "fits": fits}, indent=2))
     else:
-        say(format_laptop(memory, speed, o.preset, o.tokens, context))
+        say(fit(format_laptop(memory, speed, o.preset, o.tokens, context)))

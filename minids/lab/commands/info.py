@@ -7,7 +7,7 @@ from minids.checkpoint.config_json import read_config
 from minids.checkpoint.latest import resolved
 from minids.config import ModelConfig
 from minids.errors import MinidsError
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ def run(options: Options, given: set[str]) -> None:
         raise MinidsError("info: give either --preset NAME or --checkpoint FOLDER")
     config = read_config(resolved(checkpoint)) if checkpoint is not None else ModelConfig.preset(str(preset))
     found = account(config, str(preset or checkpoint), context=options.context, batch=options.batch)
-    say(json.dumps(found, indent=2) if options.json else format_info(found))
+    say(json.dumps(found, indent=2) if options.json else fit(format_info(found)))

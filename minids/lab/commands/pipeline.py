@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run(options: Options, given: set[str]) -> None:
     times = Times(options.forward, options.backward, options.weight, options.overlapped)
     timeline = simulate(options.schedule, options.stages, options.microbatches, times)
     if not options.json:
-        say(format_timeline(timeline))
+        say(fit(format_timeline(timeline)))
         return
     found = {**timeline._asdict(), "times": times._asdict(), "slots": [slot._asdict() for slot in timeline.slots]}
     found["bubble"], found["bubble_share"] = timeline.bubble, timeline.bubble_share

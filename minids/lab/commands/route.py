@@ -17,7 +17,7 @@ from minids.lab.analysis import placement, routing
 from minids.lab.analysis.routing_trace import RoutingTrace, trace
 from minids.lab.figures.style import need_matplotlib
 from minids.model import DeepSeekV3
-from minids.terminal import coloured, name_of, say
+from minids.terminal import coloured, fit, name_of, say
 from minids.words import table
 
 
@@ -142,13 +142,13 @@ def _measure(model: DeepSeekV3, tokenizer: Tokenizer, options: Options) -> None:
         shown = _placed(found, options.gpus, c.num_experts_per_tok, c.n_shared_experts > 0)
         say(f"\n{options.gpus} GPUs: load of the busiest over the mean\n{shown}")
     if c.n_group > 1 and c.topk_method != "greedy":
-        say(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer")
+        say(fit(f"\nNodes a token may use, of {c.n_group} (trained with {c.topk_group}): per token and layer"))
         some = text[np.linspace(0, len(text) - 1, min(32, len(text))).astype(int)]  # of all domains
         cells = []
         for at in of_model(model, some[:, :-1], some[:, 1:]):
             sent = f"{at.traffic.dispatch_bytes:.0f} + {at.traffic.combine_bytes:.0f}"
             cells.append((at.limit, f"{at.traffic.nodes:.2f}", sent, f"{at.loss:.4f}"))
-        say(table(cells, ("limit", "nodes used", "dispatch + combine, bytes", "loss, nats per token")))
+        say(fit(table(cells, ("limit", "nodes used", "dispatch + combine, bytes", "loss, nats per token"))))
 
 
 def _busiest(found: RoutingTrace) -> str:

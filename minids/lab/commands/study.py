@@ -5,7 +5,7 @@ from typing import Annotated
 
 from minids import words
 from minids.errors import refuse
-from minids.terminal import say
+from minids.terminal import columns, fit, say
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,18 @@ def run(options: Options, given: set[str]) -> None:
     from minids.lab.studies.table import table
 
     if not options.name:
-        say(words.table([("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l"))
+        say(
+            words.table(
+                [("", n, f"{study(n).question} ({len(study(n).arms)} arms)") for n in STUDIES], align="l", width=columns()
+            )
+        )
         return
     chosen = study(options.name)
     if options.show:
         for name in sorted(given - {"name", "show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
-        say(f"{options.name}: {found['question']}\n{found['command']}\n\n{table(chosen, found)}")
+        say(f"{options.name}: {found['question']}\n{found['command']}\n\n{fit(table(chosen, found))}")
         return
     for field, least in (("steps", 0), ("processes", 0), ("threads", 1)):
         if getattr(options, field) < least:
@@ -64,7 +68,7 @@ def run(options: Options, given: set[str]) -> None:
 
     o, out = options, options.out or f"runs/studies/{options.name}"
     found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads)
-    say(f"\n{table(chosen, found)}\nResults: {out}/results.json")
+    say(f"\n{fit(table(chosen, found))}\nResults: {out}/results.json")
     if options.write_results:
         write_results(kept(options.name), found)
         say(f"Kept with the package: {kept(options.name)}")

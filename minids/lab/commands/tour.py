@@ -6,7 +6,7 @@ import numpy as np
 
 from minids.config import ModelConfig
 from minids.config.presets import TRAINABLE
-from minids.terminal import say
+from minids.terminal import fit, say
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def run(options: Options, given: set[str]) -> None:
 
     config = ModelConfig.preset(options.preset)
     if options.preset not in TRAINABLE:
-        say(walk(config, options.preset))
+        say(fit(walk(config, options.preset)))
         return
     from minids.checkpoint.tokenizer import byte_tokenizer
     from minids.lab.analysis.tour_values import step_values
@@ -34,4 +34,4 @@ def run(options: Options, given: set[str]) -> None:
     model = DeepSeekV3(config)
     ids = np.resize(byte_tokenizer().encode(TEXT), (2, 65)) % config.vocab_size  # a smaller vocabulary reads some other text
     values = step_values(model, ids[:, :-1], ids[:, 1:])
-    say(walk(config, options.preset, len(ids), ids.shape[1] - 1, values=values))
+    say(fit(walk(config, options.preset, len(ids), ids.shape[1] - 1, values=values)))

@@ -14,8 +14,11 @@ import numpy as np
 from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
 from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
+from minids.lab.figures.glyphs import drawable, families, letters
 from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
-from minids.terminal import UNKNOWN, clean
+from minids.terminal import UNKNOWN, clean, room
+
+MONO = "DejaVu Sans Mono"
 
 
 class Piece(NamedTuple):
@@ -82,14 +85,14 @@ def legend(trace: RoutingTrace, layer: LayerTrace, coloured: bool) -> str:
     """Every expert with its load relative to the mean, a line for each group."""
     colours = palette(trace.experts, trace.groups)
     load = relative_load(np.bincount(layer.chosen.reshape(-1), minlength=trace.experts))
-    each = trace.experts // trace.groups
+    each, row = trace.experts // trace.groups, max(1, min(8, (room(104) - 8) // 12))
     lines = []
     for group in range(trace.groups):
         cells = []
         for expert in range(group * each, (group + 1) * each):
             number = f" {expert:>3} "
             cells.append(f"{_painted(colours[expert], number) if coloured else number} {load[expert]:4.2f}")
-        lines += [f"node {group}  " + "  ".join(cells[i : i + 8]) for i in range(0, each, 8)]
+        lines += [f"node {group}  " + "  ".join(cells[i : i + row]) for i in range(0, each, row)]
     return "\n".join(lines)
 
 
@@ -141,12 +144,14 @@ def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title
     from matplotlib.patches import Rectangle
 
     colours, experts = palette(trace.experts, trace.groups), leading(layer)
-    cells, row, at = [], 0, 0  # (row, first column, text, expert)
+    cells, row, at = [], 0, 0  # (row, first column, text, expert, columns)
     for piece, expert in zip(shown, experts, strict=True):
-        if at and at + len(piece.text) > columns:
+        text = drawable(piece.text.replace("\t", "⇥"), MONO)
+        wide = sum(width for _, width, _ in letters(text))
+        if at and at + wide > columns:
             row, at = row + 1, 0
-        cells.append((row, at, piece.text, int(expert)))
-        at += len(piece.text)
+        cells.append((row, at, text, int(expert), wide))
+        at += wide
         if piece.newline:
             row, at = row + 1, 0
     rows = max(cell[0] for cell in cells) + 1
@@ -160,13 +165,13 @@ def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title
         ax.axis("off")
         ax.text(0, 1.6, title, fontsize=SMALLEST, fontweight="bold", color=colour("ink"))
         ax.text(0, 3.2, f"{layer.name}: the routed expert with the largest gate; rows of the key are nodes", fontsize=12)
-        boxes = [Rectangle((at, 4 + row), len(text), 1) for row, at, text, _ in cells]
+        boxes = [Rectangle((at, 4 + row), wide, 1) for row, at, _, _, wide in cells]
         ax.add_collection(PatchCollection(boxes, facecolors=[colours[cell[3]] for cell in cells], edgecolors="none"))
-        for row, at, text, expert in cells:
-            for i, letter in enumerate(text):
+        for row, at, text, expert, _ in cells:
+            for place, wide, letter in letters(text):
                 ax.text(
-                    at + i + 0.5, 4.5 + row, letter, ha="center", va="center", fontsize=size,
-                    family="DejaVu Sans Mono", color=ink_on(colours[expert]), parse_math=False,
+                    at + place + wide / 2, 4.5 + row, letter, ha="center", va="center", fontsize=size,
+                    family=families(MONO), color=ink_on(colours[expert]), parse_math=False,
                 )  # fmt: skip
         for expert, fill in enumerate(colours):
             group, place = divmod(expert, each)

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 
 from minids.errors import MinidsError, refuse
+from minids.lab.figures.glyphs import drawable, families
 from minids.words import did_you_mean
 
 WIDTH, DPI = 12.8, 150  # of a slide, inches; dots per inch: 1920 across
@@ -144,7 +145,7 @@ def _settings(scale: float, letters: float, transparent: bool) -> dict:
     return {
         **{f"{side}tick.{name}": value for side in "xy" for name, value in tick.items()},
         **{name: size * scale for name, size in sizes.items()},
-        "font.family": ["DejaVu Sans"], "mathtext.fontset": "dejavusans",
+        "font.family": families(), "mathtext.fontset": "dejavusans",
         "figure.dpi": DPI, "savefig.dpi": "figure",
         "figure.facecolor": background, "savefig.facecolor": background, "text.color": ink,
         "axes.facecolor": "none", "axes.edgecolor": muted, "axes.labelcolor": ink, "grid.color": colour("faint"),
@@ -156,6 +157,9 @@ def _settings(scale: float, letters: float, transparent: bool) -> dict:
 def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
     """The figure as the bytes of an svg (with title and description), png or pdf, the same for the same numbers: no date."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+    for words in figure.findobj(lambda artist: hasattr(artist, "set_text") and hasattr(artist, "get_text")):
+        if (shown := drawable(words.get_text())) != words.get_text():
+            words.set_text(shown)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata | ({"Title": title} if title and form != "png" else {}))
     return _for_a_slide_program(buffer.getvalue().decode(), title, description) if form == "svg" else buffer.getvalue()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minids.lab.figures.picture import Picture
 from minids.lab.figures.style import encoded, style
-from minids.terminal import coloured
+from minids.terminal import coloured, room
 
 
 def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) -> str:
@@ -20,9 +20,9 @@ def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) ->
     entries = []
     for picture in shown:
         path = out / f"{picture.stem}.png"
-        lines = [f"{picture.number:>2}  {picture.name}", *textwrap.wrap(picture.caption, 90)]
+        lines = [f"{picture.number:>2}  {picture.name}", *textwrap.wrap(picture.caption, room(94) - 4)]
         if colours and (image := _image(picture, path)):
-            lines += half_blocks(image)
+            lines += half_blocks(image, room(68) - 4)
         elif path.exists():
             lines.append(str(path))
         else:
