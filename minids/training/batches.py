@@ -172,6 +172,22 @@ def validation_windows(
         yield inputs, targets
 
 
+def spread_windows(
+    tokens: Array, batch_size: int, context_length: int, max_tokens: int | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """Of a text longer than ``max_tokens``: whole windows at even distances over all of it, each batch (≤ B, T) tokens and
+    targets, int32, so that a short look meets many documents. A shorter text is read whole, as ``validation_windows`` does."""
+    span = max(context_length, 1)
+    there, wanted = (len(tokens) - 1) // span, 0 if max_tokens is None else max_tokens // span
+    if not 0 < wanted < there:
+        yield from validation_windows(tokens, batch_size, context_length, max_tokens)
+        return
+    starts = np.arange(wanted) * there // wanted * span
+    for first in range(0, wanted, batch_size):
+        rows = tokens[starts[first : first + batch_size, None] + np.arange(span + 1)].astype(np.int32)  # (≤ B, T + 1)
+        yield np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+
+
 def _joined_on_disk(pieces: Iterator[Array], dtype: DTypeLike) -> tuple[Array, list[int]]:
     """The pieces one behind another, in a temporary file that goes when the array does, and their lengths."""
     with tempfile.TemporaryFile(prefix="minids-tokens-") as file:

@@ -20,7 +20,7 @@ from minids.errors import refuse
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3
 from minids.training import exam, line_endings
-from minids.training.batches import TokenStream, validation_windows
+from minids.training.batches import TokenStream, spread_windows
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.metrics import bits_per_byte
 from minids.training.run_folder import RunFolder
@@ -33,8 +33,8 @@ def validation(
     """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them."""
     found = {}
     for domain, stream in domains.items():
-        batches = list(validation_windows(stream.tokens, batch, length, max_tokens))
-        found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[: -(-len(batches) // 4)])
+        batches = list(spread_windows(stream.tokens, batch, length, max_tokens))
+        found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[::4])
     return found
 
 
@@ -131,7 +131,7 @@ def what_it_can_do(model: DeepSeekV3, halves: tuple[Corpus, Corpus], length: int
 def _read(model: DeepSeekV3, stream: TokenStream, length: int, most: int) -> tuple[float, float]:
     """Held-out text → bits per byte, and how often the likeliest token is the one that comes."""
     nats, right, count, n_bytes = 0.0, 0, 0, 0
-    for tokens, targets in validation_windows(stream.tokens, 8, length, most):  # (≤ B, T) each
+    for tokens, targets in spread_windows(stream.tokens, 8, length, most):  # (≤ B, T) each
         logits = model.logits(tokens).reshape(targets.size, -1)  # (B·T, V)
         counted = targets.reshape(-1) != IGNORE
         right += int((logits.argmax(axis=-1) == targets.reshape(-1))[counted].sum())

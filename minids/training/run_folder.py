@@ -158,7 +158,7 @@ class RunFolder:
 
 def _of_a_run(name: str) -> bool:
     """Whether a run writes a file or folder of this name into its folder."""
-    written = ("run.json", "metrics.jsonl", "latest", "lock", ".writable", "loss.png", "routing")
+    written = ("run.json", "metrics.jsonl", "latest", "lock", ".writable", "loss.png", "routing", "tensorboard")
     left = name.startswith(".") and name.endswith(".tmp") and name[1:].startswith(("run.json.", "latest."))  # by a kill
     return name in written or left or name.lstrip(".").startswith("step-")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
-from minids.training.batches import Batches, TokenStream, validation_windows
+from minids.training.batches import Batches, TokenStream, spread_windows, validation_windows
 from minids.training.corpus import Document
 
 
@@ -204,3 +204,23 @@ def test_every_token_of_a_batch_knows_its_domain():
     batches = Batches(numbered(9, 9), 1, 4, np.random.default_rng(0))
     batches.next()
     assert batches.kept[-1][2] is None
+
+
+@pytest.mark.parametrize(("length", "most"), [(1000, 128), (1000, 130), (1000, 999), (1000, 5000), (1000, 10), (33, 16)])
+def test_a_short_look_at_a_long_text_meets_all_of_it(length, most):
+    """As many whole windows as fit into the limit, at even distances; what is not longer than the limit is read whole."""
+    tokens = np.arange(length)
+    found = list(spread_windows(tokens, 3, 16, most))
+    if most < 16 or most >= length - 1:
+        whole = list(validation_windows(tokens, 3, 16, most))
+        assert [x.tolist() for x, _ in found] == [x.tolist() for x, _ in whole]
+        return
+    rows, targets = (np.concatenate(part) for part in zip(*found, strict=True))
+    assert rows.shape == targets.shape and len(rows) == min(most // 16, (length - 1) // 16)
+    assert rows.dtype == targets.dtype == np.int32 and all(len(x) <= 3 for x, _ in found)
+    np.testing.assert_array_equal(targets, rows + 1)
+    np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(16))
+    distances = np.diff(rows[:, 0])
+    assert rows[0, 0] == 0 and (distances >= 16).all() and np.ptp(distances) <= 16, "uneven, or twice the same tokens"
+    if len(rows) > 1:
+        assert rows[-1, 0] + max(distances) + 16 >= length - 16, "the end of the text is never read"

@@ -9,6 +9,7 @@ from minids.checkpoint.model_folder import save
 from minids.errors import MinidsError
 from minids.model import IGNORE
 from minids.training import exam
+from minids.training.batches import spread_windows
 from minids.training.corpus import Corpus, Document
 from minids.training.evaluate import beside_mtp, evaluate
 
@@ -55,9 +56,9 @@ def test_evaluation_of_a_run_repeats_its_validation_and_says_what_it_leaves_out(
         assert found["exact_match"] == {} and found["line_endings"] == {}, "a number where nothing can be asked"
         assert set(found["left_out"]) == {"line endings of rhyme", *exam.KINDS}
         assert found["note"] == "" and found["data"] == data
-    stream = run.text.held_out["rhyme"].tokens[: RUN.eval_tokens + 1].astype(np.int64)
-    logits = run.model.logits(stream[:-1].reshape(-1, RUN.context_length)).reshape(RUN.eval_tokens, -1)
-    assert found["top1_accuracy"]["rhyme"] == pytest.approx((logits.argmax(-1) == stream[1:]).mean())
+    seen = spread_windows(run.text.held_out["rhyme"].tokens, 8, RUN.context_length, RUN.eval_tokens)
+    x, y = (np.concatenate(part) for part in zip(*seen, strict=True))
+    assert found["top1_accuracy"]["rhyme"] == pytest.approx((run.model.logits(x).argmax(-1) == y).mean())
 
 
 def test_a_text_with_sums_is_examined_and_another_text_is_said_to_be_another(tmp_path):
