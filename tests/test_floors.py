@@ -27,7 +27,15 @@ FLOORS = [
     {"cli"},
 ]
 # Within the lab likewise.
-LAB = [{"equations"}, {"analysis"}, {"mistakes", "studies"}, {"bench"}, {"figures", "page"}, {"notebook"}, {"commands"}]
+LAB = [
+    {"equations"},
+    {"analysis"},
+    {"mistakes", "studies"},
+    {"bench", "sections"},
+    {"figures", "page"},
+    {"notebook"},
+    {"commands"},
+]
 OUTSIDE = {"__init__", "__main__", "pico"}
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 CORNERS = {corner: level for level, corners in enumerate(LAB) for corner in corners}

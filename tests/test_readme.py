@@ -8,6 +8,7 @@ import pytest
 import minids
 from minids.config import ModelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
+from minids.lab import sections
 from minids.lab.analysis import parameters
 from minids.lab.equations import EQUATIONS, mentioned, references, table
 
@@ -17,8 +18,14 @@ USE = (ROOT / "docs" / "use.md").read_text(encoding="utf-8")
 
 
 def test_the_equation_table_is_the_generated_one():
-    shown = re.search(r"<!-- equations: python -m minids\.lab\.equations -->\n(.*?)\n<!-- /equations -->", README, re.DOTALL)
+    report = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- equations: python -m minids\.lab\.equations -->\n(.*?)\n<!-- /equations -->", report, re.DOTALL)
     assert shown and shown[1] == table(), "run `python -m minids.lab.equations` and paste what it prints"
+
+
+def test_the_map_of_sections_is_the_generated_one():
+    shown = re.search(r"<!-- sections: python -m minids\.lab\.sections -->\n(.*?)\n<!-- /sections -->", README, re.DOTALL)
+    assert shown and shown[1] == sections.table(), "run `python -m minids.lab.sections` and paste what it prints"
 
 
 def test_every_numbered_equation_of_the_report_is_somewhere():

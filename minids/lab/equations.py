@@ -1,6 +1,6 @@
 """Where each equation of the DeepSeek-V3 report is in the code: found in the docstrings, so that the table cannot go stale.
 
-``python -m minids.lab.equations`` prints the table of the README.
+``python -m minids.lab.equations`` prints the table of docs/report.md.
 """
 
 import ast
@@ -67,8 +67,8 @@ def table() -> str:
         names = [name for name, found in where.items() if found & set(numbers)]
         modules = {name for name in names if name.count(".") < 2}
         names = [n for n in names if n in modules or n.rsplit(".", 1)[0] not in modules]
-        maths = ", ".join(f"[`{n.split('.')[1]}`](minids/{_file(n)})" for n in names if n.startswith("ops"))
-        layers = ", ".join(f"[`{n}`](minids/{_file(n)})" for n in names if not n.startswith("ops"))
+        maths = ", ".join(f"[`{n.split('.')[1]}`](../minids/{_file(n)})" for n in names if n.startswith("ops"))
+        layers = ", ".join(f"[`{n}`](../minids/{_file(n)})" for n in names if not n.startswith("ops"))
         label = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
         rows.append(f"| {label} | {what} | {maths or '—'} | {layers or '—'} |")
     return "\n".join(rows)

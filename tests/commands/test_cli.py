@@ -450,7 +450,7 @@ def test_too_little_memory_is_a_line(places, capsys, monkeypatch):
     [
         (["--preset", "x"], "minids: preset = 'x'"),
         (["--steps", "1.5"], "minids: steps = '1.5': must be a whole number\n"),
-        (["--model.precision", "fp9"], "minids: model.precision = 'fp9': must be one of fp32, fp8\n"),
+        (["--model.precision", "fp9"], "minids: model.precision = 'fp9': must be one of fp32, bf16, fp8\n"),
         (["--model.n-group", "3"], "minids: n_group = 3: must divide"),
     ],
 )
