@@ -37,7 +37,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     low, high = min(row["value"] for row in numbers) / 2, max(row["value"] for row in numbers) * 2
     line, strip = slide.line, 0.075 * (top - 0.5)
     right = RIGHT - slide.width_of("max 57,344", 16) - 0.15
-    if top > 10 * line:  # else the letters are large and the slide flat
+    if top > 11.5 * line:  # else the letters are large and the slide flat
         slide.text(LEFT, top - 0.3, "every number that a format has is a line", 16, "muted")
         top -= line
     else:
