@@ -37,8 +37,11 @@ def _draw(slide: Slide, rows: Rows) -> None:
     low, high = min(row["value"] for row in numbers) / 2, max(row["value"] for row in numbers) * 2
     line, strip = slide.line, 0.075 * (top - 0.5)
     right = RIGHT - slide.width_of("max 57,344", 16) - 0.15
-    slide.text(LEFT, top - 0.3, "every number that a format has is a line", 16, "muted")
-    top -= line
+    if top > 11.5 * line:  # else the letters are large and the slide flat
+        slide.text(LEFT, top - 0.3, "every number that a format has is a line", 16, "muted")
+        top -= line
+    else:
+        top += 0.3
     for i, name in enumerate(_FORMATS):
         y = top - 0.55 - (strip + 0.12) * i - strip / 2
         ax = slide.plot(2.4, y, right - 2.4, strip, frame=False, xscale="log", xlim=(low, high), ylim=(0, 1))
@@ -53,7 +56,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     left, low = 1.3 + slide.width_of("0.001", 19), 0.3 + 2.4 * line
     right = RIGHT - slide.width_of(slide.language.say("kept in 14 bits"), 17) - 0.25
     ax = slide.plot(
-        left, low, right - left, top - 1.1 - 3 * (strip + 0.12) - 1.5 * line - low, grid="y", xscale="log", yscale="log"
+        left, low, right - left, top - 0.43 - 3 * (strip + 0.12) - 1.6 * line - low, grid="y", xscale="log", yscale="log"
     )
     ax.set(xlabel="terms of a sum", ylabel="worst error, %")
     looks = (("float32", "muted", "o-"), ("promoted", "fp8", "o-"), ("kept in 14 bits", "ink", "o-"))
@@ -61,7 +64,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     _curves(slide, ax, curves, "terms", "max_relative", dict(zip(names, looks, strict=True)))
     terms = distinct(sums, "terms")
     ax.set_xticks(terms, [f"{t:,}" for t in terms])
-    if ax.get_position().height * slide.h < 1.8:  # flat, and the letters large
+    if ax.get_position().height * slide.h < 1.2:  # flat, and the letters large
         ax.set_ylabel("")
         slide.powers_of_ten(ax.yaxis, 6)
     else:

@@ -88,7 +88,7 @@ def _columns(slide: Slide, each: dict[int, dict], own: int, top: float) -> None:
     slide.bars(10.6, top - 1.2 - high, 1.0, high, counts, names, kinds, words, bold, thick=0.45)
     for i, row in enumerate(each.values()):
         weight = "bold" if bold[i] else "normal"
-        slide.text(15.4, top - 1.2 - step * (i + 0.6), f"{row['loss']:.3f}", ha="right", weight=weight)
+        slide.text(15.4, top - 1.2 - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
 
 
 nodes_and_traffic = Picture(
