@@ -143,6 +143,7 @@ def test_every_scale_code_is_the_power_of_two_that_ml_dtypes_reads():
     want = codes.view(ml_dtypes.float8_e8m0fnu).astype(np.float32)
     np.testing.assert_array_equal(float8.decode_scale(codes), want)
     np.testing.assert_array_equal(float8.encode_scale(want), codes)
+    assert float8.encode_scale(want).dtype == np.uint8
 
 
 def test_scales_to_nearest_as_ml_dtypes_and_never_down_otherwise():

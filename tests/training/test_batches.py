@@ -173,6 +173,7 @@ def test_validation_counts_every_token_once_and_in_order(n, batch, context, limi
         assert (y >= 0).any(axis=1).all(), "a row has nothing to predict"
         valid = y != -100
         assert (y[valid] == x[valid] + 1).all(), "a target is not the token that follows"
+        assert not x[~valid].any(), "the last window is filled up with token 0"
         counted += y[valid].tolist()
     assert counted == list(range(1, min(n - 1, limit or n) + 1))
 

@@ -84,6 +84,9 @@ def test_claim(claim):
     assert claim.computed() == pytest.approx(expected, rel=tolerance, abs=0), f"{claim.name} computes something else"
     assert claim.verdict() == verdict, f"{claim.name}: computed {claim.computed()}, printed {claim.printed}"
     assert claim.formula and claim.source
+    digits = claim.digit if isinstance(claim.digit, tuple) else (claim.digit,) * len(claim.printed)
+    for printed, digit in zip(claim.printed, digits, strict=True):
+        assert not digit or abs(printed / digit - round(printed / digit)) < 1e-6, f"{printed} has other digits than {digit}"
     if verdict in ("differs", "within 0.5 %"):
         assert claim.words, "a disagreement needs a sentence"
 

@@ -9,6 +9,7 @@ from minids import MinidsError, ModelConfig
 from minids.config.presets import PRESETS
 from minids.lab.analysis.info import info
 from minids.lab.analysis.info_table import format_info, leaves, short, show
+from minids.lab.analysis.memory import serving_memory, training_memory
 
 TINY = ModelConfig.preset("tiny")
 CONFIGS = {name: ModelConfig.preset(name) for name in PRESETS} | {
@@ -27,6 +28,8 @@ def test_json_and_table_agree(name):
     printed = [line for line in table if line.startswith("  ")]
     expected = list(leaves(data))
     assert len(printed) == len(expected)
+    headings = [line.strip("─ ") for line in table if line.startswith("──")]
+    assert headings == list(dict.fromkeys(section for section, _, _ in expected))
     for line, (_, name, leaf) in zip(printed, expected, strict=True):
         label, rest = line[2:39], line[39:]
         assert label.strip() == name[:37].strip()
@@ -64,6 +67,8 @@ def test_known_numbers_of_v3():
     assert round(value["FLOPs per token", "forward, causal"] / 1e9, 2) == 83.49
     assert round(value["FLOPs to decode one token", "absorbed"] / 1e9, 2) == 142.84
     assert value["memory to serve", "FP8 weights, BF16 cache"] == 671_026_419_200 + 4096 * 70_272
+    for label, leaf in data["parameters by part"].items():
+        assert label.startswith("MTP") == leaf["source"].startswith("DeepSeek-V3"), f"{label} is not from {leaf['source']}"
     assert value["position", "softmax scale"] == pytest.approx(0.1352337788, rel=1e-9)
     assert sum(n for (section, label), n in value.items() if section == "parameters by part" and "activated" not in label) == (
         671_026_419_200 + 11_610_068_224
@@ -73,6 +78,8 @@ def test_known_numbers_of_v3():
 def test_context_and_batch_are_used():
     one, four = (info(TINY, "tiny", context=64, batch=b) for b in (1, 4))
     assert four["cache"]["4 × 64 tokens, FP32"]["value"] == 4 * one["cache"]["1 × 64 tokens, FP32"]["value"]
+    assert four["memory to train"]["float32, all stored: total"]["value"] == training_memory(TINY, batch=4, time=64).total
+    assert four["memory to serve"]["FP32 weights"]["value"] == serving_memory(TINY, 64, 4, 4).weights
     assert info(TINY, "tiny")["context"] == 512, "a model that takes less than 4096 tokens is described at what it takes"
 
 

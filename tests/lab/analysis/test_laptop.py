@@ -1,5 +1,8 @@
 """What the reader's own machine can do."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from minids import MinidsError
@@ -18,8 +21,13 @@ def test_v3_on_a_laptop_takes_geological_time():
         laptop.training_time(V3, 0)
 
 
-def test_measured_speed_is_a_speed():
-    assert laptop.measure_flops_per_second(size=128, seconds=0.001) > 1e6
+def test_measured_speed_is_that_of_the_quickest_product_in_float32(monkeypatch):
+    seen, clock = [], iter([0.0, 4.0, 10.0, 12.0, 20.0, 23.0])  # three products: of 4, 2 and 3 seconds
+    matmul = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: seen.append(a.dtype) or matmul(a, b, out=out))
+    monkeypatch.setattr(laptop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert laptop.measure_flops_per_second(size=8, seconds=9.0) == 2 * 8**3 / 2
+    assert seen == [np.float32] * 4, "one before the three that count"
 
 
 def test_what_fits_into_16_gib():

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minids import MinidsError
+from minids.lab.analysis import pipeline
 from minids.lab.analysis.pipeline import USUAL, Slot, Timeline, Times, closed_form, simulate
-from minids.lab.analysis.pipeline_orders import SCHEDULES, devices, orders
+from minids.lab.analysis.pipeline_orders import SCHEDULES, Action, devices, orders
 
 quick = settings(deadline=None, derandomize=True, max_examples=40)
 halves = st.integers(1, 8)
@@ -174,6 +175,14 @@ def test_verify_notices_two_things_at_once():
 def test_what_does_not_exist_is_refused(schedule, stages, microbatches, field):
     with pytest.raises(MinidsError, match=f"^{field} = "):
         simulated(schedule, stages, microbatches)
+
+
+def test_programmes_that_wait_for_each_other_are_an_error_and_no_timeline(monkeypatch):
+    """The first device has done all that it has to, the second waits for what is not in its programme."""
+    forwards = [[(Action("F", 0, 0),)], [(Action("F", 0, 1),)]]
+    monkeypatch.setattr(pipeline, "orders", lambda *_: forwards)
+    with pytest.raises(AssertionError, match="1F1B with 2 stages and 2 micro-batches waits for itself"):
+        simulate("1F1B", 2, 2)
 
 
 def test_dualpipev_takes_odd_numbers_of_microbatches():

@@ -24,6 +24,7 @@ RNG = np.random.default_rng(0)
 def test_relative_load_and_entropy():
     np.testing.assert_allclose(relative_load([[1, 1, 2, 4]]), [[0.5, 0.5, 1, 2]])
     np.testing.assert_allclose(load_entropy([[3, 3, 3, 3], [5, 0, 0, 0], [2, 2, 0, 0]]), [1, 0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(load_entropy(np.ones((2, 3, 4))), np.ones((2, 3)), err_msg="experts are the last axis")
 
 
 def test_specialisation_is_the_information_that_an_expert_gives_about_the_domain():

@@ -91,6 +91,8 @@ def test_saved_and_read_again(config, tmp_path):
     want = trace(model, tokens, ("prose", "code"), domain)
     want.save(path_of(tmp_path, 40))
     assert [path.name for path in traces(tmp_path)] == ["step-000040.npz"]
+    with np.load(path_of(tmp_path, 40)) as file:
+        assert (file["chosen.0"].dtype, file["gates.0"].dtype) == (np.uint8, np.float16), "a trace takes three bytes a choice"
     found = RoutingTrace.load(traces(tmp_path)[0])
     assert found.domains == ("prose", "code") and (found.experts, found.groups) == (8, 4)
     np.testing.assert_array_equal(found.tokens, tokens)

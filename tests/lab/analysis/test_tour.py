@@ -24,6 +24,21 @@ def test_every_preset_fits_the_terminal(name):
     assert "forward" in text and "backward" in text
 
 
+def test_headings_say_where_in_the_model_one_is():
+    config = TINY.replace(num_hidden_layers=4, first_k_dense_replace=1, num_nextn_predict_layers=1)
+    headings = [line.strip("─ ") for line in tour(config, "tiny").splitlines() if line.startswith("── forward")]
+    assert headings == [
+        f"forward ── {place}"
+        for place in (
+            "embedding",
+            "dense block, layer 0",
+            "MoE block, layers 1 to 3 (3 times)",
+            "head",
+            "MTP module 1, layer 4",
+        )
+    ]
+
+
 @pytest.mark.parametrize("changes", [dict(), dict(attention="mha"), dict(q_lora_rank=None, attention_bias=True)])
 def test_every_parameter_is_visited_both_ways(changes):
     """Weights met on the tour, layers and experts multiplied out, are those of the model, in name and in shape."""
