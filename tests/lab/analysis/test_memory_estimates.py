@@ -6,7 +6,6 @@ import pytest
 from minids import DeepSeekV3, MinidsError, ModelConfig
 from minids.backend import use_backend
 from minids.lab.analysis import memory
-from minids.lab.bench.recompute import saved_bytes
 
 TINY = ModelConfig.preset("tiny")
 
