@@ -1,4 +1,4 @@
-"""Figure 26: experts by domain with an auxiliary loss and with V3's bias, side by side (V3's figure 9 at small scale)."""
+"""Figure 26: experts by domain with an auxiliary loss in each sequence and with V3's bias, side by side (V3's figure 9 at small scale)."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from minids.lab.figures.style import diverging
 from minids.lab.studies import results
 from minids.words import si
 
-PAIR = {"sequence loss 0.1": "auxiliary loss", "bias 0.003": "V3's bias"}
+PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
 """Arms of the balance study, each the even load of its kind, and what the picture calls them."""
 
 
@@ -48,7 +48,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     bits = {name: only(rows, strategy=name)[0]["specialisation"] for name in names}
     plain, ours = names[0], names[-1]
     top = slide.title(
-        f"With {ours} an expert tells {bits[ours] / bits[plain]:.0f} times as much about the domain as with an {plain}",
+        f"With {ours} an expert tells {bits[ours] / bits[plain]:.0f} times as much about the domain as with a {plain}",
         f"two models of {rows[0]['model']}",
         f"{bits[ours]:.3f} and {bits[plain]:.3f} bits of {np.log2(len(domains)):.2f}, mean of {rows[0]['seeds']} seeds; "
         "maps: the first",
@@ -82,8 +82,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
 specialisation = Picture(
     26,
     "specialisation",
-    "Load of every expert by domain in two small models: balanced by an auxiliary loss, and by V3's bias.",
-    "Two maps side by side, experts across and domains downwards, for two layers. Under the auxiliary loss all cells are pale: "
+    "Load of every expert by domain in two small models: balanced by a loss in each sequence, and by V3's bias.",
+    "Two maps side by side, experts across and domains downwards, for two layers. Under that loss all cells are pale: "
     "each domain loads the experts alike. Under the bias many are strongly red in one domain and blue in another.",
     _rows,
     _draw,
