@@ -95,8 +95,9 @@ def defaults(typed: dict[str, object]) -> Options:
     name = str(typed.get("preset", Options.preset))
     if name in PRESETS and name not in TRAINABLE:
         raise refuse("preset", name, f"is too large to train here; choose one of {', '.join(TRAINABLE)}")
+    chosen = {"optimizer": typed["optimizer"]} if typed.get("optimizer") == "adamw" else {}  # its own rate and schedule
     data = ("shakespeare",) if name == "shakespeare" else Options.data
-    return Options(preset=name, data=data, train=TrainConfig.preset(name), model=ModelConfig.preset(name))
+    return Options(preset=name, data=data, train=TrainConfig.preset(name, **chosen), model=ModelConfig.preset(name))
 
 
 def _asked(options: Options, given: set[str]) -> dict:

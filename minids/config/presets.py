@@ -74,13 +74,15 @@ _MUON = {
 }
 _RUNS: dict[str, dict[str, Any]] = {
     # As the search in docs/recipe.md found it: Muon, a rate that falls to 0, and short sequences for most of the run.
-    "tiny": dict(steps=1700, batch_size=8, context_length=256, short_context=128, short_context_until=0.85) | _MUON,
+    "tiny": dict(steps=1600, batch_size=8, context_length=256, short_context=128, short_context_until=0.8)
+    | dict(eval_every=400, sample_every=800)
+    | _MUON,
     "small": dict(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
     "laptop": dict(steps=2400, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
     # As many characters as nanoGPT's CPU recipe sees (2,000 steps of 12 × 64), by Muon with a rate that falls to 0 all the way.
     "shakespeare": dict(steps=1500, batch_size=16, context_length=64, tokenizer="chars")
-    | dict(optimizer="muon", muon_rounds=4, muon_momentum=0.9, learning_rate=0.015, warmup_steps=30)
-    | dict(constant_until=0.0, decay_until=1.0, final_from=1.0, decay_shape="linear", decay_to=0.0)
+    | _MUON
+    | dict(constant_until=0.0, warmup_steps=30)
     | dict(eval_every=250, eval_tokens=1 << 17, save_every=500),
 }
 
@@ -93,8 +95,12 @@ def model_fields(name: str) -> dict[str, Any]:
     return _look_up(_MODELS, name, "preset")
 
 
-def train_fields(name: str) -> dict[str, Any]:
-    return _look_up(_RUNS, name, "training run")
+def train_fields(name: str, optimizer: str | None = None) -> dict[str, Any]:
+    """``optimizer``: with "adamw", rate and schedule of a preset that trains by Muon are left to V3's recipe."""
+    found = _look_up(_RUNS, name, "training run")
+    if optimizer == "adamw" and found.get("optimizer") == "muon":
+        return {field: value for field, value in found.items() if field not in _MUON}
+    return found
 
 
 def _look_up(table: dict[str, dict[str, Any]], name: str, what: str) -> dict[str, Any]:

@@ -21,9 +21,9 @@ SMALL = 0.4
 
 
 def pages(size: int) -> Iterator[tuple[str, bytes]]:
-    """(name, text) of pages, ``size`` bytes or a little more: of eight, four of problems, two of long sums or differences."""
+    """(name, text) of pages, ``size`` bytes or a little more. Two of eight are tables, two long sums, two problems."""
     draw = Draw()
-    kinds = (_tables, _drill_page, _sums, _problems, _problems, _differences, _sums, _problems)
+    kinds = (_tables, _sums, _problems, _drill_page, _tables, _sums, _problems, _differences)
     page = written = 0
     while written < size:
         text = kinds[page % len(kinds)](draw)
@@ -40,6 +40,10 @@ class Draw:
     def number(self, low: int, high: int) -> int:
         return low + int(self.share() * (high - low + 1))
 
+    def sums_first(self, kinds: int) -> int:
+        """One of so many kinds, the first of which, sums, is twice as likely: all others rest on them."""
+        return max(0, self.number(-1, kinds - 1))
+
     def shuffled(self, numbers: Iterable[int]) -> list[int]:
         found = list(numbers)
         for i in range(len(found) - 1, 0, -1):
@@ -55,12 +59,12 @@ def _tables(draw: Draw) -> str:
         facts = (drill(operation, other, number) for other in draw.shuffled(range(operation // 2, 10)))
         return f"{OPERATIONS[operation]} {number}\n" + "".join(f"{fact}\n" for fact in facts)
 
-    return "Tables\n\n" + "\n".join(table(draw.number(0, 3), draw.number(1, 9)) for _ in range(15))
+    return "Tables\n\n" + "\n".join(table(draw.sums_first(4), draw.number(1, 9)) for _ in range(15))
 
 
 def _drill_page(draw: Draw) -> str:
     """Facts of any operation, one behind another."""
-    return "Drill\n\n" + "".join(drill(draw.number(0, 3), draw.number(0, 9), draw.number(1, 9)) + "\n" for _ in range(150))
+    return "Drill\n\n" + "".join(drill(draw.sums_first(4), draw.number(0, 9), draw.number(1, 9)) + "\n" for _ in range(150))
 
 
 def _sums(draw: Draw) -> str:
@@ -84,7 +88,7 @@ def _differences(draw: Draw) -> str:
 def _problems(draw: Draw) -> str:
     found: list[str] = []
     while len(found) < 20:
-        kind = draw.number(0, KINDS - 1)
+        kind = draw.sums_first(KINDS)
         who, thing = (names[draw.number(0, len(names) - 1)] for names in (PEOPLE, THINGS))
         a, b = (draw.number(1, 9 if draw.share() < SMALL else 99) for _ in range(2))
         asks = (a, "+", b), (max(a, b), "-", min(a, b)), (a, "*", factor(b))  # whichever the kind asks for

@@ -19,8 +19,10 @@ from pathlib import Path
 from minids.errors import refuse
 from minids.training import arithmetic
 
-DOMAIN_BYTES = 1_400_000
-"""Size up to which a domain is filled. CPython 3.11 to 3.13 hold 1.2 to 1.4 MB of prose, so the three are alike."""
+DOMAIN_BYTES = {"prose": 1_400_000, "code": 1_150_000, "arithmetic": 1_250_000}
+"""Size up to which each domain is filled. CPython 3.11 to 3.13 hold 1.2 to 1.4 MB of prose, the slowest to learn."""
+DOCUMENT_BYTES = 8_000
+"""A longer module is cut into documents of at most this size: so the held-out tenth comes from many places."""
 EXPLANATION = 0.15
 """A module of which this share or more is docstrings gives prose; one with less gives code. None gives both: prose kept for
 validation is then not met again inside the code that is trained on."""
@@ -40,16 +42,17 @@ def domains() -> dict[str, list[Named]]:
             explaining.append((name, source))
         elif len(source) >= 500 and source.isascii() and _portion(source, _LETTERS_AND_SPACE) >= 0.65:  # no table of numbers
             code.append((name, _LICENCE.sub(b"", source)))
-    found = {"prose": _fill(_distinct(_prose(explaining))), "code": _fill(_distinct(code))}
-    found["arithmetic"] = _fill(arithmetic.pages(DOMAIN_BYTES))
+    texts = {"prose": _distinct(_prose(explaining)), "code": _distinct(code)}
+    texts["arithmetic"] = arithmetic.pages(DOMAIN_BYTES["arithmetic"])
+    found = {domain: _fill(some, DOMAIN_BYTES[domain]) for domain, some in texts.items()}
     if not (found["prose"] and found["code"]):
         raise refuse("data", "builtin", f"the standard library has no readable sources in {folder}; name a file or folder")
     return found
 
 
-def _fill(texts: Iterable[Named]) -> list[Named]:
-    """Up to ``DOMAIN_BYTES`` of texts, in the order of their names' hashes: the first by name would be a narrow choice."""
-    kept, room = [], DOMAIN_BYTES
+def _fill(texts: Iterable[Named], room: int) -> list[Named]:
+    """Up to ``room`` bytes of texts, in the order of their names' hashes: the first by name would be a narrow choice."""
+    kept = []
     for name, text in sorted(texts, key=lambda named: hashlib.sha256(named[0].encode()).digest()):
         if len(text) <= room:
             kept.append((name, text))

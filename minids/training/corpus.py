@@ -181,7 +181,9 @@ def _read_path(path: Path, seen: dict[bytes, str], skipped: list[tuple[str, str]
 
 def _builtin() -> list[Document]:
     found = [(domain, *named) for domain, texts in builtin.domains().items() for named in texts]
-    return [Document(domain, *piece) for domain, name, text in found for piece in text_files.cut(name, text)]
+    return [
+        Document(domain, *piece) for domain, name, text in found for piece in text_files.cut(name, text, builtin.DOCUMENT_BYTES)
+    ]
 
 
 def _shakespeare() -> list[Document]:

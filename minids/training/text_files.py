@@ -143,11 +143,11 @@ def _reason(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
-def cut(name: str, text: bytes | Stretch) -> list[tuple[str, bytes | Stretch]]:
-    """A text as documents of about equal size, none above ``DOCUMENT_BYTES``, cut where it pauses."""
-    if len(text) <= DOCUMENT_BYTES:
+def cut(name: str, text: bytes | Stretch, most: int = DOCUMENT_BYTES) -> list[tuple[str, bytes | Stretch]]:
+    """A text as documents of about equal size, none above ``most`` bytes, cut where it pauses."""
+    if len(text) <= most:
         return [(name, text)]
-    count = math.ceil(len(text) / (DOCUMENT_BYTES * 2 / 3))  # leaves room to look back for a blank line
+    count = math.ceil(len(text) / (most * 2 / 3))  # leaves room to look back for a blank line
     size = len(text) // count
     cuts = [0]
     for at in range(size, size * count, size):

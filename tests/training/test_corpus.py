@@ -279,7 +279,9 @@ def test_the_built_in_corpus_has_three_domains_of_like_size(built_in):
     assert built_in.domains == ("prose", "code", "arithmetic")
     for domain in built_in.domains:
         size = sum(len(document.text) for document in built_in.of(domain))
-        assert builtin.DOMAIN_BYTES / 2 < size <= builtin.DOMAIN_BYTES, f"{domain} has {size} bytes"
+        most = builtin.DOMAIN_BYTES[domain]
+        assert most / 2 < size <= most, f"{domain} has {size} bytes"
+        assert all(document.size <= builtin.DOCUMENT_BYTES for document in built_in.of(domain))
         names = [document.name.split("#")[0] for document in built_in.of(domain)]
         assert names == sorted(names), f"{domain} has no fixed order"
     train, validation = built_in.split(0.1)

@@ -1,4 +1,4 @@
-"""Figure 26: experts by domain with an auxiliary loss in each sequence and with V3's bias, side by side (V3's figure 9 at small scale)."""
+"""Figure 26: experts by domain with an auxiliary loss in each sequence and with V3's bias, side by side (as V3's figure 9)."""
 
 import numpy as np
 
