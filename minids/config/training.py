@@ -28,7 +28,7 @@ class TrainConfig(Replaceable):
     short_context_until: float = 0.0
     """Share of the run's tokens that are read in short sequences, as many tokens a step (V3 extends last: 4.3); 0 for none."""
     short_context: int = 64
-    """With short_context_until: tokens per sequence in that part; ``context_length`` must be a multiple."""
+    """With short_context_until: tokens per sequence in that part; a longer ``context_length`` must be a multiple."""
     batch_ramp_until: float = 0.0
     """Share of the run's tokens during which micro-batches grow to ``batch_size`` (V3: 469B of 14.8T, 0.032); 0 for none."""
     batch_ramp_from: float = 0.2
@@ -120,8 +120,9 @@ class TrainConfig(Replaceable):
         if self.batch_size * self.context_length > MOST_TOKENS:
             because = f"times context_length = {self.context_length} it is more than {MOST_TOKENS:,} tokens at once; "
             raise refuse("batch_size", self.batch_size, because + "gradient_accumulation_steps makes large steps of small ones")
-        if self.short_context_until and self.context_length % self.short_context:
-            raise refuse("short_context", self.short_context, f"must divide context_length = {self.context_length}")
+        if self.short_context_until and self.context_length > self.short_context and self.context_length % self.short_context:
+            because = f"must divide context_length = {self.context_length}; or say short_context_until = 0"
+            raise refuse("short_context", self.short_context, because)
         if self.moments == "bf16" and self.optimizer == "muon":
             raise refuse("moments", "bf16", "Muon's momentum is kept in fp32; say that, or optimizer = 'adamw'")
         if self.bpe_line_tokens and self.tokenizer != "bpe":

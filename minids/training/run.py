@@ -45,7 +45,7 @@ from minids.training.printing import Say, Voice, able, beside_bar, in_words, int
 from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.schedule import learning_rate
-from minids.training.short_context import supply
+from minids.training.short_context import context, supply
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
 from minids.training.workers import Workers, useful_workers
@@ -91,8 +91,7 @@ class Run:
         tokenizer of the checkpoint ``init_from``."""
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
-        shortest = train.short_context if train.short_context_until else train.context_length
-        check_length(shortest, model_config.num_nextn_predict_layers)
+        check_length(context(0, train), model_config.num_nextn_predict_layers)
         check_clip(model_config, train)
         check_recompute(model_config, train.recompute)
         RunFolder.refuse_taken(out, overwrite)

@@ -18,7 +18,7 @@ from minids.training.loop import Supply
 def context(step: int, train: TrainConfig) -> int:
     """Tokens per sequence in step ``step``, counted from 0."""
     short = train.short_context_until > 0 and share_done(step, train) < train.short_context_until
-    return train.short_context if short else train.context_length
+    return min(train.short_context, train.context_length) if short else train.context_length
 
 
 class Shortened:

@@ -55,7 +55,7 @@ def train(
         run = Run.resume(out, settings, say)
     else:
         model = ModelConfig.preset(preset).replace(**{name: settings[name] for name in settings.keys() & of_model})
-        config = TrainConfig.preset(preset).replace(**{name: settings[name] for name in settings.keys() & of_run})
+        config = TrainConfig.preset(preset, **{name: settings[name] for name in settings.keys() & of_run})
         run = Run.start(out, model, config, [os.fspath(text) for text in texts], preset, say)
     run.run()
     return run.model

@@ -38,6 +38,10 @@ def test_without_it_nothing_is_put_around_the_batches():
     assert {context(step, RUN.replace(short_context_until=0.0)) for step in range(10)} == {8}
 
 
+def test_a_context_that_is_short_already_stays():
+    assert {context(step, RUN.replace(context_length=3)) for step in range(10)} == {3}
+
+
 def test_it_goes_with_a_batch_that_grows():
     both = supply(batches(), RUN.replace(batch_ramp_until=0.5, batch_ramp_from=0.34))
     assert [both.next()[0].shape for _ in range(2)] == [(2, 4), (2, 4)]
