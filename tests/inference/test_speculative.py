@@ -8,6 +8,7 @@ from support import TINY, build
 
 from minids.errors import MinidsError
 from minids.inference import speculative
+from minids.inference.decoder import Decoder
 from minids.inference.generate import generate, stream
 from minids.inference.sampling import Sampling
 from minids.inference.speculative import Counts, Draft, guess, judge
@@ -42,6 +43,14 @@ def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cac
         assert counts.acceptance[0] > 0.5, f"the modules agree too rarely to test anything: {counts}"
         assert counts.tokens > counts.passes
     assert counts.tokens == counts.passes + sum(counts.accepted)
+
+
+def test_nothing_is_read_beyond_the_context_that_the_model_was_made_for(monkeypatch):
+    """However many guesses are asked for: a model that hardly looks back would give the same text."""
+    read, ends = Decoder.read, []
+    monkeypatch.setattr(Decoder, "read", lambda self, x: ends.append(int(self.lengths[0]) + x.shape[1]) or read(self, x))
+    generate(agreeable(2), PROMPT, 90, speculative=True, draft_tokens=5)
+    assert max(ends) == TINY.max_position_embeddings
 
 
 @pytest.mark.parametrize("confidence", [0.2, 0.9])
