@@ -44,6 +44,8 @@ def test_however_cold_the_temperature_it_is_the_one_asked_for(temperature):
     """Between the two likeliest the odds are (0.5 / 0.3)^(1 / temperature): 27,000 and 10^22."""
     p = Sampling(temperature).probabilities(LOGITS)[0]
     np.testing.assert_allclose(p[0] / p[1], (0.5 / 0.3) ** (1 / temperature), rtol=1e-9)
+    p = Sampling(temperature**4).probabilities(temperature**4 * np.array([[0.0, -1.0]]))[0]  # down to 1e-8
+    np.testing.assert_allclose(p[0] / p[1], np.e)
     assert Sampling(1e-300).probabilities(LOGITS)[0].tolist() == [1, 0, 0, 0]
 
 

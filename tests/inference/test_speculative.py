@@ -46,6 +46,14 @@ def test_greedy_text_is_the_same_token_for_token(make, depths, draft_tokens, cac
     assert counts.tokens == counts.passes + sum(counts.accepted)
 
 
+def test_nothing_is_read_beyond_the_context_that_the_model_was_made_for(monkeypatch):
+    """However many guesses are asked for: a model that hardly looks back would give the same text."""
+    read, ends = Decoder.read, []
+    monkeypatch.setattr(Decoder, "read", lambda self, x: ends.append(int(self.lengths[0]) + x.shape[1]) or read(self, x))
+    generate(agreeable(2), PROMPT, 90, speculative=True, draft_tokens=5)
+    assert max(ends) == TINY.max_position_embeddings
+
+
 @pytest.mark.parametrize("confidence", [0.2, 0.9])
 def test_a_draft_that_ends_where_it_is_unsure_gives_the_same_text(confidence):
     model, counts = agreeable(2), Counts()
