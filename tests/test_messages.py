@@ -19,7 +19,7 @@ FLAGS = {
 }
 ALL_FLAGS = set().union(*FLAGS.values()) | {"--help", "--version"}
 # Options of other programs in what they are called with, each with the program before it in the same text.
-OTHERS = {"mlx_lm": {"--hf-path", "--mlx-path", "--dequantize"}, "python train.py": None}
+OTHERS = {"tensorboard --logdir": {"--logdir"}, "mlx_lm": {"--hf-path", "--mlx-path", "--dequantize"}, "python train.py": None}
 
 
 def texts(path):

@@ -15,6 +15,8 @@ from minids.inference.sampling import Sampling
 CONFIG = support.TINY.replace(vocab_size=258)
 MODEL = minids.DeepSeekV3(CONFIG)
 MODEL.tokenizer = byte_tokenizer()
+FILLS = minids.DeepSeekV3(CONFIG.replace(vocab_size=261))
+FILLS.tokenizer = byte_tokenizer().with_fim()
 TOKENS, TARGETS = support.batch(CONFIG)
 LOSSES, SAVED = MODEL.forward(TOKENS, TARGETS)
 
@@ -52,6 +54,7 @@ def calls(folder):
         minids.generate: drawn,
         minids.stream: drawn,
         minids.generate_batch: dict(model=MODEL, prompts=["ab", [1]], max_new_tokens=2),
+        minids.infill: dict(model=FILLS, prefix="a", suffix="b", max_new_tokens=2),
         minids.load: dict(folder=folder),
         minids.load_streamed: dict(folder=folder),
         minids.load_layer: dict(folder=folder, layer=0),

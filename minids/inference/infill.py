@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from minids import arguments
 from minids.errors import refuse
 from minids.inference.generate import generate
 from minids.layers.parameters import Array
@@ -13,6 +14,9 @@ from minids.model import DeepSeekV3
 
 def infill_ids(model: DeepSeekV3, prefix: str, suffix: str) -> list[int]:
     """The prompt, laid out as in training."""
+    arguments.instance("model", model, DeepSeekV3, "a model, as minids.load returns")
+    arguments.instance("prefix", prefix, str, "the text before")
+    arguments.instance("suffix", suffix, str, "the text after")
     tokenizer = model.tokenizer
     if tokenizer is None or tokenizer.fim is None:
         because = "this model was not trained to fill in, its tokenizer has no token for it; train one with --fim-rate 0.1"

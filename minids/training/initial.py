@@ -30,7 +30,7 @@ def initial_model(source: dict[str, str], config: ModelConfig) -> DeepSeekV3:
     for name in dict.fromkeys([*asked, *has]):
         if has.get(name) != asked.get(name):
             shapes = f"its {name} is {has.get(name, 'not there')}, this run asks for {asked.get(name, 'none')}"
-            raise refuse("init_from", folder, f"{shapes}; leave --preset and --model.… out to take its own shape")
+            raise refuse("init_from", folder, f"{shapes}; leave --preset and the model's own settings out to take its shape")
     model = DeepSeekV3(config, seed=None)
     model.parameters.values[...] = trained.parameters.values
     for name, bias in model.parameters.buffers.items():

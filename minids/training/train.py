@@ -14,6 +14,7 @@ from minids.config.presets import TRAINABLE
 from minids.errors import refuse
 from minids.model import DeepSeekV3
 from minids.other_names import SETTINGS, perhaps
+from minids.terminal import say
 from minids.training.printing import Say
 from minids.training.run import Run
 from minids.words import did_you_mean
@@ -24,7 +25,7 @@ def train(
     data: str | Path | Sequence[str | Path] | None = None,
     preset: str = "tiny",
     resume: bool = False,
-    say: Say = print,
+    say: Say = say,
     **settings: Any,
 ) -> DeepSeekV3:
     """Train a model on text, with checkpoints in the folder ``out``, and return it.

@@ -354,7 +354,7 @@ notebook.show(
 #
 # ## 8. What the paper's run had besides
 #
-# A tenth of V3's documents are laid out with their *middle last*, so that the model also learns to fill in (section 4.1). The batch grows from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [`docs/findings.md`](docs/findings.md) says what each is worth here.
+# A tenth of V3's documents are laid out with their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py)), so that the model also learns to fill in (section 4.1). The batch grows ([batch_ramp](minids/training/batch_ramp.py)) from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights ([average](minids/training/average.py)) is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [`docs/findings.md`](docs/findings.md) says what each is worth here.
 
 # %%
 filling = byte_tokenizer().with_fim()

@@ -120,7 +120,9 @@ def test_on_a_terminal(run, end):
         screen.until("one, ", "one, ", "> ")
         screen.type("/length 100000\n")
         screen.until("at most", "> ")
-        screen.type("half a line\x03")
+        screen.type("half a line")
+        screen.until("half a line")  # it is read: a signal before that could be missed
+        screen.type("\x03")
         screen.until("/quit or Ctrl-D ends", "> ")
         screen.type("two\n")
         screen.until("two", "two")
