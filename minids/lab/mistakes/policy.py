@@ -4,6 +4,7 @@ import numpy as np
 
 from minids.lab.mistakes import Mistake, Replace
 from minids.ops import policy_loss
+from minids.training import grpo
 
 
 def divergence_as_a_difference_of_logs(replace: Replace) -> None:
@@ -40,7 +41,22 @@ def old_log_probabilities_with_gradient(replace: Replace) -> None:
     replace(policy_loss, forward=wrong)
 
 
+def balancing_bias_moved_by_rollouts(replace: Replace) -> None:
+    """The balancing bias goes on following the load, now that of a few answers to a few questions."""
+    right = grpo.sample
+
+    def wrong(model, *arguments):
+        rollouts = right(model, *arguments)
+        for layer, chosen in zip(model.moe_layers, rollouts.chosen, strict=False):  # of the MTP modules' layers none is known
+            counts = np.bincount(chosen.reshape(-1), minlength=model.config.n_routed_experts)
+            layer.update_bias(counts, model.config.bias_update_speed)
+        return rollouts
+
+    replace(grpo, sample=wrong)
+
+
 IN_POLICY: list[Mistake] = [
     divergence_as_a_difference_of_logs, larger_term_in_the_clip, group_numbers_lost, old_log_probabilities_with_gradient,
+    balancing_bias_moved_by_rollouts,
 ]  # fmt: skip
 """Of learning from rewards."""
