@@ -50,6 +50,7 @@ __all__ = [
     "load_layer",
     "load_streamed",
     "save",
+    "sft",
     "stream",
     "train",
     "use_backend",
@@ -60,13 +61,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minids.training.grpo import grpo
+    from minids.training.sft import sft
     from minids.training.train import train
 
 
 def __getattr__(name: str) -> Any:
-    """``minids.check``, ``minids.lab``, ``minids.train`` and ``minids.grpo`` without an import of their own, and their cost."""
+    """``minids.check``, ``minids.lab``, ``train``, ``sft`` and ``grpo`` without an import of their own, and their cost."""
     if name in ("check", "lab"):
         return importlib.import_module(f"minids.{name}")
-    if name in ("train", "grpo"):
+    if name in ("train", "sft", "grpo"):
         return getattr(importlib.import_module(f"minids.training.{name}"), name)
     raise AttributeError(f"module 'minids' has no attribute {name!r}")
