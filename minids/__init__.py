@@ -44,11 +44,13 @@ __all__ = [
     "backend_name",
     "generate",
     "generate_batch",
+    "grpo",
     "infill",
     "load",
     "load_layer",
     "load_streamed",
     "save",
+    "sft",
     "stream",
     "train",
     "use_backend",
@@ -58,13 +60,15 @@ __version__ = "0.1.0"
 
 
 if TYPE_CHECKING:
+    from minids.training.grpo import grpo
+    from minids.training.sft import sft
     from minids.training.train import train
 
 
 def __getattr__(name: str) -> Any:
-    """``minids.check``, ``minids.lab`` and ``minids.train`` without an import of their own, and without their cost."""
+    """``minids.check``, ``minids.lab``, ``train``, ``sft`` and ``grpo`` without an import of their own, and their cost."""
     if name in ("check", "lab"):
         return importlib.import_module(f"minids.{name}")
-    if name == "train":
-        return importlib.import_module("minids.training.train").train
+    if name in ("train", "sft", "grpo"):
+        return getattr(importlib.import_module(f"minids.training.{name}"), name)
     raise AttributeError(f"module 'minids' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -26,8 +26,16 @@ from minids.errors import refuse
 from minids.layers import block, moe, mtp
 from minids.layers.basic import Embedding, Linear, RMSNorm, SavedLinear
 from minids.layers.parameters import Array, Parameters
-from minids.layers.positions import Rotary, rotary
-from minids.model_checks import check_choices, check_length, check_recompute, check_targets, check_tokens, checked_dtype
+from minids.layers.positions import Rotary, rotary, sample_starts
+from minids.model_checks import (
+    check_choices,
+    check_length,
+    check_recompute,
+    check_segments,
+    check_targets,
+    check_tokens,
+    checked_dtype,
+)
 from minids.words import table
 
 SavedBlock: TypeAlias = "block.Saved | block.Kept"  # the second with recomputation
@@ -44,6 +52,30 @@ class Losses(NamedTuple):
     counts: Array  # (MoE layers, E) int: tokens sent to each expert, MTP modules' layers last
 
 
+class Objective(Protocol):
+    """What is minimised instead of the next token's cross-entropy: a policy loss, say. The balance loss is then left out, and
+    targets say what the MTP modules have to guess."""
+
+    def forward(self, logits: Array) -> tuple[float, Any]:
+        """logits (B·T, V) of all positions → the loss, and what ``backward`` needs."""
+
+    def backward(self, d_loss: float, saved: Any) -> Array:
+        """dL → d_logits (B·T, V)."""
+
+
+class Packing(NamedTuple):
+    """How a batch's tokens lie in their sequences."""
+
+    rotary: Rotary
+    starts: Array | None = None  # (B, T) where each token's sample begins; None where a sequence is one
+    segments: Array | None = None  # (B, T) the number of its sample
+
+    def first(self, count: int) -> Packing:
+        """Of the first ``count`` positions."""
+        starts, segments = (None if a is None else a[:, :count] for a in (self.starts, self.segments))
+        return Packing(self.rotary.first(count), starts, segments)
+
+
 class SavedModule(NamedTuple):
     embedding: op.embedding.Saved
     module: mtp.Saved
@@ -53,7 +85,7 @@ class SavedModule(NamedTuple):
 class SavedHead(NamedTuple):
     shape: tuple[int, int]  # (B, T − k) of the states that it reads
     head: SavedLinear
-    loss: op.cross_entropy.Saved
+    loss: Any  # what op.cross_entropy saved, or the objective
 
 
 class Saved(NamedTuple):
@@ -65,6 +97,7 @@ class Saved(NamedTuple):
     modules: list[SavedModule]
     heads: list[SavedHead]
     mtp_loss_weight: float  # λ
+    objective: Objective | None = None
 
     @property
     def moe(self) -> list[moe.Saved]:
@@ -162,33 +195,54 @@ class DeepSeekV3:
 
     @one_blas_thread()
     def forward(
-        self, tokens: ArrayLike, targets: ArrayLike, mtp_loss_weight: float | None = None, mtp: bool = True
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        mtp_loss_weight: float | None = None,
+        mtp: bool = True,
+        objective: Objective | None = None,
+        segments: ArrayLike | None = None,
+        restart: bool = True,
     ) -> tuple[Losses, Saved]:
         """tokens and targets (B, T) int → the losses, and what ``backward`` needs. targets[b, t] comes after tokens[b, t],
-        or -100 where it does not count. ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False``: no MTP modules."""
+        or -100 where it does not count. ``mtp_loss_weight``: λ, if not the configuration's; ``mtp=False``: no MTP modules.
+        ``objective``: what is minimised instead of the main model's cross-entropy. ``segments`` (B, T) int: the number of the
+        sample that each token belongs to, where several lie packed in a sequence: none sees another (V3 section 5.1). With
+        ``restart`` each sample's positions begin at 0."""
         tokens = check_tokens(self.config, tokens)
         targets = check_targets(self.config, tokens, targets)
+        if objective is not None and not all(hasattr(objective, name) for name in ("forward", "backward")):
+            raise refuse("objective", objective, "must have forward and backward, as minids.model.Objective says")
         modules = self.mtp if arguments.switch("mtp", mtp) else []
         check_length(tokens.shape[1], len(modules))
         weight = (
             self.config.mtp_loss_weight if mtp_loss_weight is None else arguments.number("mtp_loss_weight", mtp_loss_weight)
         )
+        packing = self.packing(tokens, segments, restart)
         divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
-        hidden, saved_embedding, saved_blocks, saved_norm = self.hidden_states(tokens)
+        hidden, saved_embedding, saved_blocks, saved_norm = self.hidden_states(tokens, packing)
         losses, saved_modules, saved_heads = [], [], []
         for depth in range(len(modules) + 1):
             read = hidden  # by the head
             if depth:
-                hidden, saved_module = self.deeper(depth, tokens, hidden)
+                hidden, saved_module = self.deeper(depth, tokens, hidden, packing)
                 read, saved_readout = self.mtp[depth - 1].readout(hidden)
                 saved_modules.append(saved_module._replace(readout=saved_readout))
             logits, saved_head = self.head_of(depth).forward(read.reshape(-1, read.shape[-1]))  # (B·(T − k), V)
-            loss, saved_loss = op.cross_entropy.forward(logits, targets[:, depth:].reshape(-1), divisor)
+            saved_loss: Any
+            if objective is not None and not depth:
+                loss, saved_loss = objective.forward(logits)
+            else:
+                goals = targets[:, depth:]
+                if depth and packing.segments is not None:  # a module at the end of a sample is shown the next one's tokens
+                    same = packing.segments[:, depth:] == packing.segments[:, :-depth]
+                    goals = np.where(same, goals, IGNORE)
+                loss, saved_loss = op.cross_entropy.forward(logits, goals.reshape(-1), divisor)
             losses.append(loss)
             saved_heads.append(SavedHead(hidden.shape[:2], saved_head, saved_loss))
-        saved = Saved(saved_embedding, saved_blocks, saved_norm, saved_modules, saved_heads, weight)
+        saved = Saved(saved_embedding, saved_blocks, saved_norm, saved_modules, saved_heads, weight, objective)
         counts = np.array([s.plan.counts for s in saved.moe], dtype=np.int64).reshape(-1, self.config.n_routed_experts)
-        balance = sum(s.balance_loss for s in saved.moe)
+        balance = 0.0 if objective else sum(s.balance_loss for s in saved.moe)
         mtp_loss = weight * sum(losses[1:]) / len(modules) if modules else 0.0
         return Losses(losses[0] + mtp_loss + balance, losses[0], tuple(losses[1:]), balance, counts), saved
 
@@ -202,13 +256,17 @@ class DeepSeekV3:
             self._backward(saved, weight)
 
     def _backward(self, saved: Saved, weight: float) -> None:
-        depths = len(saved.modules)
+        depths, objective = len(saved.modules), saved.objective
+        balance_weight = 0.0 if objective else weight
         d_deeper = None
         # From the deepest module up: d_hidden is the gradient of h^k, which the head at depth k and module k + 1 both read.
         for depth in range(depths, -1, -1):
             shape, saved_head, saved_loss = saved.heads[depth]
             d_loss = weight * (saved.mtp_loss_weight / depths if depth else 1.0)
-            d_logits = op.cross_entropy.backward(d_loss, saved_loss)
+            if objective is not None and not depth:
+                d_logits = objective.backward(d_loss, saved_loss)
+            else:
+                d_logits = op.cross_entropy.backward(d_loss, saved_loss)
             d_hidden = self.head_of(depth).backward(d_logits, saved_head).reshape(*shape, -1)
             if depth:
                 d_hidden = self.mtp[depth - 1].readout_backward(d_hidden, saved.modules[depth - 1].readout)
@@ -216,18 +274,26 @@ class DeepSeekV3:
                 d_hidden[:, : d_deeper.shape[1]] += d_deeper  # the deeper module did not see the last position
             if depth:
                 saved_embedding, saved_module, _ = saved.modules[depth - 1]
-                d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, weight)
+                d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, balance_weight)
                 self.embedding_of(depth).backward(d_embedding, saved_embedding)
         dx = self.norm.backward(d_hidden, saved.norm)
         for layer, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
-            dx = layer.backward(dx, saved_block, weight)
+            dx = layer.backward(dx, saved_block, balance_weight)
         self.embed_tokens.backward(dx, saved.embedding)
 
     def forward_backward(
-        self, tokens: ArrayLike, targets: ArrayLike, weight: float = 1.0, mtp_loss_weight: float | None = None
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        weight: float = 1.0,
+        mtp_loss_weight: float | None = None,
+        mtp: bool = True,
+        objective: Objective | None = None,
+        segments: ArrayLike | None = None,
+        restart: bool = True,
     ) -> Losses:
         """Both. Arguments as above."""
-        losses, saved = self.forward(tokens, targets, mtp_loss_weight)
+        losses, saved = self.forward(tokens, targets, mtp_loss_weight, mtp, objective, segments, restart)
         self.backward(saved, weight)
         return losses
 
@@ -274,24 +340,38 @@ class DeepSeekV3:
         return [s.routing.chosen for s in self.forward(tokens, targets)[1].moe]
 
     @one_blas_thread()
-    def hidden_states(self, tokens: Array) -> tuple[Array, op.embedding.Saved, list[SavedBlock], op.rmsnorm.Saved]:
+    def hidden_states(
+        self, tokens: Array, packing: Packing | None = None
+    ) -> tuple[Array, op.embedding.Saved, list[SavedBlock], op.rmsnorm.Saved]:
         """tokens (B, T) → h⁰ after the final norm (B, T, d), and what each step saved."""
-        rotary = self.rotary(tokens.shape[1])
+        rotary, starts, _ = packing or Packing(self.rotary(tokens.shape[1]))
         x, saved_embedding = self.embed_tokens.forward(tokens)
         saved_blocks = []
         for layer in self.blocks:
-            x, saved = layer.forward(x, rotary)
+            x, saved = layer.forward(x, rotary, starts)
             saved_blocks.append(saved)
         h, saved_norm = self.norm.forward(x)
         return h, saved_embedding, saved_blocks, saved_norm
 
     @one_blas_thread()
-    def deeper(self, depth: int, tokens: Array, hidden: Array) -> tuple[Array, SavedModule]:
+    def deeper(self, depth: int, tokens: Array, hidden: Array, packing: Packing | None = None) -> tuple[Array, SavedModule]:
         """h^{k−1} → h^k (B, T − k, d) by module k = ``depth``: position i is shown token i + k."""
         embedding, saved_embedding = self.embedding_of(depth).forward(tokens[:, depth:])
         time = embedding.shape[1]
-        hidden, saved = self.mtp[depth - 1].forward(embedding, hidden[:, :time], self.rotary(time))
+        rotary, starts, _ = (packing or Packing(self.rotary(time))).first(time)
+        hidden, saved = self.mtp[depth - 1].forward(embedding, hidden[:, :time], rotary, starts)
         return hidden, SavedModule(saved_embedding, saved)
+
+    def packing(self, tokens: Array, segments: ArrayLike | None = None, restart: bool = True) -> Packing:
+        """Positions and samples of tokens (B, T), as ``forward`` takes them."""
+        angles = self.rotary(tokens.shape[1])
+        arguments.switch("restart", restart)
+        if segments is None:
+            return Packing(angles)
+        segments = check_segments(tokens, segments)
+        starts = sample_starts(segments)
+        positions = np.arange(tokens.shape[1]) - starts
+        return Packing(angles.at(positions) if restart else angles, starts, segments)
 
     def rotary(self, length: int) -> Rotary:
         """Angles of positions 0 … length − 1, kept from call to call."""
@@ -302,9 +382,9 @@ class DeepSeekV3:
 
 
 @contextmanager
-def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike]) -> Iterator[None]:
+def routing_fixed(model: DeepSeekV3, chosen: Sequence[ArrayLike | None]) -> Iterator[None]:
     """In its block tokens go to the experts ``chosen``, as ``model.choices`` returned them: a choice is a step function, and
-    to compare losses at neighbouring weights it has to be held still."""
+    to compare losses at neighbouring weights it has to be held still. Layers with None choose for themselves."""
     layers = model.moe_layers
     arrays = check_choices(model.config, len(layers), chosen)
     before = [layer.fixed_choice for layer in layers]

@@ -56,14 +56,25 @@ def check_targets(config: ModelConfig, tokens: Array, targets: ArrayLike) -> Arr
     return targets
 
 
-def check_choices(config: ModelConfig, layers: int, chosen: Sequence[ArrayLike]) -> list[Array]:
-    """Prescribed experts as arrays; refused unless (N, K) integers for each of so many layers. The layer compares N."""
+def check_segments(tokens: Array, segments: ArrayLike) -> Array:
+    """Numbers of samples as an array; refused unless they are integers of the tokens' shape (B, T)."""
+    segments = _as_array(segments, "segments")
+    if segments.shape != tokens.shape or not np.issubdtype(segments.dtype, np.integer):
+        found = f"{segments.dtype} of {segments.shape}"
+        raise MinidsError(f"segments: expected integers of the tokens' shape {tokens.shape}, got {found}")
+    return segments
+
+
+def check_choices(config: ModelConfig, layers: int, chosen: Sequence[ArrayLike | None]) -> list[Array | None]:
+    """Prescribed experts as arrays; refused unless (N, K) integers or None for each of so many layers. A layer compares N."""
     if len(chosen) != layers:
         given = f"those of {len(chosen)} layers"
         raise refuse("chosen", given, f"there are {layers} layers with experts; give one array for each")
     experts, top_k = config.n_routed_experts, config.num_experts_per_tok
-    arrays = [np.asarray(choice) for choice in chosen]
+    arrays = [None if choice is None else np.asarray(choice) for choice in chosen]
     for layer, choice in enumerate(arrays):
+        if choice is None:
+            continue
         if choice.ndim != 2 or choice.shape[1] != top_k or not np.issubdtype(choice.dtype, np.integer):
             what = f"{choice.dtype} of shape {choice.shape}"
             raise refuse(f"chosen[{layer}]", what, f"must be integers of shape (tokens, {top_k}), as choices() returns them")

@@ -193,7 +193,9 @@ class Chat:
         run = next((folder for folder in (path, path.absolute().parent) if (folder / "run.json").is_file()), None)
         if run is None:
             return {}
-        data = [str(entry) for entry in RunFolder(Path(run)).description()["data"]]
+        data = [str(entry) for entry in RunFolder(Path(run)).description().get("data", ())]
+        if not data:
+            return {}
         held_out = load_corpus(data).split(run_setting(path, "validation_share", 0.1))[1]
         return {name: f"{held_out_prompt(held_out, name, 200)}\n\n" for name in held_out.domains}
 

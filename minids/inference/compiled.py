@@ -46,6 +46,7 @@ class Step:
         self.biases = np.zeros((len(self.routers), model.config.n_routed_experts), model.dtype)  # 0 where a router has none
         self.places = np.array([self._places_of(block) for block in blocks], np.int64)  # (L + D, columns)
         self.sizes = self._sizes()
+        self.chosen = np.empty((0, 0, 0), np.int64)  # (layers with experts, R, K): where the rows of the last step went
 
     def main(self, tokens: Array, counts: Array, cache: Cache) -> Array:
         """tokens (N,), counts (B,) of each sequence → h⁰ (N, d), as ``Decoder.read_packed``."""
@@ -75,7 +76,8 @@ class Step:
             np.concatenate(biases, out=self.biases.reshape(-1))
         positions, sequences = new_rows(cache.lengths, counts)
         block_weights = (self.weights, self.places, self.biases, _place(gain), self.sizes, first)
-        self.kernels.step(x, *block_weights, positions, sequences, cos, sin, cache.arrays[0], skip)
+        self.chosen = np.empty((max(1, len(self.routers)), len(x), self.sizes.top_k), np.int64)
+        self.kernels.step(x, *block_weights, positions, sequences, cos, sin, cache.arrays[0], skip, self.chosen)
         cache.advance(counts)
         return x[skip:]
 

@@ -31,6 +31,7 @@ from minids.inference.compiled import MOST_ROWS, Step, covers, new_rows
 from minids.layers.attention import Attention
 from minids.layers.block import Block
 from minids.layers.mla import MLA
+from minids.layers.moe import Saved as SavedMoE
 from minids.layers.parameters import Array
 from minids.layers.positions import Rotary
 from minids.model import DeepSeekV3
@@ -65,6 +66,8 @@ class Decoder:
         # Rows of a step that the kernel takes: a few, or one of each sequence, which the layers would take one by one.
         self.most_rows = math.inf if compiled else max(MOST_ROWS, batch)
         self.texts = [np.empty(0, np.int64)] * batch  # (T_b,) the tokens themselves, where there is no cache
+        # (N, K) of each layer with experts: where the tokens read last were sent. Not known without a cache.
+        self.chosen = [np.empty((0, c.num_experts_per_tok), np.int64) for b in model.blocks if b.moe]
         self.cache: Cache | None = None
         self.mtp_caches: list[Cache] = []  # of each MTP module its own, of one layer and one sequence
         if kind != "none":
@@ -76,6 +79,17 @@ class Decoder:
     def lengths(self) -> Array:  # (B,) tokens read of each sequence
         return np.array([len(text) for text in self.texts]) if self.cache is None else self.cache.lengths
 
+    def copied(self, copies: int) -> Decoder:
+        """Another of ``copies`` times as many sequences, each of which this one has read so many times over."""
+        if self.cache is None:
+            raise refuse("cache", "none", "there is nothing to copy; say latent or full")
+        kind: CacheKind = "full" if isinstance(self.cache, FullCache) else "latent"
+        other = Decoder(self.model, kind, len(self.cache.lengths) * copies, self.absorb)
+        assert other.cache
+        other.cache.lengths = np.repeat(self.cache.lengths, copies)
+        other.cache.arrays = [np.repeat(array, copies, axis=1) for array in self.cache.arrays]
+        return other
+
     def read(self, tokens: Array) -> Array:
         """tokens (B, S) that follow → the normalised hidden state h⁰ of each, (B, S, d)."""
         batch, count = tokens.shape
@@ -86,12 +100,15 @@ class Decoder:
         if self.cache is None or not len(tokens):
             return self._read_again(tokens, counts)
         if self.step and len(tokens) <= self.most_rows:
-            return self.step.main(tokens, counts, self.cache)
+            hidden = self.step.main(tokens, counts, self.cache)
+            self.chosen = list(self.step.chosen[: len(self.chosen)])
+            return hidden
         with one_blas_thread():
             new = _new_tokens(self.model, counts, self.cache)
             x, _ = self.model.embed_tokens.forward(tokens[None])  # (1, N, d): all tokens as one sequence
+            self.chosen = []
             for layer, block in enumerate(self.model.blocks):
-                x = self._through(block, layer, x, new, self.cache)
+                x = self._through(block, layer, x, new, self.cache, self.chosen)
             self.cache.advance(counts)
             return self.model.norm.forward(x)[0][0]
 
@@ -105,7 +122,7 @@ class Decoder:
             embedding, _ = self.model.embedding_of(depth).forward(tokens[None])
             weights = module.enorm.value, module.hnorm.value, module.eh_proj.value
             x, _ = op.mtp_combine.forward(embedding, hidden[None], *weights, module.eps)
-            x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache)
+            x = self._through(module.block, 0, x, _new_tokens(self.model, counts, cache), cache, [])
             cache.advance(counts)
             return x[0, skip:]
 
@@ -143,11 +160,14 @@ class Decoder:
                 hidden.append(self.model.hidden_states(text[None])[0][0, -len(new) :])
         return np.concatenate(hidden)
 
-    def _through(self, block: Block, layer: int, x: Array, new: NewTokens, cache: Cache) -> Array:
-        """x (1, N, d) through a block whose entries are the cache's layer ``layer``."""
+    def _through(self, block: Block, layer: int, x: Array, new: NewTokens, cache: Cache, chosen: list[Array]) -> Array:
+        """x (1, N, d) through a block whose entries are the cache's layer ``layer``; its choice of experts joins ``chosen``."""
         normed, _ = block.input_norm.forward(x)
         x = x + self._attend(block.attention, layer, normed, new, cache)
-        return block.feed_forward(x)[0]
+        x, _, saved = block.feed_forward(x)
+        if isinstance(saved, SavedMoE):
+            chosen.append(saved.routing.chosen)
+        return x
 
     def _attend(self, attention: MLA | Attention, layer: int, x: Array, new: NewTokens, cache: Cache) -> Array:
         """x (1, N, d) → u (1, N, d), each token attending to what its sequence has cached and to its earlier new tokens."""

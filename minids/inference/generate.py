@@ -59,7 +59,7 @@ def stream(
     fewer where they are less than ``confidence`` sure; the text is distributed as without. ``counts`` is told how that went.
     """
     ending, sampling = (
-        _checked(model, max_new_tokens, stop),
+        checked_ending(model, max_new_tokens, stop),
         Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed),
     )
     text, decoder = prompt_ids(model, prompt), Decoder(model, cache)
@@ -97,7 +97,7 @@ def generate_batch(
 
     Prompt i gets what ``generate`` gives it alone with ``seed`` + i: sequences share the reading of weights and nothing else.
     """
-    ending = _checked(model, max_new_tokens, stop)
+    ending = checked_ending(model, max_new_tokens, stop)
     if isinstance(prompts, str):
         raise refuse("prompts", prompts[:40], "is one text; give a list of them")
     if not np.iterable(prompts):
@@ -191,7 +191,7 @@ class Ending:
         return any(ending in text for ending in self.texts)
 
 
-def _checked(model: DeepSeekV3, max_new_tokens: int, stop: Stop) -> Ending:
+def checked_ending(model: DeepSeekV3, max_new_tokens: int, stop: Stop) -> Ending:
     """Where to stop, after both were found to mean something."""
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
     arguments.whole("max_new_tokens", max_new_tokens, most=MOST_TOKENS)

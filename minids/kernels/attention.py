@@ -28,10 +28,12 @@ class Saved(NamedTuple):
     rscale: Array  # (B, H, Tq)  1 / Σ_j exp(z_ij − peak_i)
     scale: float
     probs: Array | None  # (B, H, Tq, Tk), where Tk ≤ KEPT
+    starts: Array  # (B, Tq) the first key that each query sees; (0, 0) where all see the first
 
 
-def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
-    """q (B, Tq, H, d_qk), k (B, Tk, H_kv, d_qk), v (B, Tk, H_kv, d_v), Tq ≤ Tk → o (B, Tq, H, d_v)."""
+def forward(q: Array, k: Array, v: Array, scale: float, starts: Array | None = None) -> tuple[Array, Saved]:
+    """q (B, Tq, H, d_qk), k (B, Tk, H_kv, d_qk), v (B, Tk, H_kv, d_v), Tq ≤ Tk → o (B, Tq, H, d_v). starts (B, Tq) int: the
+    first key that each query sees, at or before its own; all see the first without."""
     dtype = common_float(q, k, v)
     q, k, v = (_rows_in_order(x, dtype) for x in (q, k, v))
     batch, queries, heads, width = q.shape
@@ -40,19 +42,22 @@ def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
     expect("v", v, (batch, keys, sources, v.shape[-1]))
     if heads % sources or queries > keys:
         raise ValueError(f"{heads} query heads and {queries} queries do not go with {sources} key heads and {keys} keys")
+    if starts is not None:
+        expect("starts", starts, (batch, queries))
+    first = np.zeros((0, 0), np.int64) if starts is None else np.ascontiguousarray(starts, np.int64)
     o = np.empty((batch, queries, heads, v.shape[-1]), dtype)
     peak, rscale = np.empty((batch, heads, queries), dtype), np.empty((batch, heads, queries), dtype)
     keeps = keys <= KEPT and queries <= QUERIES  # then a sequence's queries are one block, which sees all keys
     probs = np.empty((batch, heads, queries, keys) if keeps else (0, 0, 0, 0), dtype)
     buffer = np.empty(0 if keeps else min(queries, QUERIES) * keys, dtype)
     attend_in_tiles = compiled_or_python(attend, dtype)
-    attend_in_tiles(q, k, v, scale, QUERIES, probs, buffer, o, peak, rscale, address(dtype))
-    return o, Saved(q, k, v, peak, rscale, scale, probs if keeps else None)
+    attend_in_tiles(q, k, v, scale, QUERIES, first, probs, buffer, o, peak, rscale, address(dtype))
+    return o, Saved(q, k, v, peak, rscale, scale, probs if keeps else None, first)
 
 
 def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     """do (B, Tq, H, d_v) → dq (B, Tq, H, d_qk), dk (B, Tk, H_kv, d_qk), dv (B, Tk, H_kv, d_v)."""
-    q, k, v, peak, rscale, scale, probs = saved
+    q, k, v, peak, rscale, scale, probs, first = saved
     dtype, tile = q.dtype, min(q.shape[1], QUERIES) * k.shape[1]
     expect("do", do, (*q.shape[:3], v.shape[-1]))
     do = _rows_in_order(do, dtype)
@@ -60,7 +65,7 @@ def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     buffer, d_buffer = np.empty(tile if probs is None else 0, dtype), np.empty(tile, dtype)
     probs = np.empty((0, 0, 0, 0), dtype) if probs is None else probs
     compiled_or_python(attend_backward, dtype)(
-        do, q, k, v, scale, QUERIES, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, address(dtype)
+        do, q, k, v, scale, QUERIES, first, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, address(dtype)
     )
     return dq, dk, dv
 
@@ -72,23 +77,24 @@ def _rows_in_order(x: Array, dtype: np.dtype) -> Array:
 
 
 @kernel
-def attend(q, k, v, scale, queries, kept, buffer, o, peak, rscale, blas):
+def attend(q, k, v, scale, queries, starts, kept, buffer, o, peak, rscale, blas):
     """q, k, v → o (B, Tq, H, d_v); peak, rscale (B, H, Tq); the weights in kept (B, H, Tq, Tk), or else in buffer, a tile's."""
-    group, keys = q.shape[2] // k.shape[2], k.shape[1]
+    group, keys, everything = q.shape[2] // k.shape[2], k.shape[1], np.zeros(queries, np.int64)
     for b in range(q.shape[0]):
         for h in range(q.shape[2]):
             for stop in range(q.shape[1], 0, -queries):
                 start, seen = max(0, stop - queries), stop + keys - q.shape[1]  # keys beyond the block's last query: not met
                 tile = kept[b, h] if kept.size else buffer[: (stop - start) * seen].reshape(stop - start, seen)
                 product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, blas)
-                softmax(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])
+                first = starts[b, start:stop] if starts.size else everything
+                softmax(tile, scale, first, peak[b, h, start:stop], rscale[b, h, start:stop])
                 product(tile, v[b, :seen, h // group], o[b, start:stop, h], False, blas)
 
 
 @kernel
-def attend_backward(do, q, k, v, scale, queries, kept, peak, rscale, buffer, d_buffer, dq, dk, dv, blas):
+def attend_backward(do, q, k, v, scale, queries, starts, kept, peak, rscale, buffer, d_buffer, dq, dk, dv, blas):
     """do (B, Tq, H, d_v) → dq, dk, dv. buffer and d_buffer are scratch, a tile each; the rest as ``attend`` left it."""
-    group, keys = q.shape[2] // k.shape[2], k.shape[1]
+    group, keys, everything = q.shape[2] // k.shape[2], k.shape[1], np.zeros(queries, np.int64)
     for b in range(q.shape[0]):
         for h in range(q.shape[2]):
             source = h // group
@@ -99,10 +105,11 @@ def attend_backward(do, q, k, v, scale, queries, kept, peak, rscale, buffer, d_b
                 dz = d_buffer[: rows * seen].reshape(rows, seen)
                 product(d_out, v[b, :seen, source].T, dz, False, blas)  # dp
                 tile = kept[b, h] if kept.size else buffer[: rows * seen].reshape(rows, seen)
+                first = starts[b, start:stop] if starts.size else everything
                 if not kept.size:  # one more product instead of an array of T × T numbers
                     product(q_block, k_seen.T, tile, False, blas)
-                    form_again(tile, scale, peak[b, h, start:stop], rscale[b, h, start:stop])
-                softmax_backward(tile, dz, scale)
+                    form_again(tile, scale, first, peak[b, h, start:stop], rscale[b, h, start:stop])
+                softmax_backward(tile, dz, scale, first)
                 product(dz, k_seen, dq[b, start:stop, h], False, blas)
                 # The last queries come first and see all keys: what they give is written, what others give is added.
                 add = stop < q.shape[1] or h % group > 0
@@ -111,54 +118,57 @@ def attend_backward(do, q, k, v, scale, queries, kept, peak, rscale, buffer, d_b
 
 
 @kernel
-def softmax(tile, scale, peak, rscale):
-    """Logits in tile (rows, keys) → weights, in place, and peak, rscale (rows,). Row r's last key is keys − rows + r."""
+def softmax(tile, scale, first, peak, rscale):
+    """Logits in tile (rows, keys) → weights, in place, and peak, rscale (rows,). Row r sees keys first[r] … keys − rows + r."""
     number = tile.dtype.type
     scale = number(scale)
     rows, keys = tile.shape
     for r in range(rows):
         seen = keys - rows + r + 1
-        row = tile[r, :seen]
-        for j in range(seen):
+        row = tile[r, first[r] : seen]
+        for j in range(row.size):
             row[j] *= scale
         highest = largest(row)  # subtracted: the largest exponential is 1, and none overflows
         total = number(0)
-        for j in range(seen):
+        for j in range(row.size):
             row[j] = exp(row[j] - highest)
             total += row[j]
         inverse = number(1) / total
-        for j in range(seen):
+        for j in range(row.size):
             row[j] *= inverse
-        tile[r, seen:] = number(0)  # the products that follow take the whole tile: later keys weigh nothing
+        tile[r, : first[r]] = number(0)  # the products that follow take the whole tile: keys not seen weigh nothing
+        tile[r, seen:] = number(0)
         peak[r], rscale[r] = highest, inverse
 
 
 @kernel
-def form_again(tile, scale, peak, rscale):
+def form_again(tile, scale, first, peak, rscale):
     """Logits in tile (rows, keys) → weights, in place, from what ``softmax`` wrote down, (rows,) each."""
     number = tile.dtype.type
     scale = number(scale)
     rows, keys = tile.shape
     for r in range(rows):
         seen = keys - rows + r + 1
-        row, highest, inverse = tile[r, :seen], peak[r], rscale[r]
-        for j in range(seen):
+        row, highest, inverse = tile[r, first[r] : seen], peak[r], rscale[r]
+        for j in range(row.size):
             row[j] = exp(row[j] * scale - highest) * inverse  # without a second maximum and a second sum
+        tile[r, : first[r]] = number(0)
         tile[r, seen:] = number(0)
 
 
 @kernel
-def softmax_backward(tile, dz, scale):
+def softmax_backward(tile, dz, scale, first):
     """Weights in tile and dp in dz, both (rows, keys) → the gradient by q · k in dz."""
     number = tile.dtype.type
     scale = number(scale)
     rows, keys = tile.shape
     for r in range(rows):
         seen = keys - rows + r + 1
-        p, d = tile[r, :seen], dz[r, :seen]
+        p, d = tile[r, first[r] : seen], dz[r, first[r] : seen]
         along = number(0)  # Σ_m p_im dp_im, in a loop of its own: see ``_jit`` on sums
-        for j in range(seen):
+        for j in range(p.size):
             along += p[j] * d[j]
-        for j in range(seen):
+        for j in range(p.size):
             d[j] = p[j] * (d[j] - along) * scale
+        dz[r, : first[r]] = number(0)
         dz[r, seen:] = number(0)

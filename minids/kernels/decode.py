@@ -188,8 +188,8 @@ def route(normed, weights, place, bias, s, chosen, gates):
 
 
 @kernel
-def experts(x, normed, weights, place, biases, s):
-    """Adds ffn(norm(x)) to x (R, d): a dense network, or the shared and the chosen experts."""
+def experts(x, normed, weights, place, biases, s, chosen):
+    """Adds ffn(norm(x)) to x (R, d): a dense network, or the shared and the chosen experts. chosen (R, K) is told which."""
     rows, one = x.shape[0], x.dtype.type(1)
     norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
     everyone, ones = np.arange(rows), np.full(rows, one, x.dtype)
@@ -197,7 +197,7 @@ def experts(x, normed, weights, place, biases, s):
     if place[ROUTER] < 0:
         feed_forward(normed, everyone, ones, weights, place[GATE], place[UP], place[DOWN], s.dense_width, s.d, hidden, x)
         return
-    chosen, gates = np.empty((rows, s.top_k), np.int64), np.empty((rows, s.top_k), x.dtype)
+    gates = np.empty((rows, s.top_k), x.dtype)
     route(normed, weights, place, biases[place[BIAS]], s, chosen, gates)
     members, factors, size = np.empty(rows, np.int64), np.empty(rows, x.dtype), s.width * s.d
     for e in range(s.experts):  # an expert's weights are read once, for all rows that chose it
@@ -227,15 +227,17 @@ def combine(embedding, before, weights, enorm, hnorm, eh_proj, s, x):
 
 
 @kernel
-def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip):
+def step(x, weights, places, biases, final_norm, s, first, positions, sequences, cos, sin, latent, skip, chosen):
     """x (R, d), in place, through as many blocks as the cache latent (L, B, capacity, d_c + d_r) has layers, from ``first``,
-    and the norm after them unless ``final_norm`` is -1. Of the first ``skip`` rows the last block makes only the entry."""
+    and the norm after them unless ``final_norm`` is -1. Of the first ``skip`` rows the last block makes only the entry.
+    chosen (layers with experts, R, K) is told the experts of each row."""
     normed, last = np.empty_like(x), latent.shape[0] - 1
     for i in range(latent.shape[0]):
         place = places[first + i]
         entries(x, normed, weights, place, s, positions, sequences, cos, sin, latent[i])
         start = skip if i == last else 0
         attention(x[start:], normed[start:], weights, place, s, positions[start:], sequences[start:], cos, sin, latent[i])
-        experts(x[start:], normed[start:], weights, place, biases, s)
+        told = chosen[max(0, place[BIAS]), start:]  # a dense block tells nothing
+        experts(x[start:], normed[start:], weights, place, biases, s, told)
     if final_norm >= 0:
         norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])

@@ -23,6 +23,7 @@ EQUATIONS = {
     range(21, 22): "MTP: norm, concatenate, project",
     range(22, 24): "MTP: the module's block and the shared head",
     range(24, 26): "MTP losses and their weight",
+    range(26, 29): "GRPO: loss, divergence from the reference, advantages",
 }
 """Equation numbers of the report (arXiv 2412.19437, first version) and what they say."""
 

@@ -46,9 +46,10 @@ class Attention:
         self.v_proj = projection(config, parameters, f"{name}.v_proj", self.kv_heads * self.d_v, d, bias)
         self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
 
-    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
+    def forward(self, x: Array, rotary: Rotary, starts: Array | None = None) -> tuple[Array, Saved]:
+        """starts (B, T): where each token's sample begins, if several lie packed in a sequence."""
         q, k, v, saved = self.queries_keys_values(x, rotary)
-        o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
+        o, saved_attention = op.attention.forward(q, k, v, self.scale, starts)  # (B, T, H, d_v)
         u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
         return u, Saved(saved, saved_attention, saved_out)
 

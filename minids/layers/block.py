@@ -40,6 +40,7 @@ class Kept(NamedTuple):
     attention: KeptMLA
     ffn: SavedMoE | SavedFeedForward
     rotary: Rotary
+    starts: Array | None
 
 
 class Block:
@@ -56,17 +57,18 @@ class Block:
         self.recompute = False
 
     @one_blas_thread()
-    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved | Kept]:
+    def forward(self, x: Array, rotary: Rotary, starts: Array | None = None) -> tuple[Array, Saved | Kept]:
+        """starts (B, T): where each token's sample begins, if several lie packed in a sequence."""
         normed, saved_norm = self.input_norm.forward(x)
         if self.recompute and isinstance(self.attention, MLA):
-            attended, kept = self.attention.forward_keeping_little(normed, rotary)
+            attended, kept = self.attention.forward_keeping_little(normed, rotary, starts)
             middle = x + attended
             y, _, saved_ffn = self.feed_forward(middle)
             if isinstance(saved_ffn, SavedMoE):
                 assert self.moe
-                return y, Kept(x, middle, kept, self.moe.without(saved_ffn), rotary)
-            return y, Kept(x, middle, kept, feed_forward_without(saved_ffn), rotary)
-        attended, saved_attention = self.attention.forward(normed, rotary)
+                return y, Kept(x, middle, kept, self.moe.without(saved_ffn), rotary, starts)
+            return y, Kept(x, middle, kept, feed_forward_without(saved_ffn), rotary, starts)
+        attended, saved_attention = self.attention.forward(normed, rotary, starts)
         x = x + attended
         y, saved_ffn_norm, saved_ffn = self.feed_forward(x)
         return y, Saved(saved_norm, saved_attention, saved_ffn_norm, saved_ffn)
@@ -82,7 +84,7 @@ class Block:
         """What ``forward`` saves without recomputation, to the bit."""
         assert isinstance(self.attention, MLA)
         normed, saved_norm = self.input_norm.forward(kept.x)
-        attention = self.attention.formed_again(kept.attention, normed, kept.rotary)
+        attention = self.attention.formed_again(kept.attention, normed, kept.rotary, kept.starts)
         normed, saved_ffn_norm = self.ffn_norm.forward(kept.middle)
         if isinstance(kept.ffn, SavedMoE):
             assert self.moe

@@ -88,13 +88,14 @@ class MLA:
         self.o_proj = projection(config, parameters, f"{name}.o_proj", d, self.heads * self.d_v, bias, after_attention=True)
         self.on_queries_keys: Callable[[Array, Array], None] | None = None  # an observer's, with q and k of a forward pass
 
-    def forward(self, x: Array, rotary: Rotary) -> tuple[Array, Saved]:
+    def forward(self, x: Array, rotary: Rotary, starts: Array | None = None) -> tuple[Array, Saved]:
+        """starts (B, T): where each token's sample begins, if several lie packed in a sequence."""
         q, saved_q = self.queries(x, rotary)  # (B, T, H, d_nope + d_r)
         c_kv, k_rope, saved_latent = self.latent(x, rotary)  # (B, T, d_c), (B, T, 1, d_r)
         k, v, saved_up = self.keys_values(c_kv, k_rope)  # (B, T, H, d_nope + d_r), (B, T, H, d_v)
         if self.on_queries_keys:
             self.on_queries_keys(q, k)
-        o, saved_attention = op.attention.forward(q, k, v, self.scale)  # (B, T, H, d_v)
+        o, saved_attention = op.attention.forward(q, k, v, self.scale, starts)  # (B, T, H, d_v)
         u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
         return u, Saved(saved_q, saved_latent, saved_up, saved_attention, saved_out)
 
@@ -108,25 +109,25 @@ class MLA:
 
     # With recomputation the forward pass keeps little, and the backward pass first forms the rest again: the same bits.
 
-    def forward_keeping_little(self, x: Array, rotary: Rotary) -> tuple[Array, Kept]:
+    def forward_keeping_little(self, x: Array, rotary: Rotary, starts: Array | None = None) -> tuple[Array, Kept]:
         """x (B, T, d) → u (B, T, d), the same as ``forward`` gives."""
         c_q, down_q = self.query_latent(x)
         c_kv_k_rope, down_kv = self.kv_a_proj.forward(x)
         q, _, k, _, v, _ = self._formed(c_q, c_kv_k_rope, (down_q, down_kv), rotary)
         if self.on_queries_keys:
             self.on_queries_keys(q, k)
-        o = op.attention.forward(q, k, v, self.scale)[0]
+        o = op.attention.forward(q, k, v, self.scale, starts)[0]
         u, saved_out = self.o_proj.forward(o.reshape(*x.shape[:-1], -1))
         down = (down_q and without_input(down_q), without_input(down_kv))
         return u, Kept(c_q if self.compresses_queries else NOTHING, c_kv_k_rope, down, saved_out)
 
-    def formed_again(self, kept: Kept, x: Array, rotary: Rotary) -> Saved:
+    def formed_again(self, kept: Kept, x: Array, rotary: Rotary, starts: Array | None = None) -> Saved:
         """What ``forward`` would have saved; x (B, T, d) as it was given."""
         down_q, down_kv = kept.down
         down = (down_q and with_input(down_q, x), with_input(down_kv, x))
         c_q = kept.c_q if self.compresses_queries else x
         q, saved_q, k, saved_latent, v, saved_up = self._formed(c_q, kept.c_kv_k_rope, down, rotary)
-        saved_attention = op.attention.forward(q, k, v, self.scale)[1]
+        saved_attention = op.attention.forward(q, k, v, self.scale, starts)[1]
         return Saved(saved_q, saved_latent, saved_up, saved_attention, kept.out)
 
     def _formed(

@@ -65,15 +65,16 @@ class MTPModule:
             self.head = Linear(parameters, f"{name}.shared_head.head", config.vocab_size, d)
 
     @one_blas_thread()
-    def forward(self, embedding: Array, hidden: Array, rotary: Rotary) -> tuple[Array, Saved]:
-        """embedding of t_{i+k} and state h_i^{k−1}, both (B, T − k, d) → state h_i^k (B, T − k, d)."""
+    def forward(self, embedding: Array, hidden: Array, rotary: Rotary, starts: Array | None = None) -> tuple[Array, Saved]:
+        """embedding of t_{i+k} and state h_i^{k−1}, both (B, T − k, d) → state h_i^k (B, T − k, d). starts (B, T − k): where
+        each token's sample begins, if several lie packed in a sequence."""
         x, saved_combine = op.mtp_combine.forward(
             embedding, hidden, self.enorm.value, self.hnorm.value, self.eh_proj.value, self.eps
         )
         kept: op.mtp_combine.Saved | KeptCombine = saved_combine
         if self.block.recompute:
             kept = KeptCombine(embedding, hidden, saved_combine.projection._replace(x=NOTHING))
-        x, saved_block = self.block.forward(x, rotary)
+        x, saved_block = self.block.forward(x, rotary, starts)
         h, saved_norm = self.norm.forward(x) if self.normed else (x, None)
         return h, Saved(kept, saved_block, saved_norm)
 

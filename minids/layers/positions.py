@@ -16,12 +16,23 @@ Array = np.ndarray
 class Rotary(NamedTuple):
     """The angles of some positions, as attention layers take them."""
 
-    cos: Array  # (T, d_r/2)
-    sin: Array  # (T, d_r/2)
+    cos: Array  # (T, d_r/2), or (B, T, d_r/2) where sequences have positions of their own
+    sin: Array  # the same
 
     def first(self, count: int) -> Rotary:
         """Those of the first ``count`` positions."""
-        return Rotary(self.cos[:count], self.sin[:count])
+        return Rotary(self.cos[..., :count, :], self.sin[..., :count, :])
+
+    def at(self, positions: Array) -> Rotary:
+        """Those of ``positions`` (B, T)."""
+        return Rotary(self.cos[positions], self.sin[positions])
+
+
+def sample_starts(segments: Array) -> Array:
+    """segments (B, T), the number of each token's sample → the position in the sequence at which that begins, (B, T)."""
+    begins = np.ones(segments.shape, bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return np.maximum.accumulate(np.where(begins, np.arange(segments.shape[1]), 0), axis=1)
 
 
 def rotary(config: ModelConfig, positions: Array, dtype: DTypeLike) -> Rotary:

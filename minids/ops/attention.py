@@ -5,6 +5,9 @@
 DeepSeek-V3 eq. 10, with σ = (d_nope + d_r)^(−1/2), times m² under YaRN. Queries may be fewer than keys (decoding): they are
 the last ones. Keys and values may have fewer heads than queries (GQA, MQA): query head h reads head h // (H / H_kv).
 
+Where several samples lie packed in one sequence (V3 section 5.1), they are invisible to each other: ``starts`` says for each
+query where its own sample begins, and z_ij = −∞ before that too.
+
 Backward. From o = p v:  dv = pᵀ do,  dp = do vᵀ.
 Through the softmax, whose Jacobian is diag(p) − p pᵀ:  dz_ij = p_ij ( dp_ij − Σ_m p_im dp_im ).
 Then dq = σ dz k and dk = σ dzᵀ q; a key-value head gets the sum of its query heads' gradients.
@@ -25,8 +28,9 @@ class Saved(NamedTuple):
     scale: float
 
 
-def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
-    """q (B, Tq, H, d_qk), k (B, Tk, H_kv, d_qk), v (B, Tk, H_kv, d_v), Tq ≤ Tk → o (B, Tq, H, d_v)."""
+def forward(q: Array, k: Array, v: Array, scale: float, starts: Array | None = None) -> tuple[Array, Saved]:
+    """q (B, Tq, H, d_qk), k (B, Tk, H_kv, d_qk), v (B, Tk, H_kv, d_v), Tq ≤ Tk → o (B, Tq, H, d_v). starts (B, Tq) int: the
+    first key that each query sees, at or before its own; all see the first without."""
     kv_heads = k.shape[2]
     q = _by_kv_head(q, kv_heads)
     k, v = _by_kv_head(k, kv_heads), _by_kv_head(v, kv_heads)
@@ -35,6 +39,8 @@ def forward(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Saved]:
     queries, keys = probs.shape[-2:]
     position = np.arange(queries)[:, None] + (keys - queries)  # (Tq, 1): of each query among the keys
     probs[..., np.arange(keys) > position] = -np.inf
+    if starts is not None:
+        np.copyto(probs, -np.inf, where=np.arange(keys) < starts[:, None, None, :, None])
     probs -= probs.max(axis=-1, keepdims=True)  # the largest becomes 0: exp cannot overflow
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=-1, keepdims=True)

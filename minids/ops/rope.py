@@ -18,13 +18,13 @@ Array = np.ndarray
 
 
 class Saved(NamedTuple):
-    cos: Array  # (T, d_r/2)
-    sin: Array  # (T, d_r/2)
+    cos: Array  # (T, d_r/2) or (B, T, d_r/2)
+    sin: Array  # the same
     interleave: bool
 
 
 def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[Array, Saved]:
-    """x (B, T, H, d_r), cos and sin (T, d_r/2) of each token's position → turned x in the same layout."""
+    """x (B, T, H, d_r), cos and sin of each token's position, (T, d_r/2) or by sequence (B, T, d_r/2) → turned x."""
     return _turn(x, cos, sin, interleave), Saved(cos, sin, interleave)
 
 
@@ -38,7 +38,7 @@ def _turn(x: Array, cos: Array, sin: Array, interleave: bool) -> Array:
     half = x.shape[-1] // 2
     first, second = (np.s_[..., 0::2], np.s_[..., 1::2]) if interleave else (np.s_[..., :half], np.s_[..., half:])
     a, b = x[first], x[second]  # (B, T, H, d_r/2) each
-    cos, sin = cos[:, None, :], sin[:, None, :]  # (T, 1, d_r/2): the same angle for every head
+    cos, sin = cos[..., None, :], sin[..., None, :]  # (T, 1, d_r/2): the same angle for every head
     y = np.empty(x.shape, np.result_type(x, cos))
     y[first] = a * cos - b * sin
     y[second] = a * sin + b * cos

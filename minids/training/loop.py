@@ -5,9 +5,9 @@ It is a generator: each ``next`` makes one optimizer step, and whoever drives it
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from minids.config import TrainConfig
 from minids.errors import MinidsError
@@ -19,9 +19,10 @@ from minids.training.workers import Workers, weighted
 
 
 class Supply(Protocol):
-    """Batches without end, such as ``Batches``: tokens and the tokens that follow them, (B, T) int each."""
+    """Batches without end, such as ``Batches``: tokens and the tokens that follow them, (B, T) int each, and other
+    arguments of ``DeepSeekV3.forward`` by name, where there are some."""
 
-    def next(self) -> tuple[Array, Array]: ...
+    def next(self) -> tuple[Array, Array] | tuple[Array, Array, Mapping[str, Any]]: ...
 
 
 class Optimizer(Protocol):
@@ -48,10 +49,17 @@ class Diverged(MinidsError):
 
 
 def training_steps(
-    model: DeepSeekV3, optimizer: Optimizer, batches: Supply, train: TrainConfig, workers: Workers, finished: int = 0
+    model: DeepSeekV3,
+    optimizer: Optimizer,
+    batches: Supply,
+    train: TrainConfig,
+    workers: Workers,
+    finished: int = 0,
+    balancing: bool = True,
 ) -> Iterator[TrainStep]:
     """Make the steps of ``train`` after the first ``finished``, which model, optimizer and batches have behind them already.
-    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end."""
+    ``workers`` of ``model`` are entered by the caller (``with Workers(model, n) as workers``), who knows when they can end.
+    ``balancing=False``: the balancing bias stays as it is."""
     parts = train.gradient_accumulation_steps
     clip = QKClip(workers.models, train.qk_clip) if train.qk_clip else None
     for step in range(finished, train.steps):
@@ -63,8 +71,8 @@ def training_steps(
         each = []
         with clip.recording() if clip else nullcontext():
             for _ in range(parts):
-                tokens, targets = batches.next()  # (B, T) each; targets are the tokens that follow
-                each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight))
+                tokens, targets, *how = batches.next()  # (B, T) each; targets are the tokens that follow
+                each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight, *how))
         losses = weighted(each, [1 / parts] * parts)
 
         # Clip the gradients' norm, then update every weight.
@@ -79,6 +87,7 @@ def training_steps(
 
         # Auxiliary-loss-free balancing: b_i ← b_i + γ sign(mean load − load_i), once per optimizer step, from the loads of
         # the whole global batch, and after the step, so that the biases that chose are those that were trained with.
-        model.update_biases(losses.counts, now.bias_update_speed)
+        if balancing:
+            model.update_biases(losses.counts, now.bias_update_speed)
 
         yield done

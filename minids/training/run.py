@@ -143,6 +143,8 @@ class Run:
 
     @classmethod
     def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Run:
+        if (kind := described.get("kind", "train")) != "train":
+            raise refuse("out", str(folder.path), f"holds a run of minids {kind}; minids {kind} --resume goes on with it")
         try:
             train, yarn = TrainConfig(**described["train"]), described["model"].get("rope_scaling")
             model_config = ModelConfig(**described["model"] | {"rope_scaling": Yarn(**yarn) if yarn else None})

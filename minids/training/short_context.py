@@ -10,7 +10,7 @@ nothing before it.
 
 from minids.config import TrainConfig
 from minids.layers.parameters import Array
-from minids.training.batch_ramp import growing, share_done
+from minids.training.batch_ramp import Growing, growing, share_done
 from minids.training.batches import Batches
 from minids.training.loop import Supply
 
@@ -24,7 +24,7 @@ def context(step: int, train: TrainConfig) -> int:
 class Shortened:
     """The supply of a run that begins with short sequences."""
 
-    def __init__(self, batches: Supply, train: TrainConfig, finished: int = 0):
+    def __init__(self, batches: Batches | Growing, train: TrainConfig, finished: int = 0):
         """``finished``: steps whose batches have been given out before."""
         self.batches, self.train = batches, train
         self.given = finished * train.gradient_accumulation_steps  # micro-batches

@@ -8,9 +8,10 @@ the same number of threads gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -67,12 +68,15 @@ class Workers:
         for name, history in self.models[0].parameters.histories.items():
             history.end_step([model.parameters.histories[name].seen for model in self.models])
 
-    def forward_backward(self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float) -> Losses:
-        """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count."""
+    def forward_backward(
+        self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float, how: Mapping[str, Any] | None = None
+    ) -> Losses:
+        """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count. ``how``: other
+        arguments of ``DeepSeekV3.forward``, which look at the batch as a whole: one thread reads it, and targets are free."""
         count = min(self.count, len(tokens))  # a batch that still grows may have fewer sequences than there are threads
         main, *others = self.models[:count]
-        if not others:
-            return main.forward_backward(tokens, targets, weight, mtp_loss_weight)
+        if how is not None or not others:
+            return main.forward_backward(tokens, targets, weight, mtp_loss_weight, **(how or {}))
         shares = [len(part) / len(tokens) for part in np.array_split(tokens, count)]
 
         def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:

@@ -101,3 +101,13 @@ def test_agrees_uncompiled(monkeypatch, tiling, dtype):
     uncompiled(monkeypatch, attention)
     q, k, v, do = arrays(np.random.default_rng(0), 2, (6, 8, 4, 2, 5, 3), dtype)
     assert_twins("attention", (q, k, v, 0.3), (do,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [9, 40, 150])
+def test_packed_samples_agree_with_ops(tiling, dtype, length):
+    rng = np.random.default_rng(length)
+    q, k, v, do = arrays(rng, 2, (length, length, 4, 2, 12, 8), dtype)
+    begins = rng.random((2, length)) < 0.1
+    starts = np.maximum.accumulate(np.where(begins, np.arange(length), 0), axis=1)
+    assert_twins("attention", (q, k, v, 0.3, starts), (do,))

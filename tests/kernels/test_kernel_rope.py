@@ -38,3 +38,11 @@ def test_agrees_uncompiled(monkeypatch, dtype):
     rng = np.random.default_rng(0)
     inputs = (normal(rng, (1, 4, 2, 6), dtype), *angles(rng, 4, 3, dtype), False)
     assert_twins("rope", inputs, (normal(rng, (1, 4, 2, 6), dtype),))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_angles_of_each_sequence_agree_with_ops(dtype):
+    rng = np.random.default_rng(2)
+    cos, sin = angles(rng, 8, 3, dtype)
+    inputs = (normal(rng, (2, 4, 2, 6), dtype), cos.reshape(2, 4, 3), sin.reshape(2, 4, 3), True)
+    assert_twins("rope", inputs, (normal(rng, (2, 4, 2, 6), dtype),))

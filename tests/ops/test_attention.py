@@ -75,3 +75,24 @@ def test_huge_scores_do_not_overflow():
         out, saved = attention.forward(q, q, q, 1.0)
         gradients = attention.backward(out, saved)
     assert out.dtype == np.float32 and all(np.isfinite(g).all() for g in (out, *gradients))
+
+
+def packed_starts(batch, queries, keys, rng):
+    """Where each query's sample begins: at or before itself, never earlier than the one before's."""
+    begins = rng.random((batch, keys)) < 0.4
+    return np.maximum.accumulate(np.where(begins, np.arange(keys), 0), axis=1)[:, keys - queries :]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_query_sees_its_own_sample_and_nothing_before_it(shape):
+    q, k, v = some(*shape)
+    batch, queries, keys = shape[:3]
+    starts = packed_starts(batch, queries, keys, np.random.default_rng(5))
+    o = attention.forward(q, k, v, 0.37, starts)[0]
+    for b in range(batch):
+        for i in range(queries):
+            seen = slice(starts[b, i], keys - queries + i + 1)
+            alone = attention.forward(q[b : b + 1, i : i + 1], k[b : b + 1, seen], v[b : b + 1, seen], 0.37)[0]
+            support.assert_close(o[b, i], alone[0, 0])
+    inputs = {"q": q, "k": k, "v": v, "scale": 0.37, "starts": starts}
+    check.gradient(attention.forward, attention.backward, inputs, samples=40).raise_if_wrong()

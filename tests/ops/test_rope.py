@@ -80,3 +80,13 @@ def test_whole_numbers_are_turned_too():
     x = np.arange(12).reshape(1, 3, 1, 4)
     turned = rope.forward(x, np.cos(angles), np.sin(angles))[0]
     np.testing.assert_array_equal(turned, rope.forward(x.astype(float), np.cos(angles), np.sin(angles))[0])
+
+
+def test_each_sequence_may_have_positions_of_its_own():
+    x = RNG.standard_normal((2, 4, 3, 6))
+    positions = np.array([[0, 1, 2, 3], [0, 1, 0, 1]])
+    cos, sin = (a[positions] for a in table(range(4)))
+    y, saved = rope.forward(x, cos, sin)
+    for b in range(2):
+        alone, saved_alone = rope.forward(x[b : b + 1], *table(positions[b]))
+        assert (y[b] == alone[0]).all() and (rope.backward(y, saved)[b] == rope.backward(alone, saved_alone)[0]).all()

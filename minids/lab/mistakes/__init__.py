@@ -243,10 +243,10 @@ def yarn_without_mscale(replace: Replace) -> None:
 def mtp_head_without_the_block(replace: Replace) -> None:
     """The joined embedding and state go straight to the norm and the head: the module's block has no say."""
 
-    def wrong_forward(self, embedding, hidden, rotary):
+    def wrong_forward(self, embedding, hidden, rotary, starts=None):
         gains = self.enorm.value, self.hnorm.value, self.eh_proj.value
         x, saved_combine = mtp_combine.forward(embedding, hidden, *gains, self.eps)
-        _, saved_block = self.block.forward(x, rotary)
+        _, saved_block = self.block.forward(x, rotary, starts)
         h, saved_norm = self.norm.forward(x)
         return h, SavedModule(saved_combine, saved_block, saved_norm)
 
@@ -263,10 +263,10 @@ def parallel_mtp_heads(replace: Replace) -> None:
     """Every depth reads the main model's state instead of the depth before it: no chain. (Its gradient still goes there.)"""
     right = DeepSeekV3.deeper
 
-    def wrong(self, depth, tokens, hidden):
+    def wrong(self, depth, tokens, hidden, packing=None):
         if depth == 1:
             self.state_for_all_heads = hidden
-        return right(self, depth, tokens, self.state_for_all_heads)
+        return right(self, depth, tokens, self.state_for_all_heads, packing)
 
     replace(DeepSeekV3, deeper=wrong)
 
@@ -275,8 +275,8 @@ def mtp_shown_its_target(replace: Replace) -> None:
     """Depth k is shown token i + k + 1, which it has to predict (the last position, which has none, is shown another)."""
     right = DeepSeekV3.deeper
 
-    def wrong(self, depth, tokens, hidden):
-        return right(self, depth, np.roll(tokens, -1, axis=1), hidden)
+    def wrong(self, depth, tokens, hidden, packing=None):
+        return right(self, depth, np.roll(tokens, -1, axis=1), hidden, packing)
 
     replace(DeepSeekV3, deeper=wrong)
 
@@ -288,9 +288,9 @@ def cache_offset_forgotten(replace: Replace) -> None:
     """The causal mask of a chunk starts at the first key instead of where the chunk stands: right for the first chunk only."""
     right = attention.forward
 
-    def wrong(q, k, v, scale):
+    def wrong(q, k, v, scale, starts=None):
         chunk = q.shape[1]
-        return right(q, k[:, :chunk], v[:, :chunk], scale)
+        return right(q, k[:, :chunk], v[:, :chunk], scale, starts)
 
     replace(attention, forward=wrong)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minids.lab import mistakes
-from minids.lab.mistakes import fp8
+from minids.lab.mistakes import fp8, policy
 from minids.ops.float8 import E4M3
 
 SHAPES, NOT_ZERO, FALLING = "shapes", "gradients not zero", "falling loss"
@@ -114,4 +114,19 @@ GUARDS = [
     ),
     Guard(fp8.router_in_fp8, "layers/test_fp8_layers.py::test_the_papers_exceptions_stay_in_full_precision"),
     Guard(fp8.master_weights_in_fp8, "layers/test_fp8_layers.py::test_updates_below_a_step_of_the_format_add_up"),
+    # Of learning from rewards.
+    Guard(
+        policy.divergence_as_a_difference_of_logs,
+        "ops/test_policy_loss.py::test_the_divergence_is_never_negative_and_on_average_that_of_kullback_and_leibler",
+    ),
+    Guard(
+        policy.larger_term_in_the_clip,
+        "ops/test_policy_loss.py::test_the_smaller_term_counts_so_that_only_what_went_far_enough_is_let_go",
+    ),
+    Guard(policy.group_numbers_lost, "ops/test_policy_loss.py::test_advantages_of_a_group_sum_to_zero"),
+    Guard(
+        policy.old_log_probabilities_with_gradient,
+        "ops/test_policy_loss.py::test_in_the_first_step_the_loss_is_zero_and_its_gradient_is_not",
+    ),
+    Guard(policy.balancing_bias_moved_by_rollouts, "training/test_grpo.py::test_the_balancing_bias_stays_where_it_was"),
 ]

@@ -13,6 +13,7 @@ from minids.inference.cache import LatentCache
 from minids.lab import mistakes
 from minids.lab.mistakes import IN_GENERATION, MISTAKES, made
 from minids.lab.mistakes.fp8 import IN_FP8
+from minids.lab.mistakes.policy import IN_POLICY
 from minids.layers.fp8 import Fp8Linear
 from minids.layers.mla import MLA
 from minids.layers.moe import MoE
@@ -25,19 +26,22 @@ from minids.ops import (
     float8,
     fp8_accumulation,
     fp8_linear,
+    policy_loss,
     quantise,
     rope,
     router,
     yarn,
 )
 from minids.ops.fp8_linear import Scheme
+from minids.training import grpo
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 OWNERS += (speculative, LatentCache)
+OWNERS += (policy_loss, grpo)
 OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Scheme, Fp8Linear)
-ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8]
+ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8, *IN_POLICY]
 
 
 def named_test(node: str):

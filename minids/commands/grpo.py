@@ -1,0 +1,49 @@
+"""minids grpo: a trained model learns from rewards."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from minids.config.policy import PolicyConfig
+from minids.errors import refuse
+from minids.terminal import say
+
+
+@dataclass(frozen=True)
+class Options:
+    """Have a trained model learn from rewards (GRPO): it answers, and what was right becomes likelier."""
+
+    checkpoint: str = ""
+    """The model to begin from: a run's folder, or any Hugging Face DeepSeek folder with a tokenizer."""
+    task: Literal["sums", "formatted-sums"] = "sums"
+    """What is asked and rewarded: two-digit sums as the built-in corpus words them, 1 for a right result; or 0.1 more for an
+    answer that has the form of a worked sum."""
+    out: str = "runs/grpo"
+    """Folder of the run."""
+    resume: bool = False
+    """Continue the run in that folder from its newest checkpoint, with its own settings."""
+    overwrite: bool = False
+    """Begin anew in a folder that holds a run: its checkpoints are deleted."""
+    policy: Annotated[PolicyConfig, "flat"] = field(default_factory=lambda: PolicyConfig(max_new_tokens=40))
+
+
+def run(options: Options, given: set[str]) -> None:
+    from minids.checkpoint.latest import latest_checkpoint
+    from minids.training import grpo
+
+    if options.resume and options.overwrite:
+        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
+    if not options.resume and not options.checkpoint:
+        raise refuse("checkpoint", "", "GRPO begins from a trained model; say --checkpoint and its folder")
+    if options.resume:
+        own = {"checkpoint": options.checkpoint, "task": options.task}
+        asked = {n: own[n] if n in own else getattr(options.policy, n) for n in given - {"out", "resume", "overwrite"}}
+        learning = grpo.resume(options.out, asked)
+        say(f"Resuming {options.out} after step {learning.step} of {learning.config.steps}.")
+    else:
+        c = options.policy
+        learning = grpo.start(options.out, options.checkpoint, options.task, c, say, options.overwrite)
+        say(f"Learning {options.task} from {options.checkpoint}, into {options.out}:")
+        say(f"{c.steps} steps of {c.questions} questions with {c.group} answers each")
+    learning.run()
+    say(f"Checkpoint (a Hugging Face folder): {latest_checkpoint(options.out)}")
+    say(f"Write with it: minids chat --checkpoint {options.out}; measure it: minids evaluate --checkpoint {options.out}")
