@@ -156,6 +156,7 @@ class Run:
             known["init_from"] = source["asked"] if source else ""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
+        began = train.steps
         workers, steps, moved = asked.pop("workers", 0), asked.pop("steps", train.steps), asked.pop("data", data)
         if steps < train.steps:
             raise refuse("steps", steps, f"the run there has {train.steps}; more of them extend it, fewer are another run")
@@ -172,7 +173,7 @@ class Run:
             say(f"Extended from {train.steps:,} steps to {steps:,}, with the schedule of {steps:,} from here on:")
             say(f"the learning rate was to end at {rates[0]:.2g}; step {train.steps + 1:,} is made at {rates[1]:.2g}")
             train = longer
-        if steps > described["train"]["steps"] or moved != data:
+        if steps > began or moved != data:
             folder.write_description(described | {"data": moved, "train": described["train"] | {"steps": steps}})
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
             run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, source)

@@ -100,3 +100,8 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, capsys):
     code, out, err = said(capsys, *arguments)
     assert code == 2 and not out
     assert says in err and len(err.strip().splitlines()) == 1
+
+
+def test_every_claim_can_be_written_as_json(capsys):
+    code, out, _ = said(capsys, "claims", "--json")
+    assert code == 0 and len(json.loads(out)) > 50

@@ -86,7 +86,10 @@ def test_3000_damaged_checkpoints(folder, tmp_path, listed):
         if model is not None and listed and damaged != whole and file.name != "checksums.json":
             raise AssertionError(f"{file.name} was changed and nobody noticed")
         if model is not None and file.suffix != ".json":
-            assert model.parameters.values.size == original.parameters.values.size
+            own = (
+                model.config.mtp_own_matrices and not original.config.mtp_own_matrices
+            )  # its copies of embedding and head differ now
+            assert own or model.parameters.values.size == original.parameters.values.size
     assert refused > (1200 if listed else 400)
 
 
@@ -135,7 +138,8 @@ def test_1000_corpora(tmp_path):
         def read():
             corpus = load_corpus([str(path)])
             sides = corpus.split(0.1)
-            assert sum(len(d.text) for side in sides for d in side.documents) == path.stat().st_size
+            mark = 3 * path.read_bytes().startswith(b"\xef\xbb\xbf")  # a byte-order mark is no text
+            assert sum(len(d.text) for side in sides for d in side.documents) == path.stat().st_size - mark
             return Batches(TokenStream.encode(sides[0].documents, tokenizer), 2, 8, np.random.default_rng(0)).next()
 
         refused_or_right(read, lambda: repr(path.read_bytes()[:200]))

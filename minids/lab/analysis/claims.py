@@ -220,7 +220,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("prefill_gpus", "V3: redundant experts to prefill", lambda: 32 * 9 - V3.n_routed_experts,
           "32 GPUs · (8 + 1) − 256", "DeepSeek-V3 report, section 3.4.1", (32,), unit="experts"),
     Claim("decode_gpus", "V3: GPUs for redundant and shared experts to decode",
-          lambda: placement.v3_decoding().copies[256] + 32,
+          lambda: int(placement.v3_decoding().copies[256]) + 32,
           "256 / 8 copies of the shared expert, which every token has, + 32 redundant experts",
           "DeepSeek-V3 report, section 3.4.2", (64,), unit="GPUs",
           words="at even routing a copy of the shared expert then has as much to do as a routed expert"),
