@@ -104,7 +104,8 @@ SECTIONS = (
             apart("balance", "batch loss 0.1", "sequence loss 0.1", "{} nats")),
     Section("5.1, 5.2", "fine-tuning, GRPO", ("training/sft", "training/grpo", "ops/policy_loss"),
             said("proved, not yet measured")),
-    Section("5.4.1, 5.4.2", "distillation, self-rewarding", (), said(MISSING)),
+    Section("5.4.1, 5.4.2", "distillation; self-rewarding is not here", ("training/imitation", "ops/distillation"),
+            said("proved, not yet measured")),
     Section("5.4.3", "guesses of the MTP module", ("inference/speculative", "lab/bench/speculation"),
             said("1.7 to 1.9 tokens a pass, no time gained")),
 )  # fmt: skip

@@ -14,7 +14,7 @@ No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
     bias against imbalance (section 2.1.2)  bias_update
     balance loss (eqs 17-20)                balance_loss
     multi-token prediction (eq. 21)         mtp_combine
-    GRPO (eqs 26-28)                        policy_loss
+    GRPO (eqs 26-28), distillation          policy_loss, distillation
     FP8 formats, tiles (sections 3.3.2-3)    float8, bfloat16, quantise
     FP8 products, their sums (section 3.3)  fp8_linear, fp8_feed_forward, fp8_accumulation
     what FP8 is compared with (section 3.3)  bf16_arithmetic, delayed
@@ -26,6 +26,6 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 # Listed for editors and type checkers, to whom `minids.backend.op` is this package.
 from minids.ops import (  # noqa: F401, I001
     adamw, attention, balance_loss, bf16_arithmetic, bfloat16, bias_update, combine, cross_entropy, delayed, dispatch,
-    embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit, linear,
-    mtp_combine, muon, policy_loss, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
+    distillation, embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit,
+    linear, mtp_combine, muon, policy_loss, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
 )  # fmt: skip

@@ -378,7 +378,7 @@ def grpo(
     seed: int = 0,
     stop: Stop = (),
     held_out: Sequence[Prompt] = (),
-    say: Say = print,
+    say: Say = say,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Have ``model`` learn, in place, to give answers that ``reward`` likes; a line of numbers for each step.

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from minids import arguments
-from minids.backend import compiling
+from minids.backend import compiling, op
 from minids.config.sft import SFTConfig
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import Prompt
 from minids.layers.parameters import Array
-from minids.model import DeepSeekV3
+from minids.model import IGNORE, DeepSeekV3
+from minids.terminal import say
 from minids.training.loop import Diverged, training_steps
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, progress_bar
-from minids.training.samples import batches, encoded_samples, laid_out
+from minids.training.samples import Packed, Sample, batches, encoded_samples, laid_out
 from minids.training.workers import Workers
 
 
@@ -32,7 +33,7 @@ class Supply:
         return next(self.steps)
 
 
-def sft(model: DeepSeekV3, samples: Iterable[tuple[Prompt, Prompt]], say: Say = print, **settings: Any) -> list[dict[str, Any]]:
+def sft(model: DeepSeekV3, samples: Iterable[tuple[Prompt, Prompt]], say: Say = say, **settings: Any) -> list[dict[str, Any]]:
     """Fine-tune ``model``, in place, on (prompt, answer) pairs of texts or token ids; a line of numbers for each step.
 
         history = minids.sft(model, [("2 + 2 = ", "4"), ("3 + 5 = ", "8")], epochs=20)
@@ -49,13 +50,19 @@ def sft(model: DeepSeekV3, samples: Iterable[tuple[Prompt, Prompt]], say: Say = 
     most, least = model.config.max_position_embeddings, len(model.mtp) + 1
     if not least <= config.context_length <= most:
         raise refuse("context_length", config.context_length, f"must be from {least} to max_position_embeddings = {most}")
-    found = encoded_samples(model, samples, config.context_length)
+    return tuned(model, encoded_samples(model, samples, config.context_length), config, say)
+
+
+def tuned(
+    model: DeepSeekV3, found: list[Sample], config: SFTConfig, say: Say, teacher: DeepSeekV3 | None = None
+) -> list[dict[str, Any]]:
+    """``sft`` on samples of token ids. ``teacher``: not the answers' tokens are learned, but what this model expects there."""
     rng = np.random.default_rng(config.seed)
     plan = batches(found, config.context_length, config.batch_size, config.epochs, rng)
     train = config.as_training(len(plan))
     how = {"mtp": config.mtp, "restart": config.restart}
     packed = (laid_out(found, rows, config.context_length) for rows in plan)
-    supply = Supply((p.tokens, p.targets, {"segments": p.segments, **how}) for p in packed)
+    supply = Supply((p.tokens, p.targets, {"segments": p.segments, **how, **_soft(teacher, p, config)}) for p in packed)
     if compiling():
         say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
     sequences = sum(map(len, plan))
@@ -75,3 +82,30 @@ def sft(model: DeepSeekV3, samples: Iterable[tuple[Prompt, Prompt]], say: Say = 
         except Diverged as error:
             raise MinidsError(f"{error}; try a lower learning_rate than {config.learning_rate:g}") from None
     return history
+
+
+class SoftTargets:
+    """The divergence from a teacher's expectations, at the positions where an answer's token follows."""
+
+    def __init__(self, rows: Array, positions: int, teacher: Array):
+        """rows (N,) among the B·T ``positions``; teacher (N, V): its logits there."""
+        self.rows, self.positions, self.teacher = rows, positions, teacher
+
+    def forward(self, logits: Array) -> tuple[float, op.distillation.Saved]:
+        return op.distillation.forward(logits[self.rows], self.teacher)
+
+    def backward(self, d_loss: float, saved: op.distillation.Saved) -> Array:
+        d_logits = np.zeros((self.positions, saved.probs.shape[1]), saved.probs.dtype)
+        d_logits[self.rows] = op.distillation.backward(d_loss, saved)
+        return d_logits
+
+
+def _soft(teacher: DeepSeekV3 | None, packed: Packed, config: SFTConfig) -> dict[str, Any]:
+    """What a teacher expects of some packed samples, as an argument of the student's forward pass."""
+    if teacher is None:
+        return {}
+    rows = np.flatnonzero(packed.targets.reshape(-1) != IGNORE)
+    packing = teacher.packing(packed.tokens, packed.segments, config.restart)
+    hidden = teacher.hidden_states(packed.tokens, packing)[0]  # (B, T, d)
+    logits = teacher.head.forward(hidden.reshape(-1, hidden.shape[-1])[rows])[0]  # (N, V)
+    return {"objective": SoftTargets(rows, packed.targets.size, logits)}
