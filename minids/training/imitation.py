@@ -18,6 +18,7 @@ from minids.config.sft import SFTConfig
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import Prompt, Stop, checked_ending, prompt_ids
 from minids.model import DeepSeekV3
+from minids.terminal import say
 from minids.training.printing import Say
 from minids.training.rewards import Reward, checked
 from minids.training.rollout import Rollouts, sample
@@ -30,7 +31,7 @@ ASKED_AT_ONCE = 32
 
 def rejection_sampling(
     model: DeepSeekV3, prompts: Sequence[Prompt], reward: Reward, least: float = 1.0, group: int = 8, max_new_tokens: int = 64,
-    temperature: float = 1.0, seed: int = 0, stop: Stop = (), say: Say = print, **settings: Any,
+    temperature: float = 1.0, seed: int = 0, stop: Stop = (), say: Say = say, **settings: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Fine-tune ``model``, in place, on those of its own answers whose reward is at least ``least``; a line for each step.
 
@@ -56,7 +57,7 @@ def rejection_sampling(
 
 def distil(
     student: DeepSeekV3, teacher: DeepSeekV3, prompts: Sequence[Prompt], logits: bool = False, group: int = 1,
-    max_new_tokens: int = 64, temperature: float = 1.0, seed: int = 0, stop: Stop = (), say: Say = print, **settings: Any,
+    max_new_tokens: int = 64, temperature: float = 1.0, seed: int = 0, stop: Stop = (), say: Say = say, **settings: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Have ``student`` learn, in place, the answers that ``teacher`` draws, or with ``logits`` what the teacher expects at each
     of their tokens. Both models have the same vocabulary. Other arguments are those of ``rejection_sampling``."""
