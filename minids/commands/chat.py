@@ -77,6 +77,10 @@ def run(options: Options, given: set[str]) -> None:
                 return
         except MinidsError as error:
             say(error)
+        except KeyboardInterrupt:  # before the first word was written
+            if not typing:
+                raise
+            say(" …")
 
 
 def typed() -> Iterator[str]:
