@@ -1,7 +1,7 @@
 """minids chat: from a pipe and on a terminal of its own, with every key that ends something."""
 
-import io
 import contextlib
+import io
 import os
 import select
 import subprocess
