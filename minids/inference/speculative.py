@@ -159,7 +159,7 @@ def judge(draft: Draft, p: Array, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def speculate(
-    decoder: Decoder, text: list[int], sampling: Sampling, speculation: Speculation, counts: Counts | None = None
+    decoder: Decoder, text: list[int], sampling: Sampling, speculation: Speculation, counts: Counts | None
 ) -> Iterator[Token]:
     """Continue ``text`` without end, past the model's context as in ``generate``. ``counts`` is told how the guesses fare."""
     counts = Counts() if counts is None else counts

@@ -31,7 +31,7 @@ Array = np.ndarray
 
 def plain_frequencies(rope_dim: int, base: float) -> Array:
     """θ_i of unscaled RoPE, (d_r/2,) float64, in radians per token."""
-    return base ** (-np.arange(0, rope_dim, 2, dtype=np.float64) / rope_dim)
+    return base ** (-np.arange(0, rope_dim, 2) / rope_dim)
 
 
 def correction_dim(rotations: float, rope_dim: int, base: float, original_length: int) -> float:

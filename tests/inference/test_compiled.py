@@ -45,6 +45,7 @@ COVERED = {
     "the same with V3's router": NO_DEFAULTS.replace(
         topk_method="noaux_tc", scoring_func="sigmoid", balance="bias", norm_topk_prob=True
     ),
+    "a query latent of one number": TINY.replace(q_lora_rank=1),
     "V2's router": TINY.replace(**V2_ROUTER),
     "no groups": TINY.replace(n_group=1, topk_group=1),
     "no groups, no bias, raw gates": TINY.replace(

@@ -48,6 +48,15 @@ def test_agrees_with_ops(monkeypatch, queries_per_tile, kept):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_agrees_where_neighbours_in_memory_are_neighbours_in_time(dtype):
+    """BLAS wants the elements of a head side by side."""
+    rng = np.random.default_rng(0)
+    q, k, v, do = (normal(rng, (2, 3, d, 7), dtype).transpose(0, 3, 1, 2) for d in (5, 5, 4, 4))
+    assert q.strides[1] == q.itemsize
+    assert_twins("attention", (q, k, v, 0.3), (do,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_agrees_over_several_full_blocks_of_queries(dtype):
     q, k, v, do = arrays(np.random.default_rng(0), 2, (150, 150, 2, 2, 12, 8), dtype)
     assert_twins("attention", (q, k, v, 0.3), (do,))

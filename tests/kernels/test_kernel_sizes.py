@@ -19,6 +19,7 @@ WRONG_FORWARD = {
     "attention: width of keys": ("attention", (some(1, 4, 2, 8), some(1, 4, 2, 6), some(1, 4, 2, 8), 1.0)),
     "attention: values of fewer tokens": ("attention", (some(1, 4, 2, 8), some(1, 4, 2, 8), some(1, 3, 2, 8), 1.0)),
     "attention: heads in unequal groups": ("attention", (some(1, 4, 3, 8), some(1, 4, 2, 8), some(1, 4, 2, 8), 1.0)),
+    "attention: more queries than keys": ("attention", (some(1, 4, 2, 8), some(1, 3, 2, 8), some(1, 3, 2, 8), 1.0)),
     "combine: more gates than rows": ("combine", (some(6, 5), some(3, 3), PLAN)),
     "combine: too few rows": ("combine", (some(2, 5), some(3, 2), PLAN)),
     "dispatch: too few tokens": ("dispatch", (some(2, 5), PLAN)),
@@ -60,8 +61,9 @@ WRONG_FORWARD = {
         (some(4, 8), None, 2, 1, 1, "sigmoid", "noaux_tc", True, 1.0, np.zeros((2, 2), np.int64)),
     ),
 }
-# A slice that runs over the end is a shorter slice in NumPy, which reads nothing beside its arrays.
+# A slice that runs over the end is a shorter slice in NumPy, which reads nothing beside its arrays; no keys at all give NaN.
 CUT_BY_NUMPY = (
+    "attention: more queries than keys",
     "balance_loss: choices of fewer tokens",
     "grouped_feed_forward: too few rows",
     "grouped_feed_forward: starts that fall",

@@ -98,12 +98,14 @@ class Measured:
 
 
 def users(root: Path, path: str) -> set[str]:
-    """This module of ``kernels`` or ``ops`` and the kernels that import it, over any number of steps."""
+    """This module of ``kernels`` or ``ops``, the kernels that import it, over any number of steps, and loaders of one."""
+    files = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in (root / "minids").rglob("*.py")}
     imports = {}
-    for file in (root / "minids/kernels").glob("*.py"):
-        found = {node.module for node in ast.walk(ast.parse(file.read_bytes())) if isinstance(node, ast.ImportFrom)}
-        imports[file.relative_to(root).as_posix()] = {f"{name.replace('.', '/')}.py" for name in found if name}
+    for file in (file for file in files if file.startswith("minids/kernels/")):
+        found = {node.module for node in ast.walk(ast.parse(files[file])) if isinstance(node, ast.ImportFrom)}
+        imports[file] = {f"{name.replace('.', '/')}.py" for name in found if name}
     reached = {path}
     while more := {file for file, used in imports.items() if used & reached} - reached:
         reached |= more
-    return reached
+    named = [kernel.removesuffix(".py").replace("/", ".") for kernel in reached if kernel.startswith("minids/kernels/")]
+    return reached | {file for file, text in files.items() if any(f'"{name}"' in text for name in named)}

@@ -64,11 +64,13 @@ def test_blas_is_held_to_one_thread_and_let_go(count):
     assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
 
 
-def test_how_many_threads_are_of_use():
+def test_how_many_threads_are_of_use(monkeypatch):
     model = build(TINY)
+    monkeypatch.setattr("minids.training.workers.cores", lambda: 5)
     assert useful_workers(model, 8, 3) == 3
     assert useful_workers(model, 2, 3) == 2, "more threads than sequences"
-    assert useful_workers(model, 8, 0) >= 1
+    assert useful_workers(model, 8, 0) == 5, "0 is one per core"
+    assert useful_workers(model, 3, 0) == 3
     assert useful_workers(build(TINY.replace(seq_aux=False)), 8, 4) == 1, "this loss looks at the batch as a whole"
     assert useful_workers(build(TINY.replace(seq_aux=False, aux_loss_alpha=0.0)), 8, 4) == 4
 
