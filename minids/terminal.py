@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 from itertools import accumulate
 from typing import TextIO
@@ -68,6 +69,12 @@ def columns() -> int | None:
 def room(most: int) -> int:
     """Columns that a layout may take which is at its best with ``most``: fewer on a narrower terminal."""
     return min(most, columns() or most)
+
+
+def wrapped(text: str) -> str:
+    """Sentences for the terminal: its lines are broken between words where it is too narrow for them."""
+    wide = columns()
+    return text if wide is None else "\n".join(textwrap.fill(line, wide, break_long_words=False) for line in text.split("\n"))
 
 
 def coloured() -> bool:

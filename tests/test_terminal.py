@@ -113,3 +113,10 @@ def test_only_a_terminal_cuts(monkeypatch):
     assert fit(long) == long
     monkeypatch.setattr(terminal, "columns", lambda: 60)
     assert [len(line) for line in fit(long).split("\n")] == [60, 5]
+
+
+def test_sentences_are_broken_between_words_where_the_terminal_is_narrow(monkeypatch):
+    monkeypatch.setattr(terminal, "columns", lambda: 12)
+    assert terminal.wrapped("one two three four\nfive") == "one two\nthree four\nfive"
+    monkeypatch.setattr(terminal, "columns", lambda: None)
+    assert terminal.wrapped("one two three four\nfive") == "one two three four\nfive"

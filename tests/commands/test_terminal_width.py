@@ -14,7 +14,8 @@ from minids.training.printing import beside_bar, progress_bar
 
 COMMANDS = [
     "--help", "info --preset tiny", "info --preset deepseek-v3", "tour --preset deepseek-v3", "compare", "claims", "cost",
-    "data", "pipeline", "pipeline --schedule 1F1B --stages 4", "doctor", "study", "train --help", "info --preset nope",
+    "data", "pipeline", "pipeline --schedule 1F1B --stages 4", "doctor", "study", "study balance --show",
+    "train --help", "info --preset nope",
 ]  # fmt: skip
 
 

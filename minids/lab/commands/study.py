@@ -5,7 +5,7 @@ from typing import Annotated
 
 from minids import words
 from minids.errors import refuse
-from minids.terminal import columns, fit, say
+from minids.terminal import columns, fit, say, wrapped
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def run(options: Options, given: set[str]) -> None:
         for name in sorted(given - {"name", "show"}):
             raise refuse(name, getattr(options, name), "concerns runs; --show makes none and prints those that are kept")
         found = results(options.name)
-        say(f"{options.name}: {found['question']}\n{found['command']}\n\n{fit(table(chosen, found))}")
+        head = wrapped(f"{options.name}: {found['question']}\n{found['command']}")
+        say(f"{head}\n\n{fit(table(chosen, found))}")
         return
     for field, least in (("steps", 0), ("processes", 0), ("threads", 1)):
         if getattr(options, field) < least:

@@ -19,7 +19,7 @@ from minids.lab.studies.store import Store, collected, write_results
 from minids.lab.studies.study import Job, Outcome
 from minids.lab.studies.table import one_line
 from minids.processor import cores
-from minids.terminal import say
+from minids.terminal import say, wrapped
 from minids.training.printing import progress_bar
 
 Say = Callable[[str], None]
@@ -48,7 +48,7 @@ def run_study(
     store = Store(out, name, study)
     missing = [job for job in jobs if store.read(job) is None]
     processes = min(processes or max(cores() // threads, 1), max(len(missing), 1))
-    say(f"{name}: {study.question}")
+    say(wrapped(f"{name}: {study.question}"))
     say(
         f"{len(jobs)} runs of {steps} steps ({len(jobs) - len(missing)} of them finished before), "
         f"{processes} at a time with {threads} thread{'s' * (threads > 1)} each, into {out}"
