@@ -166,9 +166,9 @@ addEventListener("hashchange", () => {
 
 byId("selftest").addEventListener("click", () => {
   byId("selftest-result").textContent = "testing …";
-  ask("checker", { type: "test", expected: about.tests, tokenizer: about.tokenizer });
+  ask("tester", { type: "test", expected: about.tests, tokenizer: about.tokenizer });
 });
-listen("checker", "tested", ({ results }) => {
+listen("tester", "tested", ({ results }) => {
   const failed = results.filter(({ passed }) => !passed);
   byId("selftest-result").textContent =
     `${results.length - failed.length} passed` + (failed.length ? `, ${failed.length} FAILED` : "");

@@ -44,6 +44,7 @@ const byId = (id) => document.getElementById(id);
 const panels = [];
 let drawing = false;
 let drawingLater = 0;
+let unsized = true; // until all panels have been drawn once with a token in them
 
 /** Position of the token that all panels show: pointed at, picked, or the newest. */
 function shown() {
@@ -59,7 +60,8 @@ function drawNow(one) {
   one.draw();
 }
 
-/** Draw what is on the screen on the next frame, and what is not as soon as nothing has changed for a moment. */
+/** Draw what is on the screen on the next frame, and what is not as soon as nothing has changed for a moment. The first time
+  all of them, so that the page has its length before one scrolls, and a button is where it was when one presses it. */
 function redraw() {
   for (const one of panels) one.stale = true;
   clearTimeout(drawingLater);
@@ -68,7 +70,8 @@ function redraw() {
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    panels.filter(({ visible }) => visible).forEach(drawNow);
+    panels.filter(({ visible }) => visible || unsized).forEach(drawNow);
+    unsized &&= !state.seen;
   });
 }
 
@@ -93,10 +96,10 @@ function panel(id, draw) {
 
 addEventListener("beforeprint", () => panels.forEach(drawNow));
 
-// The engine in its own thread. A second one, made when it is first needed, compares and tests, so that writing goes on.
+// The engine in its own thread. Two more, made when they are first needed, compare and test, so that none ends another's work.
 
 const workerSource = `${byId("engine").textContent}\n${byId("worker").textContent}`;
-const answers = { writer: new Map(), checker: new Map() };
+const answers = { writer: new Map(), checker: new Map(), tester: new Map() };
 const workers = {};
 
 function worker(name) {

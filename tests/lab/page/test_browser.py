@@ -104,7 +104,26 @@ def run_selftest(page) -> int:
 
 
 def test_the_page_passes_its_own_test(visit):
-    assert run_selftest(visit()) >= 30
+    page = visit()
+    settled(page)
+    assert run_selftest(page) >= 30
+
+
+def test_a_comparison_does_not_end_the_pages_test(visit):
+    page = visit()
+    write(page, "The value of the list is returned.")
+    page.evaluate("() => { byId('selftest').click(); compare('softmax_gate'); }")
+    page.locator("#mistake-found .pair-row").first.wait_for()
+    page.locator("#selftest-result", has_text="passed").wait_for()
+
+
+def test_the_page_has_its_length_while_it_writes(visit):
+    """A panel that is drawn when one scrolls to it moves the button that one is about to press."""
+    page = visit()
+    page.wait_for_function("() => state.seen && !unsized && state.playing")
+    while_writing = page.evaluate("() => document.documentElement.scrollHeight")
+    settled(page)
+    assert abs(page.evaluate("() => document.documentElement.scrollHeight") - while_writing) < 300
 
 
 OTHERS = (
