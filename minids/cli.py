@@ -19,7 +19,9 @@ from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
 CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "data")
-LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
+LAB = (
+    "info", "tour", "route", "experts", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor",
+)  # fmt: skip
 COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))

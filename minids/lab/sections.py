@@ -86,7 +86,7 @@ SECTIONS = (
             apart("fp8-scaling", "fp8 delayed", "fp8 per tensor", "delayed against online scales {} nats")),
     Section("3.3.3", "moments in BF16, FP8 activations", ("ops/bfloat16", "ops/fp8_feed_forward"),
             said("half the bytes of the moments")),
-    Section("3.4", "serving: redundant and shared experts", ("lab/analysis/placement",),
+    Section("3.4", "serving: redundant and shared experts", ("parallel/eplb", "lab/analysis/placement"),
             claimed("{:.0f} redundant experts; {:.0f} GPUs for them and the shared one", "prefill_gpus", "decode_gpus")),
     Section("4.1", "fill-in-the-middle", ("training/fill_in_the_middle", "inference/infill"),
             apart("fim", "fim 0.1", "left to right", "{} nats from left to right")),

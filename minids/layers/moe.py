@@ -74,19 +74,16 @@ class MoE:
         return self._buffers.get(self._bias_name)
 
     def forward(self, x: Array) -> tuple[Array, Saved]:
-        c, chosen = self.config, self.fixed_choice
+        chosen = self.fixed_choice
         tokens = x.reshape(-1, x.shape[-1])  # (N, d)
         if chosen is not None and len(chosen) != len(tokens):
             raise refuse("chosen", f"experts of {len(chosen)} tokens", f"{self.name} is given {len(tokens)} tokens")
-        logits, saved_logits = self.gate.forward(tokens)  # (N, E)
-        groups, names = (c.num_experts_per_tok, c.n_group, c.topk_group), (c.scoring_func, c.topk_method)
-        gating = (c.norm_topk_prob, c.routed_scaling_factor)
-        routing, saved_router = op.router.forward(logits, self.bias, *groups, *names, *gating, chosen)
+        routing, saved_logits, saved_router = self.route(tokens, chosen)
         if self.on_routing:
             self.on_routing(routing, x.shape[:2])
-        plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
+        plan = op.dispatch.plan(routing.chosen, self.config.n_routed_experts)
         rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
-        rows, saved_experts = self._experts(rows, plan.starts)
+        rows, saved_experts = self.experts(rows, plan.starts)
         y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
         saved_shared = None
         if self.shared:
@@ -95,6 +92,15 @@ class MoE:
         loss, balance = self._balance_loss(routing, x.shape[1])
         saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
         return y.reshape(x.shape), Saved(*saved)
+
+    def route(self, tokens: Array, chosen: Array | None = None) -> tuple[op.router.Routing, SavedLinear, op.router.Saved]:
+        """tokens (N, d) → their experts and gates, eqs 13-16; ``chosen`` (N, K) prescribes the experts."""
+        c = self.config
+        logits, saved_logits = self.gate.forward(tokens)  # (N, E)
+        groups, names = (c.num_experts_per_tok, c.n_group, c.topk_group), (c.scoring_func, c.topk_method)
+        gating = (c.norm_topk_prob, c.routed_scaling_factor)
+        routing, saved_router = op.router.forward(logits, self.bias, *groups, *names, *gating, chosen)
+        return routing, saved_logits, saved_router
 
     def backward(self, dy: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
@@ -127,9 +133,12 @@ class MoE:
         bias = self._buffers[self._bias_name]
         bias[...] = op.bias_update.updated(bias, counts, speed, self.config.bias_update_rule)
 
-    def _experts(self, rows: Array, starts: Array) -> tuple[Array, SavedExperts]:
-        """rows (N·K, d) sorted by expert → each through its own expert's network."""
+    def experts(self, rows: Array, starts: Array, held: Array | None = None) -> tuple[Array, SavedExperts]:
+        """rows (N·K, d) sorted by expert → each through its own expert's network. ``held`` (places,): rows are sorted by place
+        instead, and this is the expert that each place holds."""
         weights = self.w_gate.value, self.w_up.value, self.w_down.value
+        if held is not None:
+            weights = weights[0][held], weights[1][held], weights[2][held]
         if self.scheme is None:
             return op.grouped_feed_forward.forward(rows, starts, *weights)
         w_gate, w_up, w_down = weights
