@@ -96,4 +96,4 @@ def test_numba_is_met_in_the_kernels_alone_and_matplotlib_in_the_lab(path):
         assert top not in ("matplotlib", "PIL") or room == "lab"
         assert top not in ("torch", "transformers") or corner == "bench", module
         assert top not in ("pickle", "scipy"), module
-        assert top != "mpi4py" or path.name == "communicator.py", module
+        assert top != "mpi4py" or path.name == "mpi.py", module
