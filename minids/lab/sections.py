@@ -75,7 +75,7 @@ SECTIONS = (
     Section("2.2", "multi-token prediction", ("layers/mtp", "ops/mtp_combine"),
             said("guesses 69 to 90 % of the next-but-one tokens")),
     Section("3.1, 3.5", "the cluster, advice on hardware", (), said("hardware")),
-    Section("3.2.1", "DualPipe", ("lab/analysis/pipeline_orders",),
+    Section("3.2.1", "DualPipe", ("parallel/pipeline_orders",),
             claimed("simulated, not executed: bubbles of {:.0f}, {:.0f}, {:.0f} units", "bubbles")),
     Section("3.2.2", "all-to-all over nodes", ("lab/analysis/traffic",),
             claimed("counted, not executed: {:.1f} experts a node at no extra cost", "experts_per_node")),

@@ -10,6 +10,7 @@ The block adds the residual of eq. 12. The shared experts are one network of N_s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from minids.backend import op
@@ -19,6 +20,7 @@ from minids.layers.basic import Linear, SavedLinear
 from minids.layers.feed_forward import SavedFeedForward
 from minids.layers.fp8 import arithmetic_of, feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
+from minids.layers.put_off import waiting
 from minids.layers.recompute import (
     experts_again,
     experts_without,
@@ -148,6 +150,10 @@ class MoE:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
         if not isinstance(saved, op.fp8_feed_forward.Saved):
+            if (later := waiting()) is not None:
+                d_rows, for_weights = op.grouped_feed_forward.backward_input(d_rows, saved)
+                later.append(partial(op.grouped_feed_forward.backward_weights_into, for_weights, *totals))
+                return d_rows
             return op.grouped_feed_forward.backward_into(d_rows, saved, *totals)
         d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved, **self.by)
         for total, gradient in zip(totals, d_weights, strict=True):

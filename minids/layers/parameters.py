@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -91,6 +91,12 @@ class Parameters:
         """Declare a float32 buffer of zeros."""
         if not self.ready:
             self.buffers[name] = np.zeros(shape, dtype=np.float32)
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Before anything is laid out: forget parameters and buffers of other names. A pipeline's stage has some of them."""
+        self._by_name = {name: p for name, p in self._by_name.items() if wanted(name)}
+        for name in [name for name in self.buffers if not wanted(name)]:
+            del self.buffers[name]
 
     def amaxes(self, name: str) -> Amaxes:
         """The history of the layer of this name."""

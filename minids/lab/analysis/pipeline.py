@@ -1,7 +1,7 @@
 """Pipeline schedules, simulated: who works when, how long devices idle, how many activations they hold.
 
-Every device runs its programme (``pipeline_orders``) in order and starts each instruction as soon as its inputs exist. Messages
-take no time. What comes out is compared with DeepSeek-V3's Table 2:
+Every device runs its programme (``minids.parallel.pipeline_orders``) in order and starts each instruction as soon as its
+inputs exist. Messages take no time. What comes out is compared with DeepSeek-V3's Table 2:
 
     method      bubble                          parameters   activations   devices
     1F1B        (PP − 1)(F + B)                 1×           PP            PP
@@ -26,7 +26,8 @@ Where simulation and closed form agree (found by simulating, and tested):
 from typing import NamedTuple
 
 from minids.errors import refuse
-from minids.lab.analysis.pipeline_orders import Action, Instruction, check, devices, orders
+from minids.parallel.pipeline_orders import Action, Instruction, check, devices, orders
+from minids.parallel.timeline import Slot
 
 
 class Times(NamedTuple):
@@ -49,19 +50,6 @@ class Times(NamedTuple):
 
 
 USUAL = Times()
-
-
-class Slot(NamedTuple):
-    """One action on the timeline. The two of an overlapped pair have the same start and end."""
-
-    device: int
-    start: float
-    end: float
-    kind: str  # F, B, I or W
-    microbatch: int
-    direction: int
-    stage: int
-    overlapped: bool
 
 
 class Timeline(NamedTuple):
