@@ -11,9 +11,11 @@ once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,8 +159,8 @@ class Communicator:
         """The ranks that say the same ``colour`` as this one, in their order, as a communicator."""
         raise NotImplementedError
 
-    def abort(self) -> None:
-        """End all processes of the world."""
+    def abort(self, code: int = 1) -> None:
+        """End all processes of the world, with this exit code."""
         raise NotImplementedError
 
 
@@ -212,7 +214,7 @@ class Alone(Communicator):
     def split(self, colour: int) -> Communicator:
         return Alone(self._record)
 
-    def abort(self) -> None:
+    def abort(self, code: int = 1) -> None:
         pass
 
 
@@ -256,3 +258,18 @@ def check_counts(rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequ
             raise refuse(name, list(counts), f"must have a number of rows, at least 0, for each of {ranks} ranks")
     if np.sum(counts_out) != len(rows):
         raise refuse("counts_out", list(counts_out), f"must add up to the {len(rows)} rows that are sent")
+
+
+def gathered_bytes(ranks: Communicator, own: bytes) -> list[bytes]:
+    """What every rank has, of any length."""
+    return [part.tobytes() for part in joined_rows(ranks, np.frombuffer(own, np.uint8))]
+
+
+def joined_rows(ranks: Communicator, rows: Array) -> list[Array]:
+    """``rows`` (n, …), n as it may be on each rank, 0 too → everyone's, in the order of the ranks."""
+    counts = [int(each[0]) for each in ranks.all_gather(np.array([len(rows)], np.int64))]
+    ends = np.cumsum([0, *counts])
+    found = np.empty((int(ends[-1]), *rows.shape[1:]), rows.dtype)
+    found[ends[ranks.rank] : ends[ranks.rank + 1]] = rows
+    ranks.all_gather_into(found, (ends * math.prod(rows.shape[1:])).tolist())
+    return [found[first:stop] for first, stop in pairwise(ends)]

@@ -149,8 +149,8 @@ class Ranks(Communicator):
         members = [self.members[r] for r in range(self.size) if colours[r] == colour]
         return Ranks(part, self._ranks_of_world, members, self._record)
 
-    def abort(self) -> None:
-        self._mpi.Abort(1)
+    def abort(self, code: int = 1) -> None:
+        self._mpi.Abort(code)
 
 
 def started_together() -> bool:

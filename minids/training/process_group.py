@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+
 from minids.config import ModelConfig, TrainConfig
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3
@@ -33,6 +35,9 @@ class ProcessGroup:
         """For a run's description."""
         return {}
 
+    def in_words(self) -> str:
+        return "One process"
+
     def threads(self, model: DeepSeekV3, train: TrainConfig, wanted: int) -> int:
         """Of each process, if ``wanted`` (0: what is best) are asked for."""
         return useful_workers(model, train.batch_size, wanted)
@@ -42,8 +47,8 @@ class ProcessGroup:
         return model
 
     @contextmanager
-    def whole(self, model: DeepSeekV3) -> Iterator[DeepSeekV3]:
-        """What the processes hold, as one model, for reading; entered by all of them."""
+    def whole(self, model: DeepSeekV3, gradients: bool = False) -> Iterator[DeepSeekV3]:
+        """What the processes hold, as one model, for reading; entered by all of them. Its gradients only if asked for."""
         yield model
 
     def gathered(self, own: Array, parameters: Parameters) -> Array:
@@ -68,6 +73,11 @@ class ProcessGroup:
     def any(self, flag: bool) -> bool:
         """Whether a process says so."""
         return flag
+
+    def joined_batches(self, batches: Sequence[Sequence[Sequence[Array]]]) -> tuple[Array, ...]:
+        """Of each batch, of each thread that had sequences of it, some arrays with one row per sequence, (B', …) → these arrays
+        with the rows of all batches, threads and processes, in order."""
+        return tuple(np.concatenate(arrays) for arrays in zip(*(call for batch in batches for call in batch), strict=True))
 
     def wait(self) -> None:
         """For all processes to come here."""

@@ -97,6 +97,7 @@ class Run:
         check_length(context(0, train), model_config.num_nextn_predict_layers)
         check_clip(model_config, train)
         check_recompute(model_config, train.recompute)
+        group.check(model_config, train)
         if group.first:
             RunFolder.refuse_taken(out, overwrite)
         corpus = load_corpus(data)
@@ -180,6 +181,7 @@ class Run:
         for name, value in asked.items():
             if name not in known or known[name] != value:
                 raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
+        group.check(model_config, train.replace(workers=workers))
         for line in differences(then):
             say(line)
         corpus = _same_text(moved, was)
@@ -253,7 +255,7 @@ class Run:
         saved = True  # nothing has been done that is not on the disk
         given = supply(self.batches, train, self.step)
         steps = training_steps(self.model, self.optimizer, given, train, self.workers, self.step)
-        with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
+        with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step, quiet=not self.group.first) as bar:
             while self.step < train.steps and not self._stop:
                 began = time.perf_counter()
                 try:
@@ -262,7 +264,8 @@ class Run:
                             around.enter_context(observe(self))
                         done = next(steps)
                 except Diverged as error:
-                    where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.batches.kept])
+                    with self.group.whole(self.model, gradients=True) as model:
+                        where = where_it_began(model, [(tokens, targets) for tokens, targets, _ in self.batches.kept])
                     raise self._broken(str(error), f"it began here: {where}") from None
                 if exploded(done.losses.main, self.model.config.vocab_size):
                     raise self._broken(str(done), "the loss exploded")
