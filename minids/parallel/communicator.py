@@ -31,6 +31,7 @@ class Exchange(NamedTuple):
     verb: str
     sent: Array  # (ranks of the world,) int64, bytes that went to each, this rank itself included
     seconds: float  # within the call: waiting for the others, and copying
+    what: str = ""  # it was for, where the caller says
 
 
 class Record:
@@ -93,12 +94,12 @@ class Communicator:
         finally:
             self._record.listeners = [each for each in self._record.listeners if each is not found]
 
-    def _note(self, verb: str, sent: Sequence[int] | Array, began: float) -> None:
+    def _note(self, verb: str, sent: Sequence[int] | Array, began: float, what: str = "") -> None:
         """``sent`` (size,) bytes."""
         if self._record.listeners:
             over_world = np.zeros(self._ranks_of_world, np.int64)
             over_world[list(self.members)] = sent
-            self._record.note(Exchange(verb, over_world, time.perf_counter() - began))
+            self._record.note(Exchange(verb, over_world, time.perf_counter() - began, what))
 
     # The verbs.
 
@@ -122,8 +123,10 @@ class Communicator:
         """``counts`` (size, …): row r goes to rank r → (size, …), row r as rank r sent it."""
         raise NotImplementedError
 
-    def start_all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Handle:
-        """Begin ``all_to_all_v``; other work may be done before ``wait`` gives the rows."""
+    def start_all_to_all_v(
+        self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
+    ) -> Handle:
+        """Begin ``all_to_all_v``; other work may be done before ``wait`` gives the rows. ``what``: for the record."""
         raise NotImplementedError
 
     def all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Array:
@@ -191,9 +194,11 @@ class Alone(Communicator):
         self._note("all_to_all", [counts.nbytes], time.perf_counter())
         return counts.copy()
 
-    def start_all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Handle:
+    def start_all_to_all_v(
+        self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
+    ) -> Handle:
         check_counts(rows, counts_out, counts_in, 1)
-        self._note("all_to_all_v", [rows.nbytes], time.perf_counter())
+        self._note("all_to_all_v", [rows.nbytes], time.perf_counter(), what)
         copied = rows.copy()
         return Handle(lambda: copied)
 

@@ -20,9 +20,10 @@ from minids.errors import refuse
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3
 from minids.parallel.communicator import Communicator, even_bounds, gathered_bytes, joined_rows
+from minids.parallel.exchange import ExpertExchange
 from minids.parallel.mpi import INSTALL, world
 from minids.parallel.parts import Part
-from minids.parallel.placement import Placement, is_expert
+from minids.parallel.placement import Placement, is_expert, keep_own_experts
 from minids.parallel.workers import RankWorkers
 from minids.parallel.zero import Zero, ZeroAdamW, ZeroMuon
 from minids.training.process_group import Item, Numbers, ProcessGroup
@@ -40,6 +41,7 @@ class RankGroup(ProcessGroup):
             asked = f"{config.data_parallel} × {each}" if config.data_parallel else f"a multiple of {each}"
             because = f"there are {ranks.size} processes, and {asked} are asked for; mpiexec -n says how many there are"
             raise refuse(name, getattr(config, name), because)
+        self.zero: Zero | None = None
         # Of the ranks that hold all experts between them, and of those that hold the same ones.
         self.experts = ranks.split(ranks.rank // each)
         self.replicas = ranks.split(ranks.rank % each) if each > 1 else ranks
@@ -50,6 +52,8 @@ class RankGroup(ProcessGroup):
             raise refuse("expert_parallel", each, f"there are only {model.n_routed_experts} routed experts to hold")
         if model.balance != "none" and model.aux_loss_alpha and not model.seq_aux:
             raise refuse("seq_aux", False, "the balance loss looks at the batch as a whole, which several processes part")
+        if each > 1 and each % (self.config.ranks_per_node or 1):
+            raise refuse("ranks_per_node", self.config.ranks_per_node, f"must divide expert_parallel = {each}")
         if each > 1 and train.workers > 1:
             raise refuse("workers", train.workers, "with expert_parallel a process has one thread; start more processes")
 
@@ -64,21 +68,42 @@ class RankGroup(ProcessGroup):
 
     def threads(self, model: DeepSeekV3, train: TrainConfig, wanted: int) -> int:
         """One where nobody asks for more: the ranks have the cores between them."""
+        if self.config.expert_parallel > 1:
+            return 1
         return min(super().threads(model, train, wanted or 1), -(-train.batch_size // self.size))
 
     def parted(self, model: DeepSeekV3) -> DeepSeekV3:
         self.bounds = even_bounds(model.config.n_routed_experts, self.experts.size)
-        whole = model.parameters.values.size
         self.placement = Placement(model.config, model.parameters, self.experts, self.bounds)
-        common = sum(p.size for p in model.parameters if not is_expert(p)) if self.experts.size > 1 else whole
-        self.parts = [Part(slice(0, common), self.ranks)]
-        if self.experts.size > 1:
-            self.parts.append(Part(slice(common, model.parameters.values.size), self.replicas))
+        if self.experts.size == 1:
+            self.parts = [Part(slice(0, model.parameters.values.size), self.ranks)]
+            return model
+        keep_own_experts(model, self.placement)
+        common = sum(p.size for p in model.parameters if not is_expert(p))
+        experts = slice(common, model.parameters.values.size)
+        self.parts = [Part(slice(0, common), self.ranks), Part(experts, self.replicas, always=True)]
+        c = self.config
+        exchange = ExpertExchange(self.experts, self.bounds, c.ranks_per_node or 1, c.low_precision_exchange)
+        for layer in model.moe_layers:
+            layer.exchange = exchange
         return model
 
     @contextmanager
     def whole(self, model: DeepSeekV3, gradients: bool = False) -> Iterator[DeepSeekV3]:
-        yield model
+        if gradients and self.zero:
+            self.zero.gather_gradients()
+        if self.experts.size == 1:
+            yield model
+            return
+        whole = DeepSeekV3(model.config, seed=None, dtype=model.dtype)
+        whole.parameters.values[...] = self.placement.gathered(model.parameters.values)
+        if gradients:
+            whole.parameters.grads[...] = self.placement.gathered(model.parameters.grads)
+        whole.parameters.buffers.update(model.parameters.buffers)
+        for name, history in whole.parameters.histories.items():
+            history.past = model.parameters.histories[name].past
+        whole.tokenizer, whole.generation = model.tokenizer, model.generation
+        yield whole
 
     def gathered(self, own: Array, parameters: Parameters) -> Array:
         return self.placement.gathered(own)
@@ -87,11 +112,12 @@ class RankGroup(ProcessGroup):
         return self.placement.own(whole)
 
     def workers(self, model: DeepSeekV3, count: int) -> RankWorkers:
-        return RankWorkers(model, count, self.ranks, self.parts, everybody=self.experts.size > 1)
+        return RankWorkers(model, count, self.ranks, self.parts)
 
     def optimizer(self, parameters: Parameters, train: TrainConfig) -> Zero:
         kind = {"adamw": ZeroAdamW, "muon": ZeroMuon}[train.optimizer]
-        return kind(parameters, train, self.parts, self.placement, self.config.zero_1)
+        self.zero = kind(parameters, train, self.parts, self.placement, self.config.zero_1)
+        return self.zero
 
     def spread(self, work: Callable[[Item], Numbers], items: Sequence[Item]) -> list[Numbers]:
         own = [work(item) for item in items[self.ranks.rank :: self.size]]

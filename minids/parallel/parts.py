@@ -21,6 +21,7 @@ class Part(NamedTuple):
 
     place: slice
     ranks: Communicator
+    always: bool = False  # each rank has gradients of them, even where it has no sequence of a batch: of others' tokens
 
     @property
     def size(self) -> int:

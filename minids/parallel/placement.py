@@ -67,3 +67,14 @@ class Placement:
         place = self.whole[name].place
         each = (place.stop - place.start) // self.bounds[-1]
         return slice(place.start + self.bounds[rank] * each, place.start + self.bounds[rank + 1] * each)
+
+
+def keep_own_experts(model: DeepSeekV3, placement: Placement) -> None:
+    """Let go of all experts but this rank's: weights, gradients, and what an optimizer will keep of them."""
+    parameters, (first, stop) = model.parameters, placement.bounds[placement.ranks.rank :][:2]
+    before = {p.name: p.value[first:stop] if is_expert(p) else p.value for p in parameters}
+    for p in filter(is_expert, parameters):
+        p.shape = (stop - first, *p.shape[1:])
+    parameters.allocate(model.dtype, last=is_expert)
+    for p in parameters:
+        p.value[...] = before[p.name]

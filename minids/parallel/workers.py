@@ -25,12 +25,11 @@ from minids.training.workers import Workers, weighted
 
 
 class RankWorkers(Workers):
-    """The threads of one rank among several. ``everybody``: each rank works on every batch, on none of its sequences where
-    there are not enough, since other ranks wait for its answers."""
+    """The threads of one rank among several."""
 
-    def __init__(self, model: DeepSeekV3, count: int, ranks: Communicator, parts: Sequence[Part], everybody: bool = False):
+    def __init__(self, model: DeepSeekV3, count: int, ranks: Communicator, parts: Sequence[Part]):
         super().__init__(model, count)
-        self.ranks, self.parts, self.everybody = ranks, parts, everybody
+        self.ranks, self.parts = ranks, parts
         self._numbers: list[int] | None = None  # of gradients of each rank that are to be summed; None: they are
 
     def greatest(self, of_each: Array) -> Array:
@@ -54,20 +53,23 @@ class RankWorkers(Workers):
             raise refuse("how", sorted(how), "looks at the batch as a whole, which several processes part; train on one")
         self.sum_gradients()
         everyone = self.ranks.size * self.count
-        active = everyone if self.everybody else min(everyone, len(tokens))  # workers that get sequences
+        active = min(everyone, len(tokens))  # workers that get sequences
         first = min(self.ranks.rank * self.count, active)
         mine = slice(first, min(first + self.count, active))
         parts, goals = (np.array_split(array, active) for array in (tokens, targets))
         shares = [len(part) / len(tokens) for part in parts]
         models = self.models[: mine.stop - mine.start]
 
+        for part in self.parts:
+            for model in models[part.ranks.rank == 0 :] or self.models[:1] * bool(part.ranks.rank):
+                model.parameters.grads[part.place] = 0  # but the first worker of all adds to what there is
+
         def work(model: DeepSeekV3, part: Array, goal: Array, share: float) -> Losses:
-            for held in self.parts:
-                if held.ranks.rank or model is not self.models[0]:  # the first of all adds to what there is
-                    model.parameters.grads[held.place] = 0
             return model.forward_backward(part, goal, weight * share, mtp_loss_weight)
 
         losses = self.share_out(work, models, parts[mine], goals[mine], shares[mine])
+        if not models:
+            self._idle()
         self._numbers = [max(0, min(self.count, active - rank * self.count)) for rank in range(self.ranks.size)]
         return weighted(self._gathered(losses), shares)
 
@@ -95,7 +97,13 @@ class RankWorkers(Workers):
     def _of(self, part: Part) -> list[int]:
         """How many gradients each of the part's ranks gives."""
         assert self._numbers is not None
-        return [self._numbers[rank] for rank in part.ranks.members]
+        return [1 if part.always else self._numbers[rank] for rank in part.ranks.members]
+
+    def _idle(self) -> None:
+        """Without a sequence of the batch: this rank's experts still serve the others' tokens, in all layers' order."""
+        layers = [layer for layer in self.models[0].moe_layers if layer.exchange]
+        for backward in reversed([layer.exchange.idle(layer) for layer in layers if layer.exchange]):
+            backward()
 
     def _gathered(self, losses: list[Losses]) -> list[Losses]:
         """This rank's workers' losses → all workers', in order. Counts travel as float64, which holds them exactly."""
