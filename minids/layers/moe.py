@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from minids.backend import op
 from minids.config import ModelConfig
@@ -39,10 +39,29 @@ class Saved(NamedTuple):
     routing: op.router.Routing
     plan: op.dispatch.Plan
     experts: SavedExperts
-    combine: op.combine.Saved
+    combine: op.combine.Saved | None  # None with an exchange
     shared: SavedFeedForward | None  # None without shared experts
     balance: op.balance_loss.Saved | None  # None without a balance loss
     balance_loss: float  # α · L, eq. 17
+    exchange: Any = None  # what an exchange saved
+
+
+class Exchange(Protocol):
+    """Experts that are not all in this process: tokens travel to them, and their sums back (``minids/parallel``)."""
+
+    def forward(
+        self, layer: MoE, tokens: Array, chosen: Array, gates: Array, meanwhile: Callable[[], None]
+    ) -> tuple[Array, SavedExperts, Any]:
+        """tokens (N, d), chosen and gates (N, K) → Σ_k g_k FFN_k(token), (N, d), and what the backward pass needs.
+        ``meanwhile`` is called once, while tokens travel."""
+
+    def backward(
+        self, layer: MoE, dy: Array, experts: SavedExperts, saved: Any, meanwhile: Callable[[], None]
+    ) -> tuple[Array, Array]:
+        """dy (N, d) → d_tokens (N, d), d_gates (N, K); adds the gradients of the experts that are here."""
+
+    def idle(self, layer: MoE) -> Callable[[], None]:
+        """Serve others' tokens in a forward pass that has none here; what is returned does so in the backward pass."""
 
 
 class MoE:
@@ -68,6 +87,7 @@ class MoE:
             parameters.add_buffer(self._bias_name, (experts,))
         self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
         self.on_routing: Callable[[op.router.Routing, tuple[int, int]], None] | None = None  # a recorder's, with (B, T)
+        self.exchange: Exchange | None = None  # where the weights here are those of some experts only
         self.fixed_choice: Array | None = None  # (N, K) experts to take instead of choosing: see model.routing_fixed
 
     @property
@@ -84,16 +104,25 @@ class MoE:
         if self.on_routing:
             self.on_routing(routing, x.shape[:2])
         plan = op.dispatch.plan(routing.chosen, self.config.n_routed_experts)
-        rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
-        rows, saved_experts = self.experts(rows, plan.starts)
-        y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
-        saved_shared = None
-        if self.shared:
-            from_shared, saved_shared = self.shared.forward(tokens)
+        from_shared = saved_shared = saved_combine = saved_exchange = None
+
+        def shared() -> None:
+            nonlocal from_shared, saved_shared
+            if self.shared:
+                from_shared, saved_shared = self.shared.forward(tokens)
+
+        if self.exchange is None:
+            rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
+            rows, saved_experts = self.experts(rows, plan.starts)
+            y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
+            shared()
+        else:
+            y, saved_experts, saved_exchange = self.exchange.forward(self, tokens, routing.chosen, routing.gates, shared)
+        if from_shared is not None:
             y += from_shared
         loss, balance = self._balance_loss(routing, x.shape[1])
         saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
-        return y.reshape(x.shape), Saved(*saved)
+        return y.reshape(x.shape), Saved(*saved, saved_exchange)
 
     def route(self, tokens: Array, chosen: Array | None = None) -> tuple[op.router.Routing, SavedLinear, op.router.Saved]:
         """tokens (N, d) → their experts and gates, eqs 13-16; ``chosen`` (N, K) prescribes the experts."""
@@ -107,11 +136,23 @@ class MoE:
     def backward(self, dy: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
         flat = dy.reshape(-1, dy.shape[-1])  # (N, d)
-        d_rows, d_gates = op.combine.backward(flat, saved.combine)
-        d_rows = self._experts_backward(d_rows, saved.experts)
-        dx = op.dispatch.backward(d_rows, saved.plan)
-        if self.shared and saved.shared is not None:
-            dx += self.shared.backward(flat, saved.shared)
+        d_from_shared = None
+
+        def shared() -> None:
+            nonlocal d_from_shared
+            if self.shared and saved.shared is not None:
+                d_from_shared = self.shared.backward(flat, saved.shared)
+
+        if saved.combine is not None:
+            d_rows, d_gates = op.combine.backward(flat, saved.combine)
+            d_rows = self.experts_backward(d_rows, saved.experts)
+            dx = op.dispatch.backward(d_rows, saved.plan)
+            shared()
+        else:
+            assert self.exchange is not None
+            dx, d_gates = self.exchange.backward(self, flat, saved.experts, saved.exchange, shared)
+        if d_from_shared is not None:
+            dx += d_from_shared
         d_scores = None
         if saved.balance is not None:
             d_scores = op.balance_loss.backward(self.alpha * loss_weight, saved.balance)  # (N, E)
@@ -146,7 +187,7 @@ class MoE:
         w_gate, w_up, w_down = weights
         return op.fp8_feed_forward.forward(rows, starts, w_gate, w_up, w_down, self.scheme, **self.by)
 
-    def _experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
+    def experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
         if not isinstance(saved, op.fp8_feed_forward.Saved):

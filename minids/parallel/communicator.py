@@ -11,9 +11,11 @@ once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ class Exchange(NamedTuple):
     verb: str
     sent: Array  # (ranks of the world,) int64, bytes that went to each, this rank itself included
     seconds: float  # within the call: waiting for the others, and copying
+    what: str = ""  # it was for, where the caller says
 
 
 class Record:
@@ -91,12 +94,12 @@ class Communicator:
         finally:
             self._record.listeners = [each for each in self._record.listeners if each is not found]
 
-    def _note(self, verb: str, sent: Sequence[int] | Array, began: float) -> None:
+    def _note(self, verb: str, sent: Sequence[int] | Array, began: float, what: str = "") -> None:
         """``sent`` (size,) bytes."""
         if self._record.listeners:
             over_world = np.zeros(self._ranks_of_world, np.int64)
             over_world[list(self.members)] = sent
-            self._record.note(Exchange(verb, over_world, time.perf_counter() - began))
+            self._record.note(Exchange(verb, over_world, time.perf_counter() - began, what))
 
     # The verbs.
 
@@ -120,8 +123,10 @@ class Communicator:
         """``counts`` (size, …): row r goes to rank r → (size, …), row r as rank r sent it."""
         raise NotImplementedError
 
-    def start_all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Handle:
-        """Begin ``all_to_all_v``; other work may be done before ``wait`` gives the rows."""
+    def start_all_to_all_v(
+        self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
+    ) -> Handle:
+        """Begin ``all_to_all_v``; other work may be done before ``wait`` gives the rows. ``what``: for the record."""
         raise NotImplementedError
 
     def all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Array:
@@ -157,8 +162,8 @@ class Communicator:
         """The ranks that say the same ``colour`` as this one, in their order, as a communicator."""
         raise NotImplementedError
 
-    def abort(self) -> None:
-        """End all processes of the world."""
+    def abort(self, code: int = 1) -> None:
+        """End all processes of the world, with this exit code."""
         raise NotImplementedError
 
 
@@ -189,9 +194,11 @@ class Alone(Communicator):
         self._note("all_to_all", [counts.nbytes], time.perf_counter())
         return counts.copy()
 
-    def start_all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Handle:
+    def start_all_to_all_v(
+        self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
+    ) -> Handle:
         check_counts(rows, counts_out, counts_in, 1)
-        self._note("all_to_all_v", [rows.nbytes], time.perf_counter())
+        self._note("all_to_all_v", [rows.nbytes], time.perf_counter(), what)
         copied = rows.copy()
         return Handle(lambda: copied)
 
@@ -212,7 +219,7 @@ class Alone(Communicator):
     def split(self, colour: int) -> Communicator:
         return Alone(self._record)
 
-    def abort(self) -> None:
+    def abort(self, code: int = 1) -> None:
         pass
 
 
@@ -256,3 +263,18 @@ def check_counts(rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequ
             raise refuse(name, list(counts), f"must have a number of rows, at least 0, for each of {ranks} ranks")
     if np.sum(counts_out) != len(rows):
         raise refuse("counts_out", list(counts_out), f"must add up to the {len(rows)} rows that are sent")
+
+
+def gathered_bytes(ranks: Communicator, own: bytes) -> list[bytes]:
+    """What every rank has, of any length."""
+    return [part.tobytes() for part in joined_rows(ranks, np.frombuffer(own, np.uint8))]
+
+
+def joined_rows(ranks: Communicator, rows: Array) -> list[Array]:
+    """``rows`` (n, …), n as it may be on each rank, 0 too → everyone's, in the order of the ranks."""
+    counts = [int(each[0]) for each in ranks.all_gather(np.array([len(rows)], np.int64))]
+    ends = np.cumsum([0, *counts])
+    found = np.empty((int(ends[-1]), *rows.shape[1:]), rows.dtype)
+    found[ends[ranks.rank] : ends[ranks.rank + 1]] = rows
+    ranks.all_gather_into(found, (ends * math.prod(rows.shape[1:])).tolist())
+    return [found[first:stop] for first, stop in pairwise(ends)]

@@ -89,7 +89,9 @@ class Ranks(Communicator):
         self._note("all_to_all", [own[0].nbytes] * self.size, began)
         return got
 
-    def start_all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Handle:
+    def start_all_to_all_v(
+        self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
+    ) -> Handle:
         began, own = time.perf_counter(), np.ascontiguousarray(rows)
         check_counts(own, counts_out, counts_in, self.size)
         got = np.empty((int(np.sum(counts_in)), *own.shape[1:]), own.dtype)
@@ -101,7 +103,7 @@ class Ranks(Communicator):
         def finish() -> Array:
             resumed = time.perf_counter()
             request.Wait()
-            self._note("all_to_all_v", sent, resumed - spent)
+            self._note("all_to_all_v", sent, resumed - spent, what)
             return got
 
         return holding(finish, own)
@@ -149,8 +151,10 @@ class Ranks(Communicator):
         members = [self.members[r] for r in range(self.size) if colours[r] == colour]
         return Ranks(part, self._ranks_of_world, members, self._record)
 
-    def abort(self) -> None:
-        self._mpi.Abort(1)
+    def abort(self, code: int = 1) -> None:
+        # The library would add a line of its own to what has been said already; it writes it past Python.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        self._mpi.Abort(code)
 
 
 def started_together() -> bool:

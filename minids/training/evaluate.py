@@ -23,33 +23,48 @@ from minids.training import exam, line_endings
 from minids.training.batches import TokenStream, spread_windows
 from minids.training.corpus import Corpus, load_corpus
 from minids.training.metrics import bits_per_byte
+from minids.training.process_group import ProcessGroup
 from minids.training.run_folder import RunFolder
 from minids.training.text import Text
 
 
 def validation(
-    model: DeepSeekV3, domains: dict[str, TokenStream], tokenizer: Tokenizer, batch: int, length: int, max_tokens: int | None
+    model: DeepSeekV3,
+    domains: dict[str, TokenStream],
+    tokenizer: Tokenizer,
+    batch: int,
+    length: int,
+    max_tokens: int | None,
+    group: ProcessGroup | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them."""
-    found = {}
+    """Domain → its ``score``, over at most ``max_tokens`` tokens of it, and ``beside_mtp`` over a quarter of them. The
+    processes of ``group`` share the batches; the numbers are the same to the last bit."""
+    found, group = {}, group or ProcessGroup()
     for domain, stream in domains.items():
         batches = list(spread_windows(stream.tokens, batch, length, max_tokens))
-        found[domain] = score(model, batches, tokenizer) | beside_mtp(model, batches[::4])
+        found[domain] = score(model, batches, tokenizer, group) | beside_mtp(model, batches[::4], group)
     return found
 
 
-def score(model: DeepSeekV3, batches: Iterable[tuple[Array, Array]], tokenizer: Tokenizer) -> dict[str, float]:
+def score(
+    model: DeepSeekV3, batches: Iterable[tuple[Array, Array]], tokenizer: Tokenizer, group: ProcessGroup | None = None
+) -> dict[str, float]:
     """Of the next token: mean ``loss`` in nats per token, and ``bits_per_byte``."""
     nats, count, n_bytes = 0.0, 0, 0
-    for tokens, targets in batches:  # (≤ B, T) each
+
+    def loss(batch: tuple[Array, Array]) -> tuple[float]:
+        return (model.losses(*batch, mtp=False).main,)
+
+    batches = list(batches)
+    for (_, targets), (main,) in zip(batches, (group or ProcessGroup()).spread(loss, batches), strict=True):  # (≤ B, T)
         counted = int(np.sum(targets != IGNORE))
-        nats += model.losses(tokens, targets, mtp=False).main * counted
+        nats += main * counted
         count += counted
         n_bytes += tokenizer.count_bytes(targets)
     return {"loss": nats / count, "bits_per_byte": bits_per_byte(nats, n_bytes)}
 
 
-def beside_mtp(model: DeepSeekV3, batches: list[tuple[Array, Array]]) -> dict[str, float]:
+def beside_mtp(model: DeepSeekV3, batches: list[tuple[Array, Array]], group: ProcessGroup | None = None) -> dict[str, float]:
     """Each MTP module's loss ``mtp_k``, and ``main_beside_mtp_k``, the main model's on the same tokens, in nats per token.
 
     The losses of a training step cannot be compared: eq. 24 divides module k's sum over T − k tokens by T, and the first k
@@ -57,12 +72,18 @@ def beside_mtp(model: DeepSeekV3, batches: list[tuple[Array, Array]]) -> dict[st
     """
     found: dict[str, float] = {}
     for k in range(1, len(model.mtp) + 1):
-        main = mtp = count = 0.0
-        for tokens, targets in batches:  # (≤ B, T) each
+
+        def losses(batch: tuple[Array, Array], k: int = k) -> tuple[float, float, int]:
+            tokens, targets = batch  # (≤ B, T) each
             same = np.where(np.arange(targets.shape[1]) < k, IGNORE, targets)
-            if counted := int(np.sum(same != IGNORE)):
-                losses = model.losses(tokens, same)
-                main, mtp, count = main + losses.main * counted, mtp + losses.mtp[k - 1] * counted, count + counted
+            if not (counted := int(np.sum(same != IGNORE))):
+                return 0.0, 0.0, 0
+            both = model.losses(tokens, same)
+            return both.main, both.mtp[k - 1], counted
+
+        main = mtp = count = 0.0
+        for of_main, of_module, counted in (group or ProcessGroup()).spread(losses, batches):
+            main, mtp, count = main + of_main * counted, mtp + of_module * counted, count + counted
         if count:
             found |= {f"main_beside_mtp_{k}": main / count, f"mtp_{k}": mtp / count}
     return found
