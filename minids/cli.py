@@ -20,7 +20,7 @@ from minids.parallel.together import together
 from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
-CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "data")
+CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "export", "data")
 LAB = (
     "info", "tour", "route", "experts", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor",
 )  # fmt: skip
