@@ -209,3 +209,46 @@ def test_ctrl_c_stops_all_after_the_same_step(tmp_path, text):
     said, _ = running.communicate(timeout=NOBODY_WAITS)
     assert "To go on: minids train --out a --resume" in said
     assert minids.load(tmp_path / "a").parameters.values.size
+
+
+def test_evaluation_and_studies_are_shared(tmp_path, text):
+    options = [*SMALL, "--data", *text, "--steps", 2, "--workers", 1, "--out", "run"]
+    assert train(1, tmp_path, *options).returncode == 0
+    command = ("-m", "minids", "evaluate", "--checkpoint", "run", "--json")
+    one, three = (mpiexec(ranks, *command, cwd=tmp_path, seconds=NOBODY_WAITS) for ranks in (1, 3))
+    assert three.returncode == 0, three.stderr
+    assert json.loads(one.stdout) == json.loads(three.stdout)
+    command = (
+        "-m",
+        "minids",
+        "study",
+        "mtp",
+        "--steps",
+        "1",
+        "--arms",
+        "none",
+        "two modules",
+        "--seeds",
+        "0",
+        "--out",
+        "study",
+    )
+    done = mpiexec(2, *command, cwd=tmp_path, seconds=NOBODY_WAITS)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 2
+    assert len(json.loads((tmp_path / "study" / "results.json").read_text())["arms"]) == 2
+
+
+def test_what_is_exchanged_in_a_step_is_measured(tmp_path):
+    command = ("-m", "minids", "bench", "exchange", "--sizes", "A-12x64", "--rounds", "2", "--json")
+    more = ("--expert-parallel", "2", "--low-precision-exchange")
+    alone, two = (mpiexec(n, *command, *(more if n > 1 else ()), cwd=tmp_path, seconds=NOBODY_WAITS) for n in (1, 2))
+    assert two.returncode == 0, two.stderr
+    alone, two = (json.loads(done.stdout)["sizes"]["A-12x64"] for done in (alone, two))
+    assert alone["exchanges"] == {}
+    assert two["first_loss"] == pytest.approx(alone["first_loss"], rel=1e-3)
+    assert two["bytes_of_weights"] < 0.7 * alone["bytes_of_weights"]
+    assert two["bytes_of_moments"] == pytest.approx(alone["bytes_of_moments"] / 2, abs=64)
+    dispatch, combine = (two["exchanges"][f"across {what}"]["bytes_between"] for what in ("dispatch", "combine"))
+    assert dispatch / combine == pytest.approx((128 + 4) / (2 * 128)), "eight bits and a scale out, sixteen bits back"
+    assert_refused(mpiexec(2, "-m", "minids", "bench", "train", cwd=tmp_path), "one process")
