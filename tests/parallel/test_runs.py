@@ -252,3 +252,9 @@ def test_what_is_exchanged_in_a_step_is_measured(tmp_path):
     dispatch, combine = (two["exchanges"][f"across {what}"]["bytes_between"] for what in ("dispatch", "combine"))
     assert dispatch / combine == pytest.approx((128 + 4) / (2 * 128)), "eight bits and a scale out, sixteen bits back"
     assert_refused(mpiexec(2, "-m", "minids", "bench", "train", cwd=tmp_path), "one process")
+
+
+def test_processes_of_another_mpi_do_not_each_train_alone(tmp_path):
+    env = environment() | {"SLURM_STEP_NUM_TASKS": "4"}
+    assert_refused(train(1, tmp_path, "--steps", 1, env=env), "4 processes", "do not find each other")
+    assert not (tmp_path / "runs").exists()
