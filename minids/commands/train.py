@@ -81,12 +81,12 @@ def run(options: Options, given: set[str]) -> None:
         say(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
     if group.size > 1:
         say(group.in_words())
+    training.observers.append(routing_trace.record)
     if not group.first:
         training.run()
         return
     if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
         training.metrics.followers.append(EventFiles(Path(out)))
-    training.observers.append(routing_trace.record)
     checkpoint = training.run()
     if checkpoint is None:
         return

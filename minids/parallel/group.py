@@ -34,7 +34,7 @@ class RankGroup(ProcessGroup):
 
     def __init__(self, ranks: Communicator, config: ParallelConfig):
         self.ranks, self.config = ranks, config
-        self.first, self.size = ranks.rank == 0, ranks.size
+        self.first, self.size, self.rank = ranks.rank == 0, ranks.size, ranks.rank
         each = config.expert_parallel
         if ranks.size % each or config.data_parallel not in (0, ranks.size // each):
             name = "data_parallel" if config.data_parallel else "expert_parallel"

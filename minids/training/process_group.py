@@ -26,7 +26,7 @@ class ProcessGroup:
     """One process."""
 
     first = True  # this process speaks, and writes the run's folder
-    size = 1
+    size, rank = 1, 0
 
     def check(self, model: ModelConfig, train: TrainConfig) -> None:
         """Refuse what these processes cannot train."""

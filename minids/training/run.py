@@ -256,7 +256,7 @@ class Run:
         given = supply(self.batches, train, self.step)
         steps = training_steps(self.model, self.optimizer, given, train, self.workers, self.step)
         with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step, quiet=not self.group.first) as bar:
-            while self.step < train.steps and not self._stop:
+            while self.step < train.steps and not self.group.any(self._stop):  # all processes end with the same step
                 began = time.perf_counter()
                 try:
                     with ExitStack() as around:
@@ -269,7 +269,6 @@ class Run:
                     raise self._broken(str(error), f"it began here: {where}") from None
                 if exploded(done.losses.main, self.model.config.vocab_size):
                     raise self._broken(str(done), "the loss exploded")
-                self._stop = self.group.any(self._stop)  # all processes end with the same step
                 took = time.perf_counter() - began
                 self.seconds += took
                 self.step = done.step
