@@ -15,11 +15,15 @@ from minids.config.presets import PRESETS
 from minids.errors import MinidsError
 from minids.other_names import COMMANDS as ELSEWHERE
 from minids.other_names import NO_NEED, perhaps
+from minids.parallel.mpi import world
+from minids.parallel.together import together
 from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
-CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "data")
-LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
+CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "export", "data")
+LAB = (
+    "info", "tour", "route", "experts", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor",
+)  # fmt: skip
 COMMANDS: dict[str, Any] = {  # modules
     name: importlib.import_module(f"minids.{room}.{name}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))
@@ -40,8 +44,18 @@ Presets: {presets}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; the exit code. On every process that was started together, the first of which speaks."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        ranks = world()
+    except MinidsError as error:
+        say(f"minids: {error}", file=sys.stderr)
+        return 2
+    return together(ranks, lambda: _answered(arguments))
+
+
+def _answered(arguments: list[str]) -> int:
+    """The exit code of a command; what is wrong is said in one line."""
     if hasattr(sys.stdout, "reconfigure"):
         # A log file tells of a step when it is done; a stream that cannot write a character (a pipe on Windows) gets a "?".
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
@@ -101,6 +115,9 @@ def _run(arguments: list[str]) -> None:
             if {"-h", "--help"} & set(rest):
                 say(help_of(command, module.Options, list(options_of(module.Options, default))))
             else:
+                if (ranks := world().size) > 1 and not getattr(module, "SEVERAL_PROCESSES", False):
+                    able = ", ".join(name for name, other in COMMANDS.items() if hasattr(other, "SEVERAL_PROCESSES"))
+                    raise MinidsError(f"{command}: works in one process, not in {ranks}; mpiexec is for {able}")
                 module.run(built(command, module.Options, options, found, default), set(found))
         case [command, *_]:
             if command in NO_NEED:

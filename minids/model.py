@@ -88,6 +88,19 @@ class SavedHead(NamedTuple):
     loss: Any  # what op.cross_entropy saved, or the objective
 
 
+class SavedReadOut(Protocol):
+    """What ``read_out_backward`` needs: ``Saved``, or a pipeline stage's."""
+
+    @property
+    def modules(self) -> list[SavedModule]: ...
+    @property
+    def heads(self) -> list[SavedHead]: ...
+    @property
+    def mtp_loss_weight(self) -> float: ...
+    @property
+    def objective(self) -> Objective | None: ...
+
+
 class Saved(NamedTuple):
     """What ``backward`` needs of a ``forward`` pass."""
 
@@ -219,10 +232,22 @@ class DeepSeekV3:
             self.config.mtp_loss_weight if mtp_loss_weight is None else arguments.number("mtp_loss_weight", mtp_loss_weight)
         )
         packing = self.packing(tokens, segments, restart)
-        divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
         hidden, saved_embedding, saved_blocks, saved_norm = self.hidden_states(tokens, packing)
+        losses, saved_modules, saved_heads = self.read_out(tokens, targets, hidden, packing, len(modules), objective)
+        saved = Saved(saved_embedding, saved_blocks, saved_norm, saved_modules, saved_heads, weight, objective)
+        counts = np.array([s.plan.counts for s in saved.moe], dtype=np.int64).reshape(-1, self.config.n_routed_experts)
+        balance = 0.0 if objective else sum(s.balance_loss for s in saved.moe)
+        mtp_loss = weight * sum(losses[1:]) / len(modules) if modules else 0.0
+        return Losses(losses[0] + mtp_loss + balance, losses[0], tuple(losses[1:]), balance, counts), saved
+
+    def read_out(
+        self, tokens: Array, targets: Array, hidden: Array, packing: Packing, depths: int, objective: Objective | None = None
+    ) -> tuple[list[float], list[SavedModule], list[SavedHead]]:
+        """h⁰ (B, T, d) after the final norm → the cross-entropy of head and of each of ``depths`` MTP modules, and what
+        ``read_out_backward`` needs."""
+        divisor = max(int((targets != IGNORE).sum()), 1)  # eq. 24 divides every depth's loss by T, not by T − k
         losses, saved_modules, saved_heads = [], [], []
-        for depth in range(len(modules) + 1):
+        for depth in range(depths + 1):
             read = hidden  # by the head
             if depth:
                 hidden, saved_module = self.deeper(depth, tokens, hidden, packing)
@@ -240,11 +265,7 @@ class DeepSeekV3:
                 loss, saved_loss = op.cross_entropy.forward(logits, goals.reshape(-1), divisor)
             losses.append(loss)
             saved_heads.append(SavedHead(hidden.shape[:2], saved_head, saved_loss))
-        saved = Saved(saved_embedding, saved_blocks, saved_norm, saved_modules, saved_heads, weight, objective)
-        counts = np.array([s.plan.counts for s in saved.moe], dtype=np.int64).reshape(-1, self.config.n_routed_experts)
-        balance = 0.0 if objective else sum(s.balance_loss for s in saved.moe)
-        mtp_loss = weight * sum(losses[1:]) / len(modules) if modules else 0.0
-        return Losses(losses[0] + mtp_loss + balance, losses[0], tuple(losses[1:]), balance, counts), saved
+        return losses, saved_modules, saved_heads
 
     @one_blas_thread()
     def backward(self, saved: Saved, weight: float = 1.0) -> None:
@@ -256,6 +277,14 @@ class DeepSeekV3:
             self._backward(saved, weight)
 
     def _backward(self, saved: Saved, weight: float) -> None:
+        balance_weight = 0.0 if saved.objective else weight
+        dx = self.norm.backward(self.read_out_backward(saved, weight), saved.norm)
+        for layer, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
+            dx = layer.backward(dx, saved_block, balance_weight)
+        self.embed_tokens.backward(dx, saved.embedding)
+
+    def read_out_backward(self, saved: SavedReadOut, weight: float) -> Array:
+        """→ dh⁰ (B, T, d), of head and MTP modules."""
         depths, objective = len(saved.modules), saved.objective
         balance_weight = 0.0 if objective else weight
         d_deeper = None
@@ -276,10 +305,7 @@ class DeepSeekV3:
                 saved_embedding, saved_module, _ = saved.modules[depth - 1]
                 d_embedding, d_deeper = self.mtp[depth - 1].backward(d_hidden, saved_module, balance_weight)
                 self.embedding_of(depth).backward(d_embedding, saved_embedding)
-        dx = self.norm.backward(d_hidden, saved.norm)
-        for layer, saved_block in zip(reversed(self.blocks), reversed(saved.blocks), strict=True):
-            dx = layer.backward(dx, saved_block, balance_weight)
-        self.embed_tokens.backward(dx, saved.embedding)
+        return d_hidden
 
     def forward_backward(
         self,

@@ -67,7 +67,7 @@ COMMANDS = {
 }
 NO_NEED = {
     name: "a checkpoint is a Hugging Face folder already, which transformers opens; there is nothing to convert"
-    for name in ("export", "convert", "save", "to_hf")
+    for name in ("convert", "save", "to_hf")
 }
 
 

@@ -11,6 +11,8 @@ import shutil
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import TextIO
 
@@ -54,8 +56,28 @@ def quoted(text: str) -> str:
     return quote + "".join(map(shown, text)) + quote
 
 
+_unsaid: list[list[str]] = []  # one for each ``quietly`` that is open
+
+
+@contextmanager
+def quietly(on: bool = True) -> Iterator[list[str]]:
+    """With ``on`` nothing that ``say`` is given in the block is printed: another process says it. → the list of what was to go
+    to standard error, in case it was this one's alone."""
+    kept: list[str] = []
+    if on:
+        _unsaid.append(kept)
+    try:
+        yield kept
+    finally:
+        _unsaid[:] = [each for each in _unsaid if each is not kept]
+
+
 def say(text: object = "", end: str = "\n", painted: bool = False, file: TextIO | None = None) -> None:
     """Print. ``painted``: sequences that set colours pass, as the caller has put them there around texts already cleaned."""
+    if _unsaid:
+        if file is not None and file is sys.stderr:
+            _unsaid[-1].append(str(text))
+        return
     pieces = _COLOUR.split(str(text)) if painted else [str(text)]  # every second one is a colour
     shown = "".join(piece if i % 2 else clean(piece) for i, piece in enumerate(pieces))
     print(shown, end=end, flush=not end.endswith("\n"), file=file)

@@ -278,6 +278,7 @@ def write_folder(
     shards: Mapping[str, Mapping[str, Array]],
     floats: str = "F32",
     others: Mapping[str, bytes | None] | None = None,
+    config_name: str = CONFIG_NAME,
 ) -> None:
     """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array, real numbers as ``floats`` ("F32" or
     "BF16") but for the routing bias. A single shard is model.safetensors; several get an index. ``others`` are small files of
@@ -303,7 +304,7 @@ def write_folder(
             with files.create(inside(folder, shard, str(folder))) as file:
                 total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,))
         index = {INDEX_NAME: _json({"metadata": {"total_size": total}, "weight_map": weight_map})} if len(shards) > 1 else {}
-        for name, content in {**index, **others, CONFIG_NAME: _json(config_json)}.items():
+        for name, content in {**index, **others, config_name: _json(config_json)}.items():
             if content is not None:
                 with files.create(inside(folder, name, str(folder))) as file:
                     file.write(content)

@@ -11,7 +11,7 @@ section 2.2), so it writes the copies for other readers and needs none. Where a 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -164,24 +164,33 @@ def explode(name: str, array: Array) -> list[tuple[str, Array]]:
 def shards(config: ModelConfig, parameters: Mapping[str, Array], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
     """All tensors of a model as ``write_folder`` takes them: file → name on disk → array (views, nothing is copied). MTP
     modules have a shard of their own: ``transformers`` opens model.safetensors without looking at the index."""
-    main: list[dict[str, Array]] = [{}]
     mtp: dict[str, Array] = {}
-    size, copies = 0, shared_copies(config)
+    main: list[tuple[str, Array]] = []
+    copies = shared_copies(config)
     tensors = [item for name, array in parameters.items() for item in explode(name, array)]
     tensors += [(name, parameters[original]) for name, original in copies.items() if name != HEAD]
     tensors += [(n, np.empty(shape, np.float32)) for n, shape in optional_shapes(config).items() if n not in copies]
     for name, array in tensors:
         if (_layer(name) or 0) >= config.num_hidden_layers:
             mtp[name] = array
-            continue
-        if main[-1] and size + array.nbytes > limit:
-            main.append({})
+        else:
+            main.append((name, array))
+    return in_shards(main, limit) | ({MTP_NAME: mtp} if mtp else {})
+
+
+def in_shards(tensors: Iterable[tuple[str, Array]], limit: int = 5 << 30) -> dict[str, dict[str, Array]]:
+    """Name and array, in files of at most ``limit`` bytes but for a tensor that is larger: file → name → array."""
+    parts: list[dict[str, Array]] = [{}]
+    size = 0
+    for name, array in tensors:
+        if parts[-1] and size + array.nbytes > limit:
+            parts.append({})
             size = 0
-        main[-1][name] = array
+        parts[-1][name] = array
         size += array.nbytes
-    count = len(main)
+    count = len(parts)
     names = [SINGLE_NAME] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-    return dict(zip(names, main, strict=True)) | ({MTP_NAME: mtp} if mtp else {})
+    return dict(zip(names, parts, strict=True))
 
 
 class ExpertStack:

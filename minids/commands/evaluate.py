@@ -7,6 +7,8 @@ from typing import Any
 from minids.terminal import say
 from minids.words import table
 
+SEVERAL_PROCESSES = True
+
 
 @dataclass(frozen=True)
 class Options:
@@ -23,9 +25,11 @@ class Options:
 
 
 def run(options: Options, given: set[str]) -> None:
+    from minids.config import ParallelConfig
+    from minids.parallel.group import process_group
     from minids.training.evaluate import evaluate
 
-    found = evaluate(options.checkpoint, options.data, options.tokens)
+    found = evaluate(options.checkpoint, options.data, options.tokens, process_group(ParallelConfig()))
     say(json.dumps(found, indent=2, ensure_ascii=False) if options.json else in_words(found))
 
 

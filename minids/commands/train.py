@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from minids.config import ModelConfig, TrainConfig
+from minids.config import ModelConfig, ParallelConfig, TrainConfig
 from minids.config.presets import PRESETS, TRAINABLE
 from minids.errors import refuse
 from minids.terminal import fit, say
+
+SEVERAL_PROCESSES = True
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Options:
     tensorboard: bool = False
     """Write TensorBoard's event files too, into RUN/tensorboard (needs the extra tensorboard)."""
     train: Annotated[TrainConfig, "flat"] = field(default_factory=TrainConfig)
+    parallel: Annotated[ParallelConfig, "flat"] = field(default_factory=ParallelConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig.preset("tiny"))
     """The model; defaults are those of the preset."""
 
@@ -41,6 +44,8 @@ class Options:
 def run(options: Options, given: set[str]) -> None:
     from minids.lab.analysis import routing_trace
     from minids.lab.figures.run_curves import draw
+    from minids.model import DeepSeekV3
+    from minids.parallel.group import process_group
     from minids.training.run import Run
     from minids.training.tensorboard import FOLDER, EventFiles, need_tensorboard
     from minids.training.text import readable_prompt
@@ -60,22 +65,28 @@ def run(options: Options, given: set[str]) -> None:
         need_tensorboard()
     if options.resume and options.overwrite:
         raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
+    group = process_group(options.parallel)
     if options.resume:
-        training = Run.resume(out, _asked(options, given))
+        training = Run.resume(out, _asked(options, given), say, group)
         over = " It is finished; more --steps extend it." if training.step == training.train.steps else ""
         say(f"Resuming {out} after step {training.step} of {training.train.steps}.{over}")
     else:
         model, train = _of_checkpoint(options, given) if options.init_from else (options.model, options.train)
-        how = options.overwrite, options.init_from
+        how = options.overwrite, options.init_from, group
         training = Run.start(out, model, train, list(options.data), options.preset, say, *how)
         what = f"{options.init_from} further" if options.init_from else options.preset
-        size = training.model.parameters.values.size
+        size = sum(p.size for p in DeepSeekV3.declared(training.model.config))
         say(fit(f"Training {what} on {', '.join(options.data)}: {size:,} parameters,"))
         at_most = "up to " * (options.train.batch_ramp_until > 0)
         say(f"{options.train.steps} steps of {at_most}{options.train.tokens_per_step:,} tokens, into {out}")
+    if group.size > 1:
+        say(group.in_words())
+    training.observers.append(routing_trace.record)
+    if not group.first:
+        training.run()
+        return
     if options.tensorboard or (options.resume and (Path(out) / FOLDER).is_dir() and find_spec("tensorboardX")):
         training.metrics.followers.append(EventFiles(Path(out)))
-    training.observers.append(routing_trace.record)
     checkpoint = training.run()
     if checkpoint is None:
         return
@@ -104,7 +115,7 @@ def _asked(options: Options, given: set[str]) -> dict:
     """The settings typed beside --resume, by the names that a run's description has."""
     own = {"data": list(options.data), "preset": options.preset, "init_from": options.init_from}
     train, model = dataclasses.asdict(options.train), {f"model.{n}": v for n, v in dataclasses.asdict(options.model).items()}
-    here = {"out", "resume", "overwrite", "tensorboard"}
+    here = {"out", "resume", "overwrite", "tensorboard", *dataclasses.asdict(options.parallel)}
     return {name.removeprefix("model."): (own | train | model)[name] for name in given - here}
 
 

@@ -5,8 +5,9 @@ Field names are those of the Hugging Face ``DeepseekV3Config``, so that ``config
 """
 
 from minids.config.model import ModelConfig, Yarn
+from minids.config.parallel import ParallelConfig
 from minids.config.policy import PolicyConfig
 from minids.config.sft import SFTConfig
 from minids.config.training import TrainConfig
 
-__all__ = ["ModelConfig", "PolicyConfig", "SFTConfig", "TrainConfig", "Yarn"]
+__all__ = ["ModelConfig", "ParallelConfig", "PolicyConfig", "SFTConfig", "TrainConfig", "Yarn"]

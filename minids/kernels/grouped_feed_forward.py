@@ -21,6 +21,14 @@ class Saved(NamedTuple):
     weights: tuple[Array, Array, Array]  # W_gate, W_up (E, I, d), W_down (E, d, I)
 
 
+class ForWeights(NamedTuple):
+    dy: Array  # (R, d)
+    rows: Array  # (R, d)
+    act: Array  # (R, I)
+    d_gate_up: Array  # (R, 2 I)
+    starts: Array  # (E + 1,)
+
+
 def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Array) -> tuple[Array, Saved]:
     """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
     dtype = common_float(rows, w_gate, w_up, w_down)
@@ -63,6 +71,53 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     networks = compiled_or_python(experts_backward, rows.dtype)
     networks(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
     return d_rows
+
+
+def backward_input(dy: Array, saved: Saved) -> tuple[Array, ForWeights]:
+    """dy (R, d) → d_rows (R, d), and what ``backward_weights_into`` needs."""
+    rows, gate_up, starts, weights = saved
+    expect("dy", dy, rows.shape)
+    dy, width = np.ascontiguousarray(dy, rows.dtype), gate_up.shape[1] // 2
+    act, d_gate_up, d_rows = np.empty((len(rows), width), rows.dtype), np.empty_like(gate_up), np.empty_like(rows)
+    d_act = np.empty((np.diff(starts).max(initial=0), width), rows.dtype)
+    networks = compiled_or_python(experts_backward_input, rows.dtype)
+    networks(dy, gate_up, starts, *weights, act, d_act, d_gate_up, d_rows, address(rows.dtype))
+    return d_rows, ForWeights(dy, rows, act, d_gate_up, starts)
+
+
+def backward_weights_into(found: ForWeights, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> None:
+    """Adds the weights' gradients into the last three, which are in C order."""
+    dtype = found.rows.dtype
+    compiled_or_python(experts_backward_weights, dtype)(*found, d_w_gate, d_w_up, d_w_down, address(dtype))
+
+
+@kernel
+def experts_backward_input(dy, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, blas):
+    """dy (R, d), gate_up (R, 2 I) → act (R, I), d_gate_up (R, 2 I), d_rows (R, d). d_act (most rows, I) is scratch."""
+    width = act.shape[1]
+    for e in range(starts.size - 1):
+        first, stop = starts[e], starts[e + 1]
+        if first == stop:
+            continue
+        d_active, d_both, d_x = d_act[: stop - first], d_gate_up[first:stop], d_rows[first:stop]
+        product(dy[first:stop], w_down[e], d_active, False, blas)
+        activate_backward(d_active, gate_up[first:stop], act[first:stop], d_both)
+        product(d_both[:, :width], w_gate[e], d_x, False, blas)
+        product(d_both[:, width:], w_up[e], d_x, True, blas)
+
+
+@kernel
+def experts_backward_weights(dy, rows, act, d_gate_up, starts, d_w_gate, d_w_up, d_w_down, blas):
+    """dy, rows (R, d), act (R, I), d_gate_up (R, 2 I): adds the weights' gradients."""
+    width = act.shape[1]
+    for e in range(starts.size - 1):
+        first, stop = starts[e], starts[e + 1]
+        if first == stop:
+            continue
+        x, d_both = rows[first:stop], d_gate_up[first:stop]
+        product(dy[first:stop].T, act[first:stop], d_w_down[e], True, blas)
+        product(d_both[:, :width].T, x, d_w_gate[e], True, blas)
+        product(d_both[:, width:].T, x, d_w_up[e], True, blas)
 
 
 @kernel

@@ -6,9 +6,9 @@ import numpy as np
 from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._jit import kernel
-from minids.ops.linear import Saved, backward, forward
+from minids.ops.linear import Saved, backward, backward_input, forward
 
-__all__ = ["Saved", "backward", "backward_into", "forward"]
+__all__ = ["Saved", "backward", "backward_input", "backward_into", "backward_weight_into", "forward"]
 
 
 def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> Array:
@@ -22,6 +22,22 @@ def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None
     if d_bias is not None:
         d_bias += flat.sum(axis=0)
     return dx.reshape(*dy.shape[:-1], weight.shape[1])
+
+
+def backward_weight_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> None:
+    """Adds the gradients into d_weight (out, in) and d_bias (out,); dy (..., out)."""
+    dtype = common_float(saved.weight)
+    flat, x = rows_of(dy, dtype), np.ascontiguousarray(saved.x, dtype)
+    expect("dy", flat, (len(x), len(saved.weight)))
+    compiled_or_python(differentiate_weight, dtype)(flat, x, d_weight, address(dtype))
+    if d_bias is not None:
+        d_bias += flat.sum(axis=0)
+
+
+@kernel
+def differentiate_weight(dy, x, d_weight, blas):
+    """dy (N, out), x (N, in): adds into d_weight (out, in)."""
+    product(dy.T, x, d_weight, True, blas)
 
 
 @kernel

@@ -7,3 +7,4 @@ from minids.ops import mtp_combine as original
 
 forward = partial(original.forward, norms=rmsnorm)
 backward = partial(original.backward, norms=rmsnorm)
+backward_input = partial(original.backward_input, norms=rmsnorm)

@@ -1,9 +1,11 @@
 """The three smallest layers: a linear map, a norm and an embedding, each one operation with its parameters."""
 
+from functools import partial
 from typing import TypeAlias
 
 from minids.backend import op
 from minids.layers.parameters import Array, Parameter, Parameters
+from minids.layers.put_off import waiting
 
 SavedLinear: TypeAlias = "op.linear.Saved | op.fp8_linear.Saved"  # by the model's precision
 
@@ -23,7 +25,11 @@ class Linear:
 
     def backward(self, dy: Array, saved: SavedLinear) -> Array:
         assert isinstance(saved, op.linear.Saved)
-        return op.linear.backward_into(dy, saved, self.weight.grad, self.bias.grad if self.bias else None)
+        totals = self.weight.grad, self.bias.grad if self.bias else None
+        if (later := waiting()) is not None:
+            later.append(partial(op.linear.backward_weight_into, dy, saved, *totals))
+            return op.linear.backward_input(dy, saved)
+        return op.linear.backward_into(dy, saved, *totals)
 
 
 class RMSNorm:
@@ -52,4 +58,10 @@ class Embedding:
         return op.embedding.forward(tokens, self.weight.value)
 
     def backward(self, dx: Array, saved: op.embedding.Saved) -> None:
+        if (later := waiting()) is not None:
+            later.append(partial(self._add, dx, saved))
+        else:
+            self._add(dx, saved)
+
+    def _add(self, dx: Array, saved: op.embedding.Saved) -> None:
         self.weight.grad += op.embedding.backward(dx, saved)

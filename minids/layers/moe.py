@@ -10,7 +10,8 @@ The block adds the residual of eq. 12. The shared experts are one network of N_s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from minids.backend import op
 from minids.config import ModelConfig
@@ -19,6 +20,7 @@ from minids.layers.basic import Linear, SavedLinear
 from minids.layers.feed_forward import SavedFeedForward
 from minids.layers.fp8 import arithmetic_of, feed_forward, scheme_of
 from minids.layers.parameters import Array, Parameters
+from minids.layers.put_off import waiting
 from minids.layers.recompute import (
     experts_again,
     experts_without,
@@ -37,10 +39,29 @@ class Saved(NamedTuple):
     routing: op.router.Routing
     plan: op.dispatch.Plan
     experts: SavedExperts
-    combine: op.combine.Saved
+    combine: op.combine.Saved | None  # None with an exchange
     shared: SavedFeedForward | None  # None without shared experts
     balance: op.balance_loss.Saved | None  # None without a balance loss
     balance_loss: float  # α · L, eq. 17
+    exchange: Any = None  # what an exchange saved
+
+
+class Exchange(Protocol):
+    """Experts that are not all in this process: tokens travel to them, and their sums back (``minids/parallel``)."""
+
+    def forward(
+        self, layer: MoE, tokens: Array, chosen: Array, gates: Array, meanwhile: Callable[[], None]
+    ) -> tuple[Array, SavedExperts, Any]:
+        """tokens (N, d), chosen and gates (N, K) → Σ_k g_k FFN_k(token), (N, d), and what the backward pass needs.
+        ``meanwhile`` is called once, while tokens travel."""
+
+    def backward(
+        self, layer: MoE, dy: Array, experts: SavedExperts, saved: Any, meanwhile: Callable[[], None]
+    ) -> tuple[Array, Array]:
+        """dy (N, d) → d_tokens (N, d), d_gates (N, K); adds the gradients of the experts that are here."""
+
+    def idle(self, layer: MoE) -> Callable[[], None]:
+        """Serve others' tokens in a forward pass that has none here; what is returned does so in the backward pass."""
 
 
 class MoE:
@@ -66,6 +87,7 @@ class MoE:
             parameters.add_buffer(self._bias_name, (experts,))
         self.alpha = 0.0 if config.balance == "none" else config.aux_loss_alpha
         self.on_routing: Callable[[op.router.Routing, tuple[int, int]], None] | None = None  # a recorder's, with (B, T)
+        self.exchange: Exchange | None = None  # where the weights here are those of some experts only
         self.fixed_choice: Array | None = None  # (N, K) experts to take instead of choosing: see model.routing_fixed
 
     @property
@@ -74,36 +96,63 @@ class MoE:
         return self._buffers.get(self._bias_name)
 
     def forward(self, x: Array) -> tuple[Array, Saved]:
-        c, chosen = self.config, self.fixed_choice
+        chosen = self.fixed_choice
         tokens = x.reshape(-1, x.shape[-1])  # (N, d)
         if chosen is not None and len(chosen) != len(tokens):
             raise refuse("chosen", f"experts of {len(chosen)} tokens", f"{self.name} is given {len(tokens)} tokens")
+        routing, saved_logits, saved_router = self.route(tokens, chosen)
+        if self.on_routing:
+            self.on_routing(routing, x.shape[:2])
+        plan = op.dispatch.plan(routing.chosen, self.config.n_routed_experts)
+        from_shared = saved_shared = saved_combine = saved_exchange = None
+
+        def shared() -> None:
+            nonlocal from_shared, saved_shared
+            if self.shared:
+                from_shared, saved_shared = self.shared.forward(tokens)
+
+        if self.exchange is None:
+            rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
+            rows, saved_experts = self.experts(rows, plan.starts)
+            y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
+            shared()
+        else:
+            y, saved_experts, saved_exchange = self.exchange.forward(self, tokens, routing.chosen, routing.gates, shared)
+        if from_shared is not None:
+            y += from_shared
+        loss, balance = self._balance_loss(routing, x.shape[1])
+        saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
+        return y.reshape(x.shape), Saved(*saved, saved_exchange)
+
+    def route(self, tokens: Array, chosen: Array | None = None) -> tuple[op.router.Routing, SavedLinear, op.router.Saved]:
+        """tokens (N, d) → their experts and gates, eqs 13-16; ``chosen`` (N, K) prescribes the experts."""
+        c = self.config
         logits, saved_logits = self.gate.forward(tokens)  # (N, E)
         groups, names = (c.num_experts_per_tok, c.n_group, c.topk_group), (c.scoring_func, c.topk_method)
         gating = (c.norm_topk_prob, c.routed_scaling_factor)
         routing, saved_router = op.router.forward(logits, self.bias, *groups, *names, *gating, chosen)
-        if self.on_routing:
-            self.on_routing(routing, x.shape[:2])
-        plan = op.dispatch.plan(routing.chosen, c.n_routed_experts)
-        rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
-        rows, saved_experts = self._experts(rows, plan.starts)
-        y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
-        saved_shared = None
-        if self.shared:
-            from_shared, saved_shared = self.shared.forward(tokens)
-            y += from_shared
-        loss, balance = self._balance_loss(routing, x.shape[1])
-        saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
-        return y.reshape(x.shape), Saved(*saved)
+        return routing, saved_logits, saved_router
 
     def backward(self, dy: Array, saved: Saved, loss_weight: float = 1.0) -> Array:
         """``loss_weight``: dL/d(balance loss), which joins the gradient here."""
         flat = dy.reshape(-1, dy.shape[-1])  # (N, d)
-        d_rows, d_gates = op.combine.backward(flat, saved.combine)
-        d_rows = self._experts_backward(d_rows, saved.experts)
-        dx = op.dispatch.backward(d_rows, saved.plan)
-        if self.shared and saved.shared is not None:
-            dx += self.shared.backward(flat, saved.shared)
+        d_from_shared = None
+
+        def shared() -> None:
+            nonlocal d_from_shared
+            if self.shared and saved.shared is not None:
+                d_from_shared = self.shared.backward(flat, saved.shared)
+
+        if saved.combine is not None:
+            d_rows, d_gates = op.combine.backward(flat, saved.combine)
+            d_rows = self.experts_backward(d_rows, saved.experts)
+            dx = op.dispatch.backward(d_rows, saved.plan)
+            shared()
+        else:
+            assert self.exchange is not None
+            dx, d_gates = self.exchange.backward(self, flat, saved.experts, saved.exchange, shared)
+        if d_from_shared is not None:
+            dx += d_from_shared
         d_scores = None
         if saved.balance is not None:
             d_scores = op.balance_loss.backward(self.alpha * loss_weight, saved.balance)  # (N, E)
@@ -127,18 +176,25 @@ class MoE:
         bias = self._buffers[self._bias_name]
         bias[...] = op.bias_update.updated(bias, counts, speed, self.config.bias_update_rule)
 
-    def _experts(self, rows: Array, starts: Array) -> tuple[Array, SavedExperts]:
-        """rows (N·K, d) sorted by expert → each through its own expert's network."""
+    def experts(self, rows: Array, starts: Array, held: Array | None = None) -> tuple[Array, SavedExperts]:
+        """rows (N·K, d) sorted by expert → each through its own expert's network. ``held`` (places,): rows are sorted by place
+        instead, and this is the expert that each place holds."""
         weights = self.w_gate.value, self.w_up.value, self.w_down.value
+        if held is not None:
+            weights = weights[0][held], weights[1][held], weights[2][held]
         if self.scheme is None:
             return op.grouped_feed_forward.forward(rows, starts, *weights)
         w_gate, w_up, w_down = weights
         return op.fp8_feed_forward.forward(rows, starts, w_gate, w_up, w_down, self.scheme, **self.by)
 
-    def _experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
+    def experts_backward(self, d_rows: Array, saved: SavedExperts) -> Array:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
         if not isinstance(saved, op.fp8_feed_forward.Saved):
+            if (later := waiting()) is not None:
+                d_rows, for_weights = op.grouped_feed_forward.backward_input(d_rows, saved)
+                later.append(partial(op.grouped_feed_forward.backward_weights_into, for_weights, *totals))
+                return d_rows
             return op.grouped_feed_forward.backward_into(d_rows, saved, *totals)
         d_rows, *d_weights = op.fp8_feed_forward.backward(d_rows, saved, **self.by)
         for total, gradient in zip(totals, d_weights, strict=True):

@@ -14,6 +14,7 @@ What depth k hands to depth k + 1 no released model tells, since V3 has one modu
 hands on what the head reads, as depth 1 gets it, "unnormed" the block's output, and then the norm belongs to the head alone.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from minids.layers.block import Kept as KeptBlock
 from minids.layers.block import Saved as SavedBlock
 from minids.layers.parameters import Array, Parameters
 from minids.layers.positions import Rotary
+from minids.layers.put_off import waiting
 from minids.layers.recompute import NOTHING
 
 
@@ -91,10 +93,14 @@ class MTPModule:
         dx = self.norm.backward(dh, saved.norm) if saved.norm else dh
         dx = self.block.backward(dx, saved.block, loss_weight)
         combine = self.combined_again(saved.combine) if isinstance(saved.combine, KeptCombine) else saved.combine
-        d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, combine)
+        if (later := waiting()) is not None:
+            d_embedding, d_hidden, d_enorm, d_hnorm = op.mtp_combine.backward_input(dx, combine)
+            later.append(partial(op.linear.backward_weight_into, dx, combine.projection, self.eh_proj.grad))
+        else:
+            d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj = op.mtp_combine.backward(dx, combine)
+            self.eh_proj.grad += d_eh_proj
         self.enorm.grad += d_enorm
         self.hnorm.grad += d_hnorm
-        self.eh_proj.grad += d_eh_proj
         return d_embedding, d_hidden
 
     def readout(self, h: Array) -> tuple[Array, op.rmsnorm.Saved | None]:

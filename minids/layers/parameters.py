@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -92,6 +92,12 @@ class Parameters:
         if not self.ready:
             self.buffers[name] = np.zeros(shape, dtype=np.float32)
 
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Before anything is laid out: forget parameters and buffers of other names. A pipeline's stage has some of them."""
+        self._by_name = {name: p for name, p in self._by_name.items() if wanted(name)}
+        for name in [name for name in self.buffers if not wanted(name)]:
+            del self.buffers[name]
+
     def amaxes(self, name: str) -> Amaxes:
         """The history of the layer of this name."""
         return self.histories.setdefault(name, Amaxes())
@@ -106,21 +112,27 @@ class Parameters:
         twin.allocate(self.values.dtype, self.values)
         return twin
 
-    def allocate(self, dtype: DTypeLike, values: Array | None = None) -> None:
-        """Make the flat arrays, filled with zeros, and point every parameter into them. ``values`` (P,): take these."""
-        ordered = sorted(self, key=lambda p: len(p.shape) < 2)  # stable: matrices first, otherwise as declared
-        total = sum(p.size for p in ordered)
+    def lay_out(self, last: Callable[[Parameter], bool] = lambda p: False) -> int:
+        """Give every parameter its place in the flat arrays; their length. ``last``: those that come behind all others."""
+        total = 0
+        for p in sorted(self, key=lambda p: (last(p), len(p.shape) < 2)):  # stable: matrices first, otherwise as declared
+            p.place = slice(total, total + p.size)
+            total += p.size
         if total > MOST_PARAMETERS:
             raise MinidsError(f"model: its sizes make {total:,} parameters, which no memory holds; choose smaller ones")
+        return total
+
+    def allocate(
+        self, dtype: DTypeLike, values: Array | None = None, last: Callable[[Parameter], bool] = lambda p: False
+    ) -> None:
+        """Make the flat arrays, filled with zeros, and point every parameter into them. ``values`` (P,): take these. ``last``:
+        see ``lay_out``."""
+        total = self.lay_out(last)
         self.values = np.zeros(total, dtype) if values is None else values
         self.grads = np.zeros(total, dtype)
-        start = 0
-        for p in ordered:
-            stop = start + p.size
-            p.place = slice(start, stop)
+        for p in self:
             p.value = self.values[p.place].reshape(p.shape)
             p.grad = self.grads[p.place].reshape(p.shape)
-            start = stop
 
     def initialise(self, rng: np.random.Generator, std: float) -> None:
         """Draw normal(0, std) for every matrix (DeepSeek-V3 section 4.2), 1 for gains, 0 for biases; in float32 whatever the

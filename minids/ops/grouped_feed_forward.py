@@ -26,6 +26,17 @@ class Saved(NamedTuple):
     w_down: Array  # (E, d, I)
 
 
+class ForWeights(NamedTuple):
+    """What the weights' gradients are made of."""
+
+    dy: Array  # (R, d)
+    rows: Array  # (R, d)
+    act: Array  # (R, I)
+    d_gate: Array  # (R, I)
+    d_up: Array  # (R, I)
+    starts: Array  # (E + 1,)
+
+
 def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Array) -> tuple[Array, Saved]:
     """rows (R, d) sorted by expert, expert e's being starts[e]:starts[e+1]; weights stacked by expert → y (R, d)."""
     width = w_gate.shape[1]
@@ -43,25 +54,36 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
 
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
     """dy (R, d) → d_rows (R, d), d_w_gate (E, I, d), d_w_up (E, I, d), d_w_down (E, d, I)."""
+    d_rows, for_weights = backward_input(dy, saved)
+    d_gate, d_up, d_down = (np.zeros(w.shape, dtype=dy.dtype) for w in (saved.w_gate, saved.w_up, saved.w_down))
+    backward_weights_into(for_weights, d_gate, d_up, d_down)
+    return d_rows, d_gate, d_up, d_down
+
+
+def backward_input(dy: Array, saved: Saved) -> tuple[Array, ForWeights]:
+    """dy (R, d) → d_rows (R, d), and what ``backward_weights_into`` needs: the half that others wait for."""
     rows, act, inner, starts, w_gate, w_up, w_down = saved
-    d_gate_w, d_up_w, d_down_w = (np.zeros(w.shape, dtype=dy.dtype) for w in (w_gate, w_up, w_down))
-    d_act = np.empty_like(act)
+    d_act, d_rows = np.empty_like(act), np.empty_like(rows)
     for e, span in busy_experts(starts):
         np.matmul(dy[span], w_down[e], out=d_act[span])
-        np.matmul(dy[span].T, act[span], out=d_down_w[e])
     d_gate, d_up = swiglu.backward(d_act, inner)
-    d_rows = np.empty_like(rows)
     for e, span in busy_experts(starts):
         np.matmul(d_gate[span], w_gate[e], out=d_rows[span])
         d_rows[span] += d_up[span] @ w_up[e]
-        np.matmul(d_gate[span].T, rows[span], out=d_gate_w[e])
-        np.matmul(d_up[span].T, rows[span], out=d_up_w[e])
-    return d_rows, d_gate_w, d_up_w, d_down_w
+    return d_rows, ForWeights(dy, rows, act, d_gate, d_up, starts)
+
+
+def backward_weights_into(found: ForWeights, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> None:
+    """The other half, at any time after: adds the weights' gradients into the three arrays."""
+    dy, rows, act, d_gate, d_up, starts = found
+    for e, span in busy_experts(starts):
+        d_w_down[e] += dy[span].T @ act[span]
+        d_w_gate[e] += d_gate[span].T @ rows[span]
+        d_w_up[e] += d_up[span].T @ rows[span]
 
 
 def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> Array:
     """dy (R, d) → d_rows (R, d); adds the weights' gradients into the last three arrays."""
-    d_rows, *d_weights = backward(dy, saved)
-    for total, gradient in zip((d_w_gate, d_w_up, d_w_down), d_weights, strict=True):
-        total += gradient
+    d_rows, for_weights = backward_input(dy, saved)
+    backward_weights_into(for_weights, d_w_gate, d_w_up, d_w_down)
     return d_rows

@@ -36,6 +36,20 @@ def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array | None]:
     return dx.reshape(*dy.shape[:-1], weight.shape[1]), d_weight, d_bias
 
 
+def backward_input(dy: Array, saved: Saved) -> Array:
+    """dy (..., out) → dx (..., in): the half of ``backward`` that others wait for."""
+    dx = dy.reshape(-1, dy.shape[-1]) @ saved.weight
+    return dx.reshape(*dy.shape[:-1], saved.weight.shape[1])
+
+
+def backward_weight_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> None:
+    """The other half, at any time after: adds the gradients into d_weight (out, in) and d_bias (out,)."""
+    flat = dy.reshape(-1, dy.shape[-1])  # (N, out)
+    d_weight += flat.T @ saved.x
+    if d_bias is not None:
+        d_bias += flat.sum(axis=0)
+
+
 def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> Array:
     """dy (..., out) → dx (..., in); adds the gradients into d_weight (out, in) and d_bias (out,)."""
     dx, of_weight, of_bias = backward(dy, saved)

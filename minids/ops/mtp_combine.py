@@ -34,8 +34,14 @@ def forward(
 
 def backward(dy: Array, saved: Saved, norms: ModuleType = rmsnorm) -> tuple[Array, Array, Array, Array, Array]:
     """dy (B, T', d) → d_embedding, d_hidden (B, T', d), d_enorm, d_hnorm (d,), d_eh_proj (d, 2d)."""
-    d_both, d_eh_proj, _ = linear.backward(dy, saved.projection)
-    width = dy.shape[-1]
+    d_eh_proj = np.zeros_like(saved.projection.weight)
+    linear.backward_weight_into(dy, saved.projection, d_eh_proj)
+    return *backward_input(dy, saved, norms), d_eh_proj
+
+
+def backward_input(dy: Array, saved: Saved, norms: ModuleType = rmsnorm) -> tuple[Array, Array, Array, Array]:
+    """The same without the gradient of eh_proj, which is a linear map's and can be formed at any time after."""
+    d_both, width = linear.backward_input(dy, saved.projection), dy.shape[-1]
     d_embedding, d_enorm = norms.backward(d_both[..., :width], saved.embedding)
     d_hidden, d_hnorm = norms.backward(d_both[..., width:], saved.hidden)
-    return d_embedding, d_hidden, d_enorm, d_hnorm, d_eh_proj
+    return d_embedding, d_hidden, d_enorm, d_hnorm

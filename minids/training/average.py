@@ -32,12 +32,8 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within it the model's weights are the average; afterwards, to the bit, what they were."""
-        own = self.parameters.values.copy()
-        self.parameters.values[...] = self.values
-        try:
+        with weights_in_place(self.parameters, self.values):
             yield
-        finally:
-            self.parameters.values[...] = own
 
     def state(self) -> dict[str, Array]:
         """What a resumed run needs."""
@@ -46,3 +42,14 @@ class WeightAverage:
     def restore(self, state: dict[str, Array]) -> None:
         self.values[...] = state["average"]
         self.steps = int(state["steps"])
+
+
+@contextmanager
+def weights_in_place(parameters: Parameters, values: Array) -> Iterator[None]:
+    """Within it the ``parameters`` have these ``values`` (P,)."""
+    own = parameters.values.copy()
+    parameters.values[...] = values
+    try:
+        yield
+    finally:
+        parameters.values[...] = own

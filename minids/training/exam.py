@@ -28,6 +28,7 @@ from minids.errors import MinidsError
 from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.training import arithmetic
+from minids.training.process_group import ProcessGroup
 from minids.training.reserved import reserved
 
 QUESTIONS = 500
@@ -85,9 +86,11 @@ def sums(training: Iterable[bytes]) -> dict[str, list[Question]]:
     return {kind: some for kind, some in questions(training, ON_THE_WAY).items() if kind.endswith("sums")}
 
 
-def exact_match(model: DeepSeekV3, asked: dict[str, list[Question]]) -> dict[str, float]:
-    """The share of each kind's questions that the model answers rightly: the line it writes, greedily, is the answer."""
-    return {kind: float(right(model, some).mean()) for kind, some in asked.items()}
+def exact_match(model: DeepSeekV3, asked: dict[str, list[Question]], group: ProcessGroup | None = None) -> dict[str, float]:
+    """The share of each kind's questions that the model answers rightly: the line it writes, greedily, is the answer. The
+    processes of ``group`` share the kinds."""
+    shares = (group or ProcessGroup()).spread(lambda some: (float(right(model, some).mean()),), list(asked.values()))
+    return {kind: share for kind, (share,) in zip(asked, shares, strict=True)}
 
 
 @one_blas_thread()

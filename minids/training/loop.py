@@ -81,7 +81,7 @@ def training_steps(
         if not (math.isfinite(losses.total) and math.isfinite(norm)):
             raise Diverged(str(done))
         if clip:
-            done = done._replace(largest_logit=clip.apply())
+            done = done._replace(largest_logit=clip.apply(workers.greatest))
 
         workers.end_amaxes()
 

@@ -16,7 +16,7 @@ embedding, head and vectors to AdamW, with one learning rate for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,24 +36,33 @@ class Stretch(NamedTuple):
     """Neighbouring parameters that AdamW treats alike."""
 
     place: slice  # in the flat arrays of all parameters
+    first: slice  # in ``AdamW.m``
     second: slice  # in ``AdamW.v``
     decayed: bool
 
     def part(self, index: int, count: int) -> Stretch:
         piece = pieces(self.place.stop - self.place.start, count)[index]
-        place, second = (slice(s.start + piece.start, s.start + piece.stop) for s in (self.place, self.second))
-        return Stretch(place, second, self.decayed)
+        place, first, second = (slice(s.start + piece.start, s.start + piece.stop) for s in self[:3])
+        return Stretch(place, first, second, self.decayed)
 
 
 class AdamW:
-    """Moments of the parameters that it ``takes``, and one step at a time."""
+    """Moments of the parameters that it ``takes``, and one step at a time. ``within``: the parts of the flat arrays that are
+    updated here, if not all; a process that shares the work with others keeps the moments of its own part alone."""
 
-    def __init__(self, parameters: Parameters, config: TrainConfig, takes: Callable[[Parameter], bool] = lambda p: True):
+    def __init__(
+        self,
+        parameters: Parameters,
+        config: TrainConfig,
+        within: Sequence[slice] | None = None,
+        takes: Callable[[Parameter], bool] = lambda p: True,
+    ):
         self.parameters, self.config = parameters, config
+        self.within = [slice(0, parameters.values.size)] if within is None else list(within)
         self.steps_taken = 0
-        self.stretches = _stretches([p for p in parameters if takes(p)])
+        self.stretches = _stretches([p for p in parameters if takes(p)], self.within)
         kept = np.uint16 if config.moments == "bf16" else parameters.values.dtype
-        self.m = np.zeros(parameters.values.shape, kept)  # (P,) first moment
+        self.m = np.zeros(sum(part.stop - part.start for part in self.within), kept)  # (P,) first moment
         self.v = np.zeros(self.stretches[-1].second.stop if self.stretches else 0, kept)  # second moment of what AdamW takes
 
     @one_blas_thread()
@@ -76,8 +85,8 @@ class AdamW:
         c, p = self.config, self.parameters
 
         def update(share: list[Stretch]) -> None:
-            for place, second, decayed in share:
-                arrays = p.values[place], p.grads[place], self.m[place], self.v[second]
+            for place, first, second, decayed in share:
+                arrays = p.values[place], p.grads[place], self.m[first], self.v[second]
                 decay = c.weight_decay if decayed else 0.0
                 op.adamw.update(*arrays, learning_rate, c.beta1, c.beta2, c.adam_eps, decay, self.steps_taken, scale)
 
@@ -100,8 +109,8 @@ Portion = dict[tuple[int, ...], list[slice]]  # matrices: (out, in) → where in
 class Muon(AdamW):
     """Muon for the matrices between hidden spaces, AdamW for the rest. ``m`` holds Muon's momentum and AdamW's first moment."""
 
-    def __init__(self, parameters: Parameters, config: TrainConfig):
-        super().__init__(parameters, config, takes=lambda p: not is_hidden_matrix(p))
+    def __init__(self, parameters: Parameters, config: TrainConfig, within: Sequence[slice] | None = None):
+        super().__init__(parameters, config, within, takes=lambda p: not is_hidden_matrix(p))
 
     def _update(self, learning_rate: float, scale: float, workers: Workers | None) -> None:
         super()._update(learning_rate, scale, workers)
@@ -109,14 +118,23 @@ class Muon(AdamW):
 
         def update(portion: Portion) -> None:
             for out_in, places in portion.items():
-                values, grads, momenta = ([a[x].reshape(-1, *out_in) for x in places] for a in (p.values, p.grads, self.m))
+                values, grads = ([a[x].reshape(-1, *out_in) for x in places] for a in (p.values, p.grads))
+                momenta = [self.m[first].reshape(-1, *out_in) for x in places for _, first in inside(x, self.within)]
                 op.muon.update(values, grads, momenta, learning_rate, c.muon_momentum, c.weight_decay, scale, c.muon_rounds)
 
-        _share_out(workers, update, lambda count: portions(filter(is_hidden_matrix, p), count))
+        _share_out(workers, update, lambda count: portions(self._matrices(), count))
+
+    def _matrices(self) -> Iterator[Parameter]:
+        """Those that lie within; of stacked ones those that do."""
+        for p in filter(is_hidden_matrix, self.parameters):
+            for place, _ in inside(p.place, self.within):
+                found = Parameter(p.name, (-1, *p.shape[-2:]), p.init)
+                found.place = place
+                yield found
 
 
-def optimizer(parameters: Parameters, config: TrainConfig) -> AdamW:
-    return {"adamw": AdamW, "muon": Muon}[config.optimizer](parameters, config)
+def optimizer(parameters: Parameters, config: TrainConfig, within: Sequence[slice] | None = None) -> AdamW:
+    return {"adamw": AdamW, "muon": Muon}[config.optimizer](parameters, config, within)
 
 
 def is_hidden_matrix(p: Parameter) -> bool:
@@ -136,7 +154,7 @@ def portions(matrices: Iterable[Parameter], count: int) -> list[Portion]:
 
     for p in sorted(matrices, key=work, reverse=True):
         size = math.prod(p.shape[-2:])
-        each, left = divmod(p.size // size, count)
+        each, left = divmod((p.place.stop - p.place.start) // size, count)
         least = sorted(range(count), key=lambda i: loads[i])[:left]
         at = p.place.start
         for taker, taken in [(i, each) for i in range(count) if each] + [(i, 1) for i in least]:
@@ -151,15 +169,29 @@ def _share_out(workers: Workers | None, work: Callable, shares: Callable[[int], 
     return workers.share_out(work, shares(workers.count)) if workers else [work(share) for share in shares(1)]
 
 
-def _stretches(parameters: list[Parameter]) -> list[Stretch]:
+def inside(place: slice, within: Sequence[slice]) -> Iterator[tuple[slice, slice]]:
+    """What of ``place`` lies in the parts ``within`` → each piece, and where it is when these lie one behind another."""
+    before = 0
+    for part in within:
+        start, stop = max(place.start, part.start), min(place.stop, part.stop)
+        if start < stop:
+            yield slice(start, stop), slice(before + start - part.start, before + stop - part.start)
+        before += part.stop - part.start
+
+
+def _stretches(parameters: list[Parameter], within: Sequence[slice]) -> list[Stretch]:
     """AdamW's parameters as few slices: it is one pass over contiguous memory where it can be."""
     found: list[Stretch] = []
     at = 0
     for p in sorted(parameters, key=lambda p: p.place.start):
-        new = Stretch(p.place, slice(at, at + p.size), len(p.shape) >= 2)
-        if found and found[-1].place.stop == p.place.start and found[-1].decayed == new.decayed:
-            last = found.pop()
-            new = Stretch(slice(last.place.start, p.place.stop), slice(last.second.start, at + p.size), new.decayed)
-        found.append(new)
-        at += p.size
+        for place, first in inside(p.place, within):
+            second = slice(at, at + place.stop - place.start)
+            new = Stretch(place, first, second, len(p.shape) >= 2)
+            last = found[-1] if found else None
+            if last and last.place.stop == place.start and last.first.stop == first.start and last.decayed == new.decayed:
+                place, first, both = (slice(a.start, b.stop) for a, b in zip(last[:3], new[:3], strict=True))
+                found[-1] = Stretch(place, first, both, new.decayed)
+            else:
+                found.append(new)
+            at = second.stop
     return found

@@ -37,12 +37,12 @@ class Voice:
             say(line, file=sys.stderr)
 
 
-def progress_bar(steps: int, finished: int) -> tqdm:
-    """Disabled where the output is a file, which gets lines instead."""
+def progress_bar(steps: int, finished: int, quiet: bool = False) -> tqdm:
+    """Disabled if ``quiet``, and where the output is a file, which gets lines instead."""
     notebook, kind = "ipykernel" in sys.modules, tqdm
     if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
         kind = importlib.import_module("tqdm.auto").tqdm
-    quiet = not (sys.stderr.isatty() or notebook)
+    quiet = quiet or not (sys.stderr.isatty() or notebook)
     shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
     return kind(total=steps, initial=finished, disable=quiet, dynamic_ncols=True, bar_format=shape)
 

@@ -9,7 +9,7 @@ heads and stays: another head's logits are no reason to change it. No gradient f
 next step measures anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -53,9 +53,9 @@ class QKClip:
     def _record(self, at: tuple[int, int], scale: float, q: Array, k: Array) -> None:
         np.maximum(self.seen[at], op.largest_logit.forward(q, k, scale), out=self.seen[at])
 
-    def apply(self) -> float:
-        """Scale the heads above the threshold → the largest logit of the step, before."""
-        largest = self.seen.max(axis=0)  # (layers, H) over all threads
+    def apply(self, greatest: Callable[[Array], Array] = lambda seen: seen.max(axis=0)) -> float:
+        """Scale the heads above the threshold → the largest logit of the step, before. ``greatest``: over all threads."""
+        largest = greatest(self.seen)  # (layers, H)
         for layer, of_head in zip(self.layers[0], largest, strict=True):
             if (of_head > self.threshold).any():
                 clip(layer, np.minimum(1.0, self.threshold / np.maximum(of_head, self.threshold)))

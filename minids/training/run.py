@@ -27,11 +27,12 @@ from minids.config import ModelConfig, TrainConfig, Yarn
 from minids.errors import MinidsError, refuse
 from minids.inference.generate import generate
 from minids.inference.sampling import MIN_P, TEMPERATURE
+from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.model_checks import check_length, check_recompute
 from minids.terminal import columns, fit, say
 from minids.training import exam
-from minids.training.average import WeightAverage
+from minids.training.average import WeightAverage, weights_in_place
 from minids.training.batch_ramp import tokens_before
 from minids.training.batches import Batches
 from minids.training.corpus import Corpus, load_corpus
@@ -39,16 +40,15 @@ from minids.training.diagnosis import exploded, where_it_began
 from minids.training.evaluate import validation
 from minids.training.initial import described_source, initial_model
 from minids.training.loop import Diverged, TrainStep, training_steps
-from minids.training.metrics import MetricsFile, max_violation
-from minids.training.optimizer import optimizer
+from minids.training.metrics import MetricsFile, NoMetrics, max_violation
 from minids.training.printing import Say, Voice, able, beside_bar, in_words, interrupt, progress_bar, sums_in_words
+from minids.training.process_group import ProcessGroup
 from minids.training.qk_clip import check_clip
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.schedule import learning_rate
 from minids.training.short_context import context, supply
 from minids.training.surroundings import SAME_RUN, differences, surroundings
 from minids.training.text import Text, held_out_prompt, layout_for, tokenizer_for
-from minids.training.workers import Workers, useful_workers
 
 Observer = Callable[["Run"], AbstractContextManager[object]]
 """Called before every step, which is then made within the context that it returns. ``step`` is the number finished before."""
@@ -61,17 +61,19 @@ class Run:
     metrics: MetricsFile
 
     def __init__(
-        self, halves: tuple[Corpus, Corpus], model: DeepSeekV3, train: TrainConfig, rng: np.random.Generator, say: Say
-    ):
+        self, halves: tuple[Corpus, Corpus], model: DeepSeekV3, train: TrainConfig, rng: np.random.Generator, say: Say,
+        group: ProcessGroup,
+    ):  # fmt: skip
         """``halves``: training and held-out text. ``start`` and ``resume`` add the folder and its metrics."""
-        self.tokenizer, self.model, self.train = model.tokenizer, model, train
+        self.group, self.tokenizer, self.train = group, model.tokenizer, train
+        self.model = group.parted(model)
         self.text = Text.encode(*halves, model.tokenizer, layout_for(train, model.tokenizer))
         self.sums = exam.sums(document.text for document in halves[0].documents)
         self.prompts = {domain: held_out_prompt(halves[1], domain) for domain in halves[1].domains}
-        self.optimizer = optimizer(model.parameters, train)
-        self.average = WeightAverage(model.parameters, train.ema_decay) if train.ema_decay else None
-        model.recompute = train.recompute
-        self.workers = Workers(model, train.workers)
+        self.optimizer = group.optimizer(self.model.parameters, train)
+        self.average = WeightAverage(self.model.parameters, train.ema_decay) if train.ema_decay else None
+        self.model.recompute = train.recompute
+        self.workers = group.workers(self.model, train.workers)
         per_step = train.gradient_accumulation_steps
         self.batches = Batches(self.text.training, train.batch_size, train.context_length, rng, keep=per_step)
         self.observers: list[Observer] = []
@@ -84,65 +86,81 @@ class Run:
     @classmethod
     def start(
         cls, out: str | Path, model_config: ModelConfig, train: TrainConfig, data: list[str], preset: str, say: Say = say,
-        overwrite: bool = False, init_from: str | Path = "",
+        overwrite: bool = False, init_from: str | Path = "", group: ProcessGroup | None = None,
     ) -> Run:  # fmt: skip
         """A new run in the folder ``out``, which may hold an older one only with ``overwrite``, or where that has made no
         checkpoint; the older one's files go once this one is ready to begin. From fresh weights, or from those and the
-        tokenizer of the checkpoint ``init_from``."""
+        tokenizer of the checkpoint ``init_from``. Each process of a ``group`` calls this alike."""
+        group = group or ProcessGroup()
         if train.context_length > (most := model_config.max_position_embeddings):
             raise refuse("context_length", train.context_length, f"must not be above max_position_embeddings = {most}")
         check_length(context(0, train), model_config.num_nextn_predict_layers)
         check_clip(model_config, train)
         check_recompute(model_config, train.recompute)
-        RunFolder.refuse_taken(out, overwrite)
+        group.check(model_config, train)
+        if group.first:
+            RunFolder.refuse_taken(out, overwrite)
         corpus = load_corpus(data)
         if corpus.skipped:
             say(corpus.passed_over())
         source = described_source(init_from) if init_from else None
-        run = cls._fresh(corpus, model_config, train, say, source)
-        run.folder = RunFolder.create(out, overwrite)
+        run = cls._fresh(corpus, model_config, train, say, group, source)
         description = {"preset": preset, "data": list(data), "corpus": _identity(corpus)}
         settings = {"model": dataclasses.asdict(run.model.config), "train": dataclasses.asdict(run.train)}
-        description |= {"init_from": source} if source else {}
-        run.folder.write_description(description | settings | {"surroundings": surroundings()})
-        run.metrics = MetricsFile(run.folder.metrics)
+        description |= ({"init_from": source} if source else {}) | group.described()
+        folder = RunFolder.create(out, overwrite) if group.first else RunFolder(Path(out))
+        if group.first:
+            folder.write_description(description | settings | {"surroundings": surroundings()})
+        group.wait()
+        run._take(folder)
         return run
 
+    def _take(self, folder: RunFolder, length: int = 0) -> None:
+        """The run's folder and its metrics, of which ``length`` bytes count."""
+        self.folder = folder
+        self.metrics = MetricsFile(folder.metrics, length) if self.group.first else NoMetrics()
+
     @classmethod
-    def _fresh(cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say, source: dict | None = None) -> Run:
+    def _fresh(
+        cls, corpus: Corpus, model_config: ModelConfig, train: TrainConfig, say: Say, group: ProcessGroup,
+        source: dict | None = None,
+    ) -> Run:  # fmt: skip
         """Before the first step: tokenizer, weights and order of the data, all from the settings alone, or tokenizer and
         weights from the checkpoint that ``source`` describes."""
         halves = corpus.split(train.validation_share)
         rng = np.random.default_rng(train.seed)
         if source:
             model = initial_model(source, model_config)
-            train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
-            return cls(halves, model, train, rng, say)
+            train = train.replace(workers=group.threads(model, train, train.workers))
+            return cls(halves, model, train, rng, say, group)
         joins = train.bpe_line_tokens
         tokenizer = tokenizer_for(halves[0], train.tokenizer, train.bpe_vocab_size, fim=train.fim_rate > 0, line_tokens=joins)
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         model = DeepSeekV3(model_config.replace(vocab_size=tokenizer.vocab_size, **special), rng)
         model.tokenizer = tokenizer
-        train = train.replace(workers=useful_workers(model, train.batch_size, train.workers))
-        return cls(halves, model, train, rng, say)
+        train = train.replace(workers=group.threads(model, train, train.workers))
+        return cls(halves, model, train, rng, say, group)
 
     @classmethod
-    def resume(cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = say) -> Run:
-        """The run in the folder ``out``, from its newest checkpoint.
+    def resume(
+        cls, out: str | Path, asked: Mapping[str, object] | None = None, say: Say = say, group: ProcessGroup | None = None
+    ) -> Run:
+        """The run in the folder ``out``, from its newest checkpoint; by any ``group``, however many made it.
 
         ``asked`` are settings given anew, by their names in run.json ("data", or fields of the configurations): they must be
         what the run began with. But ``workers`` may differ, and what that means is said, as it is of another backend; ``data``
         may lie elsewhere, if it is the same text; and more ``steps`` extend the run.
         """
-        folder = RunFolder.open(out)
+        group = group or ProcessGroup()
+        folder = RunFolder.open(out, lock=group.first)
         try:
-            return cls._resumed(folder, folder.description(), dict(asked or {}), say)
+            return cls._resumed(folder, folder.description(), dict(asked or {}), say, group)
         except BaseException:
             folder.unlock()
             raise
 
     @classmethod
-    def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say) -> Run:
+    def _resumed(cls, folder: RunFolder, described: dict, asked: dict, say: Say, group: ProcessGroup) -> Run:
         if (kind := described.get("kind", "train")) != "train":
             raise refuse("out", str(folder.path), f"holds a run of minids {kind}; minids {kind} --resume goes on with it")
         try:
@@ -163,20 +181,25 @@ class Run:
         for name, value in asked.items():
             if name not in known or known[name] != value:
                 raise refuse(name, value, f"the run there has {known.get(name)!r}; resume it as it is, or start another")
+        group.check(model_config, train.replace(workers=workers))
         for line in differences(then):
             say(line)
         corpus = _same_text(moved, was)
+        if not group.first:  # which may have to put the pointer right
+            group.wait()
         checkpoint = folder.newest(say)
+        if group.first:
+            group.wait()
         if steps > train.steps:
             longer = train.replace(steps=steps)
             rates = (learning_rate(train.steps - 1, train), learning_rate(train.steps, longer))
             say(f"Extended from {train.steps:,} steps to {steps:,}, with the schedule of {steps:,} from here on:")
             say(f"the learning rate was to end at {rates[0]:.2g}; step {train.steps + 1:,} is made at {rates[1]:.2g}")
             train = longer
-        if steps > began or moved != data:
+        if group.first and (steps > began or moved != data):
             folder.write_description(described | {"data": moved, "train": described["train"] | {"steps": steps}})
         if checkpoint is None:  # stopped before the first: from the same settings the same run begins again
-            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, source)
+            run = cls._fresh(corpus, model_config, train.replace(workers=workers or train.workers), say, group, source)
             state: dict = {"step": 0, "seconds": 0.0, "metrics_bytes": 0}
         else:
             try:
@@ -185,24 +208,28 @@ class Run:
                 if (before := folder.before(checkpoint)) is None:
                     raise
                 raise MinidsError(f"{error}. To go on from {before.name}, remove {checkpoint}") from None
-            now = train.replace(workers=useful_workers(model, train.batch_size, workers)) if workers else train
+            now = train.replace(workers=group.threads(model, train, workers)) if workers or group.size > 1 else train
             rng = np.random.default_rng(train.seed)
-            run = cls(corpus.split(train.validation_share), model, now, rng, say)
+            run = cls(corpus.split(train.validation_share), model, now, rng, say, group)
             state = read_state(checkpoint / "training_state.json")
             run.batches.restore(state["data"])
             moments = TensorFile(checkpoint / "optimizer.safetensors")
             run.optimizer.restore({name: moments.read(name) for name in moments.names()})
-            for name, history in model.parameters.histories.items():
+            for name, history in run.model.parameters.histories.items():
                 past = TensorFile(checkpoint / "amaxes.safetensors")
                 mine = [each for each in past.names() if each.startswith(f"{name}:")]
                 history.past.update({each.removeprefix(f"{name}:"): past.read(each) for each in mine})
             if run.average:
                 kept = TensorFile(checkpoint / "average.safetensors")
-                run.average.restore({name: kept.read(name) for name in kept.names()})
-        if run.train.workers != train.workers:
-            threads = f"workers was {train.workers}, is {run.train.workers}"
-            say(f"{threads}: gradients are added in another order, so that {SAME_RUN}")
-        run.folder, run.metrics = folder, MetricsFile(folder.metrics, state["metrics_bytes"])
+                averages = {name: kept.read(name) for name in kept.names()}
+                averages["average"] = group.own(averages["average"], run.model.parameters)
+                run.average.restore(averages)
+        threads, now_threads = _threads(described, train.workers), _threads(group.described(), run.train.workers)
+        if threads != now_threads:
+            of_all = " over all processes" * (group.size > 1 or threads != train.workers)
+            change = f"workers was {threads}, is {now_threads}{of_all}"
+            say(f"{change}: gradients are added in another order, so that {SAME_RUN}")
+        run._take(folder, state["metrics_bytes"])
         run.step, run.seconds = state["step"], state["seconds"]
         return run
 
@@ -228,8 +255,8 @@ class Run:
         saved = True  # nothing has been done that is not on the disk
         given = supply(self.batches, train, self.step)
         steps = training_steps(self.model, self.optimizer, given, train, self.workers, self.step)
-        with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step) as bar:
-            while self.step < train.steps and not self._stop:
+        with interrupt(self.ask_to_stop), progress_bar(train.steps, self.step, quiet=not self.group.first) as bar:
+            while self.step < train.steps and not self.group.any(self._stop):  # all processes end with the same step
                 began = time.perf_counter()
                 try:
                     with ExitStack() as around:
@@ -237,7 +264,8 @@ class Run:
                             around.enter_context(observe(self))
                         done = next(steps)
                 except Diverged as error:
-                    where = where_it_began(self.model, [(tokens, targets) for tokens, targets, _ in self.batches.kept])
+                    with self.group.whole(self.model, gradients=True) as model:
+                        where = where_it_began(model, [(tokens, targets) for tokens, targets, _ in self.batches.kept])
                     raise self._broken(str(error), f"it began here: {where}") from None
                 if exploded(done.losses.main, self.model.config.vocab_size):
                     raise self._broken(str(done), "the loss exploded")
@@ -269,34 +297,48 @@ class Run:
         self._stop = True
         self.say("\nStopping after this step …")
 
-    def save(self) -> Path:
+    def save(self) -> None:
+        """A checkpoint of the whole, which the first process writes and the others wait for."""
         state = {"step": self.step, "seconds": self.seconds, "metrics_bytes": self.metrics.sync(), "data": self.batches.state()}
+        moments, average = self.optimizer.state(), self.average.state() if self.average else {}
+        if self.average:
+            average["average"] = self.group.gathered(average["average"], self.model.parameters)
+        with self.group.whole(self.model) as model:
+            if self.group.first:
+                self._write_checkpoint(model, state, moments, average)
+        self.group.wait()
 
+    def _write_checkpoint(self, model: DeepSeekV3, state: dict, moments: dict[str, Array], average: dict[str, Array]) -> None:
         def write(folder: Path) -> None:
-            save(self.model, folder)
-            write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
+            save(model, folder)
+            write_tensor_file(folder / "optimizer.safetensors", moments)
             if histories := self.model.parameters.histories:
                 past = {f"{name}:{role}": a for name, h in histories.items() for role, a in h.past.items()}
                 write_tensor_file(folder / "amaxes.safetensors", past)
-            if self.average:
-                write_tensor_file(folder / "average.safetensors", self.average.state())
+            if average:
+                write_tensor_file(folder / "average.safetensors", average)
                 if self.train.ema_save:
-                    with self.average.in_place():
-                        save(self.model, folder / "ema")
+                    with weights_in_place(model.parameters, average["average"]):
+                        save(model, folder / "ema")
                     write_checksums(folder / "ema")
             write_state(folder / "training_state.json", state)
 
-        return self.folder.write_checkpoint(self.step, write)
+        self.folder.write_checkpoint(self.step, write)
 
     def show_samples(self, when: str, length: int = 160) -> None:
         """A few lines of text in each domain, continued from the beginning of a held-out document."""
         self.say(f"\n--- samples {when}")
+        with self.group.whole(self.model) as model:
+            if self.group.first:
+                self._show_samples(model, length)
+
+    def _show_samples(self, model: DeepSeekV3, length: int) -> None:
         for i, (domain, prompt) in enumerate(self.prompts.items()):
             start = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)]
             if not start:  # a text without a character of the vocabulary
                 continue
             rng = np.random.default_rng([self.train.seed, self.step, i])  # its own: sampling must not move the training data
-            new = generate(self.model, start, length, TEMPERATURE, min_p=MIN_P, seed=rng)
+            new = generate(model, start, length, TEMPERATURE, min_p=MIN_P, seed=rng)
             self.say(f"[{domain}] {prompt}⟩{self.tokenizer.decode(new)}\n")
 
     def validate(self) -> None:
@@ -311,7 +353,8 @@ class Run:
             line["validation_of_average"] = averaged
             each += "; averaged weights: "
             each += ", ".join(f"{domain} {numbers['bits_per_byte']:.3f}" for domain, numbers in averaged.items())
-        sums = exam.exact_match(self.model, self.sums)
+        with self.group.whole(self.model) as model:
+            sums = exam.exact_match(model, self.sums, self.group)
         self.metrics.write(line | ({"sums_right": sums} if sums else {}))
         self.say(fit(f"step {self.step}: validation, bits per byte: {each}"))
         if sums:
@@ -320,7 +363,9 @@ class Run:
 
     def _validation(self, what: str) -> dict[str, dict[str, float]]:
         c = self.train
-        found = validation(self.model, self.text.held_out, self.tokenizer, c.batch_size, c.context_length, c.eval_tokens)
+        sizes = c.batch_size, c.context_length, c.eval_tokens
+        with self.group.whole(self.model) as model:
+            found = validation(model, self.text.held_out, self.tokenizer, *sizes, self.group)
         for domain, numbers in found.items():
             for name, value in numbers.items():
                 if not math.isfinite(value):
@@ -358,6 +403,11 @@ class Run:
         if self.step:
             return f"Try a lower learning_rate than {self.train.learning_rate:g}"
         return f"No weight has changed yet: look at initializer_range = {self.model.config.initializer_range:g} and the scales"
+
+
+def _threads(described: dict, workers: int) -> int:
+    """Over all processes of a run, which have ``workers`` each."""
+    return int(described.get("processes", 1)) * workers
 
 
 def _identity(corpus: Corpus) -> dict:

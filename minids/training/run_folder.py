@@ -82,12 +82,15 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | Path, lock: bool = True) -> RunFolder:
+        """A run's folder, to go on with it. Without ``lock``: as a process whose group's first one has locked it."""
         path = Path(path)
         if not (path / "run.json").is_file():
             raise refuse("out", str(path), "there is no run to resume; leave --resume out to start one")
         if not os.access(path, os.W_OK):
             raise refuse("out", str(path), "cannot be written to; a run cannot be continued there")
+        if not lock:
+            return cls(path)
         folder = cls(path).lock()
         for left in path.glob(".step-*"):  # a checkpoint that was being written when the last process ended
             shutil.rmtree(left)

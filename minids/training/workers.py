@@ -53,6 +53,10 @@ class Workers:
         """``map``, by the threads; the results in their order."""
         return list((self._pool.map if self._pool else map)(work, *arguments))
 
+    def greatest(self, of_each: Array) -> Array:
+        """of_each (threads, …) → the greatest of all."""
+        return of_each.max(axis=0)
+
     def zero_grads(self) -> None:
         grads = self.models[0].parameters.grads
         self.share_out(lambda piece: grads[piece].fill(0), pieces(grads.size, self.count))

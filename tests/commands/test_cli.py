@@ -335,7 +335,10 @@ BAD = {
     "the model as others say it": (["generate", "--model", "x"], "perhaps you meant --checkpoint?"),
     "the prompt as others say it": (["generate", "--start", "x"], "perhaps you meant --prompt?"),
     "a command of other projects": (["sample"], "sample: no such command; perhaps you meant generate?"),
-    "a command that nobody needs": (["export"], "export: no such command, and no need of one: a checkpoint is a Hugging Face"),
+    "a command that nobody needs": (
+        ["convert"],
+        "convert: no such command, and no need of one: a checkpoint is a Hugging Face",
+    ),
     "no samples": (["generate", "--checkpoint", "RUN", "--num-samples", "0"], "num_samples = 0: must be at least 1"),
     "guesses in several samples": (
         ["generate", "--checkpoint", "RUN", "--num-samples", "2", "--speculative"],

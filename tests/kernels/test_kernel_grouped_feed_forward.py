@@ -60,3 +60,18 @@ def test_gradients_are_added_to_those_that_are_there(module):
     for total, start, gradient in zip(into, before, d_weights, strict=True):
         assert_same(total, start + gradient)
     np.testing.assert_array_equal(into[0][1], before[0][1], err_msg="an expert without rows was touched")
+
+
+@pytest.mark.parametrize("module", twins("grouped_feed_forward"), ids=["ops", "kernels"])
+@pytest.mark.parametrize("how", ["as usual", "no BLAS to call"])
+def test_the_two_halves_of_the_backward_pass_are_the_whole(module, how, monkeypatch):
+    if how == "no BLAS to call":
+        monkeypatch.setattr(_blas, "address", lambda dtype: 0)
+    *inputs, dy = arrays(np.random.default_rng(0), [2, 0, 3], 5, 7, np.float64)
+    saved = module.forward(*inputs)[1]
+    whole, halves = ([np.ones(w.shape) for w in inputs[2:]] for _ in range(2))
+    d_rows = module.backward_into(dy, saved, *whole)
+    got, for_weights = module.backward_input(dy, saved)
+    module.backward_weights_into(for_weights, *halves)
+    for half, want in zip([got, *halves], [d_rows, *whole], strict=True):
+        np.testing.assert_array_equal(half, want)

@@ -67,3 +67,15 @@ def test_what_is_added_is_what_backward_returns(module):
     totals = np.ones((5, 4)), np.ones(5)
     assert_same(module.backward_into(dy, saved, *totals), dx)
     assert_same(totals, (1 + d_weight, 1 + d_bias))
+
+
+@pytest.mark.parametrize("module", twins("linear"), ids=["ops", "kernels"])
+def test_the_two_halves_of_the_backward_pass_are_the_whole(module):
+    x, weight, bias, dy = arrays(np.random.default_rng(0), (2, 3), 4, 5, np.float64)
+    saved = module.forward(x, weight, bias)[1]
+    whole, halves = (np.ones((5, 4)), np.ones(5)), (np.ones((5, 4)), np.ones(5))
+    dx = module.backward_into(dy, saved, *whole)
+    np.testing.assert_array_equal(module.backward_input(dy, saved), dx)
+    module.backward_weight_into(dy, saved, *halves)
+    for got, want in zip(halves, whole, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -42,3 +42,14 @@ def test_the_input_is_not_changed():
     linear.backward(y, saved)
     for got, want in zip((x, weight, bias), before, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_the_two_halves_of_the_backward_pass_are_the_whole():
+    x, weight, bias = RNG.standard_normal((2, 3, 5)), RNG.standard_normal((4, 5)), RNG.standard_normal(4)
+    saved, dy = linear.forward(x, weight, bias)[1], RNG.standard_normal((2, 3, 4))
+    dx, d_weight, d_bias = linear.backward(dy, saved)
+    totals = np.ones((4, 5)), np.ones(4)
+    np.testing.assert_array_equal(linear.backward_input(dy, saved), dx)
+    linear.backward_weight_into(dy, saved, *totals)
+    np.testing.assert_array_equal(totals[0], 1 + d_weight)
+    np.testing.assert_array_equal(totals[1], 1 + d_bias)

@@ -35,3 +35,9 @@ def test_forward_norms_both_and_puts_the_embedding_first():
 def test_gradient():
     check.gradient(mtp_combine.forward, mtp_combine.backward, some()).raise_if_wrong()
     check.gradient(mtp_combine.forward, mtp_combine.backward, some(1, 1, 3)).raise_if_wrong()
+
+
+def test_the_gradients_without_the_matrix_are_those_of_the_whole_backward_pass():
+    saved, dy = mtp_combine.forward(**some())[1], np.random.default_rng(1).standard_normal(some()["embedding"].shape)
+    for got, want in zip(mtp_combine.backward_input(dy, saved), mtp_combine.backward(dy, saved)[:4], strict=True):
+        np.testing.assert_array_equal(got, want)

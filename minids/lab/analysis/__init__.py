@@ -7,6 +7,6 @@ info, info_table                all of that for one configuration, as data and a
 tour                            one batch walked through the model, forward and backward
 models                          other models beside DeepSeek-V3
 cost, laptop, network           GPU hours and dollars, the reader's own machine, the limits of the wires
-pipeline, pipeline_orders       1F1B, ZB1P, DualPipe and DualPipeV, simulated
+pipeline, pipeline_measured     1F1B, ZB1P, DualPipe and DualPipeV: simulated, and as they were executed
 claim, claims, claims_*         every number of the papers that is arithmetic, recomputed
 """

@@ -1,7 +1,7 @@
 """Pipeline schedules, simulated: who works when, how long devices idle, how many activations they hold.
 
-Every device runs its programme (``pipeline_orders``) in order and starts each instruction as soon as its inputs exist. Messages
-take no time. What comes out is compared with DeepSeek-V3's Table 2:
+Every device runs its programme (``minids.parallel.pipeline_orders``) in order and starts each instruction as soon as its
+inputs exist. Messages take no time. What comes out is compared with DeepSeek-V3's Table 2:
 
     method      bubble                          parameters   activations   devices
     1F1B        (PP − 1)(F + B)                 1×           PP            PP
@@ -23,10 +23,12 @@ Where simulation and closed form agree (found by simulating, and tested):
 - Every method holds as many activations as the table says, 1F1B on its first device only.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minids.errors import refuse
-from minids.lab.analysis.pipeline_orders import Action, Instruction, check, devices, orders
+from minids.parallel.pipeline_orders import Action, Instruction, check, devices, orders
+from minids.parallel.timeline import Slot
 
 
 class Times(NamedTuple):
@@ -49,19 +51,6 @@ class Times(NamedTuple):
 
 
 USUAL = Times()
-
-
-class Slot(NamedTuple):
-    """One action on the timeline. The two of an overlapped pair have the same start and end."""
-
-    device: int
-    start: float
-    end: float
-    kind: str  # F, B, I or W
-    microbatch: int
-    direction: int
-    stage: int
-    overlapped: bool
 
 
 class Timeline(NamedTuple):
@@ -107,8 +96,15 @@ def closed_form(schedule: str, stages: int, times: Times = USUAL) -> ClosedForm:
     return ClosedForm((stages / 2 - 1) * (fb + b - 3 * w), 2, stages + 1, devices(schedule, stages))
 
 
-def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL) -> Timeline:
-    """Run a schedule. Raises ``MinidsError`` for numbers it does not exist for, or times that contradict each other."""
+def simulate(
+    schedule: str,
+    stages: int,
+    microbatches: int,
+    times: Times = USUAL,
+    lasting: Callable[[int, Instruction], float] | None = None,
+) -> Timeline:
+    """Run a schedule. Raises ``MinidsError`` for numbers it does not exist for, or times that contradict each other.
+    ``lasting``: device and instruction → how long it takes, in place of ``times``."""
     _check_times(times)
     programmes = orders(schedule, stages, microbatches)
     clock = [0.0] * len(programmes)
@@ -127,7 +123,7 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
                 if any(need not in finished for need in needs):
                     break  # another device has to go first
                 start = max([clock[device], *(finished[need] for need in needs)])
-                clock[device] = end = start + times.of(instruction)
+                clock[device] = end = start + (lasting(device, instruction) if lasting else times.of(instruction))
                 for a, stage in staged:
                     slot = Slot(device, start, end, a.kind, a.microbatch, a.direction, stage, len(instruction) == 2)
                     slots[device].append(slot)
@@ -137,7 +133,12 @@ def simulate(schedule: str, stages: int, microbatches: int, times: Times = USUAL
                 moved = True
     if any(done < len(programme) for done, programme in zip(position, programmes, strict=True)):
         raise AssertionError(f"{schedule} with {stages} stages and {microbatches} micro-batches waits for itself")
-    makespan, every = max(clock), [s for mine in slots for s in mine]
+    return timeline_of(schedule, stages, microbatches, times, slots)
+
+
+def timeline_of(schedule: str, stages: int, microbatches: int, times: Times, slots: list[list[Slot]]) -> Timeline:
+    """Slots of each device, in order → what they add up to."""
+    makespan, every = max(mine[-1].end for mine in slots), [s for mine in slots for s in mine]
     spans = [{(s.start, s.end) for s in mine} for mine in slots]  # an overlapped pair counts once
     idle = [makespan - sum(end - start for start, end in busy) for busy in spans]
     return Timeline(schedule, stages, microbatches, times, every, makespan, idle, list(map(_peak_activations, slots)))

@@ -3,7 +3,10 @@
 import textwrap
 
 from minids.lab.analysis.pipeline import Timeline, closed_form
+from minids.lab.analysis.pipeline_measured import compared
+from minids.parallel.timeline import Recording
 from minids.terminal import room
+from minids.words import table
 
 WIDTH = 121  # columns, at most
 IDLE = "·"
@@ -35,6 +38,31 @@ def format_timeline(timeline: Timeline) -> str:
         f"{'copies of the parameters':<34}{'':>10}   {form.parameters}",
     ]
     return "\n".join(lines)
+
+
+def format_measured(recording: Recording) -> str:
+    """A recording beside its two simulations: rows on one scale of time, and how long, how idle, how much held."""
+    found = compared(recording)
+    on_clock = found.measured.makespan / (room(WIDTH) - 11)
+    alone = max(found.replayed.makespan, found.simulated.makespan) / (room(WIDTH) - 11)
+    batches = f"{recording.microbatches} micro-batches of {recording.shape[0]} x {recording.shape[1]} tokens"
+    cores = f"{recording.cores} core{'s' * (recording.cores > 1)}"
+    where = f"{recording.processes} processes that share {cores}" if recording.processes > 1 else "1 process, devices by turns"
+    lines = [f"{recording.schedule}, {recording.stages} stages, {batches}; {recording.model}; {where}"]
+    for name, timeline in zip(found._fields, found, strict=True):
+        step = on_clock if timeline is found.measured else alone
+        lines += ["", f"{name}; one column is {1e3 * step:.3g} ms"]
+        lines += [f"device {device:>2}  {_row(timeline, device, step)}" for device in range(len(timeline.idle))]
+    letters = LETTERS.replace("X forward and backward overlapped", "X a pair, one after the other")
+    f, b, w, _ = found.measured.times
+    lines += ["", *textwrap.wrap(letters, room(WIDTH), break_on_hyphens=False), ""]
+    lines += [f"mean processor time: F {1e3 * f:.3g}, B {1e3 * b:.3g}, W {1e3 * w:.3g} ms", ""]
+    rows = [
+        ("step, ms", *(f"{1e3 * timeline.makespan:.4g}" for timeline in found)),
+        ("bubble, share of the step", *(f"{timeline.bubble_share:.1%}" for timeline in found)),
+        ("activations held, micro-batches", *(max(timeline.peak_activations) for timeline in found)),
+    ]
+    return "\n".join([*lines, table(rows, ("", *found._fields))])
 
 
 def _row(timeline: Timeline, device: int, step: float) -> str:

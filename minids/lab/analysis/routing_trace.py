@@ -22,6 +22,7 @@ from minids.layers.parameters import Array
 from minids.model import DeepSeekV3
 from minids.model_checks import check_tokens
 from minids.ops.router import Routing
+from minids.training.process_group import ProcessGroup
 from minids.training.run import Run
 
 
@@ -127,14 +128,22 @@ class Recorder:
         """Copies, since a backend may use its arrays again."""
         calls.append(tuple(np.array(a).reshape(*shape, -1) for a in (routing.chosen, routing.gates)))
 
-    def trace(self, tokens: Array, step: int = 0, domains: tuple[str, ...] = (), domain: Array | None = None) -> RoutingTrace:
-        """What was recorded, as a trace. ``tokens`` (B, T) and ``domain`` (B, T) are those of all batches, in order."""
-        layers = []
+    def trace(
+        self,
+        tokens: Array,
+        step: int = 0,
+        domains: tuple[str, ...] = (),
+        domain: Array | None = None,
+        group: ProcessGroup | None = None,
+    ) -> RoutingTrace:
+        """What was recorded, as a trace. ``tokens`` (B, T) and ``domain`` (B, T) are those of all batches, in order. The
+        processes of ``group`` have recorded some sequences of each batch, and make the same trace."""
+        layers, group = [], group or ProcessGroup()
         for i, layer in enumerate(self.models[0].moe_layers):
-            per_model = [kept[i] for kept in self._kept]  # [model][batch]
-            calls = [call for batch in zip(*per_model, strict=True) for call in batch]
-            if calls:  # the layers of MTP modules are left out of a pass that leaves them out
-                chosen, gates = (np.concatenate(arrays) for arrays in zip(*calls, strict=True))
+            per_model = [kept[i] for kept in self._kept if kept[i]]  # [model][batch]
+            batches = [list(batch) for batch in zip(*per_model, strict=True)]
+            if batches or group.size > 1:  # the layers of MTP modules are left out of a pass that leaves them out
+                chosen, gates = group.joined_batches(batches)
                 layers.append(LayerTrace(layer.name, chosen, gates, self._biases[i]))
         config = self.models[0].config
         return RoutingTrace(tuple(layers), tokens, config.n_routed_experts, config.n_group, step, domains, domain)
@@ -161,7 +170,9 @@ def record(run: Run) -> Iterator[None]:
     with Recorder(run.workers.models) as recorder:
         yield
     tokens, domain = (np.concatenate([batch[i] for batch in run.batches.kept]) for i in (0, 2))  # micro-batches, in order
-    recorder.trace(tokens, step, run.text.training.domains, domain).save(path_of(run.folder.path, step))
+    found = recorder.trace(tokens, step, run.text.training.domains, domain, run.group)
+    if run.group.first:
+        found.save(path_of(run.folder.path, step))
 
 
 def path_of(run: Path, step: int) -> Path:

@@ -7,6 +7,8 @@ from minids import words
 from minids.errors import refuse
 from minids.terminal import columns, fit, say, wrapped
 
+SEVERAL_PROCESSES = True
+
 
 @dataclass(frozen=True)
 class Options:
@@ -25,7 +27,7 @@ class Options:
     out: str = ""
     """Folder of the runs, runs/studies/NAME if not given. Runs that are there already are not made again."""
     processes: int = 0
-    """Runs at a time; 0 for as many as the cores have threads for."""
+    """Runs at a time; 0 for as many as the cores have threads for. Under mpiexec each of its processes makes one at a time."""
     threads: int = 1
     """Threads of each run, which share every batch. More of them change the losses by rounding, and the seconds."""
     quick: bool = False
@@ -64,12 +66,15 @@ def run(options: Options, given: set[str]) -> None:
     part = options.quick or options.arms or options.steps not in (0, chosen.steps) or options.data not in ((), chosen.data)
     if options.write_results and (part or not set(chosen.seeds) <= set(options.seeds or chosen.seeds)):
         raise refuse("write_results", True, "only the full run is kept: every arm, the study's own seeds, steps and text")
+    from minids.config import ParallelConfig
     from minids.lab.studies.runner import run_study
     from minids.lab.studies.store import kept, write_results
+    from minids.parallel.group import process_group
 
+    group = process_group(ParallelConfig())
     o, out = options, options.out or f"runs/studies/{options.name}"
-    found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads)
+    found = run_study(o.name, out, o.seeds, o.steps, o.arms, o.data, o.processes, o.quick, o.threads, group=group)
     say(f"\n{fit(table(chosen, found))}\nResults: {out}/results.json")
-    if options.write_results:
+    if options.write_results and group.first:
         write_results(kept(options.name), found)
         say(f"Kept with the package: {kept(options.name)}")

@@ -1,10 +1,15 @@
 """Figure 21: pipeline schedules, simulated: who works when, and how long devices wait."""
 
+from pathlib import Path
+
+from minids import files
 from minids.lab.analysis.pipeline import Times, simulate
+from minids.lab.analysis.pipeline_measured import compared
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
-from minids.lab.figures.style import colour, ink_on
+from minids.lab.figures.style import colour, encoded, ink_on
+from minids.parallel.timeline import Recording
 
 _COLOURS = {"F": "forward", "B": "backward", "I": "backward", "W": "weights"}
 _SCHEDULES = ("1F1B", "ZB1P", "DualPipe")
@@ -41,21 +46,36 @@ def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
         f"{one['stages']} stages, {one['microbatches']} micro-batches; F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, "
         f"overlapped pair {one['F&B']:g}; hatched: fed from the other end",
     )
+    _lanes(slide, rows, top, now)
+
+
+def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> None:
+    """A lane for each schedule, a row in it for each device, up to the time ``now``. With a ``unit`` each has its own scale."""
+    first = {row["schedule"]: row for row in reversed(rows)}
+    spans = {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
     line = slide.line
-    longest, left = max(spans.values()), LEFT + slide.width_of("DualPipeV", 19, True) + 0.2
+    longest, left = max(spans.values()), LEFT + max(slide.width_of(name, 19, True) for name in ("DualPipeV", *spans)) + 0.2
     height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
     for i, (schedule, span) in enumerate(spans.items()):
         y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
         devices = 1 + max(column(only(rows, schedule=schedule), "device"))
         ax = slide.plot(
-            left, y, RIGHT - left, height - 0.25, frame=False, xlim=(0, longest), ylim=(devices - 0.5, -0.5), zorder=0.5
+            left,
+            y,
+            RIGHT - left,
+            height - 0.25,
+            frame=False,
+            xlim=(0, span if unit else longest),
+            ylim=(devices - 0.5, -0.5),
+            zorder=0.5,
         )
         ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
         for direction in distinct(mine, "direction"):
             _slots(ax, only(mine, direction=direction), now, slide.scale)
         bubble = f"idle {100 * first[schedule]['bubble'] / span:.0f} %"
+        so_far = f"{span:.3g}{unit}" if unit else f"{min(now, span):.1f} of {span:g}"
         words = [(schedule, 19, "ink", "bold"), (bubble, 16)]
-        slide.lines(LEFT, y + (height - 0.25) / 2, *words, (f"{min(now, span):.1f} of {span:g}", 16, "muted"))
+        slide.lines(LEFT, y + (height - 0.25) / 2, *words, (so_far, 16, "muted"))
         if now < longest:
             ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
     kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
@@ -77,6 +97,48 @@ def _slots(ax, rows: Rows, now: float, scale: float) -> None:
     if rows[0]["direction"]:
         looks = dict(edgecolors=ink_on(fills[0]), linewidths=0.3 * scale, hatch="////")
     ax.add_collection(PolyCollection(corners, facecolors=fills, **looks), autolim=False)
+
+
+def measured_rows(recording: Recording) -> Rows:
+    """Every slot of a recording and of its two simulations (``pipeline_measured``), in milliseconds."""
+    rows: Rows = []
+    facts = {"order": recording.schedule, "stages": recording.stages, "microbatches": recording.microbatches}
+    facts |= {"processes": recording.processes, "cores": recording.cores, "model": recording.model}
+    for name, timeline in compared(recording)._asdict().items():
+        whole = {"schedule": name, "makespan": 1e3 * timeline.makespan, "bubble": 1e3 * timeline.bubble} | facts
+        for slot in timeline.slots:
+            rows.append(whole | slot._asdict() | {"start": 1e3 * slot.start, "end": 1e3 * slot.end})
+    return rows
+
+
+def _draw_measured(slide: Slide, rows: Rows) -> None:
+    first = {row["schedule"]: row for row in reversed(rows)}
+    one, measured, replayed = rows[0], first["measured"]["makespan"], first["replayed"]["makespan"]
+    top = slide.title(
+        f"{one['order']} took {measured:.3g} ms; with a core for each device it would be {replayed:.3g}",
+        f"{one['model']}, measured",
+        f"{one['stages']} stages, {one['microbatches']} micro-batches, cores for {one['processes']} processes: {one['cores']}; "
+        "each on its own scale; hatched: fed from the other end",
+    )
+    _lanes(slide, rows, top, max(column(rows, "makespan")), " ms")
+
+
+pipeline_measured = Picture(
+    29,
+    "pipeline_measured",
+    "A pipeline schedule as it was executed, and what the simulator makes of the same order.",
+    "Three timelines, one row per device: measured by the clock; replayed with each chunk's own processor time; simulated with "
+    "the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of the "
+    "letters.",
+    measured_rows,
+    _draw_measured,
+    source="run, measured",
+)
+
+
+def write_measured(recording: Recording, path: Path) -> None:
+    """A PNG of a recording."""
+    files.write(path, encoded(pipeline_measured(recording=recording), "png"))
 
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:

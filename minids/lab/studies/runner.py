@@ -12,7 +12,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from minids.errors import MinidsError
+from minids.errors import MinidsError, refuse
 from minids.files import make_writable
 from minids.lab.studies.registry import study as study_called
 from minids.lab.studies.store import Store, collected, write_results
@@ -21,6 +21,7 @@ from minids.lab.studies.table import one_line
 from minids.processor import cores
 from minids.terminal import say, wrapped
 from minids.training.printing import progress_bar
+from minids.training.process_group import ProcessGroup
 
 Say = Callable[[str], None]
 _REFRESH = 0.5  # seconds between two looks at the progress
@@ -29,8 +30,10 @@ _REFRESH = 0.5  # seconds between two looks at the progress
 def run_study(
     name: str, out: str | Path, seeds: tuple[int, ...] = (), steps: int = 0, arms: tuple[str, ...] = (),
     data: tuple[str, ...] = (), processes: int = 0, quick: bool = False, threads: int = 1, say: Say = say,
+    group: ProcessGroup | None = None,
 ) -> dict:  # fmt: skip
-    """Run every arm with every seed, those in ``out`` already left out; write and return the results.
+    """Run every arm with every seed, those in ``out`` already left out; write and return the results. The processes of
+    ``group`` share the runs.
 
     Empty ``seeds``, ``arms``, ``data`` and 0 ``steps`` mean the study's own; 0 ``processes`` as many as cores allow.
     """
@@ -46,12 +49,18 @@ def run_study(
     jobs = [Job(arm, seed, steps, data, threads=threads) for seed in dict.fromkeys(seeds) for arm in wanted]
     make_writable(Path(out))
     store = Store(out, name, study)
-    missing = [job for job in jobs if store.read(job) is None]
+    missing, group = [job for job in jobs if store.read(job) is None], group or ProcessGroup()
+    before = len(jobs) - len(missing)
+    if group.size > 1:
+        if processes > 1:
+            raise refuse("processes", processes, "mpiexec has started processes; each makes one run at a time")
+        group.wait()  # all have seen what is missing
+        missing, processes = missing[group.rank :: group.size], 1
     processes = min(processes or max(cores() // threads, 1), max(len(missing), 1))
     say(wrapped(f"{name}: {study.question}"))
     say(
-        f"{len(jobs)} runs of {steps} steps ({len(jobs) - len(missing)} of them finished before), "
-        f"{processes} at a time with {threads} thread{'s' * (threads > 1)} each, into {out}"
+        f"{len(jobs)} runs of {steps} steps ({before} of them finished before), "
+        f"{processes * group.size} at a time with {threads} thread{'s' * (threads > 1)} each, into {out}"
     )
     began = time.perf_counter()
     with progress_bar(len(missing) * steps, 0) as bar:
@@ -60,18 +69,22 @@ def run_study(
             for done, (job, outcome, seconds) in enumerate(finished, start=1):
                 found = store.write(job, outcome, seconds)
                 left = (len(missing) - done) * (time.perf_counter() - began) / done
-                line = f"[{done + len(jobs) - len(missing)}/{len(jobs)}] {one_line(study, job, found)}, {left:.0f} s left"
+                at = f"{done + before}/{len(jobs)}" if group.size == 1 else f"{done}/{len(missing)} of this process"
+                line = f"[{at}] {one_line(study, job, found)}, {left:.0f} s left"
                 with tqdm.external_write_mode():
                     say(line)
         except KeyboardInterrupt:
             say("Stopped. The finished runs are kept: the same command goes on with the others.")
             raise
+    group.wait()  # for the last run of all
     command = ["minids", "study", name, "--seeds", *map(str, seeds), "--steps", str(steps)]
     command += ["--arms", *arms] if arms else []
     command += ["--threads", str(threads)] if threads != 1 else []
     command += ["--data", *data] if data != study.data else []
     results = collected(store, jobs, shlex.join(command))
-    write_results(Path(out) / "results.json", results)
+    if group.first:
+        write_results(Path(out) / "results.json", results)
+    group.wait()
     return results
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minids import MinidsError
 from minids.lab.analysis import pipeline
 from minids.lab.analysis.pipeline import USUAL, Slot, Timeline, Times, closed_form, simulate
-from minids.lab.analysis.pipeline_orders import SCHEDULES, Action, devices, orders
+from minids.parallel.pipeline_orders import SCHEDULES, Action, devices, orders
 
 quick = settings(deadline=None, derandomize=True, max_examples=40)
 halves = st.integers(1, 8)

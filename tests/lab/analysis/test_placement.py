@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minids import MinidsError
-from minids.lab.analysis.placement import copies, placed, plain, v3_decoding, with_shared
+from minids.lab.analysis.placement import placed, plain, v3_decoding, with_shared
 
 
 def test_v3s_64_gpus_are_32_shared_and_32_redundant_experts():
@@ -21,23 +21,6 @@ def test_the_shared_expert_is_one_more_that_every_token_chooses():
     chosen = np.array([[0, 1], [1, 2], [1, 3]])  # (N, K)
     loads = with_shared(np.bincount(chosen.ravel(), minlength=4), 2)
     assert loads.tolist() == [1, 3, 1, 1, 3]
-
-
-def test_a_spare_place_goes_to_the_expert_whose_copies_have_most_to_do():
-    assert copies(np.array([8.0, 3, 1]), 3).tolist() == [1, 1, 1]
-    assert copies(np.array([8.0, 3, 1]), 5).tolist() == [3, 1, 1], "8, then 4 and 4, then 3"
-    assert copies(np.array([8.0, 3, 1]), 6).tolist() == [3, 2, 1], "8/3 is less than 3"
-
-
-def test_the_readme_of_eplb_gives_these_copies():
-    """deepseek-ai/EPLB, README: 12 experts of two layers on 16 places, replicated within halves of the experts' groups."""
-    loads = np.array([90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86.0])
-    theirs = [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1]
-    nodes = [theirs[:8], theirs[8:]]
-    for node in nodes:
-        experts = sorted(set(node))
-        found = copies(loads[experts], 8)
-        assert [node.count(e) for e in experts] == found.tolist()
 
 
 @settings(deadline=None, derandomize=True, max_examples=80)

@@ -18,8 +18,8 @@ in, "1" the one on its way out.
 from collections import deque
 from typing import NamedTuple
 
+from minids import arguments
 from minids.errors import refuse
-from minids.lab.analysis.flops import check_whole
 
 SCHEDULES = ("1F1B", "ZB1P", "DualPipe", "DualPipeV")
 
@@ -42,7 +42,8 @@ def check(schedule: str, stages: int, microbatches: int) -> None:
     """
     if schedule not in SCHEDULES:
         raise refuse("schedule", schedule, f"must be one of {', '.join(SCHEDULES)}")
-    check_whole(stages=stages, microbatches=microbatches)
+    arguments.whole("stages", stages, least=1)
+    arguments.whole("microbatches", microbatches, least=1)
     if not schedule.startswith("DualPipe"):
         return
     if stages % 2:
