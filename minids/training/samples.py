@@ -8,7 +8,7 @@ a sequence                samples one behind another, as many as fit; none sees 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +37,14 @@ class Packed(NamedTuple):
     segments: Array  # (B, T) the number of each token's sample; -1 where a sequence is filled up
 
 
-def read_json_lines(path: str | Path) -> list[tuple[str, str]]:
-    """(prompt, answer) of each line of a file; empty lines are passed over, anything else is named by its line."""
+def read_json_lines(path: str | Path, fields: tuple[str, ...] = FIELDS) -> list[tuple[str, ...]]:
+    """The texts called ``fields`` of each line of a file; empty lines are passed over, anything else is named by its line."""
+    like = "{" + ", ".join(f'"{field}": …' for field in fields) + "}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # with or without the mark that some editors begin a file with
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise refuse(
-            "data", str(path), f"cannot be read: {why}; give a file of JSON lines with a prompt and an answer"
-        ) from None
+        raise refuse("data", str(path), f"cannot be read: {why}; give a file of JSON lines, each like {like}") from None
     found = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -54,17 +53,17 @@ def read_json_lines(path: str | Path) -> list[tuple[str, str]]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise MinidsError(f'{where}: is not JSON ({error}); it must be like {{"prompt": …, "answer": …}}') from None
-        for field in FIELDS:
+            raise MinidsError(f"{where}: is not JSON ({error}); it must be like {like}") from None
+        for field in fields:
             if not isinstance(values, dict) or not isinstance(values.get(field), str):
-                raise MinidsError(f'{where}: has no text called {field!r}; it must be like {{"prompt": …, "answer": …}}')
-        found.append((values["prompt"], values["answer"]))
+                raise MinidsError(f"{where}: has no text called {field!r}; it must be like {like}")
+        found.append(tuple(values[field] for field in fields))
     if not found:
-        raise refuse("data", str(path), "holds no line; give at least one prompt with its answer")
+        raise refuse("data", str(path), f"holds no line; give at least one like {like}")
     return found
 
 
-def encoded_samples(model: DeepSeekV3, pairs: Iterable[tuple[Prompt, Prompt]], longest: int) -> list[Sample]:
+def encoded_samples(model: DeepSeekV3, pairs: Iterable[Sequence[Prompt]], longest: int) -> list[Sample]:
     """Samples of (prompt, answer) pairs, texts or token ids, none of more than ``longest`` + 1 tokens."""
     begin, end = model.config.bos_token_id, model.config.eos_token_id
     samples = []
