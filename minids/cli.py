@@ -18,10 +18,10 @@ from minids.other_names import NO_NEED, perhaps
 from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
-CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "data")
+CORE = ("train", "sft", "reward-model", "grpo", "generate", "chat", "evaluate", "data")
 LAB = ("info", "tour", "route", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor")
 COMMANDS: dict[str, Any] = {  # modules
-    name: importlib.import_module(f"minids.{room}.{name}")
+    name: importlib.import_module(f"minids.{room}.{name.replace('-', '_')}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))
     for name in names
 }

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from minids.commands.options import asked_of_resumed, begins_from
 from minids.config.sft import SFTConfig
-from minids.errors import refuse
 from minids.terminal import say
 
 
@@ -30,20 +30,11 @@ def run(options: Options, given: set[str]) -> None:
     from minids.checkpoint.latest import latest_checkpoint
     from minids.training import sft
 
-    if options.resume and options.overwrite:
-        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
+    begins_from(options, "checkpoint", "data")
     if options.resume:
-        own = {"checkpoint": options.checkpoint, "data": options.data}
-        asked = {n: own[n] if n in own else getattr(options.tuning, n) for n in given - {"out", "resume", "overwrite"}}
-        learning = sft.resume(options.out, asked)
+        learning = sft.resume(options.out, asked_of_resumed(options, given, options.tuning))
         say(f"Resuming {options.out} after step {learning.step} of {learning.steps}.")
     else:
-        if not options.checkpoint:
-            raise refuse("checkpoint", "", "fine-tuning begins from a trained model; say --checkpoint and its folder")
-        if not options.data:
-            raise refuse(
-                "data", "", 'there is nothing to learn from; say --data and a file of {"prompt": …, "answer": …} lines'
-            )
         learning = sft.start(options.out, options.checkpoint, options.data, options.tuning, say, options.overwrite)
     learning.run()
     say(f"Checkpoint (a Hugging Face folder): {latest_checkpoint(options.out)}")

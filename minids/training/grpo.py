@@ -33,7 +33,8 @@ from minids.training.loop import TrainStep
 from minids.training.policy_objective import Measured, PolicyObjective, Reference, replayed
 from minids.training.post_training import PostTraining, check_same, identity, new_folder, not_ours, readable_model, reopened
 from minids.training.printing import Say
-from minids.training.rewards import TASKS, Reward, Task, checked
+from minids.training.reward_model import RewardModel
+from minids.training.rewards import TASKS, Reward, Task, all_checked
 from minids.training.rollout import Rollouts, sample
 from minids.training.run_folder import RunFolder
 
@@ -49,6 +50,7 @@ class Judged(NamedTuple):
     rollouts: Rollouts
     rewards: Array  # (A,)
     advantage: Array  # (A,)
+    ruled: Array  # (A,) rewards by the task's own rule, where they are measured by it; else the same again
 
     @property
     def contrast(self) -> float:
@@ -104,14 +106,18 @@ class PolicyRun(PostTraining):
         drawn = self.rng.choice(there, c.questions, replace=there < c.questions)
         return self.judged([self.task.questions[i] for i in drawn], c.group)
 
-    def judged(self, questions: Sequence[list[int]], group: int, temperature: float | None = None) -> Judged:
+    def judged(
+        self, questions: Sequence[list[int]], group: int, temperature: float | None = None, rule: bool = False
+    ) -> Judged:
+        """Answers to questions, and what they are worth, with ``rule`` by the task's own too."""
         heat = self.config.temperature if temperature is None else temperature
         rollouts = sample(self.model, questions, group, self.config.max_new_tokens, heat, self.ending, self.rng)
         asked = [self._readable(question) for question in questions]
         answers = (self._readable(answer) for answer in rollouts.answers)
-        pairs = zip(rollouts.groups, answers, strict=True)
-        rewards = np.array([checked(self.task.reward, asked[i], answer) for i, answer in pairs])
-        return Judged(rollouts, rewards, advantages(rewards, rollouts.groups, self.config.by_std))
+        pairs = [(asked[i], answer) for i, answer in zip(rollouts.groups, answers, strict=True)]
+        rewards = all_checked(self.task.reward, pairs)
+        ruled = all_checked(self.task.rule, pairs) if self.task.rule and rule else rewards
+        return Judged(rollouts, rewards, advantages(rewards, rollouts.groups, self.config.by_std), ruled)
 
     def _readable(self, ids: Sequence[int] | Array) -> str | list[int]:
         """What a reward is given: text, or token ids where there is no tokenizer."""
@@ -187,25 +193,29 @@ class PolicyRun(PostTraining):
             found = self.measured(questions)
         self.write({"step": self.step, "held_out": found})
         each = f"one answer {found['one']:.3f}, best of {group} {found['best']:.3f}, greedy {found['greedy']:.3f}"
+        each += f"; one answer by the task's own rule {found['one_by_rule']:.3f}" if self.task.rule else ""
         self.say(f"step {self.step}: reward on {len(questions)} held-out questions: {each}")
 
     def measured(self, questions: Sequence[list[int]]) -> dict[str, float]:
         """Mean rewards: of ``one`` answer drawn (pass@1 where rewards are 0 and 1), of the ``best`` of a group (pass@G), and of
-        the ``greedy`` answer; and the mean ``length`` of drawn ones. The run's own draws are not moved by it."""
+        the ``greedy`` answer; of ``one_by_rule``, where a reward model has the place of the task's own rule; and the mean
+        ``length`` of drawn answers. The run's own draws are not moved by it."""
         own, self.rng = self.rng, np.random.default_rng([self.config.seed, 1])
         try:
-            one, best, greedy, length = [], [], [], []
+            one, best, greedy, length, ruled = [], [], [], [], []
             for first in range(0, len(questions), ASKED_AT_ONCE):
                 some = questions[first : first + ASKED_AT_ONCE]
-                drawn = self.judged(some, self.config.group)
+                drawn = self.judged(some, self.config.group, rule=True)
                 by_group = drawn.rewards.reshape(len(some), -1)
                 one += by_group.mean(axis=1).tolist()
                 best += by_group.max(axis=1).tolist()
                 length += drawn.rollouts.lengths.tolist()
+                ruled += drawn.ruled.tolist()
                 greedy += self.judged(some, 1, temperature=0.0).rewards.tolist()
         finally:
             self.rng = own
         numbers = {"one": one, "best": best, "greedy": greedy, "length": length}
+        numbers |= {"one_by_rule": ruled} if self.task.rule else {}
         return {name: float(np.mean(values)) for name, values in numbers.items()}
 
     def state(self) -> dict[str, Any]:
@@ -243,14 +253,22 @@ def in_words(line: dict[str, Any]) -> str:
 
 
 def start(
-    out: str | Path, checkpoint: str | Path, task: str, config: PolicyConfig, say: Say = say, overwrite: bool = False
+    out: str | Path,
+    checkpoint: str | Path,
+    task: str,
+    config: PolicyConfig,
+    say: Say = say,
+    overwrite: bool = False,
+    reward_model: str | Path = "",
 ) -> PolicyRun:
-    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``."""
+    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``. ``reward_model``: a folder with
+    one that says what answers are worth, in the place of the task's own rule."""
     RunFolder.refuse_taken(out, overwrite)
     model = readable_model(checkpoint)
-    asked = TASKS[task](model.tokenizer)
+    asked = _asked(model, task, reward_model)
     _check_lengths(model, asked, config.max_new_tokens)
-    own = {"policy": dataclasses.asdict(config), "task": _identity(asked)}
+    judge = {"reward_model": str(reward_model)} if reward_model else {}
+    own = {"policy": dataclasses.asdict(config), "task": _identity(asked) | judge}
     folder = new_folder(PolicyRun.kind, out, checkpoint, model, own, overwrite)
     return PolicyRun(model, asked, config, say, folder)
 
@@ -260,15 +278,19 @@ def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
     with reopened(PolicyRun.kind, out) as (folder, described):
         try:
             config, was, source = PolicyConfig(**described["policy"]), described["task"], described["init_from"]
-            known = {**described["policy"], "checkpoint": source, "task": was["name"]}
+            rewarding = was.get("reward_model", "")
+            known = {**described["policy"], "checkpoint": source, "task": was["name"], "reward_model": rewarding}
         except (KeyError, TypeError) as error:
             not_ours(folder, error)
         check_same(asked, known)
         checkpoint = folder.newest(say)
         model = readable_model(checkpoint or source)
-        task = TASKS[was["name"]](model.tokenizer)
-        if _identity(task) != was:
+        task = _asked(model, was["name"], rewarding)
+        now = _identity(task)
+        if now["sha256"] != was["sha256"]:
             raise refuse("task", task.name, f"its questions are not those of the run ({was['name']}); give those back")
+        if now.get("weights_sha256") != was.get("weights_sha256"):
+            raise refuse("reward_model", rewarding, "has other weights than the run began with; give those back")
         return PolicyRun(model, task, config, say, folder, checkpoint)
 
 
@@ -330,12 +352,27 @@ def _usual_stop(model: DeepSeekV3) -> Stop:
 def _check_lengths(model: DeepSeekV3, task: Task, answer: int) -> None:
     """Questions with their answers have to fit into the context: what is forgotten cannot be learned from."""
     most = model.config.max_position_embeddings
+    judge = task.reward.model.config.max_position_embeddings - 2 if isinstance(task.reward, RewardModel) else most
     for question in (*task.questions, *task.held_out):
+        taken = f"a prompt of {len(question)} tokens and an answer of {answer}"
         if len(question) + answer > most:
-            taken = f"{len(question)} tokens and an answer of {answer}"
-            raise refuse("prompts", f"a prompt of {taken}", f"the context is {most}; shorten it, or lower max_new_tokens")
+            raise refuse("prompts", taken, f"the context is {most}; shorten it, or lower max_new_tokens")
+        if len(question) + answer > judge:
+            raise refuse("reward_model", taken, f"does not fit into its context of {judge + 2}; lower max_new_tokens")
+
+
+def _asked(model: DeepSeekV3, name: str, reward_model: str | Path) -> Task:
+    """The task of this name, with the reward model in that folder in the place of its rule, if one is named."""
+    task = TASKS[name](model.tokenizer)
+    if not reward_model:
+        return task
+    reward = RewardModel.load(reward_model)
+    if reward.model.tokenizer is None:
+        raise refuse("reward_model", str(reward_model), "has no tokenizer.json, so there is no text to read for it")
+    return task._replace(reward=reward, rule=task.reward)
 
 
 def _identity(task: Task) -> dict[str, str]:
-    """What tells a task from another: its name, and a hash of its questions."""
-    return {"name": task.name, "sha256": identity((task.questions, task.held_out))}
+    """What tells a task from another: its name, and hashes of its questions and of the reward model's weights."""
+    known = {"name": task.name, "sha256": identity((task.questions, task.held_out))}
+    return known | ({"weights_sha256": task.reward.sha256} if isinstance(task.reward, RewardModel) else {})

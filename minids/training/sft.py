@@ -102,10 +102,10 @@ def start(
 ) -> SFTRun:
     """A new run in the folder ``out``, from the model in ``checkpoint``, on a file of JSON lines."""
     RunFolder.refuse_taken(out, overwrite)
-    pairs = read_json_lines(data)
+    lines = read_json_lines(data)
     model = readable_model(checkpoint)
-    samples = _samples(model, pairs, config)
-    own = {"sft": dataclasses.asdict(config), "samples": {"path": str(data), "sha256": identity(pairs)}}
+    samples = _samples(model, lines.values(), config, list(lines))
+    own = {"sft": dataclasses.asdict(config), "samples": {"path": str(data), "sha256": identity(list(lines.values()))}}
     return SFTRun(model, samples, config, say, folder=new_folder(SFTRun.kind, out, checkpoint, model, own, overwrite))
 
 
@@ -120,19 +120,22 @@ def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> SFTRun:
         except (KeyError, TypeError) as error:
             not_ours(folder, error)
         check_same({name: value for name, value in asked.items() if name != "data"}, known)
-        pairs = read_json_lines(data)
-        if identity(pairs) != sha256:
+        lines = read_json_lines(data)
+        if identity(list(lines.values())) != sha256:
             raise refuse("data", str(data), "holds other samples than the run began with; give those back, or start another")
         checkpoint = folder.newest(say)
         model = readable_model(checkpoint or source)
-        return SFTRun(model, _samples(model, pairs, config), config, say, folder=folder, checkpoint=checkpoint)
+        samples = _samples(model, lines.values(), config, list(lines))
+        return SFTRun(model, samples, config, say, folder=folder, checkpoint=checkpoint)
 
 
-def _samples(model: DeepSeekV3, pairs: Iterable[Sequence[Prompt]], config: SFTConfig) -> list[Sample]:
+def _samples(
+    model: DeepSeekV3, pairs: Iterable[Sequence[Prompt]], config: SFTConfig, names: Sequence[str] = ()
+) -> list[Sample]:
     most, least = model.config.max_position_embeddings, len(model.mtp) + 1
     if not least <= config.context_length <= most:
         raise refuse("context_length", config.context_length, f"must be from {least} to max_position_embeddings = {most}")
-    return encoded_samples(model, pairs, config.context_length)
+    return encoded_samples(model, pairs, config.context_length, names)
 
 
 class SoftTargets:
