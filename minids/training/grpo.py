@@ -111,7 +111,9 @@ class PolicyRun(PostTraining):
     ) -> Judged:
         """Answers to questions, and what they are worth, with ``rule`` by the task's own too."""
         heat = self.config.temperature if temperature is None else temperature
-        rollouts = sample(self.model, questions, group, self.config.max_new_tokens, heat, self.ending, self.rng)
+        most, top_p = self.config.max_new_tokens, self.config.top_p
+        rollouts = sample(self.model, questions, group, most, heat, self.ending, self.rng, top_p)
+        rollouts = rollouts if self.config.keep_mask else rollouts._replace(kept=None)
         asked = [self._readable(question) for question in questions]
         answers = (self._readable(answer) for answer in rollouts.answers)
         pairs = [(asked[i], answer) for i, answer in zip(rollouts.groups, answers, strict=True)]
@@ -248,8 +250,9 @@ class PolicyRun(PostTraining):
 def in_words(line: dict[str, Any]) -> str:
     flipped = f", routing flipped {100 * line['flipped']:.1f} %" if "flipped" in line else ""
     kl = f", KL {line['divergence']:.4f}" if line["divergence"] else ""
+    dropped = f", dropped {100 * line['dropped']:.0f} %" if line["dropped"] else ""
     length, entropy = f"length {line['length']:.1f}", f"entropy {line['entropy']:.3f}"
-    return f"reward {line['reward']:.3f}, contrast {100 * line['contrast']:.0f} %, {length}{kl}, {entropy}{flipped}"
+    return f"reward {line['reward']:.3f}, contrast {100 * line['contrast']:.0f} %, {length}{kl}, {entropy}{flipped}{dropped}"
 
 
 def start(
