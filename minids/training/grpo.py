@@ -24,6 +24,7 @@ from minids import arguments
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
 from minids.config.policy import PolicyConfig
 from minids.errors import MinidsError, refuse
+from minids.inference.acceptance import acceptance
 from minids.inference.generate import Prompt, Stop, checked_ending, prompt_ids
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3, routing_fixed
@@ -42,6 +43,8 @@ PATIENCE = 10
 """Steps from the first on without a group that has contrast, after which it is said that there is nothing to learn."""
 ASKED_AT_ONCE = 32
 """Held-out questions answered side by side."""
+GUESSED_AFTER = 16
+"""Held-out questions in whose answers the MTP modules' guesses are counted."""
 
 
 class Judged(NamedTuple):
@@ -79,6 +82,7 @@ class PolicyRun(PostTraining):
         self.ending = checked_ending(model, config.max_new_tokens, task.stop)
         self.reference = Reference(model.parameters) if config.beta else None
         self.rng = np.random.default_rng(config.seed)
+        self.stood_before: float | None = None  # share of the MTP modules' guesses that stood before the first step
         self.barren = 0  # steps from the first on in which no group had contrast
         self.queue: deque[tuple[Array, Array, dict[str, Any]]] = deque()
         self.begin(checkpoint)
@@ -193,10 +197,24 @@ class PolicyRun(PostTraining):
             return
         with self._losing_nothing():
             found = self.measured(questions)
+        stood = self._stood(questions[:GUESSED_AFTER])
+        found |= {"guesses_stood": stood} if stood is not None else {}
         self.write({"step": self.step, "held_out": found})
         each = f"one answer {found['one']:.3f}, best of {group} {found['best']:.3f}, greedy {found['greedy']:.3f}"
         each += f"; one answer by the task's own rule {found['one_by_rule']:.3f}" if self.task.rule else ""
         self.say(f"step {self.step}: reward on {len(questions)} held-out questions: {each}")
+        if self.step == 0:
+            self.stood_before = stood
+        elif self.step == self.steps and stood is not None and self.stood_before is not None:
+            shares = f"{100 * self.stood_before:.0f} % before, {100 * stood:.0f} % after"
+            self.say(f"guesses of the MTP modules that stand, in greedy answers to held-out questions: {shares}")
+
+    def _stood(self, questions: Sequence[list[int]]) -> float | None:
+        """Share of the MTP modules' guesses that stand in greedy answers; None without modules or guesses."""
+        if not self.model.mtp:
+            return None
+        share = acceptance(self.model, questions, self.config.max_new_tokens, stop=self.task.stop)
+        return None if np.isnan(share) else share
 
     def measured(self, questions: Sequence[list[int]]) -> dict[str, float]:
         """Mean rewards: of ``one`` answer drawn (pass@1 where rewards are 0 and 1), of the ``best`` of a group (pass@G), and of
@@ -221,11 +239,11 @@ class PolicyRun(PostTraining):
         return {name: float(np.mean(values)) for name, values in numbers.items()}
 
     def state(self) -> dict[str, Any]:
-        return {"barren": self.barren, "rng": self.rng.bit_generator.state}
+        return {"barren": self.barren, "rng": self.rng.bit_generator.state, "stood_before": self.stood_before}
 
     def restore(self, state: dict[str, Any], checkpoint: Path) -> None:
         self.rng.bit_generator.state = state["rng"]
-        self.barren = state["barren"]
+        self.barren, self.stood_before = state["barren"], state.get("stood_before")
         if self.reference:
             self.reference.values[...] = TensorFile(checkpoint / "reference.safetensors").read("reference")
 
