@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -38,11 +39,11 @@ class Voice:
 
 
 def progress_bar(steps: int, finished: int) -> tqdm:
-    """Disabled where the output is a file, which gets lines instead."""
+    """Disabled where the output is a file, which gets lines instead, and by tqdm's own variable TQDM_DISABLE."""
     notebook, kind = "ipykernel" in sys.modules, tqdm
     if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
         kind = importlib.import_module("tqdm.auto").tqdm
-    quiet = not (sys.stderr.isatty() or notebook)
+    quiet = not (sys.stderr.isatty() or notebook) or bool(os.environ.get("TQDM_DISABLE"))
     shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
     return kind(total=steps, initial=finished, disable=quiet, dynamic_ncols=True, bar_format=shape)
 
