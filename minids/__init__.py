@@ -38,6 +38,7 @@ __all__ = [
     "Losses",
     "MinidsError",
     "ModelConfig",
+    "RewardModel",
     "Tokenizer",
     "TrainConfig",
     "Yarn",
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "load_layer",
     "load_streamed",
+    "reward_model",
     "save",
     "sft",
     "stream",
@@ -61,14 +63,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minids.training.grpo import grpo
+    from minids.training.preferences import reward_model
+    from minids.training.reward_model import RewardModel
     from minids.training.sft import sft
     from minids.training.train import train
 
 
+_LATER = {"train": "train", "sft": "sft", "grpo": "grpo", "reward_model": "preferences", "RewardModel": "reward_model"}
+"""What trains, and the module of minids/training that it is in."""
+
+
 def __getattr__(name: str) -> Any:
-    """``minids.check``, ``minids.lab``, ``train``, ``sft`` and ``grpo`` without an import of their own, and their cost."""
+    """``minids.check``, ``minids.lab`` and what trains, without an import of their own, and their cost."""
     if name in ("check", "lab"):
         return importlib.import_module(f"minids.{name}")
-    if name in ("train", "sft", "grpo"):
-        return getattr(importlib.import_module(f"minids.training.{name}"), name)
+    if name in _LATER:
+        return getattr(importlib.import_module(f"minids.training.{_LATER[name]}"), name)
     raise AttributeError(f"module 'minids' has no attribute {name!r}")

@@ -20,12 +20,12 @@ from minids.parallel.together import together
 from minids.terminal import columns, quoted, room, say
 from minids.words import did_you_mean, table
 
-CORE = ("train", "sft", "grpo", "generate", "chat", "evaluate", "export", "data")
+CORE = ("train", "sft", "reward-model", "grpo", "generate", "chat", "evaluate", "export", "data")
 LAB = (
     "info", "tour", "route", "experts", "study", "figures", "page", "compare", "cost", "pipeline", "claims", "bench", "doctor",
 )  # fmt: skip
 COMMANDS: dict[str, Any] = {  # modules
-    name: importlib.import_module(f"minids.{room}.{name}")
+    name: importlib.import_module(f"minids.{room}.{name.replace('-', '_')}")
     for room, names in (("commands", CORE), ("lab.commands", LAB))
     for name in names
 }

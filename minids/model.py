@@ -143,13 +143,17 @@ class DeepSeekV3:
         self.embed_tokens = Embedding(p, "model.embed_tokens", config.vocab_size, config.hidden_size)
         self.blocks = [block.Block(config, p, index) for index in range(config.num_hidden_layers)]
         self.norm = RMSNorm(p, "model.norm", config.hidden_size, config.rms_norm_eps)
-        tied = self.embed_tokens.weight if config.tie_word_embeddings else None
-        self.head = Linear(p, "lm_head", config.vocab_size, config.hidden_size, weight=tied)
+        self.head = self.make_head(p)
         self.mtp = [mtp.MTPModule(config, p, depth) for depth in range(1, config.num_nextn_predict_layers + 1)]
         if parameters is None:
             p.allocate(self.dtype)
             if seed is not None:
                 p.initialise(np.random.default_rng(seed), config.initializer_range)
+
+    def make_head(self, parameters: Parameters) -> Linear:
+        """What reads the final states. A reward model has another."""
+        c, tied = self.config, self.embed_tokens.weight if self.config.tie_word_embeddings else None
+        return Linear(parameters, "lm_head", c.vocab_size, c.hidden_size, weight=tied)
 
     def __repr__(self) -> str:
         """A short table: what the model is made of, with the number of its parameters."""

@@ -59,6 +59,7 @@ COMMANDS = {
     "chat": ["chat_cli", "repl"],
     "train": ["pretrain", "fit", "base_train", "run"],
     "sft": ["finetune", "fine-tune", "chat_sft"],
+    "reward-model": ["rm", "reward", "train_rm", "reward_trainer"],
     "grpo": ["rl", "chat_rl"],
     "data": ["dataset", "prepare", "download"],
     "doctor": ["env", "version", "report"],

@@ -206,7 +206,7 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Run all cells in a fresh kernel, one BLAS thread: sums then do not depend on the number of cores."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, **threads, STATIC: "1", "PYTHONPATH": path}
+    environment = {**os.environ, **threads, STATIC: "1", "TQDM_DISABLE": "1", "PYTHONPATH": path}  # no bars, which move
     quiet = ["--log-level=40"]  # without it every kernel warns that it talks to its parent unencrypted
     client = NotebookClient(notebook, timeout=LONGEST, kernel_name="python3", record_timing=False, extra_arguments=quiet)
     client.execute(env=environment, cwd=str(FOLDER))

@@ -95,18 +95,25 @@ def cross_entropy(logits: Array, targets: Array, divisor: float) -> float:
     return total / divisor
 
 
-def policy_loss(logits, tokens, answer, advantage, log_old, log_ref, by, clip, beta, corrected, divisor):
+def policy_loss(
+    logits, tokens, answer, advantage, log_old, log_ref, by, clip, beta, corrected, divisor, drop_above=math.inf, kept=None
+):
     """−J of eqs 26 and 27, answer by answer and token by token."""
-    logs = [x[t] - math.log(sum(math.exp(y) for y in x)) for x, t in zip(logits, tokens, strict=True)]
+    masks = [[True] * len(x) for x in logits] if kept is None else kept
+    logs = [
+        x[t] - math.log(sum(math.exp(y) for y, k in zip(x, m, strict=True) if k))
+        for x, t, m in zip(logits, tokens, masks, strict=True)
+    ]
     total = 0.0
     for i, a in enumerate(advantage):
         rows = [n for n in range(len(tokens)) if answer[n] == i]
         terms = []
+        far = a < 0 and sum(log_old[n] - logs[n] for n in rows) / len(rows) > drop_above
         for some in [rows] if by == "answer" else [[n] for n in rows]:
             rho = math.exp(sum(logs[n] - log_old[n] for n in some))
             held = min(max(rho, 1 - clip), 1 + clip)
             q = math.exp(sum(log_ref[n] - logs[n] for n in some)) if log_ref is not None else 1.0
             divergence = (q - math.log(q) - 1) * (rho if corrected else 1)
-            terms.append(min(rho * a, held * a) - beta * divergence)
+            terms.append((0.0 if far else min(rho * a, held * a)) - beta * divergence)
         total += sum(terms) / (divisor or len(terms))
     return -total / len(advantage)

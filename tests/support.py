@@ -5,7 +5,7 @@ Sizes are pairwise different wherever they may be, so that a wrong axis is a wro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -225,3 +225,26 @@ def adam(model: DeepSeekV3, tokens: Array, targets: Array, steps: int, rate: flo
         values -= rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
         model.update_biases(losses.counts, model.config.bias_update_speed)
     return history
+
+
+def worst_slope(loss: Callable[[], float], parameters: Parameters) -> float:
+    """The largest relative error of the gradient that ``parameters`` hold, against central differences of ``loss()``: along
+    directions through all parameters, and along one below each of them."""
+    rng, values, worst = np.random.default_rng(0), parameters.values, 0.0
+    directions = [rng.choice([-1.0, 1.0], values.shape) for _ in range(12)]
+    for p in parameters:
+        directions.append(np.zeros_like(values))
+        directions[-1][p.place] = rng.choice([-1.0, 1.0], p.size)
+    for direction in directions:
+        analytic = float(direction @ parameters.grads)
+        if abs(analytic) > 1e-6:
+            own, found = values.copy(), []
+            for h in (2e-5, 1e-5):
+                values[...] = own + h * direction
+                up = loss()
+                values[...] = own - h * direction
+                found.append((up - loss()) / (2 * h))
+            values[...] = own
+            numerical = (4 * found[1] - found[0]) / 3  # the h² term taken out
+            worst = max(worst, abs(numerical - analytic) / max(abs(numerical), abs(analytic)))
+    return worst

@@ -42,6 +42,7 @@ def test_every_numbered_equation_of_the_report_is_somewhere():
         ("eqs 2, 4 and 5", {2, 4, 5}),
         ("Su et al. 2021, eq. 15; DeepSeek-V3 eqs 3 and 8", {3, 8}),
         ("DeepSeek-V2 eqs 23-25", set()),
+        ("not KL's (V3.2, eq. 7); of both (V3.2, eqs 8 and 9)", set()),
         ("nothing", set()),
     ],
 )

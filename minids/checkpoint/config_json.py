@@ -87,6 +87,7 @@ _OURS = (
     *("mtp_state", "mtp_own_matrices", "mtp_loss_weight", "precision", "fp8_scaling", "fp8_tile", "fp8_promotion"),
 )
 
+_CLASSIFIER = "ForSequenceClassification"
 _READ = "deepseek_v3, kimi_k2, glm4_moe_lite and deepseek_v2"
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelConfig)}
 _SHARED = tuple(name for name in _FIELDS if name not in (*_OURS, "rope_theta", "rope_scaling"))
@@ -245,6 +246,18 @@ def hugging_face_type(config: ModelConfig) -> str:
     # transformers' V2 class insists on the last of these, though nothing in the model depends on it
     is_v2 = c.attention == "mla" and v2_router and c.rope_interleave and c.hidden_size % c.num_attention_heads == 0
     return "deepseek_v2" if is_v2 else "minids"
+
+
+def reward_model_json(config: ModelConfig) -> dict:
+    """The ``config.json`` of a reward model: a classifier of sequences with one label."""
+    json = config_to_json(config)
+    kind = json["architectures"][0].removesuffix("ForCausalLM")
+    return json | {"architectures": [f"{kind}{_CLASSIFIER}"], "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+
+
+def is_reward_model(json: dict) -> bool:
+    named = json.get("architectures")
+    return isinstance(named, list) and any(isinstance(name, str) and name.endswith(_CLASSIFIER) for name in named)
 
 
 def config_to_json(config: ModelConfig, dtype: str = "float32") -> dict:

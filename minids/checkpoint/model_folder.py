@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from minids import arguments
 from minids.checkpoint.checksums import verify_checksums
-from minids.checkpoint.config_json import CONFIG_NAME, config_to_json, read_config
+from minids.checkpoint.config_json import CONFIG_NAME, config_to_json, is_reward_model, read_config, read_config_json
 from minids.checkpoint.extension import extended
 from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.generation_json import GENERATION_NAME, generation_to_json, read_generation
@@ -24,15 +25,20 @@ from minids.model_checks import checked_dtype
 
 
 def opened(
-    folder: str | Path, mtp: bool, extend: float | None, trained_length: int, allow_nonfinite: bool
+    folder: str | Path, mtp: bool, extend: float | None, trained_length: int, allow_nonfinite: bool, reward_head: str = ""
 ) -> tuple[CheckpointFolder, ModelConfig, Tokenizer | None]:
-    """A folder that holds what its configuration asks for, that configuration as it is to be used, and the tokenizer."""
+    """A folder that holds what its configuration asks for, that configuration as it is to be used, and the tokenizer.
+    ``reward_head``: it has to be a reward model, with a head of this name."""
     arguments.switch("mtp", mtp)
     arguments.switch("allow_nonfinite", allow_nonfinite)
     path = resolved(folder)
     verify_checksums(path)
     source = CheckpointFolder(path, allow_nonfinite=allow_nonfinite)
-    config, note = check_names(read_config(path), source, mtp)
+    if is_reward_model(read_config_json(path)) != bool(reward_head):
+        one = "is a reward model, which writes no text; minids grpo --reward-model and minids.RewardModel.load open it"
+        raise refuse("folder", str(folder), "is no reward model; minids reward-model makes one" if reward_head else one)
+    config = read_config(path)
+    config, note = check_names(config, source, mtp, {reward_head: (1, config.hidden_size)} if reward_head else {})
     if note:
         warnings.warn(note, stacklevel=3)
     tokenizer = Tokenizer.load(path) if (path / "tokenizer.json").exists() else None
@@ -58,18 +64,31 @@ def load(
     source, config, tokenizer = opened(folder, mtp, extend, trained_length, allow_nonfinite)
     config = with_own_matrices(config, source)
     model = DeepSeekV3(config, seed=None, dtype=dtype)
+    filled(model, source, tokenizer)
+    return model
+
+
+def filled(model: DeepSeekV3, source: CheckpointFolder, tokenizer: Tokenizer | None) -> None:
+    """Read into ``model`` what ``opened`` found."""
     for parameter in model.parameters:
-        assemble(source, parameter.name, dtype, out=parameter.value)
+        assemble(source, parameter.name, model.dtype, out=parameter.value)
     for name, buffer in model.parameters.buffers.items():
         assemble(source, name, out=buffer)
-    model.tokenizer, model.generation = tokenizer, read_generation(source.path, config)
-    return model
+    model.tokenizer, model.generation = tokenizer, read_generation(source.path, model.config)
 
 
 def save(model: DeepSeekV3, folder: str | Path) -> None:
     """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open. It may replace
     another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights."""
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
+    arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
+    write_model(model, folder, config_to_json(model.config), shards(model.config, arrays))
+
+
+def write_model(
+    model: DeepSeekV3, folder: str | Path, config_json: dict, files: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Write ``files`` of tensors as ``write_folder`` does, with the tokenizer of ``model`` and how it generates."""
     arguments.instance("folder", folder, (str, os.PathLike), "the path of a folder")
     for name in ("run.json", POINTER, "training_state.json"):
         if (Path(folder) / name).is_file():
@@ -78,5 +97,4 @@ def save(model: DeepSeekV3, folder: str | Path) -> None:
     if model.tokenizer is None and (Path(folder) / CONFIG_NAME).is_file():  # another model's tokenizer goes with it
         tokenizer = dict.fromkeys(TOKENIZER_FILES)
     others = tokenizer | {GENERATION_NAME: generation_to_json(model.config, model.generation)}
-    arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    write_folder(folder, config_to_json(model.config), shards(model.config, arrays), others=others)
+    write_folder(folder, config_json, files, others=others)

@@ -12,6 +12,7 @@ section 2.2), so it writes the copies for other readers and needs none. Where a 
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -81,9 +82,12 @@ def expert_name(name: str, expert: int) -> str:
     return re.sub(r"experts\.(?=\w+\.weight$)", f"experts.{expert}.", name)
 
 
-def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True) -> tuple[ModelConfig, str]:
-    """Refuse a folder that does not hold exactly the tensors of ``config``, in the right shapes, by its headers. Returns the
-    configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False``, and a note or ""."""
+def check_names(
+    config: ModelConfig, folder: CheckpointFolder, mtp: bool = True, also: Mapping[str, Shape] = MappingProxyType({})
+) -> tuple[ModelConfig, str]:
+    """Refuse a folder that does not hold exactly the tensors of ``config`` and ``also`` these, in the right shapes, by its
+    headers. Returns the configuration, without MTP modules where the folder has none of their tensors or with ``mtp=False``,
+    and a note or ""."""
     note, first, modules = "", config.num_hidden_layers, config.num_nextn_predict_layers
     held = {name for name in folder.names() if not name.endswith(_DERIVED)}
     beyond = {name for name in held if (layer := _layer(name)) is not None and first <= layer < first + modules}
@@ -96,7 +100,7 @@ def check_names(config: ModelConfig, folder: CheckpointFolder, mtp: bool = True)
     least = 7 * config.num_hidden_layers + 3 * moe_layers * config.n_routed_experts  # tensors
     if least > 2 * len(held) + 1000:  # of a far larger model; its names are not listed, there could be billions
         raise MinidsError(f"{folder.path}: config.json asks for at least {least:,} tensors; the folder holds {len(held):,}")
-    wanted, optional = expected_shapes(config), optional_shapes(config)
+    wanted, optional = {**expected_shapes(config), **also}, optional_shapes(config)
     if missing := [name for name in wanted if name not in held]:
         hint = " (should tie_word_embeddings be true?)" if missing == [HEAD] else ""
         if all((_layer(name) or 0) >= first for name in missing):

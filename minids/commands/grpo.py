@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from minids.commands.options import asked_of_resumed, begins_from
 from minids.config.policy import PolicyConfig
-from minids.errors import refuse
 from minids.terminal import say
 
 
@@ -17,6 +17,9 @@ class Options:
     task: Literal["sums", "formatted-sums"] = "sums"
     """What is asked and rewarded: two-digit sums as the built-in corpus words them, 1 for a right result; or 0.1 more for an
     answer that has the form of a worked sum."""
+    reward_model: str = ""
+    """Folder of a reward model (minids reward-model): it says what the answers to the task's questions are worth, in the place
+    of the task's own rule, which is only measured."""
     out: str = "runs/grpo"
     """Folder of the run."""
     resume: bool = False
@@ -30,18 +33,14 @@ def run(options: Options, given: set[str]) -> None:
     from minids.checkpoint.latest import latest_checkpoint
     from minids.training import grpo
 
-    if options.resume and options.overwrite:
-        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
-    if not options.resume and not options.checkpoint:
-        raise refuse("checkpoint", "", "GRPO begins from a trained model; say --checkpoint and its folder")
+    begins_from(options, "checkpoint")
     if options.resume:
-        own = {"checkpoint": options.checkpoint, "task": options.task}
-        asked = {n: own[n] if n in own else getattr(options.policy, n) for n in given - {"out", "resume", "overwrite"}}
-        learning = grpo.resume(options.out, asked)
+        learning = grpo.resume(options.out, asked_of_resumed(options, given, options.policy))
         say(f"Resuming {options.out} after step {learning.step} of {learning.config.steps}.")
     else:
         c = options.policy
-        learning = grpo.start(options.out, options.checkpoint, options.task, c, say, options.overwrite)
+        how = options.overwrite, options.reward_model
+        learning = grpo.start(options.out, options.checkpoint, options.task, c, say, *how)
         say(f"Learning {options.task} from {options.checkpoint}, into {options.out}:")
         say(f"{c.steps} steps of {c.questions} questions with {c.group} answers each")
     learning.run()

@@ -186,3 +186,19 @@ def _words(owner: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             words[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(text.value)).split())
     return words
+
+
+def begins_from(options: Any, *needed: str) -> None:
+    """What a command that teaches a trained model needs, unless it resumes a run: the options called ``needed``."""
+    if options.resume and options.overwrite:
+        raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
+    owner: type = type(options)
+    for name in needed if not options.resume else ():
+        if not getattr(options, name):
+            raise refuse(name, "", f"is needed, say --{name.replace('_', '-')}: {_words(owner)[name]}")
+
+
+def asked_of_resumed(options: Any, given: set[str], settings: Any) -> dict[str, Any]:
+    """Of the options ``given`` with --resume those that the run there has to have, of the command or of ``settings``."""
+    names = given - {"out", "resume", "overwrite"}
+    return {name: getattr(options if hasattr(options, name) else settings, name) for name in names}

@@ -1,11 +1,10 @@
 """minids sft: a trained model learns from prompts and answers."""
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from minids.commands.options import asked_of_resumed, begins_from
 from minids.config.sft import SFTConfig
-from minids.errors import refuse
 from minids.terminal import say
 
 
@@ -13,27 +12,30 @@ from minids.terminal import say
 class Options:
     """Fine-tune a trained model on prompts with answers, and write it as a Hugging Face folder."""
 
-    checkpoint: str
+    checkpoint: str = ""
     """The model to begin from: a run's folder, or any Hugging Face DeepSeek folder with a tokenizer."""
-    data: str
+    data: str = ""
     """File of JSON lines, each {"prompt": …, "answer": …}; only answers are learned."""
     out: str = "runs/sft"
-    """Folder for the model, which must not be there yet."""
+    """Folder of the run."""
+    resume: bool = False
+    """Continue the run in that folder from its newest checkpoint, with its own settings; --data says where its samples are
+    now, if they have moved."""
+    overwrite: bool = False
+    """Begin anew in a folder that holds a run: its checkpoints are deleted."""
     tuning: Annotated[SFTConfig, "flat"] = field(default_factory=SFTConfig)
 
 
 def run(options: Options, given: set[str]) -> None:
-    from minids.checkpoint.model_folder import load, save
-    from minids.training.samples import read_json_lines
-    from minids.training.sft import sft
+    from minids.checkpoint.latest import latest_checkpoint
+    from minids.training import sft
 
-    if Path(options.out).exists():
-        raise refuse("out", options.out, "is there already; choose a new folder")
-    pairs = read_json_lines(options.data)
-    model = load(options.checkpoint)
-    if model.tokenizer is None:
-        raise refuse("checkpoint", options.checkpoint, "has no tokenizer.json, so there is no way to read text for it")
-    sft(model, pairs, say, **asdict(options.tuning))
-    save(model, options.out)
-    say(f"Model (a Hugging Face folder): {options.out}")
+    begins_from(options, "checkpoint", "data")
+    if options.resume:
+        learning = sft.resume(options.out, asked_of_resumed(options, given, options.tuning))
+        say(f"Resuming {options.out} after step {learning.step} of {learning.steps}.")
+    else:
+        learning = sft.start(options.out, options.checkpoint, options.data, options.tuning, say, options.overwrite)
+    learning.run()
+    say(f"Checkpoint (a Hugging Face folder): {latest_checkpoint(options.out)}")
     say(f"Write with it: minids chat --checkpoint {options.out}")

@@ -24,6 +24,11 @@ class PolicyConfig(Replaceable):
     """Tokens of an answer, at most."""
     temperature: float = 1.0
     """Answers are drawn at this temperature, and the policy that learns is the model at this temperature."""
+    top_p: float = 1.0
+    """Answers are drawn among the fewest tokens that together have this probability; 1 for all."""
+    keep_mask: bool = True
+    """With top_p below 1: the policy that learns is the model among the tokens that were left to be drawn (V3.2), so that both
+    sides of the ratio are; else it is compared with a part of itself."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     warmup_steps: int = 10
@@ -42,6 +47,9 @@ class PolicyConfig(Replaceable):
     """With by = token: a constant that divides each answer's sum (Dr. GRPO), instead of its length; 0 for the length."""
     clip: float = 0.2
     """ε: how far the ratio may go from 1 before it stops counting."""
+    drop_above: float = 0.0
+    """δ: an answer of negative advantage counts no more where its tokens have become less likely since it was drawn, by more
+    than this on average (mean ln(π_old/π), in nats; V3.2); 0 for no such limit."""
     beta: float = 0.0
     """Weight of the divergence from the reference, the model as it began; 0 for none, and then no reference is kept."""
     corrected: bool = True
@@ -74,6 +82,11 @@ class PolicyConfig(Replaceable):
         if self.group < 2:
             because = "a group of one has nothing to be compared with, and its advantage is 0; say at least 2"
             raise refuse("group", self.group, because)
+        if not 0 < self.top_p <= 1:
+            raise refuse("top_p", self.top_p, "must be above 0 and at most 1")
+        if self.drop_above and self.updates == 1 and self.keep_routing and (self.keep_mask or self.top_p == 1):
+            because = "with one update of each answer the policy is still the one that drew it; say updates = 2 or more"
+            raise refuse("drop_above", self.drop_above, because)
         if self.constant_until > 1 or self.decay_to > 1:
             name = "constant_until" if self.constant_until > 1 else "decay_to"
             raise refuse(name, getattr(self, name), "must lie between 0 and 1")

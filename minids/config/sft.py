@@ -38,6 +38,8 @@ class SFTConfig(Replaceable):
     """Seed of the samples' order."""
     log_every: int = 10
     """Steps between two lines about the loss."""
+    save_every: int = 50
+    """Steps between two checkpoints (one more comes at the end)."""
 
     def __post_init__(self) -> None:
         check_fields(self, at_least={"warmup_steps": 0, "seed": 0}, above={"learning_rate": 0})

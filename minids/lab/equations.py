@@ -28,7 +28,9 @@ EQUATIONS = {
 """Equation numbers of the report (arXiv 2412.19437, first version) and what they say."""
 
 _REFERENCE = re.compile(r"eqs?\.? (\d+(?:(?:-|, | and )\d+)*)")
-_OTHER_PAPER = re.compile(r"(20\d\d|V2)[^.;\n]*$")  # "Su et al. 2021, eq. 15"; a bare "eq. 9" is the V3 report's
+_OTHER_PAPER = re.compile(
+    r"(20\d\d|V2|V3\.2)[^.;\n]*$"
+)  # "Su et al. 2021, eq. 15", "V3.2, eq. 9"; a bare "eq. 9" is the V3 report's
 
 
 def mentioned(docstring: str) -> set[int]:

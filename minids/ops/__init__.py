@@ -15,6 +15,7 @@ No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
     balance loss (eqs 17-20)                balance_loss
     multi-token prediction (eq. 21)         mtp_combine
     GRPO (eqs 26-28), distillation          policy_loss, distillation
+    reward model (section 5.2.1)            preference_loss
     FP8 formats, tiles (sections 3.3.2-3)    float8, bfloat16, quantise
     FP8 products, their sums (section 3.3)  fp8_linear, fp8_feed_forward, fp8_accumulation
     what FP8 is compared with (section 3.3)  bf16_arithmetic, delayed
@@ -27,5 +28,5 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 from minids.ops import (  # noqa: F401, I001
     adamw, attention, balance_loss, bf16_arithmetic, bfloat16, bias_update, combine, cross_entropy, delayed, dispatch,
     distillation, embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit,
-    linear, mtp_combine, muon, policy_loss, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
+    linear, mtp_combine, muon, policy_loss, preference_loss, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
 )  # fmt: skip

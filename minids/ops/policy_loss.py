@@ -8,8 +8,16 @@ DeepSeek-V3 section 5.2.2, eqs 26-28. A question gets a group of G answers o_i, 
 
 The loss is −J. The report prints ρ and D of the whole answer. DeepSeekMath and V3.2 form them of every token, and take in
 place of the bracket (1/|o_i|) Σ_t of the tokens' brackets. Both are here: ``by`` "answer" and "token". A constant ``divisor``
-in place of |o_i| (Dr. GRPO) does not forgive long wrong answers. D's expectation under π is KL(π ‖ π_ref), but the gradient of
-D is not KL's: V3.2 multiplies D by ρ, and then it is (``corrected``).
+in place of |o_i| (Dr. GRPO) does not forgive long wrong answers.
+
+Three repairs of DeepSeek-V3.2's section on GRPO are here too. D's expectation under π is KL(π ‖ π_ref), but the gradient of D
+is not KL's: times ρ it is (V3.2, eq. 7; ``corrected``). A bad answer that the policy has moved away from counts no more, but
+for its D (V3.2, eqs 8 and 9; ``drop_above`` is δ):
+
+    M_i = 0  where A_i < 0 and 1/|o_i| Σ_t ln(π_old,t / π_t) > δ,  else 1             min(…) M_i in place of min(…)
+
+And where answers were drawn among a part of the tokens, by top-p, π is the softmax over the same part (``kept``), or else ρ
+compares a distribution with a part of itself. In the parts left out p = 0, and with it their gradient.
 
 Backward, by the tokens' ln π_t. ln ρ is ln π minus a constant, or the sum of such over an answer, so dρ/d ln π_t = ρ:
 
@@ -38,6 +46,7 @@ class Saved(NamedTuple):
     log_ratio: Array  # (N,) ln π_t − ln π_old,t
     divergence: Array  # (A,) or (N,) D of each answer or token, without ρ; zeros without a reference
     clipped: Array  # (A,) or (N,) bool: where the clipped term was the smaller one
+    dropped: Array  # (A,) bool: where M = 0
 
 
 def advantages(rewards: Array, groups: Array, by_std: bool = True) -> Array:
@@ -65,16 +74,21 @@ def forward(
     beta: float = 0.0,
     corrected: bool = False,
     divisor: float | None = None,
+    drop_above: float = np.inf,
+    kept: Array | None = None,
 ) -> tuple[float, Saved]:
     """logits (N, V) that the tokens (N,) of A answers were drawn from → the loss −J.
 
     answer (N,) int: which answer each token belongs to; advantage (A,); log_old and log_ref (N,): ln π_old,t and ln π_ref,t,
     constants. ``clip``: ε. ``beta``: weight of D, which needs ``log_ref``. ``divisor``: of each answer's sum, if not |o_i|.
+    ``drop_above``: δ. ``kept`` (N, V) bool: the tokens that could be drawn, if not all.
     """
     _check(by, divisor, beta, log_ref)
     answers = len(advantage)
-    probs, log_probs = _distribution(logits, tokens)
+    probs, log_probs = _distribution(logits, tokens, kept)
     log_ratio = log_probs - log_old  # (N,)
+    away = -np.bincount(answer, log_ratio, answers) / np.bincount(answer, minlength=answers)  # (A,) mean ln(π_old / π)
+    dropped = (np.asarray(advantage) < 0) & (away > drop_above)
     log_q = np.zeros_like(log_probs) if log_ref is None else log_ref - log_probs  # (N,)
     if by == "answer":  # an answer's probability is the product of its tokens': their logarithms are added
         log_rho, log_q = (np.bincount(answer, x, answers) for x in (log_ratio, log_q))
@@ -85,6 +99,8 @@ def forward(
         share = np.full(len(tokens), 1 / answers) / lengths
     rho = np.exp(log_rho)
     value, slope, clipped = surrogate(rho, weight, clip)
+    counts = ~(dropped if by == "answer" else dropped[answer])  # M
+    value, slope, clipped = value * counts, slope * counts, clipped & counts
     divergence, d_slope = k3(log_q)
     if corrected:
         penalty, d_slope = rho * divergence, rho * (divergence + d_slope)
@@ -93,7 +109,7 @@ def forward(
     loss = -float(np.sum(share * (value - beta * penalty)))
     slopes = -share * (slope - beta * d_slope)
     slopes = slopes[answer] if by == "answer" else slopes
-    return loss, Saved(probs, tokens, slopes, log_probs, log_ratio, divergence, clipped)
+    return loss, Saved(probs, tokens, slopes, log_probs, log_ratio, divergence, clipped, dropped)
 
 
 def backward(d_loss: float, saved: Saved) -> Array:
@@ -117,9 +133,9 @@ def k3(log_q: Array) -> tuple[Array, Array]:
     return np.expm1(log_q) - log_q, -np.expm1(log_q)
 
 
-def log_probabilities(logits: Array, tokens: Array) -> Array:
-    """ln π of tokens (N,) under logits (N, V): (N,) float64."""
-    return _distribution(logits, tokens)[1]
+def log_probabilities(logits: Array, tokens: Array, kept: Array | None = None) -> Array:
+    """ln π of tokens (N,) under logits (N, V), over the ``kept`` tokens: (N,) float64."""
+    return _distribution(logits, tokens, kept)[1]
 
 
 def entropy(probs: Array) -> Array:
@@ -128,8 +144,11 @@ def entropy(probs: Array) -> Array:
     return -np.sum(p * np.log(np.maximum(p, np.finfo(np.float64).tiny)), axis=-1)
 
 
-def _distribution(logits: Array, tokens: Array) -> tuple[Array, Array]:
-    """logits (N, V) → probabilities (N, V), and the logarithm of the tokens' own, (N,) float64."""
+def _distribution(logits: Array, tokens: Array, kept: Array | None) -> tuple[Array, Array]:
+    """logits (N, V) → probabilities (N, V), 0 where a token is not ``kept``, and the logarithm of the tokens' own, (N,)
+    float64."""
+    if kept is not None:
+        logits = np.where(kept, logits, logits.dtype.type(-np.inf))
     shifted = logits - logits.max(axis=-1, keepdims=True)
     probs = np.exp(shifted)
     total = probs.sum(axis=-1, keepdims=True, dtype=np.float64)  # (N, 1)

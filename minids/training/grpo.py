@@ -11,10 +11,7 @@ was stopped and resumed.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,33 +21,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minids import arguments
-from minids.backend import compiling
-from minids.checkpoint.latest import latest_checkpoint
-from minids.checkpoint.model_folder import load, save
 from minids.checkpoint.tensor_file import TensorFile, write_tensor_file
 from minids.config.policy import PolicyConfig
 from minids.errors import MinidsError, refuse
+from minids.inference.acceptance import acceptance
 from minids.inference.generate import Prompt, Stop, checked_ending, prompt_ids
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3, routing_fixed
 from minids.ops.policy_loss import advantages
 from minids.terminal import say
-from minids.training.loop import Diverged, training_steps
-from minids.training.metrics import MetricsFile
-from minids.training.optimizer import optimizer
+from minids.training.loop import TrainStep
 from minids.training.policy_objective import Measured, PolicyObjective, Reference, replayed
-from minids.training.printing import Say, Voice, interrupt, progress_bar
-from minids.training.rewards import TASKS, Reward, Task, checked
+from minids.training.post_training import PostTraining, check_same, identity, new_folder, not_ours, readable_model, reopened
+from minids.training.printing import Say
+from minids.training.reward_model import RewardModel
+from minids.training.rewards import TASKS, Reward, Task, all_checked
 from minids.training.rollout import Rollouts, sample
-from minids.training.run_folder import RunFolder, read_state, write_state
-from minids.training.workers import Workers
+from minids.training.run_folder import RunFolder
 
 PATIENCE = 10
 """Steps from the first on without a group that has contrast, after which it is said that there is nothing to learn."""
 ASKED_AT_ONCE = 32
 """Held-out questions answered side by side."""
-OF_THE_BASE = ("preset", "data", "corpus", "train")
-"""What a run's description keeps of its base model's, so that the model can still be measured on that text."""
+GUESSED_AFTER = 16
+"""Held-out questions in whose answers the MTP modules' guesses are counted."""
 
 
 class Judged(NamedTuple):
@@ -59,6 +53,7 @@ class Judged(NamedTuple):
     rollouts: Rollouts
     rewards: Array  # (A,)
     advantage: Array  # (A,)
+    ruled: Array  # (A,) rewards by the task's own rule, where they are measured by it; else the same again
 
     @property
     def contrast(self) -> float:
@@ -67,8 +62,10 @@ class Judged(NamedTuple):
         return float((by_group.max(axis=1) > by_group.min(axis=1)).mean())
 
 
-class PolicyRun:
+class PolicyRun(PostTraining):
     """One run of GRPO on ``model``, which it changes. With a folder it has checkpoints, and can be resumed."""
+
+    kind = "grpo"
 
     def __init__(
         self,
@@ -80,81 +77,32 @@ class PolicyRun:
         checkpoint: Path | None = None,
     ):
         """``checkpoint``: go on from there; ``model`` is then what it holds."""
-        self.model, self.task, self.config, self.folder = model, task, config, folder
+        super().__init__(model, config, config.as_training(), config.steps, say, folder)
+        self.task = task
         self.ending = checked_ending(model, config.max_new_tokens, task.stop)
-        self.train = config.as_training()
-        self.optimizer = optimizer(model.parameters, self.train)
         self.reference = Reference(model.parameters) if config.beta else None
         self.rng = np.random.default_rng(config.seed)
-        self.step = 0  # steps finished
-        self.seconds = 0.0
+        self.stood_before: float | None = None  # share of the MTP modules' guesses that stood before the first step
         self.barren = 0  # steps from the first on in which no group had contrast
-        self.history: list[dict[str, Any]] = []  # of this session, a line of numbers for every step
-        state = self._restored(checkpoint) if checkpoint else {"metrics_bytes": 0}
-        self.metrics = MetricsFile(folder.metrics, state["metrics_bytes"]) if folder else None
-        self.say = Voice(say, self.ask_to_stop)
         self.queue: deque[tuple[Array, Array, dict[str, Any]]] = deque()
-        self._stop = False
+        self.begin(checkpoint)
 
     def next(self) -> tuple[Array, Array, dict[str, Any]]:
-        """The next update's answers, for the training loop."""
+        """The next update's answers."""
         return self.queue.popleft()
 
-    def run(self) -> None:
-        """Learn to the end, or to Ctrl-C."""
-        try:
-            with Workers(self.model, 1) as workers, np.errstate(all="ignore"):
-                self._run(workers)
-        finally:
-            if self.metrics:
-                self.metrics.close()
-            if self.folder:
-                self.folder.unlock()
+    def learn(self, made: Iterator[TrainStep]) -> dict[str, Any]:
+        with self._losing_nothing():
+            judged = self.answered()
+        self._refuse_barren(judged)
+        return self._learn(judged, made)
 
-    def _run(self, workers: Workers) -> None:
-        c = self.config
-        if compiling():
-            self.say("Compiling the kernels, once per installation: the first step takes some seconds longer …")
-        if self.step == 0:
-            self.measure()
-        finished = self.step * c.updates
-        steps = training_steps(self.model, self.optimizer, self, self.train, workers, finished, balancing=False)
-        saved = True
-        with interrupt(self.ask_to_stop), progress_bar(c.steps, self.step) as bar:
-            while self.step < c.steps and not self._stop:
-                began = time.perf_counter()
-                with self._losing_nothing(saved):
-                    judged = self.answered()
-                self._refuse_barren(judged)
-                try:
-                    line = self._learn(judged, steps)
-                except Diverged as error:
-                    advice = f"try a lower learning_rate than {c.learning_rate:g}"
-                    raise MinidsError(f"{error}; {advice}{self._last_good()}") from None
-                self.step += 1
-                self.seconds += time.perf_counter() - began
-                line = {"step": self.step} | line | {"seconds": round(self.seconds, 3)}
-                self.history.append(line)
-                last, saved = self.step == c.steps, False
-                bar.set_postfix_str(in_words(line), refresh=False)
-                if self.step % c.log_every == 0 or last:
-                    self._write(line)
-                    if bar.disable:
-                        left = (c.steps - self.step) * self.seconds / self.step
-                        self.say(f"step {self.step}/{c.steps}: {in_words(line)}, {left:.0f} s left")
-                bar.update()
-                if self.reference and c.reference_every and self.step % c.reference_every == 0:
-                    self.reference.replace()
-                if last or (c.eval_every and self.step % c.eval_every == 0):
-                    with self._losing_nothing(saved):
-                        self.measure()
-                if last or self.step % c.save_every == 0:
-                    saved = self.save()
-        if not saved:
-            self.save()
-        if self.step < c.steps:
-            how = f" To go on: minids grpo --out {self.folder.path} --resume" if self.folder else ""
-            self.say(f"Stopped after step {self.step}.{how}")
+    def in_words(self, line: dict[str, Any]) -> str:
+        return in_words(line)
+
+    def after_step(self) -> None:
+        if self.reference and self.config.reference_every and self.step % self.config.reference_every == 0:
+            self.reference.replace()
 
     def answered(self) -> Judged:
         """A step's questions, drawn and answered, and what the answers are worth."""
@@ -162,14 +110,20 @@ class PolicyRun:
         drawn = self.rng.choice(there, c.questions, replace=there < c.questions)
         return self.judged([self.task.questions[i] for i in drawn], c.group)
 
-    def judged(self, questions: Sequence[list[int]], group: int, temperature: float | None = None) -> Judged:
+    def judged(
+        self, questions: Sequence[list[int]], group: int, temperature: float | None = None, rule: bool = False
+    ) -> Judged:
+        """Answers to questions, and what they are worth, with ``rule`` by the task's own too."""
         heat = self.config.temperature if temperature is None else temperature
-        rollouts = sample(self.model, questions, group, self.config.max_new_tokens, heat, self.ending, self.rng)
+        most, top_p = self.config.max_new_tokens, self.config.top_p
+        rollouts = sample(self.model, questions, group, most, heat, self.ending, self.rng, top_p)
+        rollouts = rollouts if self.config.keep_mask else rollouts._replace(kept=None)
         asked = [self._readable(question) for question in questions]
         answers = (self._readable(answer) for answer in rollouts.answers)
-        pairs = zip(rollouts.groups, answers, strict=True)
-        rewards = np.array([checked(self.task.reward, asked[i], answer) for i, answer in pairs])
-        return Judged(rollouts, rewards, advantages(rewards, rollouts.groups, self.config.by_std))
+        pairs = [(asked[i], answer) for i, answer in zip(rollouts.groups, answers, strict=True)]
+        rewards = all_checked(self.task.reward, pairs)
+        ruled = all_checked(self.task.rule, pairs) if self.task.rule and rule else rewards
+        return Judged(rollouts, rewards, advantages(rewards, rollouts.groups, self.config.by_std), ruled)
 
     def _readable(self, ids: Sequence[int] | Array) -> str | list[int]:
         """What a reward is given: text, or token ids where there is no tokenizer."""
@@ -238,132 +192,127 @@ class PolicyRun:
 
     def measure(self) -> None:
         """Rewards on held-out questions: of one answer, of the best of a group, and of the greedy answer."""
-        if not self.task.held_out:
+        questions, group = self.task.held_out[: self.config.eval_questions], self.config.group
+        if not questions:
             return
-        found = self.measured(self.task.held_out[: self.config.eval_questions])
-        self._write({"step": self.step, "held_out": found})
-        asked, group = len(self.task.held_out[: self.config.eval_questions]), self.config.group
+        with self._losing_nothing():
+            found = self.measured(questions)
+        stood = self._stood(questions[:GUESSED_AFTER])
+        found |= {"guesses_stood": stood} if stood is not None else {}
+        self.write({"step": self.step, "held_out": found})
         each = f"one answer {found['one']:.3f}, best of {group} {found['best']:.3f}, greedy {found['greedy']:.3f}"
-        self.say(f"step {self.step}: reward on {asked} held-out questions: {each}")
+        each += f"; one answer by the task's own rule {found['one_by_rule']:.3f}" if self.task.rule else ""
+        self.say(f"step {self.step}: reward on {len(questions)} held-out questions: {each}")
+        if self.step == 0:
+            self.stood_before = stood
+        elif self.step == self.steps and stood is not None and self.stood_before is not None:
+            shares = f"{100 * self.stood_before:.0f} % before, {100 * stood:.0f} % after"
+            self.say(f"guesses of the MTP modules that stand, in greedy answers to held-out questions: {shares}")
+
+    def _stood(self, questions: Sequence[list[int]]) -> float | None:
+        """Share of the MTP modules' guesses that stand in greedy answers; None without modules or guesses."""
+        if not self.model.mtp:
+            return None
+        share = acceptance(self.model, questions, self.config.max_new_tokens, stop=self.task.stop)
+        return None if np.isnan(share) else share
 
     def measured(self, questions: Sequence[list[int]]) -> dict[str, float]:
         """Mean rewards: of ``one`` answer drawn (pass@1 where rewards are 0 and 1), of the ``best`` of a group (pass@G), and of
-        the ``greedy`` answer; and the mean ``length`` of drawn ones. The run's own draws are not moved by it."""
+        the ``greedy`` answer; of ``one_by_rule``, where a reward model has the place of the task's own rule; and the mean
+        ``length`` of drawn answers. The run's own draws are not moved by it."""
         own, self.rng = self.rng, np.random.default_rng([self.config.seed, 1])
         try:
-            one, best, greedy, length = [], [], [], []
+            one, best, greedy, length, ruled = [], [], [], [], []
             for first in range(0, len(questions), ASKED_AT_ONCE):
                 some = questions[first : first + ASKED_AT_ONCE]
-                drawn = self.judged(some, self.config.group)
+                drawn = self.judged(some, self.config.group, rule=True)
                 by_group = drawn.rewards.reshape(len(some), -1)
                 one += by_group.mean(axis=1).tolist()
                 best += by_group.max(axis=1).tolist()
                 length += drawn.rollouts.lengths.tolist()
+                ruled += drawn.ruled.tolist()
                 greedy += self.judged(some, 1, temperature=0.0).rewards.tolist()
         finally:
             self.rng = own
         numbers = {"one": one, "best": best, "greedy": greedy, "length": length}
+        numbers |= {"one_by_rule": ruled} if self.task.rule else {}
         return {name: float(np.mean(values)) for name, values in numbers.items()}
 
-    def ask_to_stop(self) -> None:
-        self._stop = True
-        self.say("\nStopping after this step …")
+    def state(self) -> dict[str, Any]:
+        return {"barren": self.barren, "rng": self.rng.bit_generator.state, "stood_before": self.stood_before}
 
-    def save(self) -> bool:
-        """A checkpoint, where there is a folder for it. True: nothing is left to be saved."""
-        if self.folder is None or self.metrics is None:
-            return True
-        numbers = {"step": self.step, "seconds": self.seconds, "barren": self.barren, "metrics_bytes": self.metrics.sync()}
-        state = {**numbers, "rng": self.rng.bit_generator.state}
-
-        def write(folder: Path) -> None:
-            save(self.model, folder)
-            write_tensor_file(folder / "optimizer.safetensors", self.optimizer.state())
-            if self.reference:
-                write_tensor_file(folder / "reference.safetensors", {"reference": self.reference.values})
-            write_state(folder / "training_state.json", state)
-
-        self.folder.write_checkpoint(self.step, write)
-        return True
-
-    def _restored(self, checkpoint: Path) -> dict[str, Any]:
-        """What a checkpoint holds besides its model, which this run was made with."""
-        state = read_state(checkpoint / "training_state.json")
+    def restore(self, state: dict[str, Any], checkpoint: Path) -> None:
         self.rng.bit_generator.state = state["rng"]
-        self.step, self.seconds, self.barren = state["step"], state["seconds"], state["barren"]
-        moments = TensorFile(checkpoint / "optimizer.safetensors")
-        self.optimizer.restore({name: moments.read(name) for name in moments.names()})
+        self.barren, self.stood_before = state["barren"], state.get("stood_before")
         if self.reference:
             self.reference.values[...] = TensorFile(checkpoint / "reference.safetensors").read("reference")
-        return state
 
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.metrics:
-            self.metrics.write(line)
+    def write_more(self, folder: Path) -> None:
+        if self.reference:
+            write_tensor_file(folder / "reference.safetensors", {"reference": self.reference.values})
 
     @contextmanager
-    def _losing_nothing(self, saved: bool) -> Iterator[None]:
+    def _losing_nothing(self) -> Iterator[None]:
         """Where the reward fails, what was learned before is saved first; resumed, the run asks the same questions again."""
         before = self.rng.bit_generator.state
         try:
             yield
         except MinidsError as error:
             self.rng.bit_generator.state = before
-            if saved or not self.folder:
+            if self.saved or not self.folder:
                 raise
             self.save()
             raise MinidsError(f"{error}. The {self.step} steps before are saved; --resume goes on from there") from error
-
-    def _last_good(self) -> str:
-        good = latest_checkpoint(self.folder.path) if self.folder else None
-        return f". Last good checkpoint: {good}" if good else ""
 
 
 def in_words(line: dict[str, Any]) -> str:
     flipped = f", routing flipped {100 * line['flipped']:.1f} %" if "flipped" in line else ""
     kl = f", KL {line['divergence']:.4f}" if line["divergence"] else ""
+    dropped = f", dropped {100 * line['dropped']:.0f} %" if line["dropped"] else ""
     length, entropy = f"length {line['length']:.1f}", f"entropy {line['entropy']:.3f}"
-    return f"reward {line['reward']:.3f}, contrast {100 * line['contrast']:.0f} %, {length}{kl}, {entropy}{flipped}"
+    return f"reward {line['reward']:.3f}, contrast {100 * line['contrast']:.0f} %, {length}{kl}, {entropy}{flipped}{dropped}"
 
 
 def start(
-    out: str | Path, checkpoint: str | Path, task: str, config: PolicyConfig, say: Say = say, overwrite: bool = False
+    out: str | Path,
+    checkpoint: str | Path,
+    task: str,
+    config: PolicyConfig,
+    say: Say = say,
+    overwrite: bool = False,
+    reward_model: str | Path = "",
 ) -> PolicyRun:
-    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``."""
+    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``. ``reward_model``: a folder with
+    one that says what answers are worth, in the place of the task's own rule."""
     RunFolder.refuse_taken(out, overwrite)
-    model, asked = _loaded(checkpoint, task)
+    model = readable_model(checkpoint)
+    asked = _asked(model, task, reward_model)
     _check_lengths(model, asked, config.max_new_tokens)
-    base = _description_of(checkpoint)
-    folder = RunFolder.create(out, overwrite)
-    described = {name: base[name] for name in OF_THE_BASE if name in base}
-    own = {"kind": "grpo", "init_from": str(checkpoint), "policy": dataclasses.asdict(config), "task": _identity(asked)}
-    folder.write_description(described | own | {"model": dataclasses.asdict(model.config)})
+    judge = {"reward_model": str(reward_model)} if reward_model else {}
+    own = {"policy": dataclasses.asdict(config), "task": _identity(asked) | judge}
+    folder = new_folder(PolicyRun.kind, out, checkpoint, model, own, overwrite)
     return PolicyRun(model, asked, config, say, folder)
 
 
 def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
     """The run in the folder ``out``, from its newest checkpoint. ``asked``: settings given anew, which must be its own."""
-    folder = RunFolder.open(out)
-    try:
-        described = folder.description()
-        if described.get("kind") != "grpo":
-            raise refuse("out", str(out), "holds no run of minids grpo; minids train --resume goes on with one of minids train")
+    with reopened(PolicyRun.kind, out) as (folder, described):
         try:
             config, was, source = PolicyConfig(**described["policy"]), described["task"], described["init_from"]
-            known = {**described["policy"], "checkpoint": source, "task": was["name"]}
+            rewarding = was.get("reward_model", "")
+            known = {**described["policy"], "checkpoint": source, "task": was["name"], "reward_model": rewarding}
         except (KeyError, TypeError) as error:
-            raise MinidsError(f"{folder.path / 'run.json'}: is not what this version writes ({error})") from None
-        for name, value in asked.items():
-            if known[name] != value:
-                raise refuse(name, value, f"the run there has {known[name]!r}; resume it as it is, or start another")
+            not_ours(folder, error)
+        check_same(asked, known)
         checkpoint = folder.newest(say)
-        model, task = _loaded(checkpoint or source, was["name"])
-        if _identity(task) != was:
+        model = readable_model(checkpoint or source)
+        task = _asked(model, was["name"], rewarding)
+        now = _identity(task)
+        if now["sha256"] != was["sha256"]:
             raise refuse("task", task.name, f"its questions are not those of the run ({was['name']}); give those back")
+        if now.get("weights_sha256") != was.get("weights_sha256"):
+            raise refuse("reward_model", rewarding, "has other weights than the run began with; give those back")
         return PolicyRun(model, task, config, say, folder, checkpoint)
-    except BaseException:
-        folder.unlock()
-        raise
 
 
 def grpo(
@@ -421,30 +370,30 @@ def _usual_stop(model: DeepSeekV3) -> Stop:
     return [] if end is None else [end]
 
 
-def _loaded(checkpoint: str | Path, task: str) -> tuple[DeepSeekV3, Task]:
-    model = load(checkpoint)
-    if model.tokenizer is None:
-        raise refuse("checkpoint", str(checkpoint), "has no tokenizer.json, so there is no text to read or write")
-    return model, TASKS[task](model.tokenizer)
-
-
 def _check_lengths(model: DeepSeekV3, task: Task, answer: int) -> None:
     """Questions with their answers have to fit into the context: what is forgotten cannot be learned from."""
     most = model.config.max_position_embeddings
+    judge = task.reward.model.config.max_position_embeddings - 2 if isinstance(task.reward, RewardModel) else most
     for question in (*task.questions, *task.held_out):
+        taken = f"a prompt of {len(question)} tokens and an answer of {answer}"
         if len(question) + answer > most:
-            taken = f"{len(question)} tokens and an answer of {answer}"
-            raise refuse("prompts", f"a prompt of {taken}", f"the context is {most}; shorten it, or lower max_new_tokens")
+            raise refuse("prompts", taken, f"the context is {most}; shorten it, or lower max_new_tokens")
+        if len(question) + answer > judge:
+            raise refuse("reward_model", taken, f"does not fit into its context of {judge + 2}; lower max_new_tokens")
+
+
+def _asked(model: DeepSeekV3, name: str, reward_model: str | Path) -> Task:
+    """The task of this name, with the reward model in that folder in the place of its rule, if one is named."""
+    task = TASKS[name](model.tokenizer)
+    if not reward_model:
+        return task
+    reward = RewardModel.load(reward_model)
+    if reward.model.tokenizer is None:
+        raise refuse("reward_model", str(reward_model), "has no tokenizer.json, so there is no text to read for it")
+    return task._replace(reward=reward, rule=task.reward)
 
 
 def _identity(task: Task) -> dict[str, str]:
-    """What tells a task from another: its name, and a hash of its questions."""
-    digest = hashlib.sha256(repr((task.questions, task.held_out)).encode()).hexdigest()
-    return {"name": task.name, "sha256": digest}
-
-
-def _description_of(checkpoint: str | Path) -> dict[str, Any]:
-    """run.json of the run that a checkpoint belongs to; empty where there is none."""
-    path = Path(os.fspath(checkpoint))
-    run = next((folder for folder in (path, path.absolute().parent) if (folder / "run.json").is_file()), None)
-    return RunFolder(run).description() if run else {}
+    """What tells a task from another: its name, and hashes of its questions and of the reward model's weights."""
+    known = {"name": task.name, "sha256": identity((task.questions, task.held_out))}
+    return known | ({"weights_sha256": task.reward.sha256} if isinstance(task.reward, RewardModel) else {})

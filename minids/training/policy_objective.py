@@ -23,6 +23,7 @@ class Measured(NamedTuple):
     entropy: float  # of the policy
     clipped: float  # share of the ratios that the clip holds
     drift: float  # |ln π − ln π_old|
+    dropped: float  # share of the answers that are bad and that the policy has left behind: V3.2's M = 0
 
 
 class PolicyObjective:
@@ -41,13 +42,14 @@ class PolicyObjective:
         tokens = r.targets.reshape(-1)[rows]
         loss, saved = op.policy_loss.forward(
             of_tokens, tokens, r.answer, self.advantage, r.log_probs, self.log_ref,
-            c.by, c.clip, c.beta, c.corrected, c.divisor or None,
+            c.by, c.clip, c.beta, c.corrected, c.divisor or None, c.drop_above or np.inf, r.kept,
         )  # fmt: skip
         self.measured = Measured(
             float(saved.divergence.mean()),
             float(op.policy_loss.entropy(saved.probs).mean()),
             float(saved.clipped.mean()),
             float(np.abs(saved.log_ratio).mean()),
+            float(saved.dropped.mean()),
         )
         return loss, saved
 
@@ -84,9 +86,10 @@ class Reference:
 
     @one_blas_thread()
     def log_probs(self, model: DeepSeekV3, rollouts: Rollouts, temperature: float) -> Array:
-        """ln π_ref of the answers' N tokens, by the experts of the rollouts: the same as ln π while the weights are."""
+        """ln π_ref of the answers' N tokens, by the experts and among the tokens of the rollouts: the same as ln π while the
+        weights are."""
         with self._in_place(), routing_fixed(model, replayed(model, rollouts)):
             hidden = model.hidden_states(rollouts.tokens)[0]  # (A, T, d)
             logits = model.head.forward(hidden.reshape(-1, hidden.shape[-1])[rollouts.rows])[0]  # (N, V)
         tokens = rollouts.targets.reshape(-1)[rollouts.rows]
-        return op.policy_loss.log_probabilities(logits / logits.dtype.type(temperature), tokens)
+        return op.policy_loss.log_probabilities(logits / logits.dtype.type(temperature), tokens, rollouts.kept)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -38,11 +39,11 @@ class Voice:
 
 
 def progress_bar(steps: int, finished: int, quiet: bool = False) -> tqdm:
-    """Disabled if ``quiet``, and where the output is a file, which gets lines instead."""
+    """Disabled if ``quiet``, by tqdm's own variable TQDM_DISABLE, and where the output is a file, which gets lines instead."""
     notebook, kind = "ipykernel" in sys.modules, tqdm
     if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
         kind = importlib.import_module("tqdm.auto").tqdm
-    quiet = quiet or not (sys.stderr.isatty() or notebook)
+    quiet = quiet or not (sys.stderr.isatty() or notebook) or bool(os.environ.get("TQDM_DISABLE"))
     shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
     return kind(total=steps, initial=finished, disable=quiet, dynamic_ncols=True, bar_format=shape)
 

@@ -18,6 +18,7 @@ from minids.errors import MinidsError, refuse
 from minids.inference.generate import Stop
 from minids.terminal import quoted
 from minids.training.reserved import reserved
+from minids.training.reward_model import RewardModel
 
 Reward = Callable[[Any, Any], float]
 SHOWN = 60  # characters of a question or an answer in a message
@@ -33,6 +34,7 @@ class Task(NamedTuple):
     held_out: list[list[int]]
     reward: Reward
     stop: Stop
+    rule: Reward | None = None  # where a reward model has its place: the task's own, to be measured by
 
 
 def exact_result(question: str, answer: str) -> float:
@@ -76,16 +78,31 @@ def formatted_sums(tokenizer: Tokenizer) -> Task:
 TASKS: dict[str, Callable[[Tokenizer], Task]] = {"sums": sums, "formatted-sums": formatted_sums}
 
 
+def all_checked(reward: Reward, pairs: Sequence[tuple[Any, Any]]) -> np.ndarray:
+    """Rewards of (question, answer) pairs, (A,) float64. A reward model reads them side by side."""
+    if not isinstance(reward, RewardModel):
+        return np.array([checked(reward, *pair) for pair in pairs])
+    values = reward.scores(pairs)
+    return np.array([_number(value, *pair) for value, pair in zip(values, pairs, strict=True)])
+
+
 def checked(reward: Reward, question: Any, answer: Any) -> float:
     """The reward as a number; refused in one line where it is none, or where the function fails."""
-    told = f"for the question {_shown(question)} and the answer {_shown(answer)}"
     try:
         value = reward(question, answer)
     except Exception as error:
-        raise MinidsError(f"reward: {type(error).__name__}: {error}; {told}") from error
+        raise MinidsError(f"reward: {type(error).__name__}: {error}; {_for(question, answer)}") from error
+    return _number(value, question, answer)
+
+
+def _number(value: Any, question: Any, answer: Any) -> float:
     if not isinstance(value, bool | int | float | np.bool | np.integer | np.floating) or not math.isfinite(value):
-        raise refuse("reward", value, f"must be a finite number; {told}")
+        raise refuse("reward", value, f"must be a finite number; {_for(question, answer)}")
     return float(value)
+
+
+def _for(question: Any, answer: Any) -> str:
+    return f"for the question {_shown(question)} and the answer {_shown(answer)}"
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Answers drawn from a model, a group to each question, with all that an update has to know of them.
 
 A question is read once and its cache copied to the group. All answers are then written side by side, a token of each at a time.
-Which experts every token went to is kept: the update of GRPO sends it there again (Keep Routing, DeepSeek-V3.2).
+Which experts every token went to is kept, and which tokens top-p left to be drawn: the update of GRPO sends tokens there again,
+and looks at no others (Keep Routing and Keep Sampling Mask, DeepSeek-V3.2).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Rollouts(NamedTuple):
     lengths: Array  # (A,) tokens of each answer
     ended: Array  # (A,) bool: whether it came to its end by itself
     groups: Array  # (A,) the number of its question
+    kept: Array | None = None  # (N, V) bool: the tokens that top-p left to be drawn; None for all
 
     @property
     def rows(self) -> Array:
@@ -52,7 +54,9 @@ class Rollouts(NamedTuple):
         of_tokens = mine[self.answer]
         arrays = [a[mine] for a in (self.tokens, self.targets, self.lengths, self.ended, self.groups)]
         tokens, targets, lengths, ended, groups = arrays
-        return Rollouts(tokens, targets, [c[mine] for c in self.chosen], self.log_probs[of_tokens], lengths, ended, groups)
+        kept = None if self.kept is None else self.kept[of_tokens]
+        chosen, log_probs = [c[mine] for c in self.chosen], self.log_probs[of_tokens]
+        return Rollouts(tokens, targets, chosen, log_probs, lengths, ended, groups, kept)
 
 
 @one_blas_thread()
@@ -64,14 +68,17 @@ def sample(
     temperature: float,
     ending: Ending,
     rng: np.random.Generator,
+    top_p: float = 1.0,
 ) -> Rollouts:
-    """``group`` answers to each of the ``questions`` (token ids), of at most so many tokens."""
-    sampling, top_k = Sampling(temperature), model.config.num_experts_per_tok
+    """``group`` answers to each of the ``questions`` (token ids), of at most so many tokens, each drawn among the fewest that
+    together have the probability ``top_p``."""
+    sampling, top_k = Sampling(temperature, top_p=top_p), model.config.num_experts_per_tok
     reads = np.array([len(question) for question in questions])
     count, room = len(questions) * group, max(int(reads.max()) + max_new_tokens - 1, len(model.mtp) + 1)
     tokens = np.zeros((count, room), np.int32)
     targets = np.full((count, room), IGNORE, np.int32)
     log_probs = np.zeros((count, max_new_tokens))
+    kept_tokens = np.ones((count, max_new_tokens, model.config.vocab_size), bool) if top_p < 1 else None
 
     decoder = Decoder(model, batch=len(questions))
     hidden = decoder.read_packed(np.concatenate([np.asarray(question, np.int64) for question in questions]), reads)
@@ -91,6 +98,8 @@ def sample(
         ids = _drawn(p, rng)
         targets[live, at[live] - 1] = ids
         log_probs[live, written] = np.log(p[np.arange(len(live)), ids])
+        if kept_tokens is not None:
+            kept_tokens[live, written] = p > 0
         ended[live] = [endings[a].after(int(token)) for a, token in zip(live, ids, strict=True)]
         ids, live = ids[~ended[live]], live[~ended[live]]
         if not len(live) or written + 1 == max_new_tokens:
@@ -107,7 +116,9 @@ def sample(
     used = max(int((np.repeat(reads, group) + lengths).max()) - 1, len(model.mtp) + 1)  # an MTP module looks one token further
     known = np.arange(max_new_tokens) < lengths[:, None]  # (A, max_new_tokens)
     tokens, targets, chosen = tokens[:, :used], targets[:, :used], [kept[:, :used] for kept in chosen]
-    return Rollouts(tokens, targets, chosen, log_probs[known], lengths, ended, np.repeat(np.arange(len(questions)), group))
+    groups = np.repeat(np.arange(len(questions)), group)
+    kept_of_drawn = None if kept_tokens is None else kept_tokens[known]
+    return Rollouts(tokens, targets, chosen, log_probs[known], lengths, ended, groups, kept_of_drawn)
 
 
 def _drawn(p: Array, rng: np.random.Generator) -> Array:

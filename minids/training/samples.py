@@ -8,7 +8,7 @@ a sequence                samples one behind another, as many as fit; none sees 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +37,16 @@ class Packed(NamedTuple):
     segments: Array  # (B, T) the number of each token's sample; -1 where a sequence is filled up
 
 
-def read_json_lines(path: str | Path) -> list[tuple[str, str]]:
-    """(prompt, answer) of each line of a file; empty lines are passed over, anything else is named by its line."""
+def read_json_lines(path: str | Path, fields: tuple[str, ...] = FIELDS) -> dict[str, tuple[str, ...]]:
+    """The texts called ``fields`` of each line of a file, by the line's name. Empty lines are passed over; any other without
+    such texts is refused by its name."""
+    like = "{" + ", ".join(f'"{field}": …' for field in fields) + "}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # with or without the mark that some editors begin a file with
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise refuse(
-            "data", str(path), f"cannot be read: {why}; give a file of JSON lines with a prompt and an answer"
-        ) from None
-    found = []
+        raise refuse("data", str(path), f"cannot be read: {why}; give a file of JSON lines, each like {like}") from None
+    found: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -54,33 +54,37 @@ def read_json_lines(path: str | Path) -> list[tuple[str, str]]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise MinidsError(f'{where}: is not JSON ({error}); it must be like {{"prompt": …, "answer": …}}') from None
-        for field in FIELDS:
+            raise MinidsError(f"{where}: is not JSON ({error}); it must be like {like}") from None
+        for field in fields:
             if not isinstance(values, dict) or not isinstance(values.get(field), str):
-                raise MinidsError(f'{where}: has no text called {field!r}; it must be like {{"prompt": …, "answer": …}}')
-        found.append((values["prompt"], values["answer"]))
+                raise MinidsError(f"{where}: has no text called {field!r}; it must be like {like}")
+        found[where] = tuple(values[field] for field in fields)
     if not found:
-        raise refuse("data", str(path), "holds no line; give at least one prompt with its answer")
+        raise refuse("data", str(path), f"holds no line; give at least one like {like}")
     return found
 
 
-def encoded_samples(model: DeepSeekV3, pairs: Iterable[tuple[Prompt, Prompt]], longest: int) -> list[Sample]:
-    """Samples of (prompt, answer) pairs, texts or token ids, none of more than ``longest`` + 1 tokens."""
+def encoded_samples(
+    model: DeepSeekV3, pairs: Iterable[Sequence[Prompt]], longest: int, names: Sequence[str] = ()
+) -> list[Sample]:
+    """Samples of (prompt, answer) pairs, texts or token ids, none of more than ``longest`` + 1 tokens. ``names``: how each is
+    called where it is refused, if not samples[0], samples[1] …"""
     begin, end = model.config.bos_token_id, model.config.eos_token_id
     samples = []
-    for number, pair in enumerate(pairs, start=1):
+    for number, pair in enumerate(pairs):
+        where = names[number] if names else f"samples[{number}]"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise refuse(f"samples[{number - 1}]", pair, "must be a prompt and its answer")
+            raise refuse(where, pair, "must be a prompt and its answer")
         if not len(pair[1]):
-            raise MinidsError(f"samples[{number - 1}]: the answer is empty, so there is nothing to learn")
+            raise MinidsError(f"{where}: the answer is empty, so there is nothing to learn")
         prompt, answer = (prompt_ids(model, part) if len(part) else [] for part in pair)
         before = [*([] if begin is None else [begin]), *prompt]
         if not before:
-            raise MinidsError(f"samples[{number - 1}]: the prompt is empty, and this model has no token that starts a document")
+            raise MinidsError(f"{where}: the prompt is empty, and this model has no token that starts a document")
         tokens = np.array([*before, *answer, *([] if end is None else [end])], np.int32)
         if len(tokens) > longest + 1:
             because = f"has {len(tokens)} tokens; context_length = {longest} takes {longest + 1} at most"
-            raise MinidsError(f"samples[{number - 1}]: {because}; shorten it, or raise context_length")
+            raise MinidsError(f"{where}: {because}; shorten it, or raise context_length")
         samples.append(Sample(tokens, len(before)))
     if not samples:
         raise refuse("samples", [], "must hold at least one prompt with its answer")

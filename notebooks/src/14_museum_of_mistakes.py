@@ -9,14 +9,15 @@
 # *wrong forward pass*. For each you will see what it does wrong, its symptom drawn, the cheap check that does **not** notice, and the one
 # that does.
 #
-# The mistakes live in [`minids/lab/mistakes/__init__.py`](minids/lab/mistakes/__init__.py) and [`minids/lab/mistakes/fp8.py`](minids/lab/mistakes/fp8.py): each is a few wrong lines that replace right ones. `with made(mistake):`
+# The mistakes live in [`minids/lab/mistakes/__init__.py`](minids/lab/mistakes/__init__.py), [`minids/lab/mistakes/fp8.py`](minids/lab/mistakes/fp8.py) and [`minids/lab/mistakes/policy.py`](minids/lab/mistakes/policy.py): each is a few wrong lines that replace right ones. `with made(mistake):`
 # puts one in and takes it out again. The test suite ([`tests/lab/guards`](tests/lab/guards/test_every_mistake_is_noticed.py)) does the same with every one of them and demands that a named
 # test fails; that is how a test suite is itself tested.
 #
-# Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`model.py`](minids/model.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
+# Code used here: [`mistakes.py`](minids/lab/mistakes/__init__.py), [`mistakes_in_fp8.py`](minids/lab/mistakes/fp8.py), [`mistakes_in_policy.py`](minids/lab/mistakes/policy.py), [`model.py`](minids/model.py), [`pico.py`](minids/pico.py), [`ops/`](minids/ops/), [`layers/`](minids/layers/),
 # [`inference/cache.py`](minids/inference/cache.py), [`inference/decoder.py`](minids/inference/decoder.py),
 # [`inference/speculative.py`](minids/inference/speculative.py),
-# [`training/batches.py`](minids/training/batches.py), [`training/metrics.py`](minids/training/metrics.py),
+# [`training/batches.py`](minids/training/batches.py), [`training/grpo.py`](minids/training/grpo.py), [`training/metrics.py`](minids/training/metrics.py),
+# [`training/reward_model.py`](minids/training/reward_model.py),
 # [`analysis/kv_cache.py`](minids/lab/analysis/kv_cache.py). Paper:
 # [DeepSeek-V3 technical report](https://arxiv.org/abs/2412.19437).
 
@@ -35,7 +36,9 @@ from minids.lab import mistakes, notebook
 from minids.lab.analysis import kv_cache
 from minids.lab.mistakes import IN_GENERATION, MISTAKES, made
 from minids.lab.mistakes import fp8 as mistakes_in_fp8
+from minids.lab.mistakes import policy as mistakes_in_policy
 from minids.lab.mistakes.fp8 import IN_FP8
+from minids.lab.mistakes.policy import IN_POLICY
 from minids.model import routing_fixed
 from minids.ops import (
     balance_loss,
@@ -43,6 +46,7 @@ from minids.ops import (
     float8,
     fp8_accumulation,
     fp8_linear,
+    policy_loss,
     quantise,
     rope,
     router,
@@ -51,11 +55,12 @@ from minids.ops import (
 from minids.training.batches import Batches, TokenStream
 from minids.training.metrics import max_violation
 
-notebook.set_up(dots=100)  # many pictures: each a little coarser than elsewhere
+notebook.set_up(dots=88)  # many pictures: each a little coarser than elsewhere
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 print(
-    f"{len(MISTAKES)} mistakes of building and training, {len(IN_GENERATION)} of generation, {len(IN_FP8)} of FP8"
+    f"{len(MISTAKES)} mistakes of building and training, {len(IN_GENERATION)} of generation, {len(IN_FP8)} of FP8,"
 )
+print(f"{len(IN_POLICY)} of learning from rewards")
 
 
 def right_and_wrong(measure, mistake):
@@ -203,7 +208,7 @@ for name, run in CHECKS.items():
     print(f"{name.replace(chr(10), ' '):<24} on the right model: {run()}")
 
 # %% [markdown]
-# Now put in each mistake and ask all five. (Those of generation are among them; those of FP8 get a room of their own, where the same five have nothing to hold on to: an FP8 model agrees with no slope and with no other implementation, for it rounds.)
+# Now put in each mistake and ask all five. (Those of generation are among them; those of FP8 get a room of their own, where the same five have nothing to hold on to: an FP8 model agrees with no slope and with no other implementation, for it rounds. Those of learning from rewards have the last room: what they spoil is met on the policy's own answers only.)
 
 # %%
 EXHIBITS = [*MISTAKES, *IN_GENERATION]
@@ -1035,6 +1040,170 @@ notebook.show(
 # **Caught by** comparing with an independent implementation of the formats *to the bit* (`ml_dtypes`, all 256 codes), and with the three products written out tile by tile. **Not caught by** "close to float32": a tolerance of a few percent, which FP8 needs, lets most of them in.
 
 # %% [markdown]
+# ## 9. Room eight: learning from rewards
+#
+# [`mistakes_in_policy.py`](minids/lab/mistakes/policy.py), V3 section 5.2, eqs 26–28: a model answers, a reward says what the answers are worth, and the better ones of a group become likelier. Nothing here is wrong on *given* text. It is wrong on answers that the policy drew itself, and there no loss tells: in GRPO's first step
+# after the draw the ratio is 1, the loss is 0, and its gradient is not. What people look at instead is the **reward**: does it rise? Teach the stamp to say as many sevens as it can:
+
+# %%
+asked = [[3, 1, 4], [1, 5], [9]]  # three prompts
+one_module = stamp.replace(num_nextn_predict_layers=1)
+
+
+def sevens(prompt, answer):
+    """The share of an answer's tokens that are 7."""
+    return float(np.mean(np.array(answer) == 7))
+
+
+def learn(reward=sevens, steps=30):
+    """Mean rewards of the steps, eight answers of four tokens to each prompt."""
+    model = build(one_module, lively=False, dtype=np.float32)
+    how = dict(questions=3, group=8, max_new_tokens=4, warmup_steps=0, learning_rate=0.03)
+    history = minids.grpo(model, asked, reward, steps=steps, say=lambda line: None, **how)
+    return [line["reward"] for line in history]
+
+
+rewards = {"right": learn()}
+of_grpo = IN_POLICY[:5]  # the sixth is a reward model's
+for mistake in of_grpo:
+    with made(mistake):
+        rewards[mistake.__name__] = learn()
+for name, found in rewards.items():
+    print(
+        f"{name.replace('_', ' '):<38} reward {found[0]:.2f} at first, {found[-1]:.2f} after 30 steps"
+    )
+
+# %% [markdown]
+# The reward is the falling loss of this chapter: it rises with four mistakes of five. One measurement for each, again.
+
+
+# %%
+def expected_pull():
+    """Length of the divergence's gradient, averaged over what the policy itself would draw, at some distances of the reference."""
+    distances = np.linspace(0, 2, 11)
+    logits, towards = np.array([[0.3, -0.2, 1.1, 0.0]]), np.array([-0.7, 0.7, -0.9, 0.9])
+    lengths = []
+    for distance in distances:
+        total = 0.0
+        for token in range(4):
+            one = np.array([token])
+            pi, ref = (
+                policy_loss.log_probabilities(x, one) for x in (logits, logits + distance * towards)
+            )
+            terms = (logits, one, np.zeros(1, int), np.zeros(1), pi, ref)
+            saved = policy_loss.forward(*terms, beta=1.0)[1]
+            total = total + np.exp(pi[0]) * policy_loss.backward(1.0, saved)[0]
+        lengths.append(np.sqrt(np.sum(total**2)))
+    return distances, lengths
+
+
+def slope_of_a_bad_answer():
+    """Derivative of the clipped term by ln ρ, for an answer of advantage −1."""
+    rho = np.linspace(0.4, 1.6, 121)
+    return rho, policy_loss.surrogate(rho, np.full(121, -1.0), 0.2)[1]
+
+
+def advantages_of_a_group():
+    """Of nine answers to one question, whose rewards go from 0 to 1."""
+    found = np.linspace(0, 1, 9)
+    return found, policy_loss.advantages(found, np.zeros(9, int))
+
+
+def first_push():
+    """How the drawn token's logit is pushed in the first step after the draw, by its answer's advantage."""
+    logits, pushes, heights = np.array([[0.3, -0.2, 1.1, 0.0]]), [], np.linspace(-2, 2, 9)
+    one, answer = np.array([0]), np.zeros(1, int)
+    old = policy_loss.log_probabilities(logits, one)
+    for height in heights:
+        saved = policy_loss.forward(logits, one, answer, np.array([height]), old)[1]
+        pushes.append(-policy_loss.backward(1.0, saved)[0, 0])
+    return heights, pushes
+
+
+def biases_while_learning():
+    """The largest routing bias, looked at whenever an answer is judged."""
+    model, largest = build(one_module, lively=False, dtype=np.float32), []
+
+    def reward(prompt, answer):
+        largest.append(max(np.abs(bias).max() for bias in model.parameters.buffers.values()))
+        return sevens(prompt, answer)
+
+    how = dict(questions=3, group=8, max_new_tokens=4, steps=8)
+    minids.grpo(model, asked, reward, say=lambda line: None, **how)
+    return np.arange(len(largest)) / 24, largest
+
+
+def reward_beside_others():
+    """What one answer is worth to a reward model when a longer text is judged beside it."""
+    reward = minids.RewardModel.copy_of(build(one_module))
+    head = reward.model.head.weight.value
+    head[...] = np.random.default_rng(0).normal(size=head.shape)
+    lengths = np.arange(1, 13)
+    beside = [reward.scores([([3, 1, 4], [1, 5]), ([2] * n, [9])])[0] for n in lengths]
+    return lengths + 1, beside
+
+
+# %%
+in_policy = mistakes_in_policy
+ON_POLICY = {  # mistake: what is measured, and over what
+    in_policy.divergence_as_a_difference_of_logs: (
+        expected_pull,
+        "distance of the reference",
+        "expected gradient",
+    ),
+    in_policy.larger_term_in_the_clip: (slope_of_a_bad_answer, "ratio ρ, bad answer", "slope"),
+    in_policy.group_numbers_lost: (advantages_of_a_group, "reward", "advantage"),
+    in_policy.old_log_probabilities_with_gradient: (
+        first_push,
+        "advantage",
+        "push on the token's logit",
+    ),
+    in_policy.balancing_bias_moved_by_rollouts: (
+        biases_while_learning,
+        "steps",
+        "largest routing bias",
+    ),
+    in_policy.reward_read_behind_the_padding: (
+        reward_beside_others,
+        "tokens of the text beside it",
+        "reward of one answer",
+    ),
+}
+assert list(ON_POLICY) == IN_POLICY  # no exhibit without its symptom
+on_policy = {m: right_and_wrong(measure, m) for m, (measure, _, _) in ON_POLICY.items()}
+for mistake, (right, wrong) in on_policy.items():
+    off = np.abs(np.subtract(right[1], wrong[1])).max()
+    print(f"{mistake.__name__.replace('_', ' '):<38} largest difference {off:.3g}")
+
+# %% tags=["picture"]
+figure, axes = notebook.picture(2, 3, width=8.8, height=4.2)
+for axis, (mistake, (_, x, y)) in zip(axes.flat, ON_POLICY.items(), strict=True):
+    right, wrong = on_policy[mistake]
+    axis.plot(*right, "-", color=BLUE, label="right")
+    axis.plot(*wrong, "--", color=ORANGE, label="mistake")
+    axis.set(xlabel=x, ylabel=y)
+    words = mistake.__name__.split("_")
+    axis.set_title(" ".join(words[:3]) + "\n" + " ".join(words[3:]), fontsize=9)
+axes[0, 0].legend(fontsize=8)
+notebook.show(
+    figure,
+    "Six small plots, right in blue and with the mistake in orange: a pull that is zero, a slope on the wrong side of the clip, "
+    "advantages that are never negative, no push at all, routing biases that move, and a reward that depends on its neighbour",
+)
+
+# %% [markdown]
+# **Symptoms**, from left to right and row by row.
+#
+# 1. $\ln\pi - \ln\pi_\text{ref}$ inside the loss has the right *value* on average and a gradient that is zero on average, however far the reference is: what should hold the policy back is noise. D of eq. 27 pulls the harder the farther it is.
+# 2. With max for min a bad answer that has become likelier ($\rho > 1.2$) is let go, and one that was given up long ago ($\rho < 0.8$) is pushed on: the clip holds the wrong side.
+# 3. Without groups there is no mean to take off. No answer is ever made *rarer*; rewards of 0 and 1 still teach, from right answers alone, which is why the reward above rises.
+# 4. $\pi_\text{old}$ with gradient: $\rho = \pi/\pi$ does not depend on anything. This is the one mistake of the five at which the reward stands still.
+# 5. Rollouts move the balancing bias, though a few answers are no sample of the text that experts have to be balanced for. The reward does not mind; the next evaluation of the base model's text does.
+# 6. A reward read behind the padding: *what an answer is worth depends on its neighbour in the batch*. With rows of equal length, as in a test with one pair, it is right.
+#
+# **Caught by** expectations over the policy's own draws, by both signs of the advantage on both sides of the clip, by sums over a group that must be zero, by comparing biases before and after, and by judging side by side what was judged alone. **Not caught by** a rising reward, and not by a gradient check: the loss differentiated is another loss.
+
+# %% [markdown]
 # ## Exercises: be the test
 #
 # In these exercises you write the *check*. Yours is run on the right code and with the mistake in; it has to return True for the first and False for the second.
@@ -1153,6 +1322,6 @@ notebook.caught(check.gradient(scores_with_a_shared_key, backward_of_one_head, a
 
 # %%
 rows = ["| mistake | what is wrong |", "|---|---|"]
-for mistake in (*MISTAKES, *IN_GENERATION, *IN_FP8):
+for mistake in (*MISTAKES, *IN_GENERATION, *IN_FP8, *IN_POLICY):
     rows.append(f"| {mistake.__name__.replace('_', ' ')} | {mistake.__doc__} |")
 Markdown("\n".join(rows))

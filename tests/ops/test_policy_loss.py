@@ -51,6 +51,64 @@ def test_gradient(by, clip, beta, corrected, divisor):
     check.gradient(forward, policy_loss.backward, {"logits": logits}).raise_if_wrong()
 
 
+REPAIRS = [dict(drop_above=0.02), dict(kept=True), dict(drop_above=0.02, kept=True)]
+
+
+def repaired(repairs) -> tuple:
+    """``draws``, and the arguments of V3.2's repairs: one of the two bad answers is far away, and tokens are left out."""
+    logits, tokens, _, ref = draws(seed=1)
+    arguments = dict(repairs)
+    if "kept" in arguments:
+        arguments["kept"] = np.random.default_rng(4).random(logits.shape) < 0.6
+        arguments["kept"][np.arange(len(tokens)), tokens] = True
+    now = policy_loss.log_probabilities(logits, tokens, arguments.get("kept"))
+    away = np.array([0.3, -0.2, 0.3, 0.2])[ANSWER]  # of each answer, in the mean nearly so
+    return logits, tokens, now + away + np.random.default_rng(0).normal(0, 0.1, len(tokens)), ref, arguments
+
+
+@pytest.mark.parametrize("repairs", REPAIRS, ids=lambda repairs: " and ".join(repairs))
+@pytest.mark.parametrize("by", ["token", "answer"])
+def test_v32s_repairs_are_their_definition_and_have_the_right_gradient(by, repairs):
+    logits, tokens, old, ref, arguments = repaired(repairs)
+    own = (by, 0.2, 0.3, True, None)
+    got, saved = policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, old, ref, *own, **arguments)
+    want = naive.policy_loss(logits, tokens, ANSWER, ADVANTAGE, old, ref, *own, **arguments)
+    assert math.isclose(got, want, rel_tol=1e-12)
+    if "drop_above" in arguments:
+        assert saved.dropped.tolist() == [False, False, False, True], "of the good ones none, and of the bad ones the far one"
+
+    def forward(logits):
+        loss, saved = policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, old, ref, *own, **arguments)
+        return np.array(loss), saved
+
+    check.gradient(forward, policy_loss.backward, {"logits": logits}).raise_if_wrong()
+
+
+def test_only_a_bad_answer_that_the_policy_has_left_is_dropped():
+    logits, tokens, _, _ = draws()
+    now = policy_loss.log_probabilities(logits, tokens)
+    far = now + 0.5  # every token has become less likely by half a nat
+    saved = policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, far, drop_above=0.4)[1]
+    assert saved.dropped.tolist() == [False, True, False, True]
+    pushed = policy_loss.backward(1.0, saved)
+    assert not pushed[(ANSWER == 1) | (ANSWER == 3)].any() and pushed[ANSWER == 0].any()
+    for old, limit in ((far, 0.6), (now - 0.5, 0.4), (far, np.inf)):
+        assert not policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, old, drop_above=limit)[1].dropped.any()
+    held = policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, far, far, beta=0.1, drop_above=0.4)[1]
+    assert policy_loss.backward(1.0, held)[ANSWER == 3].any(), "its divergence from the reference goes on counting"
+
+
+def test_tokens_that_could_not_be_drawn_have_no_probability_and_no_gradient():
+    logits, tokens, old, ref, arguments = repaired({"kept": True})
+    _, saved = policy_loss.forward(logits, tokens, ANSWER, ADVANTAGE, old, ref, beta=0.1, **arguments)
+    out = ~arguments["kept"]
+    assert out.any() and not saved.probs[out].any() and not policy_loss.backward(1.0, saved)[out].any()
+    np.testing.assert_allclose(saved.probs.sum(axis=1), 1, rtol=1e-12)
+    changed = np.where(out, 50.0, logits)  # whatever the model says of them
+    assert (policy_loss.log_probabilities(changed, tokens, arguments["kept"]) == saved.log_probs).all()
+    assert np.isfinite(policy_loss.entropy(saved.probs)).all()
+
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.booleans(), st.integers(0, 2**31))
 def test_advantages_of_a_group_sum_to_zero(sizes, by_std, seed):
     rng = np.random.default_rng(seed)

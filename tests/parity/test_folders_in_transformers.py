@@ -174,3 +174,22 @@ def test_what_transformers_writes_is_read(tmp_path, name, dtype, fused):
     ours = {key: assemble(folder, key) for key in memory_shapes(found)}
     for key, array in in_memory_of_transformers(found, ours).items():
         np.testing.assert_array_equal(array, theirs[key], key)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name in ALL and CONFIGS[name].attention == "mla"])
+def test_transformers_opens_a_reward_model_and_gives_the_same_rewards(tmp_path, name):
+    base = minids.DeepSeekV3(ALL[name], seed=0)
+    reward = minids.RewardModel.copy_of(base)
+    head = reward.model.head.weight.value
+    head[...] = np.random.default_rng(1).normal(size=head.shape)
+    reward.save(tmp_path)
+    how = dict(dtype=torch.float32, attn_implementation="eager", experts_implementation="eager", output_loading_info=True)
+    theirs, info = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, **how)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[what], f"{what}: {info[what]}"
+    rng = np.random.default_rng(2)
+    for length in (5, 9):
+        tokens = rng.integers(0, base.config.vocab_size, length)
+        got = float(theirs(torch.tensor(tokens[None])).logits.item())
+        want = float(reward.of_tokens([tokens.astype(np.int32)])[0])
+        assert abs(got - want) < 1e-5 * max(1, abs(want)), (got, want)

@@ -41,9 +41,9 @@ def learned(model, steps=3, reward=lucky, **settings):
         {},
         {"by": "answer", "by_std": False},
         {"divisor": 4.0, "by_std": False},
-        {"updates": 3, "beta": 0.01, "reference_every": 5},
+        {"updates": 3, "beta": 0.01, "reference_every": 5, "drop_above": 0.05, "top_p": 0.95},
     ],
-    ids=["V3.2", "as printed", "Dr. GRPO", "three updates"],
+    ids=["V3.2", "as printed", "Dr. GRPO", "three updates, all repairs"],
 )
 def test_what_is_rewarded_becomes_likelier(settings):
     model = support.build(CONFIG, dtype=np.float32, lively=False)
@@ -79,6 +79,21 @@ def test_with_the_experts_of_the_rollout_the_ratio_is_one_and_flips_are_told_wit
     assert all(layer.on_routing is None and layer.fixed_choice is None for layer in free.moe_layers)
 
 
+def test_with_the_mask_of_the_rollout_the_ratio_is_one_and_without_it_is_not():
+    kept, free = (support.build(CONFIG, dtype=np.float64) for _ in range(2))
+    with use_backend("numpy"):
+        assert all(line["drift"] < 1e-9 for line in learned(kept, top_p=0.7))
+        assert all(line["drift"] > 1e-2 for line in learned(free, top_p=0.7, keep_mask=False))
+
+
+def test_bad_answers_that_the_policy_has_left_are_dropped_and_the_share_is_told():
+    model, other = (support.build(CONFIG, dtype=np.float32) for _ in range(2))
+    history = learned(model, steps=6, updates=3, learning_rate=0.1, drop_above=0.01)
+    assert any(0 < line["dropped"] < 0.7 for line in history)
+    assert ", dropped " in grpo.in_words(next(line for line in history if line["dropped"]))
+    assert all(line["dropped"] == 0 for line in learned(other, updates=3, learning_rate=0.1))
+
+
 def test_texts_are_given_where_there_is_a_tokenizer_and_ids_where_there_is_none():
     seen = []
 
@@ -102,7 +117,7 @@ def test_held_out_questions_are_measured_before_and_after_without_moving_the_run
     minids.grpo(told, QUESTIONS, lucky, steps=3, held_out=[[2, 2]], say=lines.append, **SMALL)
     learned(untold)
     assert (told.parameters.values == untold.parameters.values).all()
-    measured = [line for line in lines if "held-out" in line]
+    measured = [line for line in lines if "reward on" in line]
     assert [line.split(":")[0] for line in measured] == ["step 0", "step 3"]
 
 
@@ -117,6 +132,9 @@ def test_held_out_questions_are_measured_before_and_after_without_moving_the_run
         ({"max_new_tokens": 100}, ["prompts", "the context is 64", "max_new_tokens"]),
         ({"by": "answer", "divisor": 3.0}, ["divisor = 3.0", "leave it out"]),
         ({"updates": 9}, ["updates = 9", "3 questions"]),
+        ({"top_p": 0.0}, ["top_p = 0.0", "above 0"]),
+        ({"top_p": 1.5}, ["top_p = 1.5", "at most 1"]),
+        ({"drop_above": 0.1}, ["drop_above = 0.1", "updates = 2"]),
         ({"reference_every": 5}, ["reference_every = 5", "beta"]),
         ({"lr": 3}, ["lr = 3", "learning_rate"]),
         ({"reward": lambda q, a: "good"}, ["reward = 'good'", "finite number"]),
@@ -218,6 +236,7 @@ def test_the_command_learns_and_resumes_and_names_what_it_refuses(tmp_path, base
     command = ["grpo", "--checkpoint", str(base), "--task", "sums", "--out", out, *small]
     assert main(command) == 0
     said = capsys.readouterr().out
+    assert "% before" in said and "guesses of the MTP modules that stand" in said
     for word in ("reward ", "contrast ", "length ", "entropy ", "held-out", "step-000002", "minids chat"):
         assert word in said, word
     assert json.loads((tmp_path / "run" / "run.json").read_text())["kind"] == "grpo"

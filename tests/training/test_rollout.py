@@ -15,8 +15,9 @@ QUESTIONS = [[3, 1, 4, 1, 5], [9, 2], [6]]
 CONFIG = support.TINY.replace(num_nextn_predict_layers=1)
 
 
-def drawn(model, group=3, most=6, heat=1.0, stop=(7, 11), seed=0):
-    return sample(model, QUESTIONS, group, most, heat, checked_ending(model, most, list(stop)), np.random.default_rng(seed))
+def drawn(model, group=3, most=6, heat=1.0, stop=(7, 11), seed=0, top_p=1.0):
+    ending = checked_ending(model, most, list(stop))
+    return sample(model, QUESTIONS, group, most, heat, ending, np.random.default_rng(seed), top_p)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -33,6 +34,25 @@ def test_the_kept_experts_and_probabilities_are_those_of_one_pass_over_the_whole
         theirs = layer.routing.chosen.reshape(ours.shape)
         for a, stop in enumerate(last):
             assert (np.sort(ours[a, : stop + 1]) == np.sort(theirs[a, : stop + 1])).all()
+
+
+def test_what_top_p_left_is_kept_and_the_probabilities_are_those_among_it():
+    model = support.build(CONFIG)
+    r = drawn(model, heat=0.8, top_p=0.7)
+    tokens = r.targets.reshape(-1)[r.rows]
+    assert r.kept.shape == (len(tokens), 19) and r.kept[np.arange(len(tokens)), tokens].all()
+    assert r.kept.sum(axis=1).min() >= 1 and r.kept.sum(axis=1).max() < 19
+    with routing_fixed(model, replayed(model, r)):
+        logits = model.logits(r.tokens).reshape(r.tokens.size, -1)[r.rows] / 0.8
+    np.testing.assert_allclose(r.log_probs, log_probabilities(logits, tokens, r.kept), rtol=1e-9)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    for row, kept in zip(p, r.kept, strict=True):
+        assert row[kept].sum() >= 0.7 and row[kept].min() > row[~kept].max()
+        assert row[kept].sum() - row[kept].min() < 0.7, "with one fewer it would not be enough"
+    part = r.part(slice(1, 3))
+    assert (part.kept == r.kept[r.lengths[:3].sum() :]).all()
+    assert drawn(model).kept is None
 
 
 def test_answers_stand_behind_their_questions_and_end_where_they_should():

@@ -14,6 +14,7 @@ from minids.cli import main
 from minids.config.sft import SFTConfig
 from minids.errors import MinidsError
 from minids.model import IGNORE, DeepSeekV3
+from minids.training import sft
 from minids.training.samples import Sample, batches, encoded_samples, laid_out, read_json_lines, sequences
 
 CONFIG = support.TINY.replace(num_nextn_predict_layers=1, aux_loss_alpha=0.0)
@@ -150,10 +151,97 @@ def test_the_command_writes_a_model_that_gives_the_answers(tmp_path, capsys):
         ids = [tuned.config.bos_token_id, *tuned.tokenizer.encode(pair["prompt"])]
         new = minids.generate(tuned, ids, 2)
         assert tuned.tokenizer.decode(new[:1]) == pair["answer"] and new[1] == tuned.config.eos_token_id
-    assert main(command) == 2 and "is there already" in capsys.readouterr().err
+    assert main(command) == 2 and "holds a run already" in capsys.readouterr().err
+    assert main(["sft", "--out", command[-1], "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["sft", "--out", command[-1], "--resume", "--epochs", "3"]) == 2
+    assert "epochs = 3: the run there has 60" in capsys.readouterr().err
+    assert main(["grpo", "--out", command[-1], "--resume"]) == 2
+    assert "minids sft --resume goes on" in capsys.readouterr().err
     data.write_text("{")
     assert main([*command[:-1], str(tmp_path / "other")]) == 2 and "line 1" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    for missing in ("checkpoint", "data"):
+        at = command.index(f"--{missing}")
+        assert main([*command[:at], *command[at + 2 :], "--overwrite"]) == 2
+        assert f"say --{missing}" in capsys.readouterr().err
+
+
+# With a folder.
+
+
+@pytest.fixture
+def base(tmp_path):
+    model = DeepSeekV3(small_run.MODEL)
+    model.tokenizer = byte_tokenizer()
+    minids.save(model, tmp_path / "base")
+    pairs = [{"prompt": f"{n} and {n}: ", "answer": f"{2 * n}.\n"} for n in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    return tmp_path / "base"
+
+
+RUN = SFTConfig(context_length=32, batch_size=2, learning_rate=1e-2, log_every=1, save_every=2)
+
+
+def run_of(out, base, stop_after=None):
+    there = (out / "run.json").exists()
+    run = sft.resume(out, {}, quiet) if there else sft.start(out, base, base.parent / "pairs.jsonl", RUN, quiet)
+    if stop_after is not None:
+        learn = run.learn
+
+        def learned(made):
+            if run.step + 1 == stop_after:
+                run.ask_to_stop()
+            return learn(made)
+
+        run.learn = learned
+    run.run()
+    return run
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_a_resumed_run_has_the_bits_of_one_that_was_never_interrupted(tmp_path, base, stop):
+    whole = run_of(tmp_path / "whole", base)
+    assert whole.step == whole.steps == 6
+    run_of(tmp_path / "parts", base, stop_after=stop)
+    parts = run_of(tmp_path / "parts", base)
+    assert (whole.model.parameters.values == parts.model.parameters.values).all()
+    assert small_run.lines(tmp_path / "whole") == small_run.lines(tmp_path / "parts")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [tmp_path / run / f"step-{whole.steps:06}" / name for run in ("whole", "parts")]
+        assert files[0].exists() and files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_whose_process_died_goes_on_from_its_last_checkpoint(tmp_path, base):
+    whole = run_of(tmp_path / "whole", base)
+    run = sft.start(tmp_path / "dead", base, base.parent / "pairs.jsonl", RUN, quiet)
+    learn = run.learn
+
+    def dying(made):
+        if run.step == 5:
+            raise SystemExit  # nothing is saved on the way out
+        return learn(made)
+
+    run.learn = dying
+    with pytest.raises(SystemExit):
+        run.run()
+    again = sft.resume(tmp_path / "dead", {}, quiet)
+    assert again.step == 4
+    again.run()
+    assert (whole.model.parameters.values == again.model.parameters.values).all()
+    assert small_run.lines(tmp_path / "whole") == small_run.lines(tmp_path / "dead")
+
+
+def test_samples_may_move_and_may_not_change(tmp_path, base):
+    run_of(tmp_path / "run", base, stop_after=1)
+    data = base.parent / "pairs.jsonl"
+    moved = data.rename(tmp_path / "moved.jsonl")
+    with pytest.raises(MinidsError, match=r"data = .* cannot be read"):
+        sft.resume(tmp_path / "run", {}, quiet)
+    small_run.close(sft.resume(tmp_path / "run", {"data": str(moved)}, quiet))
+    moved.write_text('{"prompt": "a", "answer": "b"}')
+    with pytest.raises(MinidsError, match="holds other samples than the run began with"):
+        sft.resume(tmp_path / "run", {"data": str(moved)}, quiet)
 
 
 def test_the_settings_are_those_of_the_report():

@@ -1,10 +1,11 @@
-"""Mistakes of reinforcement learning by GRPO, as public implementations repeat them. See the package for how they are made."""
+"""Mistakes of learning from rewards, by GRPO and of reward models, as public implementations repeat them. See the package for
+how they are made."""
 
 import numpy as np
 
 from minids.lab.mistakes import Mistake, Replace
 from minids.ops import policy_loss
-from minids.training import grpo
+from minids.training import grpo, preferences, reward_model
 
 
 def divergence_as_a_difference_of_logs(replace: Replace) -> None:
@@ -55,8 +56,21 @@ def balancing_bias_moved_by_rollouts(replace: Replace) -> None:
     replace(grpo, sample=wrong)
 
 
+def reward_read_behind_the_padding(replace: Replace) -> None:
+    """The reward is read at the end of the row, where a text shorter than its neighbours is filled up, and not at its last
+    token: what an answer is worth depends on what it is judged beside."""
+    right = reward_model.padded
+
+    def wrong(texts, at_once=reward_model.READ_AT_ONCE):
+        for tokens, _ in right(texts, at_once):
+            yield tokens, (np.arange(len(tokens)) + 1) * tokens.shape[1] - 1
+
+    for module in (reward_model, preferences):
+        replace(module, padded=wrong)
+
+
 IN_POLICY: list[Mistake] = [
     divergence_as_a_difference_of_logs, larger_term_in_the_clip, group_numbers_lost, old_log_probabilities_with_gradient,
-    balancing_bias_moved_by_rollouts,
+    balancing_bias_moved_by_rollouts, reward_read_behind_the_padding,
 ]  # fmt: skip
 """Of learning from rewards."""
