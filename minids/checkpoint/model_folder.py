@@ -15,6 +15,7 @@ from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.generation_json import GENERATION_NAME, generation_to_json, read_generation
 from minids.checkpoint.latest import POINTER, resolved
 from minids.checkpoint.names import assemble, check_names, shards, with_own_matrices
+from minids.checkpoint.released import QUANTISATION, as_released
 from minids.checkpoint.tokenizer import FILES as TOKENIZER_FILES
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig
@@ -66,9 +67,13 @@ def load(
     return model
 
 
-def save(model: DeepSeekV3, folder: str | Path) -> None:
+def save(model: DeepSeekV3, folder: str | Path, weights: str = "float32") -> None:
     """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open. It may replace
-    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights."""
+    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
+
+    ``weights``: "float32", or "fp8" as DeepSeek-V3 is released, a quarter of the bytes (see ``checkpoint/released.py``)."""
+    if weights not in ("float32", "fp8"):
+        raise refuse("weights", weights, "must be float32 or fp8")
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
     arguments.instance("folder", folder, (str, os.PathLike), "the path of a folder")
     for name in ("run.json", POINTER, "training_state.json"):
@@ -79,4 +84,11 @@ def save(model: DeepSeekV3, folder: str | Path) -> None:
         tokenizer = dict.fromkeys(TOKENIZER_FILES)
     others = tokenizer | {GENERATION_NAME: generation_to_json(model.config, model.generation)}
     arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    write_folder(folder, config_to_json(model.config), shards(model.config, arrays), others=others)
+    files, config = shards(model.config, arrays), config_to_json(model.config)
+    types: dict[str, str] = {}
+    if weights == "fp8":
+        config = config_to_json(model.config, "bfloat16") | {"quantization_config": QUANTISATION}
+        for name, tensors in files.items():
+            files[name], found = as_released(tensors)
+            types |= found
+    write_folder(folder, config, files, others=others, types=types)
