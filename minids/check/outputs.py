@@ -106,7 +106,7 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     arrays = {f"input {k}": x.astype(np.float64) for k, x in inputs if isinstance(x, np.ndarray) and is_float(x)}
     for (name, expected), (_, value), (_, repeated) in zip(right, mine, second, strict=False):
         array = as_array(name, value)
-        if repeated is None or differs(array, np.asarray(repeated)):
+        if repeated is None or differs(array, as_array(name, repeated)):
             yield name, np.inf, not_deterministic(name), 0.0, ()
         else:
             others = {
