@@ -35,6 +35,7 @@ LAB = [
     {"bench", "sections"},
     {"figures", "page"},
     {"notebook"},
+    {"plots"},
     {"commands"},
 ]
 OUTSIDE = {"__init__", "__main__", "pico"}

@@ -279,10 +279,12 @@ def write_folder(
     floats: str = "F32",
     others: Mapping[str, bytes | None] | None = None,
     config_name: str = CONFIG_NAME,
+    types: Mapping[str, str] | None = None,
 ) -> None:
     """Write a checkpoint folder: ``config_json`` and ``shards``, file name → name → array, real numbers as ``floats`` ("F32" or
-    "BF16") but for the routing bias. A single shard is model.safetensors; several get an index. ``others`` are small files of
-    the same checkpoint, file name → content, or None to remove it. Further files of the folder are left alone.
+    "BF16") but for the routing bias and those of ``types`` (see ``write_tensors``). A single shard is model.safetensors;
+    several get an index. ``others`` are small files of the same checkpoint, file name → content, or None to remove it. Further
+    files of the folder are left alone.
 
     All files are written completely under other names first. Only then do they replace the old ones: config.json goes first and
     comes back last, so a kill at any moment leaves the old checkpoint, the new one, or a folder that no reader opens; never a
@@ -302,7 +304,7 @@ def write_folder(
         total = 0
         for shard, tensors in shards.items():
             with files.create(inside(folder, shard, str(folder))) as file:
-                total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,))
+                total += write_tensors(file, tensors, floats, keep_f32=(BIAS_SUFFIX,), types=types)
         index = {INDEX_NAME: _json({"metadata": {"total_size": total}, "weight_map": weight_map})} if len(shards) > 1 else {}
         for name, content in {**index, **others, config_name: _json(config_json)}.items():
             if content is not None:

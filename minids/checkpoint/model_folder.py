@@ -16,6 +16,7 @@ from minids.checkpoint.folder import CheckpointFolder, write_folder
 from minids.checkpoint.generation_json import GENERATION_NAME, generation_to_json, read_generation
 from minids.checkpoint.latest import POINTER, resolved
 from minids.checkpoint.names import assemble, check_names, shards, with_own_matrices
+from minids.checkpoint.released import QUANTISATION, as_released
 from minids.checkpoint.tokenizer import FILES as TOKENIZER_FILES
 from minids.checkpoint.tokenizer import Tokenizer
 from minids.config import ModelConfig
@@ -77,16 +78,30 @@ def filled(model: DeepSeekV3, source: CheckpointFolder, tokenizer: Tokenizer | N
     model.tokenizer, model.generation = tokenizer, read_generation(source.path, model.config)
 
 
-def save(model: DeepSeekV3, folder: str | Path) -> None:
+def save(model: DeepSeekV3, folder: str | Path, weights: str = "float32") -> None:
     """Write ``model``, and its tokenizer if it has one, as a folder that ``load`` and ``transformers`` open. It may replace
-    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights."""
+    another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
+
+    ``weights``: "float32", or "fp8" as DeepSeek-V3 is released, a quarter of the bytes (see ``checkpoint/released.py``)."""
+    if weights not in ("float32", "fp8"):
+        raise refuse("weights", weights, "must be float32 or fp8")
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
     arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    write_model(model, folder, config_to_json(model.config), shards(model.config, arrays))
+    files, config, types = dict(shards(model.config, arrays)), config_to_json(model.config), {}
+    if weights == "fp8":
+        config = config_to_json(model.config, "bfloat16") | {"quantization_config": QUANTISATION}
+        for name, tensors in files.items():
+            files[name], found = as_released(tensors)
+            types |= found
+    write_model(model, folder, config, files, types)
 
 
 def write_model(
-    model: DeepSeekV3, folder: str | Path, config_json: dict, files: Mapping[str, Mapping[str, np.ndarray]]
+    model: DeepSeekV3,
+    folder: str | Path,
+    config_json: dict,
+    files: Mapping[str, Mapping[str, np.ndarray]],
+    types: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``files`` of tensors as ``write_folder`` does, with the tokenizer of ``model`` and how it generates."""
     arguments.instance("folder", folder, (str, os.PathLike), "the path of a folder")
@@ -97,4 +112,4 @@ def write_model(
     if model.tokenizer is None and (Path(folder) / CONFIG_NAME).is_file():  # another model's tokenizer goes with it
         tokenizer = dict.fromkeys(TOKENIZER_FILES)
     others = tokenizer | {GENERATION_NAME: generation_to_json(model.config, model.generation)}
-    write_folder(folder, config_json, files, others=others)
+    write_folder(folder, config_json, files, others=others, types=types)

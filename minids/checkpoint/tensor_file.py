@@ -150,11 +150,19 @@ def write_tensor_file(path: str | Path, tensors: Mapping[str, Array], floats: st
     write(Path(path), lambda file: write_tensors(file, tensors, floats))
 
 
-def write_tensors(file: BinaryIO, tensors: Mapping[str, Array], floats: str = "F32", keep_f32: tuple[str, ...] = ()) -> int:
+def write_tensors(
+    file: BinaryIO,
+    tensors: Mapping[str, Array],
+    floats: str = "F32",
+    keep_f32: tuple[str, ...] = (),
+    types: Mapping[str, str] | None = None,
+) -> int:
     """Write the bytes of a safetensors file; returns those of its data. Real numbers are stored as ``floats`` ("BF16" rounds to
     nearest even), those of names ending in one of ``keep_f32`` as float32; integers and booleans as they are. Wide types come
-    first, then names in order, so every tensor is aligned. ``transformers`` insists on {"format": "pt"}."""
+    first, then names in order, so every tensor is aligned. ``types``: name → the type it gets instead; "F8_E4M3" is for codes
+    (uint8). ``transformers`` insists on {"format": "pt"}."""
     kinds = {name: _stored_dtype(array, "F32" if name.endswith(keep_f32) else floats) for name, array in tensors.items()}
+    kinds |= {name: kind for name, kind in (types or {}).items() if name in kinds}
     ordered = sorted(kinds, key=lambda name: (-STORED[kinds[name]].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0

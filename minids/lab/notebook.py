@@ -6,8 +6,11 @@
     notebook.shapes(letters, q=q, k=k)                      every array with its shape, in numbers and in letters
     notebook.caught(check.gradient(forward, wrong, …))      a wrong solution, which the check has to notice
     notebook.explore(draw, position=(0, 100))               sliders under a picture, in a live session
+    notebook.here("attention")                              the map of the model, with what this page is about
+    notebook.model(), notebook.SENTENCE                     the trained model and the sentence that go through notebooks 1 to 9
+    notebook.card(facts, "57×", "fewer numbers", bars)      what to remember, at the end
 
-Nothing here computes anything about DeepSeek-V3.
+Nothing here computes anything about DeepSeek-V3. What a page draws is in ``minids/lab/plots``, a module for each of them.
 """
 
 import contextlib
@@ -18,14 +21,18 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from minids.backend import use_backend
 from minids.check import Report
+from minids.checkpoint.model_folder import load
 from minids.errors import refuse
 from minids.lab.figures.style import style
+from minids.model import DeepSeekV3
 from minids.terminal import say
 from minids.words import table
 
@@ -39,6 +46,11 @@ _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slid
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of lines, in order; told apart with any common colour blindness (Okabe & Ito 2008)."""
+
+SENTENCE = "The sum of 17 and 25 is 42, so return self.value."
+"""Words, numbers and code in one line: the three domains of the text that ``model()`` was trained on."""
+
+_MODEL = (Path(__file__).parent / "model", Path(__file__).parents[2] / "notebooks" / "model")  # installed, in a clone
 
 _held = contextlib.ExitStack()  # what set_up switched on stays on until the kernel ends
 _dots = _DOTS  # of this page
@@ -91,6 +103,79 @@ def show(figure, alt: str) -> None:
     pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
     image = Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt)
     _shown = display(image, display_id=True if _live() else None)
+
+
+class Read(NamedTuple):
+    """A text as a model reads it."""
+
+    tokens: Array  # (1, T) the token that begins a document, and those of the text
+    pieces: list[str]  # (T) what each token stands for
+
+
+def model(dtype=np.float32) -> DeepSeekV3:
+    """The trained model that the notebooks share, 1.3 million parameters, from notebooks/model; its README has the commands."""
+    for folder in _MODEL:
+        if (folder / "config.json").exists():
+            return load(folder, dtype)
+    raise refuse("model", str(_MODEL[-1]), "is not there; it comes with the repository")
+
+
+def read(model: DeepSeekV3, text: str = SENTENCE) -> Read:
+    """The tokens of a text, one sequence, and what each stands for: "▸" is the beginning, "␣" a space."""
+    ids = np.array([*model.tokenizer.beginning, *model.tokenizer.encode(text)])
+    pieces = ["▸"] * len(model.tokenizer.beginning)
+    pieces += [model.tokenizer.decode([i]).replace(" ", "␣").replace("\n", "⏎") for i in ids[len(pieces) :]]
+    return Read(ids[None], pieces)
+
+
+def here(*parts: str) -> None:
+    """The architecture (figure 1), small, with all but ``parts`` paled: "tokens", "embedding", "blocks", "head", "mtp",
+    "attention", "experts", "router"; the whole of it where none is given."""
+    from minids.lab.figures import overview
+
+    figure, axes = picture(width=7.6, height=3.0)
+    axes.set_position((0, 0, 1, 1))
+    figure.set_layout_engine("none")
+    overview.here(axes, *parts)
+    where = f"You are here: {', '.join(parts)}." if parts else ""
+    show(figure, f"DeepSeek-V3: a column of blocks, one block enlarged, its experts. {where}")
+
+
+def card(facts: Sequence[str], number: str, meaning: str, bars: Mapping[str, float]) -> None:
+    """What to remember of a page: three facts, one number with what it means, and a picture of it, ``bars`` to scale."""
+    from matplotlib.patches import FancyBboxPatch
+
+    lines = [textwrap.wrap(fact, 62) for fact in facts]
+    told = textwrap.wrap(meaning, 34)
+    high = max(0.75 + 0.235 * sum(map(len, lines)) + 0.12 * len(lines), 1.2 + 0.2 * len(told) + 0.25 * len(bars))
+    figure, axes = picture(width=9.0, height=high)
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    axes.set(xlim=(0, 9), ylim=(0, high))
+    axes.axis("off")
+    frame = "round,pad=0,rounding_size=0.12"
+    axes.add_patch(FancyBboxPatch((0.1, 0.1), 8.8, high - 0.2, boxstyle=frame, facecolor="#F3F4F6", edgecolor="none"))
+    axes.text(0.35, high - 0.38, "To remember", fontsize=11, weight="bold", va="center", color="#5F6368")
+    y = high - 0.75
+    for fact in lines:
+        axes.text(0.4, y, "•", fontsize=12, va="center")
+        for line in fact:
+            axes.text(0.62, y, line, fontsize=11, va="center")
+            y -= 0.235
+        y -= 0.12
+    size = min(26, 26 * 9 / max(9, len(number)))
+    axes.text(6.1, high - 0.48, number, fontsize=size, weight="bold", va="center", color=COLOURS[0])
+    axes.text(6.1, high - 0.78, "\n".join(told), fontsize=9.5, va="top", linespacing=1.25)
+    y = high - 0.95 - 0.2 * len(told)
+    left = 6.1 + 0.085 * max(map(len, bars)) + 0.1
+    for name, value in bars.items():
+        y -= 0.25
+        axes.text(6.1, y + 0.085, name, fontsize=9.5, va="center")
+        long = (8.75 - left) * value / max(bars.values())
+        axes.add_patch(
+            FancyBboxPatch((left, y), max(long, 0.012), 0.17, boxstyle="square,pad=0", color=COLOURS[0], linewidth=0)
+        )
+    show(figure, " ".join([*facts, f"{number}: {meaning}"]))
 
 
 def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:

@@ -11,7 +11,9 @@ from small_run import quiet, write_text
 from support import TINY, build
 
 import minids
+from minids.checkpoint.config_json import read_config_json
 from minids.checkpoint.extension import run_setting
+from minids.checkpoint.folder import CheckpointFolder
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.errors import MinidsError
 from minids.training.run import Run
@@ -112,3 +114,26 @@ def test_a_file_that_no_checksum_covers_is_refused(run, tmp_path):
     (copy / "extra.safetensors").write_bytes(b"x")
     with pytest.raises(MinidsError, match=r"not listed in checksums.json"):
         minids.load(copy)
+
+
+def test_a_folder_in_fp8_is_that_of_the_release(tmp_path):
+    model = build(TINY, dtype=np.float32)
+    minids.save(model, tmp_path, "fp8")
+    folder = CheckpointFolder(tmp_path)
+    kinds = {name: folder.dtype(name) for name in folder.names()}
+    assert kinds["model.layers.0.self_attn.o_proj.weight"] == kinds["model.layers.1.mlp.experts.0.up_proj.weight"] == "F8_E4M3"
+    assert kinds["model.embed_tokens.weight"] == kinds["model.layers.1.mlp.gate.weight"] == kinds["lm_head.weight"] == "BF16"
+    assert kinds["model.norm.weight"] == kinds["model.layers.1.mlp.gate.e_score_correction_bias"] == "F32"
+    assert read_config_json(tmp_path)["quantization_config"]["weight_block_size"] == [128, 128]
+    again = minids.load(tmp_path)
+    for before, after in zip(model.parameters, again.parameters, strict=True):
+        tolerance = {"F8_E4M3": 2**-4, "BF16": 2**-8}.get(kinds.get(before.name, "F8_E4M3"), 0)
+        assert np.abs(before.value - after.value).max() <= tolerance * np.abs(before.value).max(), before.name
+    minids.save(again, tmp_path / "twice", "fp8")
+    assert same(minids.load(tmp_path / "twice"), again), "what was rounded once stays as it is"
+
+
+def test_another_way_to_keep_weights_is_refused(tmp_path):
+    with pytest.raises(MinidsError, match="weights = 'int4': must be float32 or fp8"):
+        minids.save(build(TINY), tmp_path / "new", "int4")
+    assert not (tmp_path / "new").exists()

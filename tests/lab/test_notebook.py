@@ -145,3 +145,25 @@ def test_no_slider_outside_a_notebook_or_without_the_package(sliders, page, monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     notebook.explore(draw, **CONTROLS)
     assert not sliders and not page.pictures
+
+
+def test_the_model_of_the_notebooks_reads_their_sentence():
+    model = notebook.model()
+    tokens, pieces = notebook.read(model)
+    assert tokens.shape == (1, len(pieces)) and pieces[0] == "▸"
+    assert "".join(pieces[1:]).replace("␣", " ") == notebook.SENTENCE
+    assert model.logits(tokens).shape == (1, len(pieces), model.config.vocab_size)
+
+
+def test_the_map_pales_all_but_the_part_that_a_page_is_about(page):
+    for parts in ((), ("attention",), ("experts", "router")):
+        notebook.here(*parts)
+    assert [alt.rpartition("You are here: ")[2] for _, _, alt in page.pictures[1:]] == ["attention.", "experts, router."]
+    assert len({data for data, *_ in page.pictures}) == 3
+    with pytest.raises(MinidsError, match="parts = 'cache': must be among tokens"):
+        notebook.here("cache")
+
+
+def test_a_card_says_its_facts_and_its_number_to_those_who_do_not_see_it(page):
+    notebook.card(["One fact.", "Another."], "57×", "fewer numbers", {"MHA": 32768, "MLA": 576})
+    assert page.pictures[0][2] == "One fact. Another. 57×: fewer numbers"

@@ -3,8 +3,9 @@
 import numpy as np
 
 from minids.config import ModelConfig
+from minids.errors import refuse
 from minids.lab.analysis.parameters import activated, parts, total
-from minids.lab.figures.picture import Picture, Rows
+from minids.lab.figures.picture import Look, Picture, Rows
 from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.words import parameter_count
@@ -30,6 +31,11 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
+    _drawn(slide, rows)
+
+
+def _drawn(slide: Slide, rows: Rows) -> dict[str, Box]:
+    """The picture; where its parts are, by the names of ``PARTS``."""
     s = {row["size"]: row["value"] for row in rows if "size" in row}
     top = slide.title(
         f"Only {s['num_experts_per_tok']} of {s['n_routed_experts']} experts of a layer work on a token: "
@@ -37,13 +43,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{s['model']}, arithmetic",
         f"{s['blocks']} blocks, {s['moe_blocks']} of them with experts",
     )
-    blocks = _column(slide, s, top)
-    experts = _block(slide, s, top, blocks)
-    _experts(slide, s, [row["expert"] for row in rows if "expert" in row], top, experts)
+    at = _column(slide, s, top)
+    at |= _block(slide, s, top, at["blocks"])
+    return at | _experts(slide, s, [row["expert"] for row in rows if "expert" in row], top, at["experts"])
 
 
-def _column(slide: Slide, s: dict, top: float) -> Box:
-    """The model from tokens to logits, upwards; the MTP module beside its upper end. Returns where the MoE blocks are."""
+def _column(slide: Slide, s: dict, top: float) -> dict[str, Box]:
+    """The model from tokens to logits, upwards; the MTP module beside its upper end."""
     dense, moe = f"{s['dense_blocks']} × dense block", f"{s['moe_blocks']} × MoE block"
     column = [("tokens", "", 0.5), ("embedding", "hidden", 0.62), (dense, "hidden", 0.7), (moe, "routed", 1.25)]
     at = slide.stack(0.6, 0.4, 2.7, top - 0.65, [*column, ("norm, head", "hidden", 0.62), ("next token", "", 0.5)])
@@ -53,11 +59,12 @@ def _column(slide: Slide, s: dict, top: float) -> Box:
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
         slide.arrow(mtp.above, (mtp.middle[0], at["next token"].y), kind="mtp")
         slide.text(mtp.middle[0], at["next token"].middle[1], "one further", 17, ha="center", weight="bold")
-    return at[moe]
+        at["mtp"] = mtp
+    return at | {"blocks": at[moe], "head": at["norm, head"]}
 
 
-def _block(slide: Slide, s: dict, top: float, source: Box) -> Box:
-    """One MoE block, enlarged: norm, attention, plus, norm, experts, plus. Returns where its experts are."""
+def _block(slide: Slide, s: dict, top: float, source: Box) -> dict[str, Box]:
+    """One MoE block, enlarged: norm, attention, plus, norm, experts, plus."""
     frame = Box(5.75, 0.4, 3.85, top - 0.65)
     _zoom(slide, source, frame)
     x, y, unit = frame.x + 1.65, frame.y, frame.h / 6.1
@@ -69,9 +76,9 @@ def _block(slide: Slide, s: dict, top: float, source: Box) -> Box:
         return slide.box(x - 1.4, y + unit * low, 2.8, unit * (high - low), words, kind)
 
     block(0.75, 1.2, "norm", "hidden")
-    block(1.55, 2.65, attention, "latent")
+    at = {"attention": block(1.55, 2.65, attention, "latent")}
     block(3.7, 4.15, "norm", "hidden")
-    experts = block(4.5, 5.15, "experts", "routed")
+    at["experts"] = block(4.5, 5.15, "experts", "routed")
     for low, high in ((-0.15, 0.75), (1.2, 1.55), (3.2, 3.7), (4.15, 4.5), (5.72, 6.32)):
         slide.arrow((x, y + unit * low), (x, y + unit * high))
     for branch, leaves, plus in ((0.4, 2.65, 3.03), (3.42, 5.15, 5.53)):  # each residual path
@@ -79,10 +86,10 @@ def _block(slide: Slide, s: dict, top: float, source: Box) -> Box:
         slide.arrow((x, leaves), (x, plus - 0.17), head=False)
         slide.arrow((x, branch), (right, branch), (right, plus), (x + 0.2, plus))
         _plus(slide, x, plus)
-    return experts
+    return at
 
 
-def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) -> None:
+def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) -> dict[str, Box]:
     """All experts of a layer as small squares, group by group; those chosen for one token in strong colour."""
     frame = Box(10.15, 0.4, 5.3, top - 0.65)
     _zoom(slide, source, frame)
@@ -107,6 +114,7 @@ def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) 
     slide.arrow((shared.x + 0.1, shared.y), (shared.x + 0.1, plus[1]), (plus[0] - 0.2, plus[1]), kind="shared", width=2.6)
     slide.arrow((plus[0], grid.y - 0.05), (plus[0], plus[1] + 0.19), kind="query", width=2.6)
     _plus(slide, *plus)
+    return {"experts": frame, "router": router_box}
 
 
 def _plus(slide: Slide, x: float, y: float) -> None:
@@ -124,6 +132,34 @@ def _zoom(slide: Slide, source: Box, target: Box) -> None:
     corners = [(left, source.y), (left, source.y + source.h), (right, target.y + target.h - 0.06), (right, target.y + 0.06)]
     slide.ax.add_patch(Polygon(corners, facecolor=colour("panel"), edgecolor="none", zorder=0))
     slide.box(*target, fill="panel", edge="faint")
+
+
+PARTS = ("tokens", "embedding", "blocks", "head", "mtp", "attention", "experts", "router")
+"""What ``here`` can point at."""
+
+
+def here(ax, *parts: str) -> None:
+    """The picture without its title in the ``ax`` of another, all but ``parts`` paled: a map that says where one is."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    for part in parts:
+        if part not in PARTS:
+            raise refuse("parts", part, f"must be among {', '.join(PARTS)}")
+    at: dict[str, Box] = {}
+    slide = architecture.slide(_rows(), ax, Look(title=False), lambda slide, rows: at.update(_drawn(slide, rows)))
+    if not parts:
+        return
+    paths = [Path([(0, 0), (16, 0), (16, slide.h), (0, slide.h), (0, 0)], closed=True)]
+    for part in parts:
+        x, y, w, h = at[part]
+        if part == "router" and "experts" in parts:  # it lies within them
+            continue
+        x, y, w, h = x - 0.12, y - 0.12, w + 0.24, h + 0.24
+        paths.append(Path([(x, y), (x, y + h), (x + w, y + h), (x + w, y), (x, y)], closed=True))  # the other way: a hole
+        slide.box(x, y, w, h, fill="none", edge="ink", round=0.12)
+    pale = PathPatch(Path.make_compound_path(*paths), facecolor=colour("background"), edgecolor="none", alpha=0.68, zorder=9)
+    ax.add_patch(pale)
 
 
 architecture = Picture(

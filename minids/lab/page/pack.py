@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minids.checkpoint.released import TILE, type_of
 from minids.errors import MinidsError
 from minids.model import DeepSeekV3
 from minids.ops import bfloat16, quantise
@@ -16,8 +17,7 @@ from minids.ops import bfloat16, quantise
 Array = np.ndarray
 Form = Literal["fp8", "float16"]
 
-TILE = (128, 128)
-_KEPT_IN_BF16 = ("embed_tokens", "lm_head", "mlp.gate.weight", "eh_proj")
+_FORMS: dict[str, str] = {"F32": "f32", "BF16": "bf16", "F8_E4M3": "fp8"}
 _LARGEST_FLOAT16 = 65504.0
 _BYTES = {"fp8": 1, "bf16": 2, "f16": 2, "f32": 4}
 
@@ -29,11 +29,8 @@ def arrays_of(model: DeepSeekV3) -> dict[str, Array]:
 
 def form_of(name: str, dimensions: int, weights: Form) -> str:
     """How an array is stored."""
-    if dimensions < 2:
-        return "f32"
-    if weights == "float16":
-        return "f16"
-    return "bf16" if any(part in name for part in _KEPT_IN_BF16) else "fp8"
+    form = _FORMS[type_of(name, dimensions)]
+    return "f16" if weights == "float16" and form != "f32" else form
 
 
 def pack(arrays: dict[str, Array], weights: Form = "fp8") -> tuple[list[dict[str, Any]], bytes]:

@@ -1,5 +1,6 @@
 """The page as a file: what is in it, what is not, and what is refused. Needs neither Node nor a browser."""
 
+import base64
 import html
 import json
 import re
@@ -27,6 +28,7 @@ from minids.ops import bfloat16, quantise
 
 SMALL = TINY.replace(vocab_size=258, bos_token_id=256, eos_token_id=257)
 COMMITTED = Path(__file__).parents[3] / "docs" / "page" / "index.html"
+MODEL = Path(__file__).parents[3] / "notebooks" / "model"
 
 
 def small_model(**changes):
@@ -333,3 +335,34 @@ def test_the_committed_page_is_small_and_of_these_scripts():
         )
     for name in STYLES:
         assert source(f"{name}.css") in text, f"{name}.css has changed since: build docs/page/index.html again"
+
+
+def test_the_model_of_the_notebooks_is_the_one_in_the_page():
+    text = COMMITTED.read_text(encoding="utf-8")
+    data = base64.b64decode(re.search(r'id="weights"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    model = minids.load(MODEL)
+    stored, found = unpack(about_of(text)["tensors"], data), arrays_of(model)
+    assert stored.keys() == found.keys()
+    for name, array in stored.items():
+        assert np.array_equal(array, found[name]), f"{name}: write both again, see notebooks/model/README.md"
+    assert described(model.tokenizer) == about_of(text)["tokenizer"]
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 4_000_000
+
+
+def test_the_command_writes_the_pages_weights_as_a_folder_too(tmp_path, capsys):
+    save(small_model(), tmp_path / "model")
+    arguments = [
+        "page",
+        "--checkpoint",
+        str(tmp_path / "model"),
+        "--out",
+        str(tmp_path / "p.html"),
+        "--folder",
+        str(tmp_path / "fp8"),
+    ]
+    assert cli.main(arguments) == 0 and "the same weights" in capsys.readouterr().out
+    want = unpack(*pack(arrays_of(small_model()), "fp8"))
+    for name, array in arrays_of(minids.load(tmp_path / "fp8")).items():
+        assert np.array_equal(array, want[name]), name
+    assert cli.main([*arguments, "--weights", "float16"]) == 2
+    assert "is written in FP8, and --weights is float16" in capsys.readouterr().err
