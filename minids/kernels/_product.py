@@ -8,17 +8,17 @@ getting ready for a large one. ``product`` cuts the result into tiles that stay 
             for every tile of rows of a      12 at a time, and what is left with lower tiles
 
 - **a is not packed.** Its numbers are read one at a time, so it is the same to the tile whether rows or columns are adjacent.
-- **b is packed where it has to be**: where its columns are not adjacent (a transposed operand), once per panel, and the last panel
-  where it is narrower than a tile, with zeros behind it. Packing reads each number of b once; each is used m times.
-- **Edges**: nothing past the end of an operand is read, nothing past the end of the result written: a ragged tile goes to scratch
-  and from there into its place.
+- **b is packed where it has to be**: where its columns are not adjacent (a transposed operand), once per panel, and the last
+  panel where it is narrower than a tile, with zeros behind it. Packing reads each number of b once; each is used m times.
+- **Edges**: nothing past the end of an operand is read, nothing past the end of the result written: a ragged tile goes to
+  scratch and from there into its place.
 
-Each element is one chain of multiply-adds in the order of k, block by block: the same bits whatever the BLAS, the other operands,
-the number of rows, or the place in the result.
+Each element is one chain of multiply-adds in the order of k, block by block: the same bits whatever the BLAS, the other
+operands, the number of rows, or the place in the result.
 
 The function is compiled once for each precision and called by address, as BLAS is: an argument of the kernels, so that their
-compiled code can be kept. Larger products, and those with a ragged panel, go to BLAS where there is one to call (``_blas``); where
-there is none, as with Apple's Accelerate, all are ours.
+compiled code can be kept. Larger products, and those with a ragged panel, go to BLAS where there is one to call (``_blas``);
+where there is none, as with Apple's Accelerate, all are ours.
 """
 
 from typing import NamedTuple

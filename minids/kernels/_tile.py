@@ -54,9 +54,10 @@ WIDTH, TALLEST, FUSED = shape(platform.machine().lower(), features())
 def tile(rows: int, vectors: int) -> Callable:
     """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add)``.
 
-    ``zero`` is of the numbers' type, float32 or float64; all others are integers. a, b, c are addresses; from a row of a to the
-    next it is a_row bytes, from one p to the next a_step in a and b_step in b, from a row of c to the next c_row. Columns of b and
-    c are adjacent, as many as ``vectors`` registers hold. ``add``: onto c, else in its place. Nothing outside the tile is touched.
+    ``zero`` is of the numbers' type, float32 or float64; all others are integers. a, b, c are addresses; from a row of a to
+    the next it is a_row bytes, from one p to the next a_step in a and b_step in b, from a row of c to the next c_row. Columns
+    of b and c are adjacent, as many as ``vectors`` registers hold. ``add``: onto c, else in its place. Nothing outside the
+    tile is touched.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
 

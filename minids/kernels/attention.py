@@ -63,9 +63,7 @@ def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     dq, dk, dv = (np.empty(x.shape, dtype) for x in (q, k, v))
     buffer, d_buffer = np.empty(tile if probs is None else 0, dtype), np.empty(tile, dtype)
     probs = np.empty((0, 0, 0, 0), dtype) if probs is None else probs
-    attend_backward(
-        do, q, k, v, scale, QUERIES, first, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, products(dtype)
-    )
+    attend_backward(do, q, k, v, scale, QUERIES, first, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, products(dtype))
     return dq, dk, dv
 
 

@@ -102,7 +102,7 @@ def advice(facts: Facts) -> list[str]:
     if not facts.numba_error and not facts.cache:
         found.append("No folder to keep compiled kernels in: every process compiles anew. Set NUMBA_CACHE_DIR to one of yours.")
     if not facts.numba_error and not facts.blas_in_kernels:
-        found.append("NumPy's BLAS cannot be called from kernels: large products are slower. NumPy's own wheels with OpenBLAS allow it.")
+        found.append("NumPy's BLAS cannot be called from kernels: large products are slower. NumPy's own wheels allow it.")
     if facts.load is not None and facts.load > facts.cores / 2 + 0.5:
         wanted = f"{facts.load:.1f} processes wanted the {facts.cores} cores in the last minute"
         found.append(f"{wanted}: close others before you measure.")
