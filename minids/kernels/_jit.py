@@ -52,7 +52,7 @@ def called_by_address(signature: Any) -> Callable:
             with _in_cache_folder():
                 made = numba.cfunc(signature, cache=CACHE_FOLDER is not None, error_model="numpy")(function)
             _called.append(made)  # as long as this process lives
-            return int(made.address)
+            return made.address or 0
 
         return address
 
