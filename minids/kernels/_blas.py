@@ -1,22 +1,21 @@
-"""Matrix products from inside a kernel, by the BLAS that NumPy brings along.
+"""Large matrix products from inside a kernel, by the BLAS that NumPy brings along; small ones are ours (``_product``).
 
 A call of NumPy takes as long as a small expert's arithmetic, and the interpreter's lock. Numba's own ``np.dot`` needs SciPy,
 which brings a second BLAS; here ``cblas_sgemm`` and ``cblas_dgemm`` are looked up in NumPy's library and called by address: an
 argument of the kernel, not a constant in it, so that compiled code can be kept. Where there is no such library ``address`` is
-0, and callers leave the products to NumPy.
+0, and all products are ours.
 """
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import threadpoolctl
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from minids.kernels._jit import FLOAT_RULES
+from minids.kernels._jit import kernel
 
 # Names under which OpenBLAS exports its interface with 64-bit integers, in NumPy's wheels and elsewhere.
 _NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_")
@@ -41,38 +40,21 @@ def address(dtype: np.dtype) -> int:
     return 0
 
 
-def compiled_or_python(compiled: Callable, dtype: np.dtype) -> Callable:
-    """A kernel that calls BLAS; where there is none to call, the Python function that it was compiled from."""
-    return compiled if address(dtype) else getattr(compiled, "py_func", compiled)
-
-
-def product(a, b, out, add, blas):
-    """out = a b, or out += a b; a (m, k), b (k, n), rows or columns adjacent, out (m, n) rows; ``blas``: their ``address``."""
-    if add:
-        out += a @ b
-    else:
-        np.matmul(a, b, out=out)
-
-
-@overload(product, jit_options={"fastmath": FLOAT_RULES})
-def _product(a, b, out, add, blas):
-    number = np.float32 if out.dtype == types.float32 else np.float64
-    one, zero = number(1), number(0)
-
-    def by_blas(a, b, out, add, blas):
-        m, k = a.shape
-        n, size = b.shape[1], out.itemsize
-        a_plain, b_plain = a.strides[1] == size, b.strides[1] == size
-        # A leading dimension: elements from one row (or column) to the next, which BLAS wants to be no less than their length.
-        lda = max(a.strides[0] // size, k) if a_plain else max(a.strides[1] // size, m)
-        ldb = max(b.strides[0] // size, n) if b_plain else max(b.strides[1] // size, k)
-        ldc = max(out.strides[0] // size, n)
-        _gemm(
-            blas, _ROW_MAJOR, _PLAIN if a_plain else _TRANSPOSED, _PLAIN if b_plain else _TRANSPOSED, m, n, k,
-            one, a.ctypes.data, lda, b.ctypes.data, ldb, one if add else zero, out.ctypes.data, ldc,
-        )  # fmt: skip
-
-    return by_blas
+@kernel
+def gemm(a, b, out, add, blas):
+    """out = a b, or out += a b; a (m, k), b (k, n), rows or columns adjacent, out (m, n) rows; ``blas``: its ``address``."""
+    one, zero = out.dtype.type(1), out.dtype.type(0)
+    m, k = a.shape
+    n, size = b.shape[1], out.itemsize
+    a_plain, b_plain = a.strides[1] == size, b.strides[1] == size
+    # A leading dimension: elements from one row (or column) to the next, which BLAS wants to be no less than their length.
+    lda = max(a.strides[0] // size, k) if a_plain else max(a.strides[1] // size, m)
+    ldb = max(b.strides[0] // size, n) if b_plain else max(b.strides[1] // size, k)
+    ldc = max(out.strides[0] // size, n)
+    _gemm(
+        blas, _ROW_MAJOR, _PLAIN if a_plain else _TRANSPOSED, _PLAIN if b_plain else _TRANSPOSED, m, n, k,
+        one, a.ctypes.data, lda, b.ctypes.data, ldb, one if add else zero, out.ctypes.data, ldc,
+    )  # fmt: skip
 
 
 @intrinsic

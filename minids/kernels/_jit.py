@@ -13,7 +13,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from minids.caches import user_cache, writable
 FLOAT_RULES = {"nsz", "contract", "reassoc"}
 
 _kernels: list[Callable] = []
+_called: list[Any] = []
 _numba_settings: Any = numba.core.config  # its names are made from the environment while it is imported
 
 
@@ -34,14 +37,37 @@ def kernel(function: Callable) -> Callable:
     """Compile ``function`` when it is first called, one version per set of argument types."""
     compiled = numba.njit(function, fastmath=FLOAT_RULES, nogil=True, error_model="numpy", forceinline=True)
     if CACHE_FOLDER is not None and hasattr(compiled, "enable_caching"):  # a plain function under NUMBA_DISABLE_JIT
-        chosen_by_user = _numba_settings.CACHE_DIR
-        _numba_settings.CACHE_DIR = str(CACHE_FOLDER)  # read once, by enable_caching
-        try:
+        with _in_cache_folder():  # which is read once, by enable_caching
             compiled.enable_caching()
-        finally:
-            _numba_settings.CACHE_DIR = chosen_by_user
     _kernels.append(compiled)
     return compiled
+
+
+def called_by_address(signature: Any) -> Callable:
+    """Compile a function for callers that know its address alone, when that is first asked for: ``function()``."""
+
+    def decorate(function: Callable) -> Callable[[], int]:
+        @cache
+        def address() -> int:
+            with _in_cache_folder():
+                made = numba.cfunc(signature, cache=CACHE_FOLDER is not None, error_model="numpy")(function)
+            _called.append(made)  # as long as this process lives
+            return made.address or 0
+
+        return address
+
+    return decorate
+
+
+@contextmanager
+def _in_cache_folder() -> Iterator[None]:
+    chosen_by_user = _numba_settings.CACHE_DIR
+    if CACHE_FOLDER is not None:
+        _numba_settings.CACHE_DIR = str(CACHE_FOLDER)
+    try:
+        yield
+    finally:
+        _numba_settings.CACHE_DIR = chosen_by_user
 
 
 def compiling() -> bool:

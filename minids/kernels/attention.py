@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect
-from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._exp import exp
 from minids.kernels._jit import kernel
+from minids.kernels._product import product, products
 from minids.kernels._rows import largest
 
 QUERIES = 64  # of one tile. Fewer skip more of the keys beyond, but make the products too small for BLAS
@@ -50,8 +50,7 @@ def forward(q: Array, k: Array, v: Array, scale: float, starts: Array | None = N
     keeps = keys <= KEPT and queries <= QUERIES  # then a sequence's queries are one block, which sees all keys
     probs = np.empty((batch, heads, queries, keys) if keeps else (0, 0, 0, 0), dtype)
     buffer = np.empty(0 if keeps else min(queries, QUERIES) * keys, dtype)
-    attend_in_tiles = compiled_or_python(attend, dtype)
-    attend_in_tiles(q, k, v, scale, QUERIES, first, probs, buffer, o, peak, rscale, address(dtype))
+    attend(q, k, v, scale, QUERIES, first, probs, buffer, o, peak, rscale, products(dtype))
     return o, Saved(q, k, v, peak, rscale, scale, probs if keeps else None, first)
 
 
@@ -64,9 +63,7 @@ def backward(do: Array, saved: Saved) -> tuple[Array, Array, Array]:
     dq, dk, dv = (np.empty(x.shape, dtype) for x in (q, k, v))
     buffer, d_buffer = np.empty(tile if probs is None else 0, dtype), np.empty(tile, dtype)
     probs = np.empty((0, 0, 0, 0), dtype) if probs is None else probs
-    compiled_or_python(attend_backward, dtype)(
-        do, q, k, v, scale, QUERIES, first, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, address(dtype)
-    )
+    attend_backward(do, q, k, v, scale, QUERIES, first, probs, peak, rscale, buffer, d_buffer, dq, dk, dv, products(dtype))
     return dq, dk, dv
 
 
@@ -77,7 +74,7 @@ def _rows_in_order(x: Array, dtype: np.dtype) -> Array:
 
 
 @kernel
-def attend(q, k, v, scale, queries, starts, kept, buffer, o, peak, rscale, blas):
+def attend(q, k, v, scale, queries, starts, kept, buffer, o, peak, rscale, by):
     """q, k, v → o (B, Tq, H, d_v); peak, rscale (B, H, Tq); the weights in kept (B, H, Tq, Tk), or else in buffer, a tile's."""
     group, keys, everything = q.shape[2] // k.shape[2], k.shape[1], np.zeros(queries, np.int64)
     for b in range(q.shape[0]):
@@ -85,14 +82,14 @@ def attend(q, k, v, scale, queries, starts, kept, buffer, o, peak, rscale, blas)
             for stop in range(q.shape[1], 0, -queries):
                 start, seen = max(0, stop - queries), stop + keys - q.shape[1]  # keys beyond the block's last query: not met
                 tile = kept[b, h] if kept.size else buffer[: (stop - start) * seen].reshape(stop - start, seen)
-                product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, blas)
+                product(q[b, start:stop, h], k[b, :seen, h // group].T, tile, False, by)
                 first = starts[b, start:stop] if starts.size else everything
                 softmax(tile, scale, first, peak[b, h, start:stop], rscale[b, h, start:stop])
-                product(tile, v[b, :seen, h // group], o[b, start:stop, h], False, blas)
+                product(tile, v[b, :seen, h // group], o[b, start:stop, h], False, by)
 
 
 @kernel
-def attend_backward(do, q, k, v, scale, queries, starts, kept, peak, rscale, buffer, d_buffer, dq, dk, dv, blas):
+def attend_backward(do, q, k, v, scale, queries, starts, kept, peak, rscale, buffer, d_buffer, dq, dk, dv, by):
     """do (B, Tq, H, d_v) → dq, dk, dv. buffer and d_buffer are scratch, a tile each; the rest as ``attend`` left it."""
     group, keys, everything = q.shape[2] // k.shape[2], k.shape[1], np.zeros(queries, np.int64)
     for b in range(q.shape[0]):
@@ -103,18 +100,18 @@ def attend_backward(do, q, k, v, scale, queries, starts, kept, peak, rscale, buf
                 rows = stop - start
                 q_block, k_seen, d_out = q[b, start:stop, h], k[b, :seen, source], do[b, start:stop, h]
                 dz = d_buffer[: rows * seen].reshape(rows, seen)
-                product(d_out, v[b, :seen, source].T, dz, False, blas)  # dp
+                product(d_out, v[b, :seen, source].T, dz, False, by)  # dp
                 tile = kept[b, h] if kept.size else buffer[: rows * seen].reshape(rows, seen)
                 first = starts[b, start:stop] if starts.size else everything
                 if not kept.size:  # one more product instead of an array of T × T numbers
-                    product(q_block, k_seen.T, tile, False, blas)
+                    product(q_block, k_seen.T, tile, False, by)
                     form_again(tile, scale, first, peak[b, h, start:stop], rscale[b, h, start:stop])
                 softmax_backward(tile, dz, scale, first)
-                product(dz, k_seen, dq[b, start:stop, h], False, blas)
+                product(dz, k_seen, dq[b, start:stop, h], False, by)
                 # The last queries come first and see all keys: what they give is written, what others give is added.
                 add = stop < q.shape[1] or h % group > 0
-                product(dz.T, q_block, dk[b, :seen, source], add, blas)
-                product(tile.T, d_out, dv[b, :seen, source], add, blas)
+                product(dz.T, q_block, dk[b, :seen, source], add, by)
+                product(tile.T, d_out, dv[b, :seen, source], add, by)
 
 
 @kernel

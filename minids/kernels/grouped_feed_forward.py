@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect
-from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel
+from minids.kernels._product import product, products
 
 
 class Saved(NamedTuple):
@@ -42,15 +42,14 @@ def forward(rows: Array, starts: Array, w_gate: Array, w_up: Array, w_down: Arra
         raise ValueError(f"starts: must rise from 0, got {starts.tolist()}")
     gate_up, y = np.empty((len(rows), 2 * width), dtype), np.empty_like(rows)
     act = np.empty((np.diff(starts).max(initial=0), width), dtype)
-    networks = compiled_or_python(experts_forward, dtype)
     if all(isinstance(w, np.ndarray) for w in (w_gate, w_up, w_down)):
         w_gate, w_up, w_down = (np.ascontiguousarray(w, dtype) for w in (w_gate, w_up, w_down))
-        networks(rows, starts, w_gate, w_up, w_down, gate_up, act, y, address(dtype))
+        experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, products(dtype))
     else:  # on disk: one expert is read when its turn comes
         for e in np.flatnonzero(np.diff(starts)):
             span, its_starts = slice(starts[e], starts[e + 1]), np.array([0, starts[e + 1] - starts[e]])
             its_weights = (np.ascontiguousarray(w[e], dtype)[None] for w in (w_gate, w_up, w_down))
-            networks(rows[span], its_starts, *its_weights, gate_up[span], act, y[span], address(dtype))
+            experts_forward(rows[span], its_starts, *its_weights, gate_up[span], act, y[span], products(dtype))
     return y, Saved(rows, gate_up, starts, (w_gate, w_up, w_down))
 
 
@@ -68,8 +67,7 @@ def backward_into(dy: Array, saved: Saved, d_w_gate: Array, d_w_up: Array, d_w_d
     dy, (most, width) = np.ascontiguousarray(dy, rows.dtype), (np.diff(starts).max(initial=0), gate_up.shape[1] // 2)
     scratch = [np.empty((most, size), rows.dtype) for size in (width, width, 2 * width)]  # act, d_act, d_gate_up
     d_rows = np.empty_like(rows)
-    networks = compiled_or_python(experts_backward, rows.dtype)
-    networks(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, address(rows.dtype))
+    experts_backward(dy, rows, gate_up, starts, *weights, *scratch, d_rows, d_w_gate, d_w_up, d_w_down, products(rows.dtype))
     return d_rows
 
 
@@ -121,7 +119,7 @@ def experts_backward_weights(dy, rows, act, d_gate_up, starts, d_w_gate, d_w_up,
 
 
 @kernel
-def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
+def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, by):
     """rows (R, d), starts (E + 1,), weights by expert → gate_up (R, 2 I), y (R, d). act (most rows, I) is scratch."""
     width = act.shape[1]
     for e in range(starts.size - 1):
@@ -129,15 +127,15 @@ def experts_forward(rows, starts, w_gate, w_up, w_down, gate_up, act, y, blas):
         if first == stop:
             continue
         x, both, active = rows[first:stop], gate_up[first:stop], act[: stop - first]
-        product(x, w_gate[e].T, both[:, :width], False, blas)
-        product(x, w_up[e].T, both[:, width:], False, blas)
+        product(x, w_gate[e].T, both[:, :width], False, by)
+        product(x, w_up[e].T, both[:, width:], False, by)
         activate(both, active)
-        product(active, w_down[e].T, y[first:stop], False, blas)
+        product(active, w_down[e].T, y[first:stop], False, by)
 
 
 @kernel
 def experts_backward(
-    dy, rows, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, d_w_gate, d_w_up, d_w_down, blas
+    dy, rows, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, d_w_gate, d_w_up, d_w_down, by
 ):
     """dy, rows (R, d), gate_up (R, 2 I) → d_rows (R, d); adds the weights' gradients. act, d_act, d_gate_up are scratch."""
     width = act.shape[1]
@@ -146,15 +144,15 @@ def experts_backward(
         if first == stop:
             continue
         count, x, d_out, d_x = stop - first, rows[first:stop], dy[first:stop], d_rows[first:stop]
-        product(d_out, w_down[e], d_act[:count], False, blas)
+        product(d_out, w_down[e], d_act[:count], False, by)
         activate_backward(d_act[:count], gate_up[first:stop], act[:count], d_gate_up[:count])
         d_gate, d_up = d_gate_up[:count, :width], d_gate_up[:count, width:]
         # Added by BLAS where the gradients are kept: no array of a weight's size is made.
-        product(d_out.T, act[:count], d_w_down[e], True, blas)
-        product(d_gate, w_gate[e], d_x, False, blas)
-        product(d_up, w_up[e], d_x, True, blas)
-        product(d_gate.T, x, d_w_gate[e], True, blas)
-        product(d_up.T, x, d_w_up[e], True, blas)
+        product(d_out.T, act[:count], d_w_down[e], True, by)
+        product(d_gate, w_gate[e], d_x, False, by)
+        product(d_up, w_up[e], d_x, True, by)
+        product(d_gate.T, x, d_w_gate[e], True, by)
+        product(d_up.T, x, d_w_up[e], True, by)
 
 
 @kernel

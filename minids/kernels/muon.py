@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float
-from minids.kernels._blas import address, compiled_or_python, product
 from minids.kernels._jit import kernel
+from minids.kernels._product import product, products
 from minids.ops.muon import COEFFICIENTS, RMS, ROUNDS
 
 
@@ -33,11 +33,11 @@ def update(
             raise TypeError("values and momenta are written in place: they must be of one type and in C order")
         g = np.ascontiguousarray(g, dtype).reshape(stack)
         settings = (lr * RMS * math.sqrt(max(w.shape[-2:])), 1 - lr * weight_decay, momentum, scale, rounds)
-        compiled_or_python(step, dtype)(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, address(dtype))
+        step(w.reshape(stack), g, m.reshape(stack), *settings, *COEFFICIENTS, products(dtype))
 
 
 @kernel
-def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, blas):
+def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, by):
     """w, g, m (n, out, in): w ← keep · w − rate · O of each matrix, m ← momentum · m + (1 − momentum) · scale · g."""
     count, n_out, n_in = w.shape
     rows, columns = min(n_out, n_in), max(n_out, n_in)  # the smaller side first: X Xᵀ is as small as it can be
@@ -49,12 +49,12 @@ def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, blas):
         look_ahead(g[i], m[i], now, momentum, scale)
         x, y = now, following
         for _ in range(rounds):
-            product(x, x.T, gram, False, blas)
-            product(gram, gram, polynomial, False, blas)
+            product(x, x.T, gram, False, by)
+            product(gram, gram, polynomial, False, by)
             for j in range(rows):  # P = a I + b G + c G², so that the new X is one product
                 polynomial[j] = b * gram[j] + c * polynomial[j]
                 polynomial[j, j] += a
-            product(polynomial, x, y, False, blas)
+            product(polynomial, x, y, False, by)
             x, y = y, x
         if n_out > n_in:  # X was transposed
             for j in range(n_out):

@@ -1,4 +1,4 @@
-"""Products made inside a kernel are NumPy's, in every layout that the kernels use."""
+"""Products made inside a kernel are NumPy's, in every layout that the kernels use, by BLAS and without one."""
 
 import ctypes
 
@@ -11,23 +11,32 @@ from threadpoolctl import threadpool_info
 
 from minids.kernels import _blas
 from minids.kernels._jit import kernel
+from minids.kernels._product import Products, product, products
 
 sizes = st.integers(1, 20)
 
 
 @kernel
-def multiply_compiled(a, b, out, add, blas):
-    _blas.product(a, b, out, add, blas)
+def by_blas(a, b, out, add, blas):
+    _blas.gemm(a, b, out, add, blas)
+
+
+@kernel
+def by_size(a, b, out, add, by):
+    product(a, b, out, add, by)
 
 
 def multiply(a, b, out, add, blas):
-    """As the operations do it: in the kernel where there is an address, else as Python."""
-    (multiply_compiled if blas else multiply_compiled.py_func)(a, b, out, add, blas)
+    """By BLAS where there is an address, else by ours."""
+    if blas:
+        by_blas(a, b, out, add, blas)
+    else:
+        by_size(a, b, out, add, products(a.dtype)._replace(blas=0))
 
 
 @pytest.fixture(scope="module", params=DTYPES)
 def blas(request):
-    """The address of OpenBLAS's product; 0, and with it NumPy's own product, where NumPy has another BLAS (Apple's)."""
+    """The address of OpenBLAS's product; 0, and with it ours, where NumPy has another BLAS (Apple's)."""
     dtype = np.dtype(request.param)
     found = _blas.address(dtype)
     libraries = [library["internal_api"] for library in threadpool_info() if library["user_api"] == "blas"]
@@ -67,7 +76,7 @@ def test_uncompiled_it_is_the_same_function(add):
     rng = np.random.default_rng(0)
     a, b, out = (rng.standard_normal(shape) for shape in ((3, 4), (4, 5), (3, 5)))
     expected = a @ b + (out if add else 0)
-    _blas.product(a, b, out, add, 0)
+    product(a, b, out, add, Products(0, 0))
     np.testing.assert_allclose(out, expected, rtol=1e-12)
 
 
@@ -98,3 +107,13 @@ def test_a_library_without_the_function_or_that_cannot_be_opened_is_passed_over(
     monkeypatch.setattr(ctypes, "CDLL", open_library)
     assert _blas.address.__wrapped__(np.dtype(np.float32)) == 0
     assert opened == ["c", "d"]
+
+
+def test_small_products_are_ours_and_without_blas_all_are():
+    """Where BLAS is said to be at an address with nothing, a product that went there would end the process."""
+    rng, ours, dtype = np.random.default_rng(0), products(np.float32).ours, np.float32
+    for n, by in ((64, Products(ours, 1)), (64, Products(ours, 0)), (63, Products(ours, 0))):  # there is nothing at address 1
+        a, b = rng.standard_normal((24, 16)).astype(dtype), rng.standard_normal((16, n)).astype(dtype)
+        out = np.empty((24, n), dtype)
+        by_size(a, b, out, False, by)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-5, atol=1e-5)

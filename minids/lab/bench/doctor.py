@@ -102,7 +102,7 @@ def advice(facts: Facts) -> list[str]:
     if not facts.numba_error and not facts.cache:
         found.append("No folder to keep compiled kernels in: every process compiles anew. Set NUMBA_CACHE_DIR to one of yours.")
     if not facts.numba_error and not facts.blas_in_kernels:
-        found.append("NumPy's BLAS cannot be called from kernels: experts take turns in Python. NumPy's own wheels allow it.")
+        found.append("NumPy's BLAS cannot be called from kernels: large products are slower. NumPy's own wheels allow it.")
     if facts.load is not None and facts.load > facts.cores / 2 + 0.5:
         wanted = f"{facts.load:.1f} processes wanted the {facts.cores} cores in the last minute"
         found.append(f"{wanted}: close others before you measure.")
@@ -118,7 +118,7 @@ def table(facts: Facts) -> str:
         "system": f"{facts.system}, Python {facts.python}",
         "processor": f"{facts.cpu}, {avx512} AVX-512; {facts.cores} cores for this process",
         "BLAS": f"{facts.blas}, {facts.blas_kernels or 'unknown'} kernels{chosen}, {facts.blas_threads} threads",
-        "backend": facts.backend + (", its kernels call this BLAS themselves" if facts.blas_in_kernels else ""),
+        "backend": facts.backend + (", its kernels call this BLAS for large products" if facts.blas_in_kernels else ""),
         "threads": f"one worker per core, each with part of the batch and BLAS held to one thread; Numba's threading layer "
         f"({facts.threading_layer}) is not used, because kernels are serial",
         "cache": f"{facts.cache}, {facts.cache_megabytes:.1f} MB, {state}" if facts.cache else "none",
