@@ -24,9 +24,11 @@ from minids.parallel.exchange import ExpertExchange
 from minids.parallel.mpi import INSTALL, world
 from minids.parallel.parts import Part
 from minids.parallel.placement import Placement, is_expert, keep_own_experts
+from minids.parallel.rollouts import shared
 from minids.parallel.workers import RankWorkers
 from minids.parallel.zero import Zero, ZeroAdamW, ZeroMuon
 from minids.training.process_group import Item, Numbers, ProcessGroup
+from minids.training.rollout import Rollouts
 
 
 class RankGroup(ProcessGroup):
@@ -126,6 +128,9 @@ class RankGroup(ProcessGroup):
         for rank, rows in enumerate(joined_rows(self.ranks, np.array(own, np.float64).reshape(len(own), each))):
             found[rank :: self.size] = [tuple(row) for row in rows.tolist()]
         return found
+
+    def sampled(self, model: DeepSeekV3, questions: Sequence[Sequence[int]], *how: Any, **more: Any) -> Rollouts:
+        return shared(self.ranks, model, questions, *how, **more)
 
     def any(self, flag: bool) -> bool:
         return any(bool(each[0]) for each in self.ranks.all_gather(np.array([flag])))
