@@ -66,7 +66,7 @@ class RankGroup(ProcessGroup):
         c, n = self.config, self.size // self.config.expert_parallel
         experts = f", each {c.expert_parallel} processes that hold the experts between them" if c.expert_parallel > 1 else ""
         zero = "; the optimizer's moments are parted among them (ZeRO-1)" if c.zero_1 else ""
-        return f"{self.size} processes, {n} replicas of the model{experts}{zero}"
+        return f"{self.size} processes, {n} replica{'s' * (n > 1)} of the model{experts}{zero}"
 
     def threads(self, model: DeepSeekV3, train: TrainConfig, wanted: int) -> int:
         """One where nobody asks for more: the ranks have the cores between them."""
