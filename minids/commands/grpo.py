@@ -7,6 +7,8 @@ from minids.config.policy import PolicyConfig
 from minids.errors import refuse
 from minids.terminal import say
 
+SEVERAL_PROCESSES = True
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,7 +30,11 @@ class Options:
 
 def run(options: Options, given: set[str]) -> None:
     from minids.checkpoint.latest import latest_checkpoint
+    from minids.config import ParallelConfig
+    from minids.parallel.group import process_group
     from minids.training import grpo
+
+    group = process_group(ParallelConfig())
 
     if options.resume and options.overwrite:
         raise refuse("overwrite", True, "deletes what --resume goes on from; say one of them")
@@ -37,13 +43,14 @@ def run(options: Options, given: set[str]) -> None:
     if options.resume:
         own = {"checkpoint": options.checkpoint, "task": options.task}
         asked = {n: own[n] if n in own else getattr(options.policy, n) for n in given - {"out", "resume", "overwrite"}}
-        learning = grpo.resume(options.out, asked)
+        learning = grpo.resume(options.out, asked, say, group)
         say(f"Resuming {options.out} after step {learning.step} of {learning.config.steps}.")
     else:
         c = options.policy
-        learning = grpo.start(options.out, options.checkpoint, options.task, c, say, options.overwrite)
+        learning = grpo.start(options.out, options.checkpoint, options.task, c, say, options.overwrite, group)
         say(f"Learning {options.task} from {options.checkpoint}, into {options.out}:")
         say(f"{c.steps} steps of {c.questions} questions with {c.group} answers each")
     learning.run()
+    group.wait()
     say(f"Checkpoint (a Hugging Face folder): {latest_checkpoint(options.out)}")
     say(f"Write with it: minids chat --checkpoint {options.out}; measure it: minids evaluate --checkpoint {options.out}")

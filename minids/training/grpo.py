@@ -40,8 +40,9 @@ from minids.training.metrics import MetricsFile
 from minids.training.optimizer import optimizer
 from minids.training.policy_objective import Measured, PolicyObjective, Reference, replayed
 from minids.training.printing import Say, Voice, interrupt, progress_bar
+from minids.training.process_group import ProcessGroup
 from minids.training.rewards import TASKS, Reward, Task, checked
-from minids.training.rollout import Rollouts, sample
+from minids.training.rollout import Rollouts
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.workers import Workers
 
@@ -78,8 +79,11 @@ class PolicyRun:
         say: Say,
         folder: RunFolder | None = None,
         checkpoint: Path | None = None,
+        group: ProcessGroup | None = None,
     ):
-        """``checkpoint``: go on from there; ``model`` is then what it holds."""
+        """``checkpoint``: go on from there; ``model`` is then what it holds. The processes of ``group`` share the answering,
+        and all make the same update; the first one has the folder."""
+        self.group = group or ProcessGroup()
         self.model, self.task, self.config, self.folder = model, task, config, folder
         self.ending = checked_ending(model, config.max_new_tokens, task.stop)
         self.train = config.as_training()
@@ -120,8 +124,8 @@ class PolicyRun:
         finished = self.step * c.updates
         steps = training_steps(self.model, self.optimizer, self, self.train, workers, finished, balancing=False)
         saved = True
-        with interrupt(self.ask_to_stop), progress_bar(c.steps, self.step) as bar:
-            while self.step < c.steps and not self._stop:
+        with interrupt(self.ask_to_stop), progress_bar(c.steps, self.step, quiet=not self.group.first) as bar:
+            while self.step < c.steps and not self.group.any(self._stop):
                 began = time.perf_counter()
                 with self._losing_nothing(saved):
                     judged = self.answered()
@@ -164,7 +168,7 @@ class PolicyRun:
 
     def judged(self, questions: Sequence[list[int]], group: int, temperature: float | None = None) -> Judged:
         heat = self.config.temperature if temperature is None else temperature
-        rollouts = sample(self.model, questions, group, self.config.max_new_tokens, heat, self.ending, self.rng)
+        rollouts = self.group.sampled(self.model, questions, group, self.config.max_new_tokens, heat, self.ending, self.rng)
         asked = [self._readable(question) for question in questions]
         answers = (self._readable(answer) for answer in rollouts.answers)
         pairs = zip(rollouts.groups, answers, strict=True)
@@ -327,23 +331,30 @@ def in_words(line: dict[str, Any]) -> str:
 
 
 def start(
-    out: str | Path, checkpoint: str | Path, task: str, config: PolicyConfig, say: Say = say, overwrite: bool = False
-) -> PolicyRun:
-    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``."""
-    RunFolder.refuse_taken(out, overwrite)
+    out: str | Path, checkpoint: str | Path, task: str, config: PolicyConfig, say: Say = say, overwrite: bool = False,
+    group: ProcessGroup | None = None,
+) -> PolicyRun:  # fmt: skip
+    """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``. Each process of a ``group`` calls
+    this alike."""
+    group = group or ProcessGroup()
+    if group.first:
+        RunFolder.refuse_taken(out, overwrite)
     model, asked = _loaded(checkpoint, task)
     _check_lengths(model, asked, config.max_new_tokens)
     base = _description_of(checkpoint)
+    if not group.first:
+        return PolicyRun(model, asked, config, say, group=group)
     folder = RunFolder.create(out, overwrite)
     described = {name: base[name] for name in OF_THE_BASE if name in base}
     own = {"kind": "grpo", "init_from": str(checkpoint), "policy": dataclasses.asdict(config), "task": _identity(asked)}
     folder.write_description(described | own | {"model": dataclasses.asdict(model.config)})
-    return PolicyRun(model, asked, config, say, folder)
+    return PolicyRun(model, asked, config, say, folder, group=group)
 
 
-def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
+def resume(out: str | Path, asked: dict[str, Any], say: Say = say, group: ProcessGroup | None = None) -> PolicyRun:
     """The run in the folder ``out``, from its newest checkpoint. ``asked``: settings given anew, which must be its own."""
-    folder = RunFolder.open(out)
+    group = group or ProcessGroup()
+    folder = RunFolder.open(out, lock=group.first)
     try:
         described = folder.description()
         if described.get("kind") != "grpo":
@@ -356,11 +367,15 @@ def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
         for name, value in asked.items():
             if known[name] != value:
                 raise refuse(name, value, f"the run there has {known[name]!r}; resume it as it is, or start another")
+        if not group.first:  # which may have to put the pointer right
+            group.wait()
         checkpoint = folder.newest(say)
+        if group.first:
+            group.wait()
         model, task = _loaded(checkpoint or source, was["name"])
         if _identity(task) != was:
             raise refuse("task", task.name, f"its questions are not those of the run ({was['name']}); give those back")
-        return PolicyRun(model, task, config, say, folder, checkpoint)
+        return PolicyRun(model, task, config, say, folder if group.first else None, checkpoint, group)
     except BaseException:
         folder.unlock()
         raise

@@ -7,7 +7,7 @@ Which experts every token went to is kept: the update of GRPO sends it there aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from minids.inference.generate import Ending
 from minids.inference.sampling import Sampling
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3
+
+
+class Draws(Protocol):
+    """A generator, of which one thing is asked."""
+
+    def random(self, size: int) -> Array:
+        """(size,) numbers between 0 and 1."""
 
 
 class Rollouts(NamedTuple):
@@ -63,7 +70,7 @@ def sample(
     max_new_tokens: int,
     temperature: float,
     ending: Ending,
-    rng: np.random.Generator,
+    rng: Draws,
 ) -> Rollouts:
     """``group`` answers to each of the ``questions`` (token ids), of at most so many tokens."""
     sampling, top_k = Sampling(temperature), model.config.num_experts_per_tok
@@ -110,7 +117,7 @@ def sample(
     return Rollouts(tokens, targets, chosen, log_probs[known], lengths, ended, np.repeat(np.arange(len(questions)), group))
 
 
-def _drawn(p: Array, rng: np.random.Generator) -> Array:
+def _drawn(p: Array, rng: Draws) -> Array:
     """A token from each row of p (R, V): (R,)."""
     cumulative = np.cumsum(p, axis=-1)
     below = cumulative <= rng.random(len(p))[:, None] * cumulative[:, -1:]
