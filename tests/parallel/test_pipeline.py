@@ -19,7 +19,8 @@ from minids.parallel.timeline import Recording
 SIX = TINY.replace(num_hidden_layers=6)
 SIZES = [
     ("1F1B", 1, 2), ("1F1B", 4, 6), ("1F1B", 6, 3), ("ZB1P", 3, 2), ("ZB1P", 4, 6), ("ZB1P", 4, 1),
-    ("DualPipe", 2, 4), ("DualPipe", 4, 8), pytest.param("DualPipe", 6, 14, marks=pytest.mark.slow), ("DualPipeV", 2, 3), ("DualPipeV", 4, 8),
+    ("DualPipe", 2, 4), ("DualPipe", 4, 8), pytest.param("DualPipe", 6, 14, marks=pytest.mark.slow),
+    ("DualPipeV", 2, 3), ("DualPipeV", 4, 8),
 ]  # fmt: skip
 CONFIGS = {
     "V3": SIX,
