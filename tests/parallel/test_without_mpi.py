@@ -9,7 +9,7 @@ import minids
 from minids.config import ParallelConfig, TrainConfig
 from minids.errors import MinidsError
 from minids.model import DeepSeekV3
-from minids.parallel.communicator import Alone, even_bounds
+from minids.parallel.communicator import Alone, Handle, even_bounds
 from minids.parallel.exchange import ExpertExchange
 from minids.parallel.group import RankGroup, process_group
 from minids.parallel.parts import owner_of, tails
@@ -89,6 +89,31 @@ def test_a_rank_without_a_token_takes_part_in_every_precision(backend, precision
     assert not model.parameters.grads.any(), "no token has left a gradient"
 
 
+def test_shared_experts_work_while_tokens_travel():
+    """They are called after the tokens have left and before those that come are waited for, forward and backward."""
+
+    def seen(ranks) -> list[str]:
+        group = RankGroup(ranks, ParallelConfig(expert_parallel=2))
+        layer = group.parted(DeepSeekV3(CONFIG, seed=3, dtype=np.float64)).moe_layers[0]
+        events, across = [], layer.exchange.across.ranks
+        start = across.start_all_to_all_v
+
+        def watched(rows, out, came, what=""):
+            handle, said = start(rows, out, came, what), what == "across dispatch"
+            events.extend(["sent"] * said)
+            return Handle(lambda: (events.extend(["came"] * said), handle.wait())[1])
+
+        across.start_all_to_all_v = watched
+        forward, backward = layer.shared.forward, layer.shared.backward
+        layer.shared.forward = lambda x: (events.append("shared"), forward(x))[1]
+        layer.shared.backward = lambda dy, saved: (events.append("shared"), backward(dy, saved))[1]
+        y, saved = layer.forward(np.ones((1, 4, CONFIG.hidden_size)))
+        layer.backward(y, saved)
+        return events
+
+    assert ranks_in_threads(2, seen) == [["sent", "shared", "came"] * 2] * 2
+
+
 def test_who_holds_what_when_experts_are_dealt_unevenly():
     def held(c) -> list[tuple[int, ...]]:
         model = RankGroup(c, ParallelConfig(expert_parallel=3)).parted(DeepSeekV3(CONFIG, seed=3))
@@ -107,6 +132,12 @@ def test_a_rank_that_raises_ends_the_others():
 
     with pytest.raises(KeyError, match="a bug here"):
         ranks_in_threads(3, work)
+
+
+@pytest.mark.parametrize("settings", [{"ranks_per_node": 2}, {"low_precision_exchange": True}, {"expert_parallel": 0}])
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(MinidsError, match=next(iter(settings))):
+        ParallelConfig(**settings)
 
 
 @pytest.mark.parametrize("config", [{"expert_parallel": 2}, {"data_parallel": 2}])
