@@ -7,6 +7,8 @@ from minids.commands.options import asked_of_resumed, begins_from
 from minids.config.policy import PolicyConfig
 from minids.terminal import say
 
+SEVERAL_PROCESSES = True
+
 
 @dataclass(frozen=True)
 class Options:
@@ -31,15 +33,18 @@ class Options:
 
 def run(options: Options, given: set[str]) -> None:
     from minids.checkpoint.latest import latest_checkpoint
+    from minids.config import ParallelConfig
+    from minids.parallel.group import process_group
     from minids.training import grpo
 
+    group = process_group(ParallelConfig())
     begins_from(options, "checkpoint")
     if options.resume:
-        learning = grpo.resume(options.out, asked_of_resumed(options, given, options.policy))
+        learning = grpo.resume(options.out, asked_of_resumed(options, given, options.policy), say, group)
         say(f"Resuming {options.out} after step {learning.step} of {learning.config.steps}.")
     else:
         c = options.policy
-        how = options.overwrite, options.reward_model
+        how = options.overwrite, options.reward_model, group
         learning = grpo.start(options.out, options.checkpoint, options.task, c, say, *how)
         say(f"Learning {options.task} from {options.checkpoint}, into {options.out}:")
         say(f"{c.steps} steps of {c.questions} questions with {c.group} answers each")

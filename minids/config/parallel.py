@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minids.config.checks import Replaceable, check_fields
+from minids.errors import refuse
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,6 @@ class ParallelConfig(Replaceable):
 
     def __post_init__(self) -> None:
         check_fields(self, at_least={"data_parallel": 0, "ranks_per_node": 0})
+        for name in ("ranks_per_node", "low_precision_exchange"):
+            if getattr(self, name) and self.expert_parallel == 1:
+                raise refuse(name, getattr(self, name), "concerns tokens that travel to experts; say expert_parallel too")

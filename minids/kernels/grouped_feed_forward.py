@@ -78,19 +78,18 @@ def backward_input(dy: Array, saved: Saved) -> tuple[Array, ForWeights]:
     dy, width = np.ascontiguousarray(dy, rows.dtype), gate_up.shape[1] // 2
     act, d_gate_up, d_rows = np.empty((len(rows), width), rows.dtype), np.empty_like(gate_up), np.empty_like(rows)
     d_act = np.empty((np.diff(starts).max(initial=0), width), rows.dtype)
-    networks = compiled_or_python(experts_backward_input, rows.dtype)
-    networks(dy, gate_up, starts, *weights, act, d_act, d_gate_up, d_rows, address(rows.dtype))
+    experts_backward_input(dy, gate_up, starts, *weights, act, d_act, d_gate_up, d_rows, products(rows.dtype))
     return d_rows, ForWeights(dy, rows, act, d_gate_up, starts)
 
 
 def backward_weights_into(found: ForWeights, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> None:
     """Adds the weights' gradients into the last three, which are in C order."""
     dtype = found.rows.dtype
-    compiled_or_python(experts_backward_weights, dtype)(*found, d_w_gate, d_w_up, d_w_down, address(dtype))
+    experts_backward_weights(*found, d_w_gate, d_w_up, d_w_down, products(dtype))
 
 
 @kernel
-def experts_backward_input(dy, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, blas):
+def experts_backward_input(dy, gate_up, starts, w_gate, w_up, w_down, act, d_act, d_gate_up, d_rows, by):
     """dy (R, d), gate_up (R, 2 I) → act (R, I), d_gate_up (R, 2 I), d_rows (R, d). d_act (most rows, I) is scratch."""
     width = act.shape[1]
     for e in range(starts.size - 1):
@@ -98,14 +97,14 @@ def experts_backward_input(dy, gate_up, starts, w_gate, w_up, w_down, act, d_act
         if first == stop:
             continue
         d_active, d_both, d_x = d_act[: stop - first], d_gate_up[first:stop], d_rows[first:stop]
-        product(dy[first:stop], w_down[e], d_active, False, blas)
+        product(dy[first:stop], w_down[e], d_active, False, by)
         activate_backward(d_active, gate_up[first:stop], act[first:stop], d_both)
-        product(d_both[:, :width], w_gate[e], d_x, False, blas)
-        product(d_both[:, width:], w_up[e], d_x, True, blas)
+        product(d_both[:, :width], w_gate[e], d_x, False, by)
+        product(d_both[:, width:], w_up[e], d_x, True, by)
 
 
 @kernel
-def experts_backward_weights(dy, rows, act, d_gate_up, starts, d_w_gate, d_w_up, d_w_down, blas):
+def experts_backward_weights(dy, rows, act, d_gate_up, starts, d_w_gate, d_w_up, d_w_down, by):
     """dy, rows (R, d), act (R, I), d_gate_up (R, 2 I): adds the weights' gradients."""
     width = act.shape[1]
     for e in range(starts.size - 1):
@@ -113,9 +112,9 @@ def experts_backward_weights(dy, rows, act, d_gate_up, starts, d_w_gate, d_w_up,
         if first == stop:
             continue
         x, d_both = rows[first:stop], d_gate_up[first:stop]
-        product(dy[first:stop].T, act[first:stop], d_w_down[e], True, blas)
-        product(d_both[:, :width].T, x, d_w_gate[e], True, blas)
-        product(d_both[:, width:].T, x, d_w_up[e], True, blas)
+        product(dy[first:stop].T, act[first:stop], d_w_down[e], True, by)
+        product(d_both[:, :width].T, x, d_w_gate[e], True, by)
+        product(d_both[:, width:].T, x, d_w_up[e], True, by)
 
 
 @kernel

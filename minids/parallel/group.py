@@ -24,9 +24,11 @@ from minids.parallel.exchange import ExpertExchange
 from minids.parallel.mpi import INSTALL, world
 from minids.parallel.parts import Part
 from minids.parallel.placement import Placement, is_expert, keep_own_experts
+from minids.parallel.rollouts import shared
 from minids.parallel.workers import RankWorkers
 from minids.parallel.zero import Zero, ZeroAdamW, ZeroMuon
 from minids.training.process_group import Item, Numbers, ProcessGroup
+from minids.training.rollout import Rollouts
 
 
 class RankGroup(ProcessGroup):
@@ -64,7 +66,7 @@ class RankGroup(ProcessGroup):
         c, n = self.config, self.size // self.config.expert_parallel
         experts = f", each {c.expert_parallel} processes that hold the experts between them" if c.expert_parallel > 1 else ""
         zero = "; the optimizer's moments are parted among them (ZeRO-1)" if c.zero_1 else ""
-        return f"{self.size} processes, {n} replicas of the model{experts}{zero}"
+        return f"{self.size} processes, {n} replica{'s' * (n > 1)} of the model{experts}{zero}"
 
     def threads(self, model: DeepSeekV3, train: TrainConfig, wanted: int) -> int:
         """One where nobody asks for more: the ranks have the cores between them."""
@@ -126,6 +128,9 @@ class RankGroup(ProcessGroup):
         for rank, rows in enumerate(joined_rows(self.ranks, np.array(own, np.float64).reshape(len(own), each))):
             found[rank :: self.size] = [tuple(row) for row in rows.tolist()]
         return found
+
+    def sampled(self, model: DeepSeekV3, questions: Sequence[Sequence[int]], *how: Any, **more: Any) -> Rollouts:
+        return shared(self.ranks, model, questions, *how, **more)
 
     def any(self, flag: bool) -> bool:
         return any(bool(each[0]) for each in self.ranks.all_gather(np.array([flag])))

@@ -34,9 +34,10 @@ from minids.training.loop import TrainStep
 from minids.training.policy_objective import Measured, PolicyObjective, Reference, replayed
 from minids.training.post_training import PostTraining, check_same, identity, new_folder, not_ours, readable_model, reopened
 from minids.training.printing import Say
+from minids.training.process_group import ProcessGroup
 from minids.training.reward_model import RewardModel
 from minids.training.rewards import TASKS, Reward, Task, all_checked
-from minids.training.rollout import Rollouts, sample
+from minids.training.rollout import Rollouts
 from minids.training.run_folder import RunFolder
 
 PATIENCE = 10
@@ -75,9 +76,11 @@ class PolicyRun(PostTraining):
         say: Say,
         folder: RunFolder | None = None,
         checkpoint: Path | None = None,
+        group: ProcessGroup | None = None,
     ):
-        """``checkpoint``: go on from there; ``model`` is then what it holds."""
-        super().__init__(model, config, config.as_training(), config.steps, say, folder)
+        """``checkpoint``: go on from there; ``model`` is then what it holds. The processes of ``group`` share the answering,
+        and all make the same update; the first one has the folder."""
+        super().__init__(model, config, config.as_training(), config.steps, say, folder, group)
         self.task = task
         self.ending = checked_ending(model, config.max_new_tokens, task.stop)
         self.reference = Reference(model.parameters) if config.beta else None
@@ -116,7 +119,7 @@ class PolicyRun(PostTraining):
         """Answers to questions, and what they are worth, with ``rule`` by the task's own too."""
         heat = self.config.temperature if temperature is None else temperature
         most, top_p = self.config.max_new_tokens, self.config.top_p
-        rollouts = sample(self.model, questions, group, most, heat, self.ending, self.rng, top_p)
+        rollouts = self.group.sampled(self.model, questions, group, most, heat, self.ending, self.rng, top_p=top_p)
         rollouts = rollouts if self.config.keep_mask else rollouts._replace(kept=None)
         asked = [self._readable(question) for question in questions]
         answers = (self._readable(answer) for answer in rollouts.answers)
@@ -281,22 +284,28 @@ def start(
     say: Say = say,
     overwrite: bool = False,
     reward_model: str | Path = "",
+    group: ProcessGroup | None = None,
 ) -> PolicyRun:
     """A new run in the folder ``out``, from the model in ``checkpoint``, on one of ``TASKS``. ``reward_model``: a folder with
-    one that says what answers are worth, in the place of the task's own rule."""
-    RunFolder.refuse_taken(out, overwrite)
+    one that says what answers are worth, in the place of the task's own rule. Each process of a ``group`` calls this alike."""
+    group = group or ProcessGroup()
+    if group.first:
+        RunFolder.refuse_taken(out, overwrite)
     model = readable_model(checkpoint)
     asked = _asked(model, task, reward_model)
     _check_lengths(model, asked, config.max_new_tokens)
     judge = {"reward_model": str(reward_model)} if reward_model else {}
+    if not group.first:
+        return PolicyRun(model, asked, config, say, group=group)
     own = {"policy": dataclasses.asdict(config), "task": _identity(asked) | judge}
     folder = new_folder(PolicyRun.kind, out, checkpoint, model, own, overwrite)
-    return PolicyRun(model, asked, config, say, folder)
+    return PolicyRun(model, asked, config, say, folder, group=group)
 
 
-def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
+def resume(out: str | Path, asked: dict[str, Any], say: Say = say, group: ProcessGroup | None = None) -> PolicyRun:
     """The run in the folder ``out``, from its newest checkpoint. ``asked``: settings given anew, which must be its own."""
-    with reopened(PolicyRun.kind, out) as (folder, described):
+    group = group or ProcessGroup()
+    with reopened(PolicyRun.kind, out, lock=group.first) as (folder, described):
         try:
             config, was, source = PolicyConfig(**described["policy"]), described["task"], described["init_from"]
             rewarding = was.get("reward_model", "")
@@ -304,7 +313,11 @@ def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
         except (KeyError, TypeError) as error:
             not_ours(folder, error)
         check_same(asked, known)
+        if not group.first:  # which may have to put the pointer right
+            group.wait()
         checkpoint = folder.newest(say)
+        if group.first:
+            group.wait()
         model = readable_model(checkpoint or source)
         task = _asked(model, was["name"], rewarding)
         now = _identity(task)
@@ -312,7 +325,7 @@ def resume(out: str | Path, asked: dict[str, Any], say: Say = say) -> PolicyRun:
             raise refuse("task", task.name, f"its questions are not those of the run ({was['name']}); give those back")
         if now.get("weights_sha256") != was.get("weights_sha256"):
             raise refuse("reward_model", rewarding, "has other weights than the run began with; give those back")
-        return PolicyRun(model, task, config, say, folder, checkpoint)
+        return PolicyRun(model, task, config, say, folder if group.first else None, checkpoint, group)
 
 
 def grpo(

@@ -31,6 +31,7 @@ from minids.training.loop import Diverged, TrainStep, training_steps
 from minids.training.metrics import MetricsFile
 from minids.training.optimizer import optimizer
 from minids.training.printing import Say, Voice, interrupt, progress_bar
+from minids.training.process_group import ProcessGroup
 from minids.training.run_folder import RunFolder, read_state, write_state
 from minids.training.workers import Workers
 
@@ -43,9 +44,19 @@ class PostTraining:
 
     kind = ""  # the command that makes such runs, by which run.json knows them
 
-    def __init__(self, model: DeepSeekV3, config: Any, train: TrainConfig, steps: int, say: Say, folder: RunFolder | None):
+    def __init__(
+        self,
+        model: DeepSeekV3,
+        config: Any,
+        train: TrainConfig,
+        steps: int,
+        say: Say,
+        folder: RunFolder | None,
+        group: ProcessGroup | None = None,
+    ):
         """``config`` has learning_rate, log_every and save_every. ``train.steps`` optimizer steps are made in ``steps`` steps
-        of the run, as many in each."""
+        of the run, as many in each. The processes of ``group`` make the same updates; the first one has the folder."""
+        self.group = group or ProcessGroup()
         self.model, self.config, self.train, self.steps, self.folder = model, config, train, steps, folder
         self.optimizer = optimizer(model.parameters, train)
         self.step = 0  # steps finished
@@ -122,8 +133,8 @@ class PostTraining:
             self.measure()
         finished = self.step * self.train.steps // self.steps
         made = training_steps(self.model, self.optimizer, self, self.train, workers, finished, balancing=False)
-        with interrupt(self.ask_to_stop), progress_bar(self.steps, self.step) as bar:
-            while self.step < self.steps and not self._stop:
+        with interrupt(self.ask_to_stop), progress_bar(self.steps, self.step, quiet=not self.group.first) as bar:
+            while self.step < self.steps and not self.group.any(self._stop):
                 began = time.perf_counter()
                 try:
                     line = self.learn(made)
@@ -199,9 +210,10 @@ def new_folder(
 
 
 @contextmanager
-def reopened(kind: str, out: str | Path) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """The folder of a run of this kind with its description, to resume it; let go of where that fails."""
-    folder = RunFolder.open(out)
+def reopened(kind: str, out: str | Path, lock: bool = True) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """The folder of a run of this kind with its description, to resume it; let go of where that fails. Without ``lock``: as a
+    process whose group's first one has locked it."""
+    folder = RunFolder.open(out, lock=lock)
     try:
         described = folder.description()
         found = described.get("kind", "train")

@@ -16,6 +16,7 @@ from minids.config import ModelConfig, TrainConfig
 from minids.layers.parameters import Array, Parameters
 from minids.model import DeepSeekV3
 from minids.training.optimizer import AdamW, optimizer
+from minids.training.rollout import Rollouts, sample
 from minids.training.workers import Workers, useful_workers
 
 Item = TypeVar("Item")
@@ -69,6 +70,10 @@ class ProcessGroup:
         """``work`` on all of ``items``, which every process has; every process gets all results, in order. Those of one call
         are as many numbers each."""
         return [work(item) for item in items]
+
+    def sampled(self, model: DeepSeekV3, questions: Sequence[Sequence[int]], *how: Any, **more: Any) -> Rollouts:
+        """Answers to questions, by ``training.rollout.sample``; the same on all processes."""
+        return sample(model, questions, *how, **more)
 
     def any(self, flag: bool) -> bool:
         """Whether a process says so."""

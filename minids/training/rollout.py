@@ -8,7 +8,7 @@ and looks at no others (Keep Routing and Keep Sampling Mask, DeepSeek-V3.2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from minids.inference.generate import Ending
 from minids.inference.sampling import Sampling
 from minids.layers.parameters import Array
 from minids.model import IGNORE, DeepSeekV3
+
+
+class Draws(Protocol):
+    """A generator, of which one thing is asked."""
+
+    def random(self, size: int) -> Array:
+        """(size,) numbers between 0 and 1."""
 
 
 class Rollouts(NamedTuple):
@@ -67,7 +74,7 @@ def sample(
     max_new_tokens: int,
     temperature: float,
     ending: Ending,
-    rng: np.random.Generator,
+    rng: Draws,
     top_p: float = 1.0,
 ) -> Rollouts:
     """``group`` answers to each of the ``questions`` (token ids), of at most so many tokens, each drawn among the fewest that
@@ -121,7 +128,7 @@ def sample(
     return Rollouts(tokens, targets, chosen, log_probs[known], lengths, ended, groups, kept_of_drawn)
 
 
-def _drawn(p: Array, rng: np.random.Generator) -> Array:
+def _drawn(p: Array, rng: Draws) -> Array:
     """A token from each row of p (R, V): (R,)."""
     cumulative = np.cumsum(p, axis=-1)
     below = cumulative <= rng.random(len(p))[:, None] * cumulative[:, -1:]

@@ -104,6 +104,19 @@ def test_a_single_process_has_the_same_verbs():
     assert verbs() == {"rank": 0, "size": 1}
 
 
+def example_of_tutel() -> list:
+    """Its example of an all-to-all-v: two ranks whose counts are [1, 4] and [2, 1]."""
+    c = world()
+    counts = [[1, 4], [2, 1]][c.rank]
+    rows = np.arange(sum(counts))[:, None] + 10 * (c.rank + 1)
+    return c.all_to_all_v(rows, counts, c.all_to_all(np.array(counts))).ravel().tolist()
+
+
+@pytest.mark.parallel
+def test_the_example_of_another_library():
+    assert on_ranks(2, example_of_tutel) == [[10, 20, 21], [11, 12, 13, 14, 22]]
+
+
 def recorded() -> list:
     c = world()
     c.barrier()  # before anybody listens

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from several_ranks import on_ranks
 from support import SHORT_YARN, TINY, batch, build, error
+from threaded_ranks import ranks_in_threads
 
 from minids import MinidsError
 from minids.backend import use_backend
@@ -18,7 +19,8 @@ from minids.parallel.timeline import Recording
 SIX = TINY.replace(num_hidden_layers=6)
 SIZES = [
     ("1F1B", 1, 2), ("1F1B", 4, 6), ("1F1B", 6, 3), ("ZB1P", 3, 2), ("ZB1P", 4, 6), ("ZB1P", 4, 1),
-    ("DualPipe", 2, 4), ("DualPipe", 4, 8), ("DualPipe", 6, 14), ("DualPipeV", 2, 3), ("DualPipeV", 4, 8),
+    ("DualPipe", 2, 4), ("DualPipe", 4, 8), pytest.param("DualPipe", 6, 14, marks=pytest.mark.slow),
+    ("DualPipeV", 2, 3), ("DualPipeV", 4, 8),
 ]  # fmt: skip
 CONFIGS = {
     "V3": SIX,
@@ -66,7 +68,7 @@ def test_gradients_are_those_of_a_single_process(schedule, stages, microbatches,
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("schedule", ["ZB1P", "DualPipe"])
+@pytest.mark.parametrize("schedule", ["ZB1P", pytest.param("DualPipe", marks=pytest.mark.slow)])
 def test_whatever_the_model_has(schedule, name, reference_backend):
     config = CONFIGS[name]
     model = build(config)
@@ -206,6 +208,21 @@ def test_what_is_no_recording_is_refused_in_a_line(text, tmp_path):
     with pytest.raises(MinidsError) as refused:
         Recording.load(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("schedule", "stages"), [("ZB1P", 3), ("DualPipe", 2), ("DualPipeV", 4)])
+def test_ranks_that_are_threads_have_the_gradients_too(schedule, stages, reference_backend):
+    """Without MPI; each thread puts off weights for itself."""
+    model = build(SIX)
+    tokens, targets = micro(SIX, 4)
+
+    def work(ranks):
+        pipeline = Apart(model, schedule, stages, ranks)
+        return pipeline, *pipeline.forward_backward(tokens, targets)
+
+    for pipeline, losses, recording in ranks_in_threads(devices(schedule, stages), work):
+        assert_same(pipeline, losses, model, tokens, targets)
+        assert {slot.device for slot in recording.slots} == set(range(devices(schedule, stages)))
 
 
 def on_processes(schedule: str, stages: int, microbatches: int, length: int) -> dict:
