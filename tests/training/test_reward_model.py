@@ -83,6 +83,13 @@ def test_answers_side_by_side_are_worth_what_each_is_alone(backend):
     assert len(reward.scores([])) == 0
 
 
+def test_equal_answers_are_worth_the_same_bits_wherever_they_stand():
+    reward = a_reward(dtype=np.float32)
+    asked = [(prompt, chosen) for prompt, chosen, _ in PAIRS]
+    found = reward.scores([asked[0], *asked[1:], asked[0]])
+    assert found[0] == found[-1] and len(set(found)) > 50
+
+
 def test_padding_comes_after_every_text():
     ((tokens, last),) = padded([np.array([4, 5, 6]), np.array([7])], 2)
     assert tokens.tolist() == [[4, 5, 6], [7, 0, 0]] and last.tolist() == [2, 3]
