@@ -17,10 +17,16 @@ from minids.config.policy import PolicyConfig
 from minids.config.reward import RewardConfig
 from minids.config.sft import SFTConfig
 from minids.model import DeepSeekV3
-from minids.training import grpo, preferences, sft
+from minids.training import grpo, preferences, rewards, sft
+from minids.training.rewards import Task
 
 pytestmark = pytest.mark.slow
 KILLS = 25
+
+
+def even(question, answer):
+    """The share of an answer's characters that have an even number."""
+    return sum(ord(c) % 2 == 0 for c in answer) / max(len(answer), 1)
 
 
 def start_or_resume(kind, out, folder):
@@ -34,7 +40,7 @@ def start_or_resume(kind, out, folder):
     if kind == "reward-model":
         return preferences.start(out, base, pairs, RewardConfig(batch_size=2, eval_every=4, **often), quiet)
     config = PolicyConfig(steps=8, questions=2, group=3, max_new_tokens=3, updates=2, beta=0.01, eval_questions=2, **often)
-    return grpo.start(out, base, "formatted-sums", config, quiet)
+    return grpo.start(out, base, "sums", config, quiet)
 
 
 def killed_again_and_again(kind, folder):
@@ -44,7 +50,8 @@ def killed_again_and_again(kind, folder):
     rows = [{"prompt": f"{n} ", "answer": f"{2 * n}", "chosen": f"{2 * n}", "rejected": f"{n}"} for n in range(2, 20)]
     for name in ("samples", "pairs"):
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    grpo.PATIENCE = 100  # an untrained model gets no sum right, which is not what is asked here
+    task = Task("sums", [[256, 50], [51, 52]], [[53]], even, ["\n"])  # an untrained model gets no sum right
+    rewards.TASKS["sums"] = lambda tokenizer: task  # in this process, which is the test's own
     with use_backend("numpy"):
         start_or_resume(kind, folder / "whole", folder).run()
         began = time.perf_counter()
