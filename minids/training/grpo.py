@@ -400,7 +400,10 @@ def _asked(model: DeepSeekV3, name: str, reward_model: str | Path) -> Task:
     task = TASKS[name](model.tokenizer)
     if not reward_model:
         return task
-    reward = RewardModel.load(reward_model)
+    try:
+        reward = RewardModel.load(reward_model)
+    except MinidsError as error:
+        raise MinidsError(f"reward_model: {error}") from None
     if reward.model.tokenizer is None:
         raise refuse("reward_model", str(reward_model), "has no tokenizer.json, so there is no text to read for it")
     return task._replace(reward=reward, rule=task.reward)

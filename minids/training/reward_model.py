@@ -95,8 +95,13 @@ class RewardModel:
         return float(self.scores([(prompt, answer)])[0])
 
     def scores(self, pairs: Sequence[tuple[Prompt, Prompt]]) -> Array:
-        """Rewards of (prompt, answer) pairs, some side by side: (P,) float64."""
-        return self.of_tokens([self.encoded(prompt, answer, "answer") for prompt, answer in pairs])
+        """Rewards of (prompt, answer) pairs, some side by side: (P,) float64. What is the same is read once: a group of equal
+        answers must not differ by how they were rounded, since GRPO divides by a group's deviation."""
+        texts = [self.encoded(prompt, answer, "answer") for prompt, answer in pairs]
+        keys = [text.tobytes() for text in texts]
+        different = dict(zip(keys, texts, strict=True))
+        worth = dict(zip(different, self.of_tokens(list(different.values())), strict=True))
+        return np.array([worth[key] for key in keys])
 
     def encoded(self, prompt: Prompt, answer: Prompt, where: str) -> Array:
         """[begin] prompt answer [end], (n,) int32; ``where`` opens the line that refuses too long a one."""

@@ -98,3 +98,11 @@ def test_lines_stand_above_the_bar_and_the_bar_is_one(width):
         at = before.index(f"step {step}: validation")
         assert at == 0 or not before[at - 1].strip(), "the bar was not erased"
     assert "█" * 8 in got.decode()
+
+
+def test_tqdms_own_variable_leaves_the_bar_out(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for value, left_out in (("1", True), ("", False)):
+        monkeypatch.setenv("TQDM_DISABLE", value)
+        with progress_bar(3, 0) as bar:
+            assert bar.disable == left_out

@@ -232,6 +232,9 @@ OPTIONS = {
     "claims": ["v3_total", "--json"],
     "pipeline": ["--schedule", "--stages", "--microbatches", "--forward", "--backward", "--weight", "--overlapped"],
     "data": ["list", "fetch"],
+    "sft": ["--checkpoint", "--data", "--out", "--resume", "--epochs", "--overwrite"],
+    "reward-model": ["--checkpoint", "--data", "--out", "--resume", "--validation-share"],
+    "grpo": ["--checkpoint", "--task", "--reward-model", "--out", "--resume", "--top-p", "--drop-above", "--group"],
 }
 VALUES = [
     *WORDS,

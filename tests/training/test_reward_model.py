@@ -83,6 +83,13 @@ def test_answers_side_by_side_are_worth_what_each_is_alone(backend):
     assert len(reward.scores([])) == 0
 
 
+def test_equal_answers_are_worth_the_same_bits_wherever_they_stand():
+    reward = a_reward(dtype=np.float32)
+    asked = [(prompt, chosen) for prompt, chosen, _ in PAIRS]
+    found = reward.scores([asked[0], *asked[1:], asked[0]])
+    assert found[0] == found[-1] and len(set(found)) > 50
+
+
 def test_padding_comes_after_every_text():
     ((tokens, last),) = padded([np.array([4, 5, 6]), np.array([7])], 2)
     assert tokens.tolist() == [[4, 5, 6], [7, 0, 0]] and last.tolist() == [2, 3]
@@ -300,7 +307,8 @@ def test_grpo_learns_from_a_reward_model_and_resumes_with_the_same_one_only(tmp_
     assert main(["grpo", "--out", str(tmp_path / "run"), "--resume"]) == 2
     assert "has other weights than the run began with" in capsys.readouterr().err
     assert main([*command[:-1], str(tmp_path / "none"), "--reward-model", str(base)]) == 2
-    assert "is no reward model" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    error = capsys.readouterr().err
+    assert error.startswith("minids: reward_model: ") and "is no reward model" in error and not (tmp_path / "none").exists()
 
 
 def test_answers_that_a_reward_model_likes_become_likelier():
