@@ -97,7 +97,7 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
     domains, blocks = distinct(rows, "domain"), distinct(rows, "block")
     best = max(rows, key=lambda row: row["times_even"])
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
-    most, few = (slide.cut(row["domain"], 25, 4, bold=True) for row in (best, least))
+    most, few = (slide.short(row["domain"]) for row in (best, least))
     beside = f" and {least['times_even']:.1f} times of {few}" if len(domains) > 1 else ""
     top = slide.title(
         f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",

@@ -154,7 +154,8 @@ class _Stage:
         return mine[0], mine[-1] + self.wide
 
     def name(self, y: float, name: str, *meaning: str) -> None:
-        lines = [(one, 16, "muted") for one in meaning]
+        flat = self.slide.letters > 1.2 and not self.slide.tall
+        lines = [(one, 16, "muted") for one in meaning if not flat]
         self.slide.lines(LEFT, y, (name, 18, "ink", "bold"), *lines, down=1.3)
 
     def floor(self, y: float) -> None:
@@ -162,8 +163,10 @@ class _Stage:
 
     def numbers(self, y: float) -> None:
         self.slide.text(LEFT, y, "expert", 16, "muted")
+        tight = 1.25 * self.wide < self.slide.width_of("15", 16) + 0.08
         for expert, x in self.x.items():
-            self.slide.text(x + self.wide / 2, y, str(expert), 16, ha="center")
+            if not (tight and expert % 2):
+                self.slide.text(x + self.wide / 2, y, str(expert), 16, ha="center")
 
     def bars(self, y: float, unit: float, dark: set, lit: set, grow: float = 1.0, bias: float = 1.0) -> None:
         """Scores, and on them what the bias adds (in ink) or takes away (an outline) against the mean bias."""
@@ -189,9 +192,8 @@ class _Stage:
             x = self.x[row["expert"]]
             self.slide.rectangle(x, y, self.wide, row["gate"] * share * unit, "query")
             if share == 1:
-                self.slide.text(
-                    x + self.wide / 2, y + row["gate"] * unit + 0.2 * self.slide.letters, f"{row['gate']:.2f}", 16, ha="center"
-                )
+                said = f"{row['gate']:.{1 if self.slide.width_of('0.00', 16) > 1.5 * self.wide else 2}f}"
+                self.slide.text(x + self.wide / 2, y + row["gate"] * unit + 0.2 * self.slide.letters, said, 16, ha="center")
 
     def sums(self, y: float, high: float, dark: set) -> None:
         """Each group's score in a block as wide as the group."""
@@ -200,8 +202,7 @@ class _Stage:
             score = only(self.told.experts, group=g)[0]["group_score"]
             fill = colour("other") if g in dark else tint(colour("routed"), 0.75)
             self.slide.box(left, y, right - left, high, fill=fill, round=0.08)
-            words = f"{score:.2f}" + (" dropped" if g in dark else "")
-            self.slide.text((left + right) / 2, y + high / 2, words, 17, ink_on(fill), ha="center")
+            self.slide.text((left + right) / 2, y + high / 2, f"{score:.2f}", 17, ink_on(fill), ha="center")
 
 
 def _unit(told: _Told, high: float) -> float:
@@ -271,12 +272,12 @@ def _draw_moment(slide: Slide, rows: Rows, moment: tuple[str, float]) -> None:
     dark = {row["group"] for row in told.experts if not row["group_kept"]} if at >= 3 else set()
     lit = {row["expert"] for row in told.experts if row["chosen"]} if at >= 4 else set()
     said = _said_of_load(rows, share) if part == "load" else _said(told, part)
-    slide.text(LEFT, top - 0.75 * line, said, 20, weight="bold")
+    top = slide.paragraph(top - 0.35 * line, said, 20, weight="bold")
     low = 0.25 + 3.6 * line
     if at >= 6:
-        _many(slide, stage, rows, part, share, low, top - 1.9 * line)
+        _many(slide, stage, rows, part, share, low, top - 0.4 * line)
     else:
-        room = top - 3.2 * line - low
+        room = top - 1.6 * line - low
         unit = _unit(told, room)
         if at < 4:
             stage.bars(low, unit, dark, lit, share if at == 0 else 1.0, 0 if at == 0 else share if at == 1 else 1.0)

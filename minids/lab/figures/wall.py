@@ -60,11 +60,12 @@ def _draw(slide: Slide, rows: Rows) -> None:
         grid = np.full((4 * len(blocks), 4 * each, 3), pale)
         grid[::4], grid[:, ::4] = gone, gone
         ax.imshow(grid, aspect="auto", interpolation="antialiased")
-        slide.text(left[g * each] + wide / 2, low - 0.75 * line, f"group {g + 1}", 16, "muted", ha="center")
+        slide.text(left[g * each] + wide / 2, low - 0.75 * line, str(g + 1), 16, "muted", ha="center")
     if first["shared"]:
         shared = [Box(x0 + 0.25, y + inset, 0.4, row_high - 2 * inset) for y in at.values()]
         slide.many(shared, ["shared"] * len(shared))
         slide.text(LEFT, low - 1.75 * line, "shared: always on", 16)
+    slide.text(LEFT, low - 0.75 * line, "group", 16, "muted")
     for b in (blocks[0], blocks[-1]):
         slide.text(x0, at[b] + row_high / 2, f"layer {b}", 16, "muted", ha="right")
     slide.step("one token")
@@ -78,7 +79,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.ax.plot(*zip(*path, strict=True), alpha=0.8, **looks)
     slide.ax.plot(*path[0], "o", **looks)
     slide.ax.plot(*path[-1], "^", **looks)
-    words = "line: the expert with the largest gate, layer by layer"
+    words = "line: the largest gate, layer by layer"
     slide.text(RIGHT, low - 1.75 * line, words, 16, ha="right")
 
 
