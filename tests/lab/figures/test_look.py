@@ -3,6 +3,7 @@
 import io
 import re
 import stat
+import subprocess
 
 import numpy as np
 import pytest
@@ -117,6 +118,26 @@ def test_mp4_is_made_by_ffmpeg(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho no such codec >&2\nexit 1\n")
     with pytest.raises(MinidsError, match="no such codec"):
         film.mp4(FRAMES)
+
+
+@pytest.mark.slow  # `make test-all` installs the extra "film", which brings an encoder
+def test_an_mp4_holds_the_frames_that_were_drawn(tmp_path):
+    """Made by a real encoder and read back by it: as many frames as the milliseconds say, one background in all of them."""
+    high, wide, colours = 48, 64, (0xFF1C1714, 0xFF00A5FF)  # RGBA, lowest byte first: the dark background, an orange
+    drawn = [np.full((high, wide), colours[0], np.uint32) for _ in range(3)]
+    for i, frame in enumerate(drawn):
+        frame[8:40, 8 : 24 + 16 * i] = colours[1]
+    made = film.mp4([(frame, milliseconds) for frame, milliseconds in zip(drawn, (100, 150, 500), strict=True)])
+    (tmp_path / "film.mp4").write_bytes(made)
+    command = [film.ffmpeg(), "-loglevel", "error", "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgba", "-"]
+    read = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+    read = read.reshape(-1, high, wide, 4)[..., :3].astype(int)
+    assert len(read) == 2 + 3 + 10, "at 20 a second"
+    assert b"ftyp" in made[:12] and b"avc1" in made, "H.264, which every slide program plays"
+    for at, frame in ((0, drawn[0]), (4, drawn[1]), (14, drawn[2])):
+        wanted = frame.view(np.uint8).reshape(high, wide, 4)[..., :3]
+        assert np.abs(read[at] - wanted).mean() < 4, f"frame {at} is not the one that was drawn"
+    assert np.ptp(read[:, 2, 2], axis=0).max() <= 3, "the background flashes"
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(monkeypatch):
