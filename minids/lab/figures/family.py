@@ -18,13 +18,8 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     c = config or ModelConfig.preset("deepseek-v3")
     drawn = dict(zip(kv_cache.KINDS, (HEADS, GROUPS, 1, HEADS), strict=True))
     return [
-        {
-            "model": name,
-            "attention": kind.upper(),
-            "heads": c.num_attention_heads,
-            "drawn_heads": HEADS,
-            "drawn_keys": drawn[kind],
-        }
+        {"model": name, "attention": kind.upper(), "heads": c.num_attention_heads}
+        | {"drawn_heads": HEADS, "drawn_keys": drawn[kind]}
         | {"key_value_heads": c.num_attention_heads if kind == "mla" else elements // kv_cache.mqa_elements(c)}
         | {"numbers_per_token_and_layer": elements, "latent": c.kv_lora_rank, "rope": c.qk_rope_head_dim}
         for kind, elements in kv_cache.by_kind(c).items()

@@ -241,6 +241,15 @@ class Slide:
         corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
         self.ax.add_collection(PolyCollection(corners, facecolors=[_shade(fill) for fill in fills], edgecolors="none", **looks))
 
+    def texture(self, place: Box, shown, kind: str, zorder: float = 0.5) -> None:
+        """Small squares where ``shown`` (rows, columns) says so, as one image: for more of them than shapes can be drawn."""
+        from matplotlib.colors import to_rgb
+
+        alpha = np.kron(shown, np.pad(np.ones((3, 3)), (0, 1)))  # a gap between them
+        image = np.concatenate([np.broadcast_to(to_rgb(_shade(kind)), (*alpha.shape, 3)), alpha[..., None]], axis=-1)
+        ax = self.plot(*place, frame=False, zorder=zorder)
+        ax.imshow(image, aspect="auto", interpolation="antialiased")
+
     def squares(
         self, x: float, y: float, w: float, h: float, count: int, fills: Sequence[str], groups: int = 1, columns: int = 1
     ) -> list[Box]:  # fmt: skip
