@@ -2,15 +2,13 @@
 
 import numpy as np
 
-from minids.config import ModelConfig
-from minids.lab.analysis.parameters import total
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging
+from minids.lab.figures.words import size_of
 from minids.lab.studies import load, results
 from minids.lab.studies.base import MODEL
-from minids.words import si
 
 STRATEGIES = {load.NO: "no balancing", load.BATCH: "loss per batch", load.SEQUENCE: "loss per sequence", load.BIAS: "V3's bias"}
 """Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
@@ -21,7 +19,7 @@ def _rows_load(found: dict | None = None, layer: int = 0) -> Rows:
     """``found``: results of the load study, by default those kept with the package; the load of every expert of the MoE layer
     ``layer``, in even shares."""
     arms = {STRATEGIES.get(arm, arm): held["details"] for arm, held in (found or results("load"))["arms"].items()}
-    about = f"{si(total(ModelConfig(**MODEL)))} parameters, {MODEL['n_routed_experts']} experts"
+    about = f"{size_of(MODEL)}, {MODEL['n_routed_experts']} experts"
     return [
         {"strategy": name, "step": step, "expert": expert, "times_even": float(share), "max_vio": float(max(shares) - 1)}
         | {"model": about}

@@ -4,13 +4,11 @@ import re
 
 import numpy as np
 
-from minids.config import ModelConfig
-from minids.lab.analysis.parameters import total
 from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on, sequential
+from minids.lab.figures.words import size_of
 from minids.lab.studies import long_context, results
-from minids.words import si
 
 MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGES[0]), ("YaRN", long_context.STAGES[1]))
 
@@ -18,7 +16,7 @@ MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGE
 def _rows(found: dict | None = None) -> Rows:
     """``found``: results of the study of long contexts, by default those kept with the package."""
     found = found or results("long-context")
-    about = f"{si(total(ModelConfig(**found['common']['model'])))} parameters"
+    about = size_of(found["common"]["model"])
     rows: Rows = []
     for arm, stage in MAPS:
         for key, summary in found["arms"][arm]["summary"].items():

@@ -57,7 +57,9 @@ def _column(slide: Slide, s: dict, frame: Box) -> Box:
         mtp = slide.box(frame.x + frame.w - 1.75, head.y, 1.75, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
         slide.arrow(mtp.above, (mtp.middle[0], said.y), kind="mtp")
-        slide.text(mtp.middle[0], said.middle[1], "one\nfurther", 18, ha="center", weight="bold")
+        slide.text(
+            mtp.middle[0], said.middle[1], "one\nfurther", 18 if slide.letters <= 1.2 else 15, ha="center", weight="bold"
+        )
     return at[moe]
 
 

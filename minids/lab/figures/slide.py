@@ -112,22 +112,22 @@ class Slide:
         lines = wrapped(finding, big * self.letters, RIGHT - LEFT, bold=True)
         mirrored = self.language.right_to_left
         edge, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self._put(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
+        self.verbatim(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
         line = 0.0195 * big * self.letters
         top = self.h - 0.5 - 1.02 * line * len(lines)
         about, high = self.cut(about, 16, RIGHT - LEFT - 0.4), 0.44 * self.letters
         wide = self.width_of(about, 16) + 0.36
         frame = self.box(RIGHT - wide if mirrored else LEFT, top - high, wide, high, fill="panel", edge="muted")
-        self._put(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
+        self.verbatim(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
         if not subtitle:
             return top - high - 0.15
         beside, below = (wrapped(subtitle, 17 * self.letters, RIGHT - LEFT - taken) for taken in (wide + 0.25, 0))
         if wide > 11 or self.line * len(beside) > high + 0.12 + self.line * len(below):
             top -= high + 0.12  # takes less room below the frame
-            self._put(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
+            self.verbatim(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
             return top - self.line * len(below) - 0.15
         at = edge - wide - 0.25 if mirrored else edge + wide + 0.25
-        self._put(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
+        self.verbatim(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
         return top - max(high, self.line * len(beside)) - 0.15
 
     @property
@@ -140,28 +140,25 @@ class Slide:
         lines = wrapped(self.language.say(words), 16 * self.letters, RIGHT - LEFT)
         mirrored = self.language.right_to_left
         at, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self._put(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
+        self.verbatim(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
         return y + self.line * len(lines)
 
     def paragraph(self, y: float, words: str, size: float = 20, **looks) -> float:
         """Words over the slide's width, from y downwards on as many lines as they need; returns where they end."""
         lines = wrapped(self.language.say(words), size * self.letters, RIGHT - LEFT, bold=looks.get("weight") == "bold")
-        self._put(LEFT, y, "\n".join(lines), size, va="top", linespacing=1.2, **looks)
+        self.verbatim(LEFT, y, "\n".join(lines), size, va="top", linespacing=1.2, **looks)
         return y - 0.0285 * size * self.letters * (0.4 + 0.6 * len(lines))
 
     def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
         """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
-        return self._put(x, y, self.language.say(words), size, kind, ha, va, **more)
-
-    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
-        """Words of a text that a model read or wrote: no language is theirs."""
-        return self._put(x, y, words, size, kind, ha, va, **more)
+        return self.verbatim(x, y, self.language.say(words), size, kind, ha, va, **more)
 
     def math(self, x: float, y: float, formula: str, kind: str = "ink", ha="center", size: float = 21):
         """A formula between dollars."""
-        return self._put(x, y, formula, size, kind, ha=ha, parse_math=True)
+        return self.verbatim(x, y, formula, size, kind, ha=ha, parse_math=True)
 
-    def _put(self, x: float, y: float, words: str, size: float, kind: str = "ink", ha="left", va="center", **more):
+    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
+        """Words of a text that a model read or wrote, or such as are said already: no language is theirs."""
         more.setdefault("parse_math", False)  # a dollar is a dollar
         text = self.ax.text(x, y, words, fontsize=size * self.scale * self.letters, ha=ha, va=va, color=_shade(kind), **more)
         text.said = True
@@ -223,7 +220,7 @@ class Slide:
             said = self.language.say(words)
             widest = max(self.width_of(line, size) for line in said.split("\n"))
             size *= min(1.0, (w - 0.1) / max(widest, 1e-9))
-            self._put(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
+            self.verbatim(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
         return Box(x, y, w, h)
 
     def rectangle(self, x: float, y: float, w: float, h: float, fill: str, edge: str = "none", linewidth: float = 1.0, **more):

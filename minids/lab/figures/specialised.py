@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from minids.config import ModelConfig
-from minids.lab.analysis.parameters import total
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.routing import domain_maps
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
+from minids.lab.figures.words import size_of
 from minids.lab.studies import results
-from minids.words import si
 
 PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
 """Arms of the balance study, each the even load of its kind, and what the picture calls them."""
@@ -18,7 +16,7 @@ def _rows(found: dict | None = None, pair: dict[str, str] = PAIR) -> Rows:
     """``found``: results of the balance study, by default those kept with the package; ``pair``: arm → its name here. Loads are
     those of the first seed, in even shares; what an expert tells of the domain, in bits, is the mean over all."""
     found = found or results("balance")
-    about = f"{si(total(ModelConfig(**found['common']['model'])))} parameters"
+    about = size_of(found["common"]["model"])
     rows: Rows = []
     for arm, name in pair.items():
         held = found["arms"][arm]

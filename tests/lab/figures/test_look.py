@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from lab.figures.proof import faults, words
+from lab.figures.proof import crossed, faults, words
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -19,6 +19,7 @@ from minids.lab.figures.picture import ASPECTS, Look, Picture
 from minids.lab.figures.style import encoded, style
 
 SHAPES = [Look(letters=0.8), Look(letters=1.5), Look(aspect="4:3"), Look(aspect="square"), Look(aspect="column")]
+SMALLEST = {"column": 5.2, "16:9": 12.7}  # points at least, in a column of 8.6 cm and on a slide, whatever had to give way
 ALONE = [p for p in pictures() if not p.source.startswith("run")]
 
 
@@ -32,8 +33,11 @@ def pixels(figure, **looks):
 def test_nothing_overlaps_in_any_shape_and_size(picture, run):
     quick = {"windows": 2, "new_tokens": 8, "rounds": 1} if picture.name == "guesses_accepted" else {}
     rows = picture.rows(**({"run": run, **quick} if picture.source.startswith("run") else {}))
-    for look in SHAPES:
-        assert faults(picture.drawn(rows, look=look), smallest=0) == [], look
+    for look in [*SHAPES, Look(), Look("dark"), Look("dark", "column"), Look("dark", letters=1.5)]:
+        figure = picture.drawn(rows, look=look)
+        assert faults(figure, smallest=SMALLEST.get(look.aspect, 11)) == [], look
+        if look.aspect in SMALLEST:
+            assert crossed(figure) == [], look
 
 
 @pytest.mark.parametrize("name", ["one_card", "wall_of_experts", "attention_family", "training_cost"])
