@@ -28,7 +28,7 @@ test: install                    ## everything that needs neither PyTorch nor mi
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-all: test                   ## and what does: parity with PyTorch and transformers, long runs
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,parity]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,film,parity]"
 	$(BIN)/python -m pytest --numprocesses 2 -m "slow or parity"
 
 notebooks: install               ## execute notebooks/src into the notebooks and their exercise versions; ONLY="02 05" for some

@@ -38,6 +38,7 @@ _HOMES = {
     "specialisation": "specialised",
     "v3_timeline": "timeline",
     "needles": "needle_map",
+    "grpo": "policy",
 }
 """Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
 

@@ -4,7 +4,7 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis import flops
 from minids.lab.figures.picture import Picture, Rows, column, only
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import LEFT, Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import token_count
 
@@ -34,22 +34,22 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{rows[0]['model']}, arithmetic",
         "The keys are never made again: the query goes to the latents. Values are treated alike",
     )
-    line = slide.line
-    _algebra(slide, rows[0], top)
-    names = {way: f"{way}: {_work(value)}" for way, value in at.items()}
-    right = RIGHT - max(slide.width_of(name.split(": ")[0], 17, bold=True) for name in names.values()) - 0.2
-    ax = slide.plot(9.3, 0.3 + 2.4 * line, right - 9.3, top - 0.9 - 2.4 * line, grid="y", xlabel="tokens before it")
+    left, frame = slide.parts(0.3, top - 0.1, *((1, 1.1) if slide.tall else (4, 3)))
+    _algebra(slide, rows[0], left)
+    names = {way: f"{way}\n{_work(value)}" for way, value in at.items()}
+    slide.text(frame.x + 0.3, frame.y + frame.h - 0.3, "TFLOP a token", 16, "muted")
+    frame = frame._replace(h=frame.h - 0.5 - 0.5 * slide.line)
+    ends = [words for name in names.values() for words in name.split("\n")]
+    ax = slide.within(frame, "15", ends, grid="y", xlabel="tokens before it")
     ends = []
     for way, kind in (("expanded", "muted"), ("absorbed", "latent")):
         mine, bold = only(rows, way=way), way == "absorbed"
         xs, ys = column(mine, "context"), [value / 1e12 for value in column(mine, "flops")]
         ax.plot(xs, ys, color=colour(kind), linewidth=(6 if bold else 4) * slide.scale)
-        ends.append(
-            (xs[-1], ys[-1], names[way].replace(": ", "\n"), {"fontweight": "bold" if bold else "normal", "linespacing": 1.3})
-        )
+        ends.append((xs[-1], ys[-1], names[way], {"fontweight": "bold" if bold else "normal", "linespacing": 1.3}))
     ax.set(xlim=(0, longest), ylim=(0, None))
     ax.set_xticks([0, longest / 2, longest], ["0", token_count(longest / 2), token_count(longest)])
-    slide.text(9.3 - 0.5, top - 0.35, "TFLOP a token", 16, "muted")
+    ax.locator_params(axis="y", nbins=4)
     slide.end_labels(ax, ends, 17)
 
 
@@ -57,23 +57,24 @@ def _work(value: float) -> str:
     return f"{value / 1e12:.1f} TFLOP" if value >= 1e12 else f"{value / 1e9:.0f} GFLOP"
 
 
-def _algebra(slide: Slide, sizes: dict, top: float) -> None:
+def _algebra(slide: Slide, sizes: dict, frame: Box) -> None:
     """Twice the product q · W · C, with the bracket here and there; widths and heights of q and W in one scale."""
-    head, latent, height, line = sizes["d_nope"], sizes["d_c"], (top - 0.3) / 2, slide.line
+    head, latent, height, line = sizes["d_nope"], sizes["d_c"], frame.h / 2, slide.line
+    top, stretch = frame.y + frame.h, frame.w / 8.3
     spare = height - 1.5 * line - 0.25
     brief = spare - 2.9 * line < 1.2  # large letters on a flat slide: the blocks alone
-    unit = min(1.68, spare if brief else spare - 2.9 * line) / latent
+    unit = min(1.68 * stretch, spare if brief else spare - 2.9 * line) / latent
     pieces = [
-        (0.8, max(head * unit + 0.35, 0.55 * slide.letters), 0.3 * slide.letters, "q", "query", f"1 × {head}"),
-        (2.15, latent * unit, head * unit + 0.3, "Wᵁᴷ", "hidden", f"{head} × {latent}"),
-        (4.4, 2.75, latent * unit * 0.72, "C, cached", "latent", f"{latent} × T"),  # the text is long
+        (0.8, max(head * unit + 0.35, 0.55 * slide.letters), 0.4 * slide.letters, "q", "query", f"1 × {head}"),
+        (2.15 * stretch, latent * unit, head * unit + 0.3, "Wᵁᴷ", "hidden", f"{head} × {latent}"),
+        (4.4 * stretch, 2.75 * stretch, latent * unit * 0.72, "C, cached", "latent", f"{latent} × T"),  # the text is long
     ]
     expanded = ("expanded: keys first", 1, f"T keys of {head} for each of {sizes['heads']} heads")
     absorbed = ("absorbed: query first", 0, f"one query of {latent} for each head")
     for i, (heading, first, made) in enumerate((expanded, absorbed)):
-        y = top - height * (i + 1) + 0.2
-        middle = y + height - 1.75 * line - 0.12 - latent * unit / 2
-        slide.text(LEFT, y + height - 1.2 * line, heading, 19, weight="bold")
+        y = top - height * (i + 1)
+        middle = y + height - 1.3 * line - 0.12 - latent * unit / 2
+        slide.text(LEFT, y + height - 0.75 * line, heading, 19, weight="bold")
         blocks, low = [], middle - latent * unit / 2 - 0.05
         for x, w, h, name, kind, shape in pieces:
             blocks.append(slide.box(x, middle - h / 2, w, h, name, kind, 16 if kind == "query" else 18, round=0.05))

@@ -11,7 +11,7 @@ from minids.inference.speculative import Counts
 from minids.lab.bench.timing import alternate, median, ratio
 from minids.lab.figures.picture import Picture, Rows, column, only
 from minids.lab.figures.run_curves import domain_colours
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.trained import Trained
 
@@ -76,12 +76,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
         rows[0]["model"],
         "V3's report, from servers where a second token costs next to nothing: 85 to 90 %, 1.8 times as fast",
     )
-    shades, low = domain_colours(list(last)), 1.2
-    high, deep = top - 0.9, len({row["depth"] for row in guesses}) > 1
+    shades, deep, line = domain_colours(list(last)), len({row["depth"] for row in guesses}) > 1, slide.line
+    low, high, right = 0.3 + 2.3 * line, top - 3.1 * line, RIGHT - 1.6 * slide.letters
+    at = {"tokens\na pass": right - 1.6 * slide.letters, "times\nas fast": right + 0.5 * slide.letters}
     accepted = [100 * row["accepted"] for row in guesses]
-    names = [slide.cut(row["domain"], 18, 2.0) + (f", {row['depth']}" if deep else "") for row in guesses]
-    ax = slide.bars(2.9, low, 7.4, high - low, accepted, names, ["mtp"] * len(guesses), most=100, thick=0.56, size=18)
-    ax.set(xticks=range(0, 101, 20), xlabel="guesses that stand, %")
+    names = [slide.cut(row["domain"], 18, 2.0 * slide.letters) + (f", {row['depth']}" if deep else "") for row in guesses]
+    x = LEFT + max(slide.width_of(slide.language.say(name), 18) for name in names) + 0.2
+    wide = at["tokens\na pass"] - slide.letters - x
+    looks = dict(most=100, thick=0.56, size=18, give=False)
+    ax = slide.bars(x, low, wide, high - low, accepted, names, ["mtp"] * len(guesses), **looks)
+    ax.set(xticks=(0, 50, 100), xlabel="guesses that stand, %")
     for place, (row, name) in enumerate(zip(guesses, ax.get_yticklabels(), strict=True)):
         name.set_color(shades[row["domain"]])
         ax.plot([100 * row["main_model_right"]] * 2, [place - 0.4, place + 0.4], color=colour("ink"), linewidth=3 * slide.scale)
@@ -89,12 +93,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.label(ax, 0, place, f"{100 * row['accepted']:.0f} %", 19, 14, "center_baseline", **looks)
         if row is last[row["domain"]]:
             y, speed = high - (high - low) * (place + 0.6) / (len(guesses) + 0.2), speeds[row["domain"]]
-            slide.text(11.9, y, f"{speed['tokens_per_pass_written']:.2f}", 24, "mtp", ha="center", weight="bold")
-            slide.text(14.4, y, f"{speed['times_as_fast']:.2f}", 24, ha="center", weight="bold")
-    slide.text(2.9, top - 0.45, f"line: how often the model is right; {guesses[0]['positions']:,} positions", 16, "muted")
-    for x, words in ((11.9, "tokens\na pass"), (14.4, "times\nas fast")):
-        slide.text(x, top - 0.45, words, 18, ha="center", weight="bold")
-    slide.text(13.15, low - 0.42, "on text that it writes,\ngreedy, one thread", 16, "muted", ha="center", linespacing=1.2)
+            for name, words, kind in zip(at, ("tokens_per_pass_written", "times_as_fast"), ("mtp", "ink"), strict=True):
+                slide.text(at[name], y, f"{speed[words]:.2f}", 22, kind, ha="center", weight="bold")
+    slide.text(x, top - 1.5 * line, "line: how often\nthe model is right", 16, "muted", linespacing=1.2)
+    for words, place in at.items():
+        slide.text(place, top - 1.5 * line, words, 18, ha="center", weight="bold")
+    told = "on text that it writes,\ngreedy, one thread"
+    slide.text(sum(at.values()) / 2, low - 1.35 * line, told, 16, "muted", ha="center", linespacing=1.2)
 
 
 guesses_accepted = Picture(

@@ -2,15 +2,13 @@
 
 import numpy as np
 
-from minids.config import ModelConfig
-from minids.lab.analysis.parameters import total
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, distinct, only
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging
+from minids.lab.figures.words import size_of
 from minids.lab.studies import load, results
 from minids.lab.studies.base import MODEL
-from minids.words import si
 
 STRATEGIES = {load.NO: "no balancing", load.BATCH: "loss per batch", load.SEQUENCE: "loss per sequence", load.BIAS: "V3's bias"}
 """Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
@@ -21,7 +19,7 @@ def _rows_load(found: dict | None = None, layer: int = 0) -> Rows:
     """``found``: results of the load study, by default those kept with the package; the load of every expert of the MoE layer
     ``layer``, in even shares."""
     arms = {STRATEGIES.get(arm, arm): held["details"] for arm, held in (found or results("load"))["arms"].items()}
-    about = f"{si(total(ModelConfig(**MODEL)))} parameters, {MODEL['n_routed_experts']} experts"
+    about = f"{size_of(MODEL)}, {MODEL['n_routed_experts']} experts"
     return [
         {"strategy": name, "step": step, "expert": expert, "times_even": float(share), "max_vio": float(max(shares) - 1)}
         | {"model": about}
@@ -60,14 +58,22 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
     left = LEFT + max(slide.width_of(slide.language.say(name), 18, True) for name in names) + 0.8 * slide.letters
     low, right = 0.2 + 1.9 * line, RIGHT - numbers - 0.1
     step = (top - low) / len(names)
+    if slide.tall:
+        left, right = LEFT + 0.9 * slide.letters, RIGHT
     for i, name in enumerate(names):
-        y, grid = top - step * (i + 1), _grid(rows, name)
+        y, grid = top - step * (i + 1) + (0.35 * line if slide.tall else 0), _grid(rows, name)
         shown, extent = np.log2(np.maximum(grid, 1 / 8)), (0, last, len(grid), 0)
-        ax = slide.heat(left, y + 0.1, right - left, step - 0.48 * slide.letters, shown, diverging(), -2, 2, extent=extent)
+        high = step - (0.7 if slide.tall else 0.48) * slide.letters
+        ax = slide.heat(left, y + 0.1, right - left, high, shown, diverging(), -2, 2, extent=extent)
         ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
-        slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
         idlest, busiest = _last_quarter(grid)
-        slide.lines(right + 0.2, y + step / 2 - 0.05, (f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16))
+        if slide.tall:  # names above their strips
+            slide.text(LEFT, y + step - 0.85 * line, name, 18, weight="bold")
+            slide.text(RIGHT, y + step - 0.85 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
+            continue
+        slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
+        told = [(f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16)]
+        slide.lines(right + 0.2, y + step / 2 - 0.05, *told[: 2 if step > 2.9 * line else 1])
     ax.set_xticks([last // 3, 2 * last // 3, last])
     slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
     slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
@@ -77,16 +83,18 @@ def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
     """Loads of one moment as bars."""
     names, step = distinct(rows, "strategy"), distinct(rows, "step")[at]
     top = slide.title(_finding(rows), rows[0]["model"], f"Load of every expert, in even shares, after {step} steps")
-    wide = (14.9 - 0.5 * (len(names) - 1)) / len(names)
+    across = -(-len(names) // (2 if slide.tall else 1))
+    frame, line, number = Box(LEFT, 0.3, RIGHT - LEFT, top - 0.3), slide.line, slide.width_of("4", 16)
     for i, name in enumerate(names):
-        x, grid = 0.95 + (wide + 0.35) * i, _grid(rows, name)
-        ax = slide.plot(x, 1.2, wide, top - 2.2, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
+        x, y, wide, high = frame.piece(i // across, len(names) // across, across=False).piece(i % across, across)
+        grid, x, wide = _grid(rows, name), x + number, wide - number - 0.2
+        ax = slide.plot(x, y + 1.9 * line, wide, high - 3.4 * line, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
         ax.bar(range(len(grid)), np.minimum(grid[:, at], 4), 0.8, color=colour("routed"))
         ax.axhline(1, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (4, 2)))
-        ax.set_yticks([0, 1, 2, 3, 4] if i == 0 else [])
+        ax.set_yticks([0, 1, 2, 3, 4] if i % across == 0 else [])
         ax.set_xticks([0, len(grid) - 1])
-        slide.text(x + wide / 2, top - 0.6, name, 19, ha="center", weight="bold")
-    slide.text(8.0, 0.4, "expert", ha="center")
+        slide.text(x + wide / 2, y + high - 0.75 * line, name, 18, ha="center", weight="bold")
+    slide.text(8.0, 0.3 + 0.3 * line, "expert", ha="center")
 
 
 def _moments(rows: Rows) -> list[tuple[int, int]]:

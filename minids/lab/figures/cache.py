@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from itertools import cycle
 
+import numpy as np
+
 from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY
 from minids.lab.figures.card import CARD
 from minids.lab.figures.picture import Picture, Rows, only
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
 
@@ -57,19 +59,19 @@ def _draw_per_token(slide: Slide, rows: Rows) -> None:
     shown = sorted([*mine, *published], key=lambda row: -row["bytes_per_token"])
     looks = {
         "latent": "MLA: one latent for all heads",
-        "muted": "the same sizes, other attention" if own == OWN else f"sizes of {own}, other attention",
+        "muted": "same sizes, other attention" if own == OWN else f"sizes of {own}, other attention",
         "other": "other models",
     }
     fills = ["latent" if row["attention"] == "mla" else "muted" if row in kinds else "other" for row in shown]
+    low = slide.legend(LEFT, slide.line, [(words, kind) for kind, words in looks.items() if kind in fills]) + 0.6 * slide.line
     slide.bars(
-        5.0, 0.45, 9.3, top - 0.75,
+        5.0, low, 9.3, top - 0.3 - low,
         [row["bytes_per_token"] for row in shown],
         [_called(row) for row in shown],
         fills,
         [byte_count(row["bytes_per_token"]) for row in shown],
         [fill == "latent" for fill in fills],
     )  # fmt: skip
-    slide.legend(9.4, 3.0, [(words, kind) for kind, words in looks.items() if kind in fills], down=0.5)
 
 
 def _called(row: dict) -> str:
@@ -124,26 +126,26 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
         f"{first['model']}, arithmetic",
         f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups",
     )
-    line = slide.line
     names = {curve: slide.cut(curve, 17, 1.5) + f"  {byte_count(row['bytes'])}" for curve, row in of.items()}
-    left = LEFT + slide.width_of(byte_count(600e9), 16) + line
-    right = RIGHT - max(slide.width_of(words, 17, bold=True) for words in names.values()) - 0.1
-    ax = slide.plot(left, 0.3 + 2.3 * line, right - left, top - 0.6 - 2.5 * line, grid="y")
+    frame = Box(LEFT, 0.3, RIGHT - LEFT - 0.2, top - 0.6)
+    ax = slide.within(frame, byte_count(600e9), names.values(), grid="y", xlabel="tokens read")
     kinds, spare, ends = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}, cycle(SPARE), []
     for curve, row in of.items():
         bold = curve == "MLA"
         shade = colour(kinds.get(curve) or next(spare))
         ax.plot([0, context], [0, row["bytes"]], color=shade, linewidth=(6 if bold else 3.5) * slide.scale)
         ends.append((context, row["bytes"], names[curve], {"fontweight": "bold" if bold else "normal"}))
-    ax.set(xlim=(0, context), ylim=(0, 1.05 * max(max(row["bytes"] for row in rows), card)), xlabel="tokens read")
+    ax.set(xlim=(0, context), ylim=(0, 1.05 * max(max(row["bytes"] for row in rows), card)))
     ax.set_xticks([context * i / 4 for i in range(5)], [token_count(context * i / 4) if i else "0" for i in range(5)])
-    ticks = [tick for tick in ax.get_yticks() if tick <= ax.get_ylim()[1]]
+    every = card * max(1, round(ax.get_ylim()[1] / card / 6))
+    ticks = np.arange(0, ax.get_ylim()[1], every)  # whole cards
     ax.set_yticks(ticks, [byte_count(tick) if tick else "0" for tick in ticks])
     ax.axhline(card, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (5, 3)))
     for row in rows:
         if row["fits"] < context and row["curve"] in kinds:
             ax.plot([row["fits"]], [card], "o", color=colour("ink"), markersize=11 * slide.scale)
-            slide.label(ax, row["fits"], 0.93 * card, f"one card: full at {row['fits']:,}", 18, 14, "top", fontweight="bold")
+            words = f"one card: full at {row['fits']:,}"
+            slide.label(ax, 0.98 * context, 1.05 * card, words, 18, 0, "bottom", ha="right", fontweight="bold")
     slide.end_labels(ax, ends)
 
 

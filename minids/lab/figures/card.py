@@ -9,7 +9,6 @@ from minids.lab.analysis import kv_cache
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
 
 PAGE = 500  # tokens of a printed page
@@ -102,22 +101,11 @@ def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float, line:
     for n, count, kind in ((mha, columns[0], "muted"), (mla, columns[1], "latent")):
         wide = count * pitch
         x = LEFT if kind == "muted" else RIGHT - wide
-        grid = np.zeros((4 * DOTS, 4 * count))
-        shown = (np.arange(count * DOTS) < n).reshape(count, DOTS).T
-        grid[np.ix_(np.arange(4 * DOTS) % 4 < 3, np.arange(4 * count) % 4 < 3)] = np.kron(shown, np.ones((3, 3)))
-        image = slide.plot(x, y, wide, high, frame=False)
-        rgb = np.array([_rgb("background"), _rgb(kind)])[grid.astype(int)]
-        image.imshow(np.concatenate([rgb, grid[..., None]], axis=-1), aspect="auto", interpolation="antialiased")
+        slide.texture(Box(x, y, wide, high), (np.arange(count * DOTS) < n).reshape(count, DOTS).T, kind)
         ha, at = ("left", x) if kind == "muted" else ("right", RIGHT)
         slide.text(at, top + 0.62 * line, f"{n:,}", 18, weight="bold", ha=ha)
     words = "numbers for one token in one layer, a dot each"
     slide.text(LEFT + slide.width_of(f"{mha:,}", 18, bold=True) + 0.25, top + 0.62 * line, words, 16, "muted")
-
-
-def _rgb(kind: str):
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour(kind))
 
 
 def _moments(rows: Rows) -> list[tuple[int, int]]:

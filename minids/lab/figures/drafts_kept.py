@@ -56,6 +56,7 @@ def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
         f"After a held-out beginning ({rows[0]['domain']}), temperature {rows[0]['temperature']:g}. "
         "V3's report: 85 to 90 % stand",
     )
+    top -= slide.line
     cells = [({" ": "␣", "\n": "↵"}.get(letter, letter), "given") for letter in rows[0]["prompt"]][-GIVEN:]
     for row in rows:
         if row["pass"] > passes + 0.5:
@@ -79,14 +80,15 @@ def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
             slide.box(x + 0.03, y, cell - 0.06, 1.15 * cell, fill=fill, edge=edge, round=0.05)
         ink = colour("muted") if look == "struck" else ink_on(fill)
         weight = "bold" if look in ("stands", "guess") else "normal"
-        size = max(16.0, min(20.0, 50 * cell)) / slide.letters
+        size = min(20.0, 58 * cell / slide.letters)
         slide.verbatim(x + cell / 2, middle, letter, size, ink, ha="center", family="DejaVu Sans Mono", weight=weight)
         if look == "struck":
             slide.arrow((x + 0.1 * cell, middle), (x + 0.9 * cell, middle), kind="shared", head=False, width=3)
-    slide.legend(LEFT, 0.35 * slide.letters, [("a guess that stands", "rope"), ("struck out", "shared"), ("given", "faint")])
+    looks = [("a guess that stands", "rope"), ("struck out", "shared"), ("given", "faint")]
+    slide.legend(LEFT, 0.35 * slide.letters, looks if passes == int(passes) else [("a guess", "mtp"), *looks[:2]])
     done = [row for row in rows[1:] if row["pass"] <= passes]
     told = f"pass {int(passes)}: {len(done)} tokens"
-    slide.text(RIGHT, 0.35 * slide.letters, told, 18, ha="right", weight="bold")
+    slide.text(RIGHT, top + 0.2 * slide.line, told, 18, ha="right", weight="bold")
 
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:

@@ -18,13 +18,8 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     c = config or ModelConfig.preset("deepseek-v3")
     drawn = dict(zip(kv_cache.KINDS, (HEADS, GROUPS, 1, HEADS), strict=True))
     return [
-        {
-            "model": name,
-            "attention": kind.upper(),
-            "heads": c.num_attention_heads,
-            "drawn_heads": HEADS,
-            "drawn_keys": drawn[kind],
-        }
+        {"model": name, "attention": kind.upper(), "heads": c.num_attention_heads}
+        | {"drawn_heads": HEADS, "drawn_keys": drawn[kind]}
         | {"key_value_heads": c.num_attention_heads if kind == "mla" else elements // kv_cache.mqa_elements(c)}
         | {"numbers_per_token_and_layer": elements, "latent": c.kv_lora_rank, "rope": c.qk_rope_head_dim}
         for kind, elements in kv_cache.by_kind(c).items()
@@ -42,7 +37,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     names = {"q": "queries", "k": "keys", "v": "values"}
     margin = max(slide.width_of(slide.language.say(name), 17) for name in (*names.values(), "latent")) + 0.25
     wide = (RIGHT - LEFT - margin) / len(rows)
-    foot = 0.3 + 3.2 * line
+    foot = 0.2 + 4.3 * line
     bottom, room = foot + 0.2 * line, top - foot - 1.6 * line
     lane = room / 4.4
     at = {"q": bottom + 3.4 * lane, "k": bottom + 2.2 * lane, "v": bottom + 1.3 * lane}
@@ -75,8 +70,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.text(x + w / 2, foot - 0.9 * line, f"{number:,}", 26 / max(1, slide.letters), ha="center", weight="bold")
         slide.rectangle(x, foot - 2.3 * line, w * number / longest, 0.6 * line, "ink")
         kv = row["key_value_heads"]
-        words = f"{row['latent']} + {row['rope']}, for all heads" if mla else f"{kv} key-value head{'s' if kv > 1 else ''}"
-        slide.text(x + w / 2, foot - 2.95 * line, words, 16, "muted", ha="center")
+        words = f"{row['latent']} + {row['rope']}\nfor all heads" if mla else f"{kv} key-value\nhead{'s' if kv > 1 else ''}"
+        slide.text(x + w / 2, foot - 3.4 * line, words, 16, "muted", ha="center", linespacing=1.2)
 
 
 def _heads(x: float, y: float, w: float, h: float, count: int) -> list[Box]:
@@ -133,10 +128,9 @@ def _draw_loss(slide: Slide, rows: Rows) -> None:
         f"four models of {rows[0]['model']}",
         f"Small dots: {len(of[fewest])} seeds; large ones: their mean, after {rows[0]['steps']} steps",
     )
-    line = slide.line
-    left = 1.2 + slide.width_of("2.25", 16)
-    ax = slide.plot(left, 0.4 + 2.2 * line, RIGHT - left - 0.6, top - 0.9 - 2.4 * line, grid="y")
-    ax.set(xlabel="numbers cached per token and layer", ylabel="held-out loss, nats", xlim=(0, 1.08 * max(cached.values())))
+    said = dict(xlabel="numbers cached per token and layer", ylabel="held-out loss, nats")
+    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT, top - 0.5), "2.25", xlim=(0, 1.05 * max(cached.values())), **said)
+    ax.locator_params(axis="y", nbins=5)
     looks = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}
     for kind in kinds:
         shade = colour(looks.get(kind, "query"))
@@ -144,9 +138,9 @@ def _draw_loss(slide: Slide, rows: Rows) -> None:
         ax.plot([x] * len(losses), losses, "o", color=shade, markersize=8 * slide.scale, markeredgewidth=0, alpha=0.6)
         dot = dict(color=shade, markeredgecolor=colour("ink"), markersize=22 * slide.scale)
         ax.plot([x], [mean[kind]], "o", **dot)
-        left = kind == "MLA" or cached[kind] == max(cached.values())
-        looks_of = dict(fontweight="bold", ha="right" if left else "left")
-        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", 19, -18 if left else 18, **looks_of)
+        before = cached[kind] == max(cached.values())
+        looks_of = dict(fontweight="bold", ha="right" if before else "left")
+        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", 19, -20 if before else 20, **looks_of)
 
 
 cache_and_quality = Picture(

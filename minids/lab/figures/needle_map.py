@@ -4,13 +4,11 @@ import re
 
 import numpy as np
 
-from minids.config import ModelConfig
-from minids.lab.analysis.parameters import total
 from minids.lab.figures.picture import Picture, Rows, distinct, only
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on, sequential
+from minids.lab.figures.words import size_of
 from minids.lab.studies import long_context, results
-from minids.words import si
 
 MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGES[0]), ("YaRN", long_context.STAGES[1]))
 
@@ -18,7 +16,7 @@ MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGE
 def _rows(found: dict | None = None) -> Rows:
     """``found``: results of the study of long contexts, by default those kept with the package."""
     found = found or results("long-context")
-    about = f"{si(total(ModelConfig(**found['common']['model'])))} parameters"
+    about = size_of(found["common"]["model"])
     rows: Rows = []
     for arm, stage in MAPS:
         for key, summary in found["arms"][arm]["summary"].items():
@@ -35,10 +33,10 @@ def _draw(slide: Slide, rows: Rows) -> None:
 
     longest, first = max(row["length"] for row in rows), rows[0]
     mean = {(a, s): np.mean([r["found"] for r in only(rows, arm=a, stage=s, length=longest)]) for a, s in MAPS}
-    plain, zero, tuned = (100 * mean[which] for which in MAPS)
+    plain, zero, _ = (100 * mean[which] for which in MAPS)
     top = slide.title(
-        f"At {longest} tokens YaRN finds {zero:.0f} % of the needles, {tuned:.0f} % once tuned; "
-        f"without it {plain:.0f} % are found",
+        f"At {longest / first['trained_length']:g} times the trained length {plain:.0f} % of the needles are found, "
+        f"with YaRN {zero:.0f} %",
         f"a model of {first['model']}",
         f"Trained on {first['trained_length']} tokens; a fact said once is asked for at the end, one guess in eight is right",
     )
@@ -57,15 +55,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ax = slide.heat(x, low, wide, high - low, grid, shades, 0, 1, [str(n) for n in lengths], down)
         words = names[arm] + (", tuned" if stage == long_context.STAGES[1] else "")
         slide.text(x + wide / 2, high + 0.6 * line, words, 19, ha="center", weight="bold")
-        for (j, k), value in np.ndenumerate(grid):
-            ax.text(k, j, f"{100 * value:.0f}", ha="center", va="center", color=ink_on(to_hex(shades(value))),
-                    fontsize=16 * slide.scale * slide.letters)  # fmt: skip
+        for (j, k), value in np.ndenumerate(np.where(grid < 0.995, grid, np.nan)):
+            if np.isfinite(value):
+                ax.text(k, j, f"{100 * value:.0f}", ha="center", va="center", color=ink_on(to_hex(shades(value))),
+                        fontsize=16 * slide.scale * slide.letters)  # fmt: skip
         for edge in range(1, len(depths)):
             ax.axhline(edge - 0.5, color=colour("background"), linewidth=2 * slide.scale)
         for edge in range(1, len(lengths)):
             ax.axvline(edge - 0.5, color=colour("background"), linewidth=2 * slide.scale)
     slide.text(LEFT, high + 0.6 * line, "depth", 16, "muted")
-    slide.text(LEFT + margin, 0.35 + 0.35 * line, "context in tokens; in each cell the percentage found", 16, "muted")
+    slide.text(LEFT + margin, 0.35 + 0.35 * line, "context in tokens; percentages found, empty: all", 16, "muted")
 
 
 needles = Picture(

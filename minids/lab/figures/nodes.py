@@ -9,7 +9,7 @@ from minids.lab.analysis.routing import nodes_touched
 from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import limited_to, meter
 from minids.lab.figures.picture import Picture, Rows, distinct, only
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.trained import Trained
 from minids.ops import router
@@ -50,21 +50,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"With M = {own} a token sends to {each[own]['mean_nodes']:.1f} of {first['groups']} nodes, without a limit to "
         f"{each[free]['mean_nodes']:.1f}: {100 * saved:.0f} % less traffic",
         first["model"],
-        f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens; area of a dot: share of tokens",
+        f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens, same weights; "
+        "dot: share of tokens",
     )
-    low = 0.3 + 2.3 * slide.line
-    ax = slide.plot(
-        1.0 + 0.6 * slide.letters,
-        low,
-        6.8 - 0.9 * slide.letters,
-        top - 0.35 - low,
-        grid="y",
-        xlabel="limit M: nodes a token may use",
-        ylabel="nodes it uses",
-    )
+    left, right = slide.parts(0.3, top - 0.2, 1, 1)
+    said = dict(xlabel="node limit M", ylabel="nodes it uses")
+    ax = slide.within(left, "4", ["by chance"], grid="y", **said)
+    step = 72 * slide.figure.get_figwidth() * ax.get_position().width / (len(limits) + 0.2)  # points
     for row in rows:
         if row["share_of_tokens"] > 0.002:
-            side = 74 * np.sqrt(row["share_of_tokens"]) * slide.scale
+            side = min(74, 0.95 * step / slide.scale) * np.sqrt(row["share_of_tokens"]) * slide.scale
             shade = colour("routed" if row["M"] == own else "other")
             ax.plot([row["M"]], [row["nodes"]], "o", color=shade, markersize=side, markeredgewidth=0, clip_on=False)
     highest, ends = max(row["nodes"] for row in rows), []
@@ -74,21 +69,24 @@ def _draw(slide: Slide, rows: Rows) -> None:
         ends.append((free + 0.6, values[-1], words, {}))
     ax.set(xlim=(limits[0] - 0.6, free + 0.6), ylim=(0.4, highest + 0.6), xticks=limits, yticks=range(1, highest + 1))
     slide.end_labels(ax, ends, 16, 6)
-    _columns(slide, each, own, top)
+    _columns(slide, each, own, right)
 
 
-def _columns(slide: Slide, each: dict[int, dict], own: int, top: float) -> None:
+def _columns(slide: Slide, each: dict[int, dict], own: int, frame: Box) -> None:
     """Of each limit: bytes as a bar and a number, and the loss of the same weights under it."""
-    for x, words in ((12.8, "bytes per token and\nlayer, there and back"), (15.4, "held-out loss,\nsame weights")):
-        slide.text(x, top - 0.62, words, 16, "muted", ha="right", linespacing=1.3)
-    step = min(1.1, (top - 2.4) / len(each))
-    high, counts = step * len(each), [row["bytes_per_token_and_layer"] for row in each.values()]
+    head, top, right = 3.2 * slide.line, frame.y + frame.h, frame.x + frame.w
+    counts, loss = [row["bytes_per_token_and_layer"] for row in each.values()], slide.width_of("held-out", 16)
+    for x, words in ((right - loss - 0.3, "bytes, there\nand back"), (right, "held-out\nloss")):
+        slide.text(x, top - head / 2, words, 16, "muted", ha="right", linespacing=1.3)
+    high = min(1.1 * slide.letters * len(each), frame.h - head)
     kinds, words = ["routed" if m == own else "other" for m in each], [f"{count:,.0f}" for count in counts]
     names, bold = [f"M = {m}" for m in each], [m == own for m in each]
-    slide.bars(10.6, top - 1.2 - high, 1.0, high, counts, names, kinds, words, bold, thick=0.45)
+    x = frame.x + slide.width_of(names[-1], 17) + 0.3
+    wide = right - loss - 0.6 - slide.width_of("1,000", 17, True) - x
+    slide.bars(x, top - head - high, wide, high, counts, names, kinds, words, bold, thick=0.45, give=False)
     for i, row in enumerate(each.values()):
         weight = "bold" if bold[i] else "normal"
-        slide.text(15.4, top - 1.2 - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
+        slide.text(right, top - head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
 
 
 nodes_and_traffic = Picture(

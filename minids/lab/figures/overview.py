@@ -43,45 +43,51 @@ def _drawn(slide: Slide, rows: Rows) -> dict[str, Box]:
         f"{s['model']}, arithmetic",
         f"{s['blocks']} blocks, {s['moe_blocks']} of them with experts",
     )
-    at = _column(slide, s, top)
-    at |= _block(slide, s, top, at["blocks"])
-    return at | _experts(slide, s, [row["expert"] for row in rows if "expert" in row], top, at["experts"])
+    low, upper = 0.4, top - 0.65
+    if slide.tall:  # the experts below the rest
+        low, upper = 0.4 + 0.42 * top, 0.58 * top - 0.65
+    at = _column(slide, s, Box(0.6, low, 4.75, upper))
+    wide = 6.5 if slide.tall else 3.85
+    at |= _block(slide, s, Box(15.45 - wide if slide.tall else 5.75, low, wide, upper), at["blocks"])
+    place = Box(0.55, 0.3, 14.9, 0.42 * top - 0.45) if slide.tall else Box(10.15, low, 5.3, upper)
+    return at | _experts(slide, s, [row["expert"] for row in rows if "expert" in row], place, at["experts"])
 
 
-def _column(slide: Slide, s: dict, top: float) -> dict[str, Box]:
+def _column(slide: Slide, s: dict, frame: Box) -> dict[str, Box]:
     """The model from tokens to logits, upwards; the MTP module beside its upper end."""
-    dense, moe = f"{s['dense_blocks']} × dense block", f"{s['moe_blocks']} × MoE block"
+    dense, moe, high = f"{s['dense_blocks']} × dense", f"{s['moe_blocks']} × MoE", 2.3 * slide.line
     column = [("tokens", "", 0.5), ("embedding", "hidden", 0.62), (dense, "hidden", 0.7), (moe, "routed", 1.25)]
-    at = slide.stack(0.6, 0.4, 2.7, top - 0.65, [*column, ("norm, head", "hidden", 0.62), ("next token", "", 0.5)])
+    at = slide.stack(frame.x, frame.y, 2.7, frame.h, [*column, ("norm, head", "hidden", 0.62), ("next\ntoken", "", high)])
     if s["num_nextn_predict_layers"]:
-        head, leaves = at["norm, head"], (at[moe].above[1] + at["norm, head"].y) / 2
-        mtp = slide.box(3.75, head.y, 1.55, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
+        head, leaves, said = at["norm, head"], (at[moe].above[1] + at["norm, head"].y) / 2, at["next\ntoken"]
+        mtp = slide.box(frame.x + frame.w - 1.75, head.y, 1.75, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
-        slide.arrow(mtp.above, (mtp.middle[0], at["next token"].y), kind="mtp")
-        slide.text(mtp.middle[0], at["next token"].middle[1], "one further", 17, ha="center", weight="bold")
+        slide.arrow(mtp.above, (mtp.middle[0], said.y), kind="mtp")
+        slide.text(
+            mtp.middle[0], said.middle[1], "one\nfurther", 18 if slide.letters <= 1.2 else 15, ha="center", weight="bold"
+        )
         at["mtp"] = mtp
     return at | {"blocks": at[moe], "head": at["norm, head"]}
 
 
-def _block(slide: Slide, s: dict, top: float, source: Box) -> dict[str, Box]:
+def _block(slide: Slide, s: dict, frame: Box, source: Box) -> dict[str, Box]:
     """One MoE block, enlarged: norm, attention, plus, norm, experts, plus."""
-    frame = Box(5.75, 0.4, 3.85, top - 0.65)
     _zoom(slide, source, frame)
-    x, y, unit = frame.x + 1.65, frame.y, frame.h / 6.1
+    x, y, unit = frame.x + (frame.w - 0.55) / 2, frame.y, frame.h / 6.1
     right = frame.x + frame.w - 0.32
-    cache = f"MLA, {s['num_attention_heads']} heads\ncache {s['kv_lora_rank']} + {s['qk_rope_head_dim']}"
+    cache = f"MLA, cached:\n{s['kv_lora_rank']} + {s['qk_rope_head_dim']}"
     attention = cache if s["attention"] == "mla" else f"{s['attention'].upper()}, {s['num_attention_heads']} heads"
 
     def block(low: float, high: float, words: str, kind: str) -> Box:
-        return slide.box(x - 1.4, y + unit * low, 2.8, unit * (high - low), words, kind)
+        return slide.box(frame.x + 0.25, y + unit * low, 2 * (x - frame.x - 0.25), unit * (high - low), words, kind)
 
-    block(0.75, 1.2, "norm", "hidden")
+    block(0.65, 1.25, "norm", "hidden")
     at = {"attention": block(1.55, 2.65, attention, "latent")}
-    block(3.7, 4.15, "norm", "hidden")
+    block(3.6, 4.2, "norm", "hidden")
     at["experts"] = block(4.5, 5.15, "experts", "routed")
-    for low, high in ((-0.15, 0.75), (1.2, 1.55), (3.2, 3.7), (4.15, 4.5), (5.72, 6.32)):
+    for low, high in ((-0.15, 0.65), (1.25, 1.55), (3.2, 3.6), (4.2, 4.5), (5.72, 6.32)):
         slide.arrow((x, y + unit * low), (x, y + unit * high))
-    for branch, leaves, plus in ((0.4, 2.65, 3.03), (3.42, 5.15, 5.53)):  # each residual path
+    for branch, leaves, plus in ((0.35, 2.65, 3.03), (3.4, 5.15, 5.53)):  # each residual path
         branch, leaves, plus = (y + unit * height for height in (branch, leaves, plus))
         slide.arrow((x, leaves), (x, plus - 0.17), head=False)
         slide.arrow((x, branch), (right, branch), (right, plus), (x + 0.2, plus))
@@ -89,28 +95,31 @@ def _block(slide: Slide, s: dict, top: float, source: Box) -> dict[str, Box]:
     return at
 
 
-def _experts(slide: Slide, s: dict, chosen: list[int], top: float, source: Box) -> dict[str, Box]:
+def _experts(slide: Slide, s: dict, chosen: list[int], frame: Box, source: Box) -> dict[str, Box]:
     """All experts of a layer as small squares, group by group; those chosen for one token in strong colour."""
-    frame = Box(10.15, 0.4, 5.3, top - 0.65)
     _zoom(slide, source, frame)
     x, y, w, h = frame
     line = 0.42 * slide.letters
     words = [f"{s['n_routed_experts']} routed, {s['num_experts_per_tok']} chosen"]
     if s["n_group"] > 1:
         words.append(f"in {s['topk_group']} of {s['n_group']} groups")
-    low, high = y + 0.15 + line * len(words), y + h - 1.15
+    if slide.tall:
+        words = [", ".join(words)]
+    low, deep = y + 0.15 + line * len(words), 2.3 * slide.line
+    high = y + h - 0.5 - deep
     for i, text in enumerate(reversed(words)):
         slide.text(x + w / 2, y + 0.1 + line * (i + 0.5), text, ha="center")
     # The token goes into both; their outputs are added.
-    shared = slide.box(x + 0.3, high, 2.55, 0.62, f"{s['n_shared_experts']} shared, always", "shared")
-    router_box = slide.box(x + 3.05, high, 1.95, 0.62, "router", "hidden")
+    half = (w - 0.75) / 2
+    shared = slide.box(x + 0.3, high, half, deep, f"{s['n_shared_experts']} shared,\nalways", "shared")
+    router_box = slide.box(x + 0.5 + half, high, half - 0.1, deep, "router", "hidden")
     enters, plus = y + h - 0.25, (x + w / 2, low + 0.25)
     for box in (shared, router_box):
         slide.arrow((x + w / 2, y + h), (x + w / 2, enters), (box.above[0], enters), box.above)
-    slide.arrow(router_box.below, (router_box.middle[0], high - 0.35))
     fills = [colour("query") if e in chosen else tint(colour("routed"), 0.35) for e in range(s["n_routed_experts"])]
-    grid = Box(x + 0.45, low + 0.7, w - 0.75, high - 0.5 - low - 0.7)
-    slide.squares(*grid, len(fills), fills, s["n_group"], 2 if s["n_group"] > 1 else 1)
+    grid = Box(x + 0.45, low + 0.7, w - 0.75, high - 0.55 - low - 0.7)
+    slide.arrow(router_box.below, (router_box.middle[0], grid.y + grid.h + 0.05))
+    slide.squares(*grid, len(fills), fills, s["n_group"], (4 if slide.tall else 2) if s["n_group"] > 1 else 1)
     slide.arrow((shared.x + 0.1, shared.y), (shared.x + 0.1, plus[1]), (plus[0] - 0.2, plus[1]), kind="shared", width=2.6)
     slide.arrow((plus[0], grid.y - 0.05), (plus[0], plus[1] + 0.19), kind="query", width=2.6)
     _plus(slide, *plus)

@@ -3,7 +3,7 @@
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import activated, parts, total
 from minids.lab.figures.picture import Picture, Rows, column
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.words import parameter_count, percent
 
@@ -47,7 +47,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
         "To scale; strong colour: at work on one token (the embedding is a look-up, not counted)",
     )
     # A rectangle whose area is all parameters: columns for parts, the active share at the bottom of each.
-    x, y, wide, side = 0.6, 0.45, 10.2, top - 0.75
+    line, names = slide.line, [slide.width_of(slide.language.say(row["part"]), 17) for row in rows]
+    x, y, wide, side = 0.6, 0.45, min(10.2, RIGHT - 1.5 - max(*names, 4.2 * slide.letters)), top - 0.75
     for row in rows:
         w, share = wide * row["parameters"] / whole, row["active"] / row["parameters"]
         slide.rectangle(x, y, w, side, tint(colour(row["kind"]), 0.3))
@@ -59,15 +60,16 @@ def _draw(slide: Slide, rows: Rows) -> None:
             slide.text(x + w / 2, y + share * side + 0.32, words, 18, ha="center")
         x += w
     # Part, parameters, of which active.
-    x, step = x + 0.35, (top - 1.2) / len(rows)
-    slide.text(13.7, top - 0.35, "in all", 16, "muted", ha="right")
-    slide.text(15.5, top - 0.35, "active", 16, "muted", ha="right")
+    x, step, middle = x + 0.35, (top - 0.3 - 1.5 * line) / len(rows), RIGHT - 1.9 * slide.letters
+    slide.text(middle, top - 0.7 * line, "in all", 16, "muted", ha="right")
+    slide.text(RIGHT, top - 0.7 * line, "active", 16, "muted", ha="right")
+    size = min(17, 40 * step / slide.letters)  # two lines of words to a step
     for i, row in enumerate(rows):
-        y = top - 0.85 - step * i
-        slide.rectangle(x, y - 0.17, 0.34, 0.34, row["kind"])
-        slide.text(x + 0.5, y, row["part"])
-        slide.text(13.7, y - 0.42, parameter_count(row["parameters"]), 17, "muted", ha="right")
-        slide.text(15.5, y - 0.42, parameter_count(row["active"]), ha="right", weight="bold")
+        y = top - 0.2 - 1.3 * line - step * i
+        slide.rectangle(x, y - 0.28 * step - 0.17, 0.34, 0.34, row["kind"])
+        slide.text(x + 0.5, y - 0.28 * step, row["part"], size)
+        slide.text(middle, y - 0.7 * step, parameter_count(row["parameters"]), size, "muted", ha="right")
+        slide.text(RIGHT, y - 0.7 * step, parameter_count(row["active"]), size, ha="right", weight="bold")
 
 
 where_parameters_sit = Picture(

@@ -68,8 +68,8 @@ class Picture:
     rows: Callable[..., Rows]
     draw: Callable[[Slide, Rows], None]
     source: str = "arithmetic"
-    """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and
-    its speed), or "study NAME" (results kept with the package)."""
+    """Where its numbers come from: "arithmetic" (ready at once), "run" (a trained model), "run, measured" (and its speed),
+    "study NAME" (results kept with the package), or "grpo" (a run of it kept with the package, unless another one is given)."""
     film: Film | None = None  # the same rows in motion, where there is more to see
 
     def __post_init__(self):

@@ -73,9 +73,9 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
         for direction in distinct(mine, "direction"):
             _slots(ax, only(mine, direction=direction), now, slide.scale)
         bubble = f"idle {100 * first[schedule]['bubble'] / span:.0f} %"
-        so_far = f"{span:.3g}{unit}" if unit else f"{min(now, span):.1f} of {span:g}"
-        words = [(schedule, 19, "ink", "bold"), (bubble, 16)]
-        slide.lines(LEFT, y + (height - 0.25) / 2, *words, (so_far, 16, "muted"))
+        so_far = f"{span:.3g}{unit}" if unit else f"{min(now, span):.1f} of {span:g}" if now < span else f"done at {span:g}"
+        words = [(schedule, 19, "ink", "bold"), (bubble, 16), (so_far, 16, "muted")]
+        slide.lines(LEFT, y + (height - 0.25) / 2, *words[: 3 if height > 4.2 * line else 2])
         if now < longest:
             ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
     kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]

@@ -5,7 +5,7 @@ import numpy as np
 from minids.config import Yarn
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour, tint
 from minids.ops import rope, yarn
 
@@ -54,25 +54,24 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{pairs[0]['model']}, arithmetic",
         f"RoPE turns each pair by its own angle per token; dots: positions 0 to {_POSITIONS - 1}",
     )
-    shown = distinct(turns, "pair")
-    size, angle = (top - 0.6) / len(shown) - 0.2, np.linspace(0, 2 * np.pi, 200)
+    shown, angle = distinct(turns, "pair"), np.linspace(0, 2 * np.pi, 200)
+    circles, frame = slide.parts(0.3, top - 0.1, *((1, 2.4) if slide.tall else (1 + 0.1 * slide.letters, 2.7)))
+    angles = {pair: f"θ = {pairs[pair]['radians_per_token']:.2g}" for pair in shown}
+    label = max(slide.width_of(said, 17) for said in angles.values()) + 0.1
+    round = dict(frame=False, aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
     for i, pair in enumerate(shown):
-        y = top - 0.25 - (i + 1) * (size + 0.2) + 0.2
-        ax = slide.plot(2.35, y, size, size, frame=False, aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
+        x, y, w, h = circles.piece(i, len(shown), across=slide.tall)
+        size = min(h - 0.2, w - label - 0.1, 2.6)
+        ax = slide.plot(x + label, y + (h - size) / 2, size, size, **round)
         ax.plot(np.cos(angle), np.sin(angle), color=colour("faint"), linewidth=2 * slide.scale)
         for row in only(turns, pair=pair):
             shade = tint(colour("rope"), 0.35 + 0.65 * row["position"] / (_POSITIONS - 1))
             ax.plot([0, row["x"]], [0, row["y"]], color=shade, linewidth=1.6 * slide.scale)
             ax.plot([row["x"]], [row["y"]], "o", color=shade, markersize=8 * slide.scale)
-        slide.text(LEFT, y + size / 2 + 0.2, f"pair {pair}", 18, weight="bold")
-        slide.text(LEFT, y + size / 2 - 0.22, f"θ = {pairs[pair]['radians_per_token']:.2g}")
-    x, last, line = column(pairs, "pair"), len(pairs) - 1, slide.line
-    left = 6.6 + slide.width_of("10⁴", 19)
-    right = RIGHT - slide.width_of(slide.language.say("with YaRN"), 17) - 0.3
-    ax = slide.plot(
-        left, 0.3 + 2.4 * line, right - left, top - 0.6 - 2.4 * line, yscale="log", xlabel="pair", xlim=(-0.5, last + 0.5)
-    )
-    ax.set_ylabel(f"turns in {pairs[0]['original']:,} tokens")
+        slide.lines(x, y + h / 2, (f"pair {pair}", 18, "ink", "bold"), (angles[pair], 17))
+    x, last = column(pairs, "pair"), len(pairs) - 1
+    turned = f"turns in {pairs[0]['original']:,} tokens"
+    ax = slide.within(frame, "10⁻²0", ["with YaRN"], xlabel="pair", ylabel=turned, yscale="log", xlim=(-0.5, last + 0.5))
     ends = []
     for name, words, kind in (("turns_in_original_context", "RoPE", "muted"), ("turns_with_yarn", "with YaRN", "rope")):
         ax.plot(x, column(pairs, name), "o-", color=colour(kind), markersize=6 * slide.scale)

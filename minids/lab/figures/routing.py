@@ -1,5 +1,6 @@
 """Figures 10 and 13: what the router of a trained model does with a text, and with whole domains."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from minids.backend import op
 from minids.errors import refuse
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.run_curves import domain_colours
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging, sequential
 from minids.lab.figures.trained import Trained
 
@@ -93,31 +94,41 @@ def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int
     return trained.signed(rows)
 
 
+def domain_maps(
+    slide: Slide, frame: Box, loads: Sequence, domains: Sequence[str], limit: float, named: bool = True, every: int = 1
+):
+    """Maps one below the other of ``loads`` (domains, experts) each, in even shares; full colours at ``limit`` times as much or
+    as little. Names of the domains before them, if they are to be ``named``, numbers of experts below."""
+    shades = domain_colours(domains)
+    for i, grid in enumerate(loads):
+        x, y, w, h = frame.piece(i, len(loads), across=False)
+        shown, names = np.log2(np.maximum(grid, 1 / 8)), [slide.cut(d, 17, 4) for d in domains] if named else ()
+        ax = slide.heat(x, y + 0.1, w, h - 0.2, shown, diverging(), -np.log2(limit), np.log2(limit), (), names)
+        if i + 1 == len(loads):
+            ax.set_xticks(range(0, len(grid[0]), every))
+        for label, d in zip(ax.get_yticklabels(), domains if named else (), strict=True):
+            label.set_color(shades[d])
+
+
 def _draw_domains(slide: Slide, rows: Rows) -> None:
     domains, blocks = distinct(rows, "domain"), distinct(rows, "block")
     best = max(rows, key=lambda row: row["times_even"])
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
-    most, few = (slide.cut(row["domain"], 25, 4, bold=True) for row in (best, least))
+    most, few = (slide.short(row["domain"]) for row in (best, least))
     beside = f" and {least['times_even']:.1f} times of {few}" if len(domains) > 1 else ""
     top = slide.title(
         f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
         rows[0]["model"],
         f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
     )
-    shades, limit, low = domain_colours(domains), np.log2(3), 0.2 + 1.2 * slide.line
-    names = [slide.cut(d, 17, 4) for d in domains]
-    left = LEFT + max(slide.width_of(slide.language.say(name), 17) for name in names) + 0.2
-    right = RIGHT - slide.width_of(slide.language.say("block 10"), 17) - 0.2
-    step = (top - 0.1 - low) / len(blocks)
+    low, say = 0.2 + 1.2 * slide.line, slide.language.say
+    left = LEFT + max(slide.width_of(say(slide.cut(d, 17, 4)), 17) for d in domains) + 0.2
+    frame = Box(left, low, RIGHT - slide.width_of(say("block 10"), 17) - 0.2 - left, top - 0.1 - low)
+    domain_maps(
+        slide, frame, [[column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks], domains, 3
+    )
     for i, b in enumerate(blocks):
-        y = top - 0.1 - step * (i + 1)
-        grid = np.array([column(only(rows, domain=d, block=b), "times_even") for d in domains])
-        across = range(grid.shape[1]) if i + 1 == len(blocks) else ()
-        shown = np.log2(np.maximum(grid, 1 / 8))
-        ax = slide.heat(left, y + 0.09, right - left, step - 0.2, shown, diverging(), -limit, limit, across, names)
-        for label, d in zip(ax.get_yticklabels(), domains, strict=True):
-            label.set_color(shades[d])
-        slide.text(right + 0.2, y + step / 2, f"block {b}")
+        slide.text(frame.x + frame.w + 0.2, frame.piece(i, len(blocks), across=False).middle[1], f"block {b}")
     slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
 
 

@@ -75,39 +75,34 @@ def _draw(slide: Slide, rows: Rows) -> None:
     shades = domain_colours(domains)
     steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
-    best = domains[-1]
+    best, line = domains[-1], slide.line
     begin = only(checks, domain=best)[0]["bits_per_byte"]
     top = slide.title(
-        f"In {steps:,} steps a byte of held-out {slide.cut(best, 25, 4, bold=True)} falls from {begin:.1f} to "
-        f"{ends[best]:.1f} bits",
+        f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.1f} to {ends[best]:.1f} bits",
         rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
     texts = only(rows, group="sample")[:3]
-    line = slide.line
-    if top - 9.2 * line < 2.2:
-        texts = []  # large letters on a flat slide leave no room for them
+    if top - (16 if slide.tall else 9.2) * line < 2.2:
+        texts = []  # large letters leave no room for them
     foot = 0.3 + 6.4 * line if texts else 0.0
-    low, high = foot + 0.3 + 2.4 * line, top - 0.3
-    begins, wide = 0.75 + 0.8 * slide.letters, 5.6 - 0.9 * slide.letters
-    left = slide.plot(begins, low, wide, high - low, grid="y", xlabel="step", ylabel="training loss, nats")
+    frames, curves = slide.parts(foot + 0.3, top - 0.1, 1, 1 if slide.tall else 1.25 * max(1, slide.letters)), []
+    left = slide.within(frames[0], "0.0", ["MTP 1"], grid="y", xlabel="step", ylabel="training loss")
     raw = only(losses, depth=0)
     left.plot(column(raw, "step"), column(raw, "nats"), color=colour("faint"), linewidth=1.8 * slide.scale)
-    curves = []  # (x, y, words, colour)
     for k in distinct(losses, "depth"):
         mine, shade = only(losses, depth=k), colour("mtp" if k else "ink")
         xs, ys = column(mine, "step"), column(mine, "smoothed")
         left.plot(xs, ys, color=shade, linestyle=("-", "-", "--", ":")[min(k, 3)])
         curves.append((xs[-1], ys[-1], f"MTP {k}" if k else "next", {"color": shade, "fontweight": "bold"}))
     _from_zero(slide, left, max(column(losses, "step")), max(column(losses, "smoothed")), curves)
-    place = (7.6 + 1.1 * slide.letters, low, 5.35 - 1.1 * slide.letters, high - low)
-    right, curves = slide.plot(*place, grid="y", xlabel="step", ylabel="bits per byte"), []
+    names = {d: f"{slide.cut(d, 17, 2.2 * slide.letters, bold=True)} {ends[d]:.2f}" for d in domains}
+    right, curves = slide.within(frames[1], "0.0", names.values(), grid="y", xlabel="step", ylabel="bits per byte"), []
     for domain in domains:
         mine, shade = only(checks, domain=domain), shades[domain]
         looks = dict(color=shade, markersize=7 * slide.scale, clip_on=False)
         right.plot(column(mine, "step"), column(mine, "bits_per_byte"), "o-", **looks)
-        name = slide.cut(domain, 17, 2.75 - slide.width_of("0.00 ", 17, bold=True), bold=True)
-        curves.append((steps, ends[domain], f"{name} {ends[domain]:.2f}", {"color": shade, "fontweight": "bold"}))
+        curves.append((steps, ends[domain], names[domain], {"color": shade, "fontweight": "bold"}))
     _from_zero(slide, right, steps, max(column(checks, "bits_per_byte")), curves)
     if texts:
         slide.text(LEFT, foot - 0.4 * line, "held-out beginnings in grey, and how the model goes on", 16, "muted")
@@ -120,7 +115,7 @@ def _from_zero(slide: Slide, ax, steps: int, highest: float, ends: list[tuple[fl
     from matplotlib.ticker import MaxNLocator
 
     ax.set(xlim=(0, steps), ylim=(0, 1.04 * highest))
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(4 if ax.get_position().width > 0.2 * slide.letters else 2, integer=True))
     slide.end_labels(ax, ends)
 
 

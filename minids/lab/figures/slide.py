@@ -11,6 +11,8 @@
     slide.bars(2, 1, 9, 6, [3, 2], ["MHA", "MLA"], …)        horizontal bars with names before and words behind them
     slide.heat(2, 1, 9, 6, grid, colours, 0, 1)              a map of coloured cells
     slide.squares(2, 1, 9, 6, 256, fills, groups=8)          so many equal squares, in groups
+    left, right = slide.parts(1, 7, 2, 1)                    frames, side by side or one below the other, and axes that
+    ax = slide.within(left, "0.00", xlabel="step")           fill one together with their numbers and names
 
 Letters and lines are given for a slide of 12.8 inches and scale with it; ``letters`` makes the letters alone larger. Words are
 said in the slide's language.
@@ -53,9 +55,10 @@ class Box(NamedTuple):
     def behind(self) -> tuple[float, float]:
         return self.x + self.w, self.y + self.h / 2
 
-    @property
-    def before(self) -> tuple[float, float]:
-        return self.x, self.y + self.h / 2
+    def piece(self, i: int, count: int, across: bool = True) -> "Box":
+        """The i-th of ``count`` equal pieces, from the left or from above."""
+        w, h = (self.w / count, self.h) if across else (self.w, self.h / count)
+        return Box(self.x + i * w, self.y, w, h) if across else Box(self.x, self.y + self.h - (i + 1) * h, w, h)
 
 
 class Slide:
@@ -88,27 +91,43 @@ class Slide:
         are never taken for DeepSeek-V3's, and a quieter line. Returns the y under which there is room."""
         if not self.titled:
             return self.h - 0.2
-        big = 25 if self.letters <= 1 else max(25 / self.letters, 18.5)  # large letters are for what is below
+        big, grown = self.big, self.letters
+        if not self.tall:  # large letters are for what is below
+            self.letters = min(grown, 1.2)
         finding, about, subtitle = (self.language.say(words) for words in (finding, about, subtitle))
+        below = self._title(finding, about, subtitle, big * grown / self.letters)
+        self.letters = grown
+        return below
+
+    @property
+    def big(self) -> float:
+        """Size of the finding's letters."""
+        return 25 if self.letters <= 1 else max(25 / self.letters, 18.5)
+
+    def short(self, name: str) -> str:
+        """A name for the finding, cut where it is longer than a third of a line."""
+        return self.cut(name, self.big, 5, bold=True)
+
+    def _title(self, finding: str, about: str, subtitle: str, big: float) -> float:
         lines = wrapped(finding, big * self.letters, RIGHT - LEFT, bold=True)
         mirrored = self.language.right_to_left
         edge, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self._put(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
+        self.verbatim(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
         line = 0.0195 * big * self.letters
         top = self.h - 0.5 - 1.02 * line * len(lines)
         about, high = self.cut(about, 16, RIGHT - LEFT - 0.4), 0.44 * self.letters
         wide = self.width_of(about, 16) + 0.36
         frame = self.box(RIGHT - wide if mirrored else LEFT, top - high, wide, high, fill="panel", edge="muted")
-        self._put(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
+        self.verbatim(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
         if not subtitle:
             return top - high - 0.15
         beside, below = (wrapped(subtitle, 17 * self.letters, RIGHT - LEFT - taken) for taken in (wide + 0.25, 0))
         if wide > 11 or self.line * len(beside) > high + 0.12 + self.line * len(below):
             top -= high + 0.12  # takes less room below the frame
-            self._put(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
+            self.verbatim(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
             return top - self.line * len(below) - 0.15
         at = edge - wide - 0.25 if mirrored else edge + wide + 0.25
-        self._put(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
+        self.verbatim(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
         return top - max(high, self.line * len(beside)) - 0.15
 
     @property
@@ -121,22 +140,25 @@ class Slide:
         lines = wrapped(self.language.say(words), 16 * self.letters, RIGHT - LEFT)
         mirrored = self.language.right_to_left
         at, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self._put(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
+        self.verbatim(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
         return y + self.line * len(lines)
+
+    def paragraph(self, y: float, words: str, size: float = 20, **looks) -> float:
+        """Words over the slide's width, from y downwards on as many lines as they need; returns where they end."""
+        lines = wrapped(self.language.say(words), size * self.letters, RIGHT - LEFT, bold=looks.get("weight") == "bold")
+        self.verbatim(LEFT, y, "\n".join(lines), size, va="top", linespacing=1.2, **looks)
+        return y - 0.0285 * size * self.letters * (0.4 + 0.6 * len(lines))
 
     def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
         """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
-        return self._put(x, y, self.language.say(words), size, kind, ha, va, **more)
-
-    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
-        """Words of a text that a model read or wrote: no language is theirs."""
-        return self._put(x, y, words, size, kind, ha, va, **more)
+        return self.verbatim(x, y, self.language.say(words), size, kind, ha, va, **more)
 
     def math(self, x: float, y: float, formula: str, kind: str = "ink", ha="center", size: float = 21):
         """A formula between dollars."""
-        return self._put(x, y, formula, size, kind, ha=ha, parse_math=True)
+        return self.verbatim(x, y, formula, size, kind, ha=ha, parse_math=True)
 
-    def _put(self, x: float, y: float, words: str, size: float, kind: str = "ink", ha="left", va="center", **more):
+    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
+        """Words of a text that a model read or wrote, or such as are said already: no language is theirs."""
         more.setdefault("parse_math", False)  # a dollar is a dollar
         text = self.ax.text(x, y, words, fontsize=size * self.scale * self.letters, ha=ha, va=va, color=_shade(kind), **more)
         text.said = True
@@ -198,7 +220,7 @@ class Slide:
             said = self.language.say(words)
             widest = max(self.width_of(line, size) for line in said.split("\n"))
             size *= min(1.0, (w - 0.1) / max(widest, 1e-9))
-            self._put(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
+            self.verbatim(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
         return Box(x, y, w, h)
 
     def rectangle(self, x: float, y: float, w: float, h: float, fill: str, edge: str = "none", linewidth: float = 1.0, **more):
@@ -215,6 +237,15 @@ class Slide:
 
         corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
         self.ax.add_collection(PolyCollection(corners, facecolors=[_shade(fill) for fill in fills], edgecolors="none", **looks))
+
+    def texture(self, place: Box, shown, kind: str, zorder: float = 0.5) -> None:
+        """Small squares where ``shown`` (rows, columns) says so, as one image: for more of them than shapes can be drawn."""
+        from matplotlib.colors import to_rgb
+
+        alpha = np.kron(shown, np.pad(np.ones((3, 3)), (0, 1)))  # a gap between them
+        image = np.concatenate([np.broadcast_to(to_rgb(_shade(kind)), (*alpha.shape, 3)), alpha[..., None]], axis=-1)
+        ax = self.plot(*place, frame=False, zorder=zorder)
+        ax.imshow(image, aspect="auto", interpolation="antialiased")
 
     def squares(
         self, x: float, y: float, w: float, h: float, count: int, fills: Sequence[str], groups: int = 1, columns: int = 1
@@ -250,7 +281,7 @@ class Slide:
     def stack(self, x: float, y: float, w: float, h: float, blocks: Iterable[tuple[str, str, float]]) -> dict[str, Box]:
         """Blocks (words, kind, height) from y upwards with arrows between, spread over a height h; a kind of "" is words alone.
         Returns words → place."""
-        blocks = list(blocks)
+        blocks = [(words, kind, height if kind else max(height, 1.35 * self.line)) for words, kind, height in blocks]
         gap = (h - sum(height for *_, height in blocks)) / (len(blocks) - 1)
         places: dict[str, Box] = {}
         for words, kind, height in blocks:
@@ -264,7 +295,29 @@ class Slide:
             y += height + gap
         return places
 
+    def parts(self, low: float, high: float, *shares: float, tall: bool | None = None, gap: float = 0.5) -> list[Box]:
+        """Frames for the parts of a picture, sized by ``shares``: side by side, or one below the other where it is ``tall``."""
+        tall = self.tall if tall is None else tall
+        room, frames, at = (high - low if tall else RIGHT - LEFT) - gap * (len(shares) - 1), [], 0.0
+        for size in (room * share / sum(shares) for share in shares):
+            frames.append(Box(LEFT, high - at - size, RIGHT - LEFT, size) if tall else Box(LEFT + at, low, size, high - low))
+            at += size + gap
+        return frames
+
+    @property
+    def tall(self) -> bool:
+        """Whether two plots have more room one below the other."""
+        return self.h > 12.5
+
     # Plots.
+
+    def within(self, frame: Box, tick: str, names: Iterable[str] = (), **settings):
+        """Axes that fill a frame together with their numbers, up to ``tick`` wide, their labels, and names behind curves."""
+        name_high = 1.15 * self.line if settings.get("ylabel") else 0
+        x = frame.x + self.width_of(tick, 16) + 0.15 + name_high
+        y = frame.y + (2.35 if settings.get("xlabel") else 1.2) * self.line
+        behind = max((self.width_of(self.language.say(name), 17, True) + 0.25 for name in names), default=0.1)
+        return self.plot(x, y, frame.x + frame.w - behind - x, frame.y + frame.h - y, **settings)
 
     def plot(self, x: float, y: float, w: float, h: float, grid: str | None = None, frame: bool = True, **settings):
         """Axes whose inside has its lower left corner at x, y; ``grid`` is "x", "y" or "both". Without a ``frame`` they have no
@@ -293,17 +346,19 @@ class Slide:
     def bars(
         self, x: float, y: float, w: float, h: float, values: Sequence[float], names: Sequence[str], kinds: Sequence[str],
         words: Sequence[str] = (), bold: Sequence[bool] = (), most: float = 0.0, thick: float = 0.66, size: float = 17,
+        give: bool = True,
     ):  # fmt: skip
         """Horizontal bars downwards in this order, names before and ``words`` behind them; ``most`` is the value that fills w.
-        Where names or words need more room than there is beside x and w, the bars give way. Returns axes on which the places
-        of the bars are 0, 1, …"""
+        Where names or words need more room than there is beside x and w, the bars ``give`` way. Returns axes on which the
+        places of the bars are 0, 1, …"""
         names, words = ([self.language.say(one) for one in said] for said in (names, words))
         need = max((self.width_of(name, size) for name in names), default=0) + 0.25
         behind = max((self.width_of(one, size, True) for one in words), default=0) + 0.3
-        if self.letters > 1 or self.language.words:
+        if give and (self.letters > 1 or self.language.words):
             right = min(x + w, RIGHT + 0.2 - behind)
             x = max(x, min(LEFT + need, 7.0))
             w = right - x
+        size = min(size, h / (len(values) + 0.2) * 72 * WIDTH / 16 / 1.1 / self.letters)  # lines of words need room
         ax = self.plot(x, y, w, h, frame=False, xlim=(0, most or max(values)), ylim=(len(values) - 0.4, -0.6))
         ax.barh(range(len(values)), values, height=thick, color=[_shade(kind) for kind in kinds])
         ticks = [fitted(name, size * self.letters, x - LEFT - 0.1) for name in names]
@@ -336,8 +391,15 @@ class Slide:
         for i in reversed(range(len(shares))):  # none so low that it meets the numbers of the axis
             least = shares[i + 1] + high if i + 1 < len(shares) else 0.45 * high * (1 + ends[i][2].count("\n"))
             shares[i] = max(shares[i], least)
-        for share, (_, x, words, looks) in zip(shares, ends, strict=True):
-            self.label(ax, x, share, words, size, gap, xycoords=ax.get_xaxis_transform(), **looks)
+        where = ax.get_xaxis_transform()
+        if far := any(abs(share - end[0]) > 0.6 * high for share, end in zip(shares, ends, strict=True)):
+            gap += 12
+        for share, (end, x, words, looks) in zip(shares, ends, strict=True):
+            if far:  # a thin line leads from the curve to its name
+                line = dict(arrowstyle="-", color=colour("muted"), linewidth=1.2 * self.scale, shrinkA=0, shrinkB=0)
+                lead = ((gap - 3) * self.scale, (share - end) * points_high)
+                ax.annotate("", (x, end), lead, where, "offset points", arrowprops=line, annotation_clip=False)
+            self.label(ax, x, share, words, size, gap, xycoords=where, **looks)
 
     def powers_of_ten(self, axis, every: int = 1) -> None:
         """Ticks of a logarithmic axis at ``every`` so many powers; the letters are large, so that exponents can be read."""

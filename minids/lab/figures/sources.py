@@ -10,6 +10,7 @@ from minids.errors import refuse
 from minids.files import make_writable, read_json, write
 from minids.lab.figures.picture import Picture, Rows
 from minids.terminal import say
+from minids.training.run_folder import RunFolder
 
 DEFAULT_RUN = "runs/tiny"
 LARGEST = 64 << 20  # bytes of a kept file
@@ -31,6 +32,8 @@ class Sources:
     def rows(self, picture: Picture) -> Rows:
         """The rows of one picture."""
         asked = {"run": self.run()} if _from_a_run(picture) else {}
+        if picture.source == "grpo" and self.given and RunFolder(Path(self.given)).description().get("kind") == "grpo":
+            asked = {"run": self.given}
         if picture.source != "run, measured":
             return picture.rows(**asked)
         path = self.kept / f"{picture.name}.{fingerprint(asked['run'])}.json"

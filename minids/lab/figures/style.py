@@ -104,8 +104,8 @@ def diverging():
 
     if _theme.get() == "light":
         return colormaps["RdBu_r"]
-    middle = colour("panel")  # nothing must not be the brightest colour on a dark slide
-    return LinearSegmentedColormap.from_list("dark", ["#9AD0FF", "#2F7BC4", middle, "#C9523D", "#FFBFA8"])
+    # On a dark slide the bright is what is much: little is a dark blue, nothing like the middle.
+    return LinearSegmentedColormap.from_list("dark", ["#0A3A9C", "#31548C", "#565C64", "#D2604A", "#FFBFA8"])
 
 
 def need_matplotlib() -> None:

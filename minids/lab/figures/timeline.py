@@ -86,12 +86,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
             slide.text(
                 x + 0.12 * wide, y + high / 2, f"{values[0]:,.0f} → {values[-1]:,.0f}", 16, ink_on(colour(kind)), weight="bold"
             )
+    slide.text(LEFT, low - 0.5 * line, "tokens", 16, "muted")
     for tokens in (0, RAMP, decays, stopped, whole):
         at = x + wide * tokens / whole
         slide.arrow((at, low - 0.1), (at, top - 0.2), kind="faint", width=1.2, head=False)
         ha = "right" if tokens == stopped else "center" if tokens != whole else "left"
         if tokens != RAMP:
-            words = f"{tokens / 1e12:.3g}T" + (" tokens" if tokens == decays else "")
+            words = f"{tokens / 1e12:.3g}T"
             slide.text(at + (0.1 if tokens == whole else 0), low - 0.5 * line, words, 16, ha=ha)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Picture, Rows, column, distinct, only
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
-from minids.lab.figures.style import colour, ink_on, tint
+from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
 from minids.ops import router
 
@@ -149,12 +149,9 @@ class _Stage:
         self.x = {row["expert"]: left + unit * (row["expert"] + 0.5 * row["group"] + 0.1) for row in told.experts}
         self.shared_x = RIGHT - self.wide - 0.15
 
-    def span(self, group: int) -> tuple[float, float]:
-        mine = [self.x[row["expert"]] for row in only(self.told.experts, group=group)]
-        return mine[0], mine[-1] + self.wide
-
     def name(self, y: float, name: str, *meaning: str) -> None:
-        lines = [(one, 16, "muted") for one in meaning]
+        flat = self.slide.letters > 1.2 and not self.slide.tall
+        lines = [(one, 16, "muted") for one in meaning if not flat]
         self.slide.lines(LEFT, y, (name, 18, "ink", "bold"), *lines, down=1.3)
 
     def floor(self, y: float) -> None:
@@ -162,25 +159,23 @@ class _Stage:
 
     def numbers(self, y: float) -> None:
         self.slide.text(LEFT, y, "expert", 16, "muted")
+        tight = 1.25 * self.wide < self.slide.width_of("15", 16) + 0.08
         for expert, x in self.x.items():
-            self.slide.text(x + self.wide / 2, y, str(expert), 16, ha="center")
+            if not (tight and expert % 2):
+                self.slide.text(x + self.wide / 2, y, str(expert), 16, ha="center")
 
     def bars(self, y: float, unit: float, dark: set, lit: set, grow: float = 1.0, bias: float = 1.0) -> None:
         """Scores, and on them what the bias adds (in ink) or takes away (an outline) against the mean bias."""
         for row in self.told.experts:
             x, score = self.x[row["expert"]], row["score"] * grow
-            shade = self.shade(row, dark, lit)
-            self.slide.rectangle(x, y, self.wide, score * unit, shade)
-            end = (row["score"] + row["bias"] - self.told.lift) * grow
-            tip = row["score"] * grow + (end - row["score"] * grow) * bias
-            if bias and tip > score:
-                self.slide.rectangle(x, y + score * unit, self.wide, (tip - score) * unit, "ink")
-            elif bias and tip < score:
-                low = max(tip, 0)
-                self.slide.rectangle(x, y + low * unit, self.wide, (score - low) * unit, "background", edge="ink", hatch="////")
+            tip = max(0, score + (row["bias"] - self.told.lift) * bias)
+            looks = dict(fill="ink") if tip > score else dict(fill="background", edge="ink", hatch="////")
+            self.slide.rectangle(x, y, self.wide, score * unit, self.shade(row, dark, lit))
+            if tip != score:
+                self.slide.rectangle(x, y + min(tip, score) * unit, self.wide, abs(tip - score) * unit, **looks)
 
-    def shade(self, row: dict, dark: set, lit: set) -> str:
-        if row["expert"] in lit:
+    def shade(self, row: dict, dark: set, lit: set | frozenset = frozenset()) -> str:
+        if row.get("expert") in lit:
             return colour("query")
         return colour("other") if row["group"] in dark else tint(colour("routed"), 0.75)
 
@@ -189,19 +184,16 @@ class _Stage:
             x = self.x[row["expert"]]
             self.slide.rectangle(x, y, self.wide, row["gate"] * share * unit, "query")
             if share == 1:
-                self.slide.text(
-                    x + self.wide / 2, y + row["gate"] * unit + 0.2 * self.slide.letters, f"{row['gate']:.2f}", 16, ha="center"
-                )
+                said = f"{row['gate']:.{1 if self.slide.width_of('0.00', 16) > 1.5 * self.wide else 2}f}"
+                self.slide.text(x + self.wide / 2, y + row["gate"] * unit + 0.2 * self.slide.letters, said, 16, ha="center")
 
     def sums(self, y: float, high: float, dark: set) -> None:
         """Each group's score in a block as wide as the group."""
         for g in self.groups:
-            left, right = self.span(g)
-            score = only(self.told.experts, group=g)[0]["group_score"]
-            fill = colour("other") if g in dark else tint(colour("routed"), 0.75)
-            self.slide.box(left, y, right - left, high, fill=fill, round=0.08)
-            words = f"{score:.2f}" + (" dropped" if g in dark else "")
-            self.slide.text((left + right) / 2, y + high / 2, words, 17, ink_on(fill), ha="center")
+            mine = only(self.told.experts, group=g)
+            left, fill = self.x[mine[0]["expert"]], self.shade({"group": g}, dark)
+            wide = self.x[mine[-1]["expert"]] + self.wide - left
+            self.slide.box(left, y, wide, high, f"{mine[0]['group_score']:.2f}", fill=fill, round=0.08)
 
 
 def _unit(told: _Told, high: float) -> float:
@@ -270,27 +262,33 @@ def _draw_moment(slide: Slide, rows: Rows, moment: tuple[str, float]) -> None:
     line = stage.line
     dark = {row["group"] for row in told.experts if not row["group_kept"]} if at >= 3 else set()
     lit = {row["expert"] for row in told.experts if row["chosen"]} if at >= 4 else set()
-    said = _said_of_load(rows, share) if part == "load" else _said(told, part)
-    slide.text(LEFT, top - 0.75 * line, said, 20, weight="bold")
+    said = (
+        _said(told, part)
+        if part != "load"
+        else (
+            f"After {(mine := _after(rows, share))[0]['after']:,} tokens of all domains the busiest expert has "
+            f"{max(row['load'] for row in mine):.1f} times its share"
+        )
+    )
+    top = slide.paragraph(top - 0.35 * line, said, 20, weight="bold")
     low = 0.25 + 3.6 * line
     if at >= 6:
-        _many(slide, stage, rows, part, share, low, top - 1.9 * line)
+        _many(slide, stage, rows, part, share, low, top - 0.4 * line)
     else:
-        room = top - 3.2 * line - low
+        room = top - 1.6 * line - low
         unit = _unit(told, room)
         if at < 4:
             stage.bars(low, unit, dark, lit, share if at == 0 else 1.0, 0 if at == 0 else share if at == 1 else 1.0)
         if at == 3:
             _mark_second(slide, stage, told, low, unit)
+        one = 0.9 * room / max(row["gate"] for row in told.experts)  # height of a gate of 1
+        if part == "gates" and share < 1:
+            stage.bars(low, unit, dark, lit, 1 - share, 0)
         if at >= 4:
-            largest = max(row["gate"] for row in told.experts)
-            if part == "gates" and share < 1:
-                stage.bars(low, unit, dark, lit, 1 - share, 0)
-            stage.gates(low, 0.9 * room / largest, share if at == 4 else 1.0)
+            stage.gates(low, one, share if at == 4 else 1.0)
         if at >= 5:
-            x, largest = stage.shared_x, max(row["gate"] for row in told.experts)
-            slide.rectangle(x, low, stage.wide, 0.9 * room / largest, "shared")
-            slide.text(x + stage.wide / 2, low + 0.9 * room / largest + 0.25 * slide.letters, "1", 16, ha="center")
+            slide.rectangle(stage.shared_x, low, stage.wide, one, "shared")
+            slide.text(stage.shared_x + stage.wide / 2, low + one + 0.25 * slide.letters, "1", 16, ha="center")
             slide.text(RIGHT + 0.1, low - 0.6 * line, "shared", 16, ha="right")
         stage.floor(low)
         stage.name(low + room / 2, "gate" if at >= 4 else "score" if at == 0 else "score + bias")
@@ -322,12 +320,6 @@ def _said(told: _Told, part: str) -> str:
 def _after(rows: Rows, share: float) -> Rows:
     """The loads after as many tokens as are counted when ``share`` of the film's last part is over."""
     return only(rows, after=LOADS[round(share * len(LOADS)) - 1])
-
-
-def _said_of_load(rows: Rows, share: float) -> str:
-    mine = _after(rows, share)
-    busiest = max(row["load"] for row in mine)
-    return f"After {mine[0]['after']:,} tokens of all domains the busiest expert has {busiest:.1f} times its share"
 
 
 def _many(slide: Slide, stage: _Stage, rows: Rows, part: str, share: float, low: float, high: float) -> None:

@@ -49,11 +49,13 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"It goes once to each node, over InfiniBand; NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on",
     )
     line, (there, back) = slide.line, (first["bytes_there"], first["bytes_back"])
-    foot = slide.note(
-        f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
-        f"{len(away) / max(first['crossings'], 1):.1f} times as much"
-    )
-    ways = [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope")]
+    foot = 0.1
+    if slide.tall or slide.letters <= 1.2:
+        foot = slide.note(
+            f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
+            f"{len(away) / max(first['crossings'], 1):.1f} times as much"
+        )
+    ways = [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope"), ("so many of its experts", "routed")]
     low, high = slide.legend(LEFT, foot + 0.7 * line, ways) + 0.8 * line, top - 1.1 * line
     gap = 0.25
     wide = (RIGHT - LEFT - gap * (nodes - 1)) / nodes
@@ -69,7 +71,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
                 *place[n, card], fill=colour("faint") if n in reached or n == home else tint(colour("faint"), 0.5), round=0.06
             )
     source = place[home, first["home_card"]]
-    slide.box(*source, "token", "hidden", 16, round=0.06)
+    slide.box(*source, "token", "hidden", min(16, 44 * source.h / slide.letters), round=0.06)
     slide.step("InfiniBand")
     y = source.middle[1]
     for n in reached:
@@ -86,7 +88,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
             from_, to = begin.middle[1] - side * begin.h / 2, target.middle[1] + side * target.h / 2
             _way(slide, (x, from_), (x, to), "rope", 3)
         if (n, card) != (home, first["home_card"]):
-            slide.box(*target, f"{count} expert" + "s" * (count > 1), "routed", 16, round=0.06, zorder=2.5)
+            slide.box(*target, str(count), "routed", min(20, 50 * target.h) / slide.letters**0.5, round=0.06, zorder=2.5)
 
 
 def _way(slide: Slide, begin: tuple[float, float], end: tuple[float, float], kind: str, width: float) -> None:

@@ -54,17 +54,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
     at = {b: low + row_high * i for i, b in enumerate(blocks)}
     left = {e: x0 + 0.75 + gap + (e // each) * (wide + gap) + (e % each) * cell for e in range(experts)}
     inset = 0.1 * min(cell, row_high)
-    for g in range(groups):  # as images: fifteen thousand shapes would be too many
-        ax = slide.plot(left[g * each], low, wide, high - low, frame=False, zorder=0.5)
-        pale, gone = _rgb(tint(colour("routed"), 0.25)), _rgb(colour("background"))
-        grid = np.full((4 * len(blocks), 4 * each, 3), pale)
-        grid[::4], grid[:, ::4] = gone, gone
-        ax.imshow(grid, aspect="auto", interpolation="antialiased")
-        slide.text(left[g * each] + wide / 2, low - 0.75 * line, f"group {g + 1}", 16, "muted", ha="center")
+    for g in range(groups):
+        all_of_it = np.ones((len(blocks), each))
+        slide.texture(Box(left[g * each], low, wide, high - low), all_of_it, tint(colour("routed"), 0.25))
+        slide.text(left[g * each] + wide / 2, low - 0.75 * line, str(g + 1), 16, "muted", ha="center")
     if first["shared"]:
         shared = [Box(x0 + 0.25, y + inset, 0.4, row_high - 2 * inset) for y in at.values()]
         slide.many(shared, ["shared"] * len(shared))
         slide.text(LEFT, low - 1.75 * line, "shared: always on", 16)
+    slide.text(LEFT, low - 0.75 * line, "group", 16, "muted")
     for b in (blocks[0], blocks[-1]):
         slide.text(x0, at[b] + row_high / 2, f"layer {b}", 16, "muted", ha="right")
     slide.step("one token")
@@ -78,14 +76,8 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.ax.plot(*zip(*path, strict=True), alpha=0.8, **looks)
     slide.ax.plot(*path[0], "o", **looks)
     slide.ax.plot(*path[-1], "^", **looks)
-    words = "line: the expert with the largest gate, layer by layer"
+    words = "line: the largest gate, layer by layer"
     slide.text(RIGHT, low - 1.75 * line, words, 16, ha="right")
-
-
-def _rgb(shade: str):
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(shade)
 
 
 wall_of_experts = Picture(

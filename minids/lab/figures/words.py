@@ -1,6 +1,13 @@
 """Numbers as a slide says them."""
 
+from minids.config import ModelConfig
+from minids.lab.analysis.parameters import total
 from minids.words import si
+
+
+def size_of(settings: dict) -> str:
+    """Fields of a model's configuration → "320 k parameters"."""
+    return f"{si(total(ModelConfig(**settings)))} parameters"
 
 
 def byte_count(value: float) -> str:

@@ -56,7 +56,7 @@ def faults(figure, smallest: float = 16.0) -> list[str]:
     for i, (text, box, points, _) in enumerate(every):
         if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
             found.append(f"{text!r} is cut off")
-        if points < smallest - 0.1 or ("^{" in text and points < smallest + 2.9):  # exponents are 0.7 of the rest
+        if points < smallest - 0.1 or ("^{" in text and points < 1.17 * smallest):  # exponents are 0.7 of the rest
             found.append(f"{text!r} has only {points:g} points")
         for other, second, *_ in every[i + 1 :]:
             across = min(box.x1, second.x1) - max(box.x0, second.x0)
@@ -64,6 +64,28 @@ def faults(figure, smallest: float = 16.0) -> list[str]:
             if across > 3 and up > 4:
                 found.append(f"{text!r} lies on {other!r}")
     return found + _out_of_blocks(figure, every) + _pale(figure, every)
+
+
+def crossed(figure, most: float = 0.1) -> list[str]:
+    """Words on lines, curves or edges of blocks: where more than ``most`` of what is behind them is not of one colour. Single
+    letters and digits stand in cells smaller than they are."""
+    every, hidden = texts(figure), [t for t in figure.findobj(Text) if t.get_visible()]
+    for text in hidden:
+        text.set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for text in hidden:
+        text.set_visible(True)
+    pixels = np.asarray(canvas.buffer_rgba())[::-1].view(np.uint32)[..., 0]  # from below, a colour each
+    found = []
+    for words, box, *_ in every:
+        x0, y0, x1, y1 = (int(v) for v in (box.x0 + 2, box.y0 + 2, box.x1 - 1, box.y1 - 1))
+        behind = pixels[max(y0, 0) : y1, max(x0, 0) : x1]
+        if behind.size and len(words) > 1:
+            share = 1 - np.unique(behind, return_counts=True)[1].max() / behind.size
+            if share > most:
+                found.append(f"{words!r} lies on something drawn ({100 * share:.0f} %)")
+    return found
 
 
 def _out_of_blocks(figure, every: list) -> list[str]:

@@ -24,8 +24,8 @@ def test_architecture():
     assert (sizes["dense_blocks"], sizes["moe_blocks"], sizes["parameters"]) == (3, 58, total(V3))
     chosen = [row["expert"] for row in rows if "expert" in row]
     assert len(set(chosen)) == 8 and len({expert // 32 for expert in chosen}) <= 4, "the drawn choice obeys the router's limits"
-    assert "58 × MoE block" in words(figures.architecture())
-    assert "4 × MoE block" in words(figures.architecture(config=TINY, name="tiny"))
+    assert "58 × MoE" in words(figures.architecture())
+    assert "4 × MoE" in words(figures.architecture(config=TINY, name="tiny"))
 
 
 def test_mla():
@@ -213,7 +213,7 @@ def test_attention_family():
     }
     slide = figures.attention_family.slide(rows)
     shown = words(slide.figure)
-    assert "576 numbers are cached instead of 32,768" in shown and "512 + 64, for all heads" in shown
+    assert "576 numbers are cached instead of 32,768" in shown and "512 + 64 for all heads" in shown
     hatched = [patch for patch in slide.ax.patches if patch.get_hatch()]
     assert len(hatched) == 2 * (8 + 2 + 1) + 1, "keys and values of three, the latent of the fourth"
 

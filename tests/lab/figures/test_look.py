@@ -3,10 +3,11 @@
 import io
 import re
 import stat
+import subprocess
 
 import numpy as np
 import pytest
-from lab.figures.proof import faults, words
+from lab.figures.proof import crossed, faults, words
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,6 +19,7 @@ from minids.lab.figures.picture import ASPECTS, Look, Picture
 from minids.lab.figures.style import encoded, style
 
 SHAPES = [Look(letters=0.8), Look(letters=1.5), Look(aspect="4:3"), Look(aspect="square"), Look(aspect="column")]
+SMALLEST = {"column": 5.2, "16:9": 12.7}  # points at least, in a column of 8.6 cm and on a slide, whatever had to give way
 ALONE = [p for p in pictures() if not p.source.startswith("run")]
 
 
@@ -31,8 +33,11 @@ def pixels(figure, **looks):
 def test_nothing_overlaps_in_any_shape_and_size(picture, run):
     quick = {"windows": 2, "new_tokens": 8, "rounds": 1} if picture.name == "guesses_accepted" else {}
     rows = picture.rows(**({"run": run, **quick} if picture.source.startswith("run") else {}))
-    for look in SHAPES:
-        assert faults(picture.drawn(rows, look=look), smallest=0) == [], look
+    for look in [*SHAPES, Look(), Look("dark"), Look("dark", "column"), Look("dark", letters=1.5)]:
+        figure = picture.drawn(rows, look=look)
+        assert faults(figure, smallest=SMALLEST.get(look.aspect, 11)) == [], look
+        if look.aspect in SMALLEST:
+            assert crossed(figure) == [], look
 
 
 @pytest.mark.parametrize("name", ["one_card", "wall_of_experts", "attention_family", "training_cost"])
@@ -117,6 +122,26 @@ def test_mp4_is_made_by_ffmpeg(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho no such codec >&2\nexit 1\n")
     with pytest.raises(MinidsError, match="no such codec"):
         film.mp4(FRAMES)
+
+
+@pytest.mark.slow  # `make test-all` installs the extra "film", which brings an encoder
+def test_an_mp4_holds_the_frames_that_were_drawn(tmp_path):
+    """Made by a real encoder and read back by it: as many frames as the milliseconds say, one background in all of them."""
+    high, wide, colours = 48, 64, (0xFF1C1714, 0xFF00A5FF)  # RGBA, lowest byte first: the dark background, an orange
+    drawn = [np.full((high, wide), colours[0], np.uint32) for _ in range(3)]
+    for i, frame in enumerate(drawn):
+        frame[8:40, 8 : 24 + 16 * i] = colours[1]
+    made = film.mp4([(frame, milliseconds) for frame, milliseconds in zip(drawn, (100, 150, 500), strict=True)])
+    (tmp_path / "film.mp4").write_bytes(made)
+    command = [film.ffmpeg(), "-loglevel", "error", "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgba", "-"]
+    read = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+    read = read.reshape(-1, high, wide, 4)[..., :3].astype(int)
+    assert len(read) == 2 + 3 + 10, "at 20 a second"
+    assert b"ftyp" in made[:12] and b"avc1" in made, "H.264, which every slide program plays"
+    for at, frame in ((0, drawn[0]), (4, drawn[1]), (14, drawn[2])):
+        wanted = frame.view(np.uint8).reshape(high, wide, 4)[..., :3]
+        assert np.abs(read[at] - wanted).mean() < 4, f"frame {at} is not the one that was drawn"
+    assert np.ptp(read[:, 2, 2], axis=0).max() <= 3, "the background flashes"
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(monkeypatch):

@@ -1,7 +1,7 @@
 """What looks at pictures for the other tests sees what an eye would."""
 
 import pytest
-from lab.figures.proof import faults, words
+from lab.figures.proof import crossed, faults, words
 
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import THEMES, style
@@ -38,6 +38,18 @@ def test_a_fault_is_seen_and_no_other(case, theme):
         put(slide, case)
         (fault,) = faults(slide.figure)
     assert CASES.get(case, case) in fault
+
+
+def test_words_on_a_line_are_seen():
+    with style():
+        slide = Slide()
+        slide.box(8, 1, 3, 1, "whole")
+        slide.text(1, 5, "beside a line")
+        slide.arrow((0.5, 5.5), (6, 5.5), head=False)
+        assert crossed(slide.figure) == [] and "beside" in words(slide.figure), "and the words are there again"
+        slide.arrow((0.5, 5), (6, 5), head=False, width=4)
+        (fault,) = crossed(slide.figure)
+    assert "'beside a line' lies on" in fault
 
 
 def test_words_are_read():

@@ -6,7 +6,7 @@ import pytest
 from lab.figures.proof import faults, texts, words
 
 from minids.lab.figures.lettering import apart
-from minids.lab.figures.slide import Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import style
 
 
@@ -44,6 +44,40 @@ def test_a_title_says_what_its_numbers_are_of():
         assert Slide().title("A finding", "a model", "and a longer line " * 12) < alone, "room for two lines is less room"
         with pytest.raises(TypeError):
             Slide().title("A finding")
+
+
+def test_parts_stand_side_by_side_or_one_below_the_other():
+    with style():
+        left, right = Slide().parts(1, 7, 2, 1)
+        assert left.y == right.y == 1 and left.h == 6 and left.w == pytest.approx(2 * right.w)
+        assert right.x - left.x - left.w == pytest.approx(0.5) and right.x + right.w == pytest.approx(RIGHT)
+        above, below = Slide(height=15).parts(1, 12, 1, 1)
+        assert above.y + above.h == 12 and below.y == 1 and above.w == below.w == pytest.approx(RIGHT - LEFT)
+        assert above.piece(1, 2) == (above.middle[0], above.y, above.w / 2, above.h)
+        assert above.piece(0, 2, across=False).y == pytest.approx(above.middle[1])
+
+
+def test_axes_within_a_frame_keep_their_words_in_it():
+    with style():
+        slide = Slide()
+        frame, names = Box(2, 1, 8, 5), ["a curve", "another one"]
+        ax = slide.within(frame, "100", names, xlabel="steps", ylabel="loss", ylim=(0, 100), xlim=(0, 1))
+        slide.end_labels(ax, [(1, 10, names[0], {}), (1, 60, names[1], {})])
+        boxes = [box.transformed(slide.ax.transData.inverted()) for _, box, *_ in texts(slide.figure)]
+    assert len(boxes) > 8 and faults(slide.figure) == []
+    assert min(b.x0 for b in boxes) > 1.9 and min(b.y0 for b in boxes) > 0.9
+    assert max(b.x1 for b in boxes if b.y0 > 1.8) < 10.1, "names behind curves too"
+
+
+def test_names_far_from_their_curves_have_leaders():
+    def drawn(*heights):
+        slide = Slide()
+        ax = slide.plot(2, 1, 8, 6, frame=False, xlim=(0, 1), ylim=(0, 10))
+        slide.end_labels(ax, [(1, y, f"at {y}", {}) for y in heights])
+        return [text for text in ax.texts if text.arrow_patch is not None]
+
+    with style():
+        assert drawn(2, 8) == [] and len(drawn(5.0, 5.1, 5.2)) == 3
 
 
 def test_a_stack_fills_its_height_with_blocks_and_arrows():

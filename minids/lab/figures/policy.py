@@ -1,0 +1,119 @@
+"""Figure 29: GRPO: answers to one question are each other's measure, and what a run of it makes of a model."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from minids.checkpoint.model_folder import load
+from minids.config.policy import PolicyConfig
+from minids.errors import refuse
+from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.slide import Box, Slide
+from minids.lab.figures.style import colour
+from minids.training.grpo import PolicyRun
+from minids.training.metrics import read_metrics
+from minids.training.rewards import TASKS
+from minids.training.run_folder import RunFolder
+from minids.words import si
+
+ASKED = 16  # held-out questions, of which the one is shown whose answers differ most
+
+
+def _rows(run: str | Path = "") -> Rows:
+    """``run``: a folder that ``minids grpo`` wrote. The model it began with answers held-out questions as the run does; of the
+    first ``ASKED`` that one is shown about which its answers differ most. Without a folder: a run that is kept with the
+    package, of a model whose teacher's sums were wrong in two of five."""
+    if not run:
+        return json.loads((resources.files("minids.lab.figures") / "kept" / "grpo.json").read_text(encoding="utf-8"))
+    described = RunFolder(Path(run)).description()
+    if described.get("kind") != "grpo":
+        raise refuse("run", str(run), "holds no run of minids grpo, which this picture is about")
+    model = load(described["init_from"])
+    task, policy = TASKS[described["task"]["name"]](model.tokenizer), PolicyConfig(**described["policy"])
+    measured = [line for line in read_metrics(Path(run) / "metrics.jsonl") if "held_out" in line]
+    about = {"model": f"{described['preset']}, {si(model.parameters.values.size)} parameters"}
+    return [about | row for row in rows_of(PolicyRun(model, task, policy, say=lambda line: None), measured)]
+
+
+def rows_of(judge: PolicyRun, measured: list[dict]) -> Rows:
+    """The answers that ``judge``, a run that has made no step, gets and judges, and the curves of lines of metrics."""
+    group, text = judge.config.group, judge.model.tokenizer.decode
+    judged = [(question, judge.judged([question], group)) for question in judge.task.held_out[:ASKED]]
+    question, found = max(judged, key=lambda one: one[1].rewards.std())
+    rows: Rows = [
+        {"group": "answer", "question": text(question).strip(), "answer": text(answer).strip(), "reward": float(reward)}
+        | {"mean": float(found.rewards.mean()), "advantage": float(advantage)}
+        for answer, reward, advantage in zip(found.rollouts.answers, found.rewards, found.advantage, strict=True)
+    ]
+    names = ("one", "best", "greedy")
+    return rows + [
+        {"group": "curve", "step": line["step"], "answers": group} | {name: line["held_out"][name] for name in names}
+        for line in measured
+    ]
+
+
+def _draw(slide: Slide, rows: Rows) -> None:
+    answers, curve = only(rows, group="answer"), only(rows, group="curve")
+    first, last = curve[0], curve[-1]
+    top = slide.title(
+        f"No critic: answers are measured by each other, and {100 * first['one']:.0f} % right become {100 * last['one']:.0f} %",
+        rows[0]["model"],
+        f"GRPO, {last['step']} steps: advantage = (reward − mean of the group) / its standard deviation",
+    )
+    left, right = slide.parts(0.3, top - 0.1, 1.2, 1)
+    _group(slide, answers, left)
+    each, looks = last["answers"], {"one": ("query", 6), "best": ("muted", 3.5), "greedy": ("hidden", 3.5)}
+    names = {"one": "pass@1", "best": f"pass@{each}", "greedy": "greedy"}
+    words = {name: f"{names[name]} {100 * last[name]:.0f}" for name in names}
+    said = dict(xlabel="step", ylabel="held-out, right, %")
+    ax = slide.within(right, "100", words.values(), grid="y", xlim=(0, last["step"]), ylim=(0, 102), **said)
+    for name, (kind, width) in looks.items():
+        values = [100 * value for value in column(curve, name)]
+        ax.plot(column(curve, "step"), values, color=colour(kind), linewidth=width * slide.scale, clip_on=False)
+    ax.locator_params(axis="x", nbins=4)
+    bold = {"one": {"fontweight": "bold"}}
+    slide.end_labels(ax, [(last["step"], 100 * last[name], words[name], bold.get(name, {})) for name in names])
+
+
+def _group(slide: Slide, answers: Rows, frame: Box) -> None:
+    """A question, and under it a line for each answer: what it says, its reward, and its advantage to the left or right."""
+    line, mono = slide.line, dict(family="DejaVu Sans Mono")
+    step = (frame.h - 3.3 * line) / len(answers)
+    size = min(17, 45 * step / slide.letters)
+    letter = 0.602 * size * slide.letters / 57.6  # letters of DejaVu Sans Mono are 0.602 of their size wide
+    high, most = frame.y + frame.h, max(abs(row["advantage"]) for row in answers) or 1.0
+    room = int(0.42 * frame.w / letter)
+    reward = frame.x + min(room, max(len(row["answer"]) for row in answers)) * letter + 0.3
+    wide = min(0.9 * slide.letters, 0.16 * frame.w)
+    zero = (reward + wide + 1.2 + frame.x + frame.w) / 2
+    half = frame.x + frame.w - zero - 0.1
+    slide.verbatim(frame.x, high - 0.5 * line, answers[0]["question"], 19, weight="bold", **mono)
+    for x, words in ((reward, "reward"), (zero, "advantage")):
+        slide.text(x, high - 1.7 * line, words, 16, "muted", ha="left" if x == reward else "center")
+    for i, row in enumerate(answers):
+        y, good = high - 2.4 * line - step * (i + 0.5), row["advantage"] > 0
+        said = row["answer"] if len(row["answer"]) <= room else row["answer"][: room - 1] + "…"
+        slide.verbatim(frame.x, y, said, size, "ink" if good else "muted", **mono)
+        slide.rectangle(reward, y - 0.3 * step, max(wide * row["reward"], 0.04), 0.6 * step, "query")
+        long = half * abs(row["advantage"]) / most
+        slide.rectangle(zero if good else zero - long, y - 0.3 * step, long, 0.6 * step, "rope" if good else "shared")
+        value, out = f"{row['advantage']:+.1f}".replace("-", "−"), slide.width_of("+0.0", size) + 0.15
+        at = zero - out if good else zero + 0.12  # on the other side of the line: there is always room
+        slide.text(at, y, value, size)
+    bottom, mean = high - 2.4 * line - step * len(answers), reward + wide * answers[0]["mean"]
+    slide.arrow((mean, bottom), (mean, high - 2.3 * line), kind="ink", width=2, head=False)
+    slide.arrow((zero, bottom), (zero, high - 2.3 * line), kind="ink", width=2, head=False)
+    slide.text(frame.x, frame.y + 0.1, f"line: the group's mean, {answers[0]['mean']:.2f}", 16, "muted")
+
+
+grpo = Picture(
+    29,
+    "grpo",
+    "GRPO: answers to one question with their rewards and advantages, and how often a small model is right while it learns.",
+    "Left, a sum and under it a line for each of several answers: a bar where its reward is one, with a line at the group's "
+    "mean, and a bar of its advantage, to the right for right answers, to the left for wrong ones. Right, against the steps, "
+    "the share of held-out sums that one answer, the best of a group, and the greedy answer get right: all three rise.",
+    _rows,
+    _draw,
+    source="grpo",
+)
