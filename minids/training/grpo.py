@@ -93,6 +93,7 @@ class PolicyRun:
         state = self._restored(checkpoint) if checkpoint else {"metrics_bytes": 0}
         self.metrics = MetricsFile(folder.metrics, state["metrics_bytes"]) if folder else None
         self.say = Voice(say, self.ask_to_stop)
+        self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step
         self.queue: deque[tuple[Array, Array, dict[str, Any]]] = deque()
         self._stop = False
 
@@ -135,6 +136,7 @@ class PolicyRun:
                 self.seconds += time.perf_counter() - began
                 line = {"step": self.step} | line | {"seconds": round(self.seconds, 3)}
                 self.history.append(line)
+                self.on_step(line)
                 last, saved = self.step == c.steps, False
                 bar.set_postfix_str(in_words(line), refresh=False)
                 if self.step % c.log_every == 0 or last:
