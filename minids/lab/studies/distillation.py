@@ -1,9 +1,10 @@
 """A small student after GRPO's teacher: by rewards of its own, by the teacher's answers, by the teacher's expectations.
 
 DeepSeek-V3 section 5.4.1 distils a reasoner into V3, and R1's report finds small models better taught by a large one's answers
-than by reinforcement of their own. Here the teacher is the model of ``minids study grpo`` after GRPO, and the student, less than a fifth
-of its size, was pretrained on the same erring text as long. As many answers are learned from in every arm but the first two.
+than by reinforcement of their own. Here the teacher is the model of ``minids study grpo`` after GRPO, and the student, less
+than a fifth of its size, was pretrained on as much of the same erring text. By arm:
 
+    GRPO                                    as many rounds as the teacher had
     answers of the base, of the teacher     one to each question, drawn at temperature 1 and learned ``epochs`` times
     expectations of the teacher             at the tokens of the same answers: KL(teacher ‖ student), ``ops/distillation.py``
 """

@@ -7,7 +7,6 @@ from test_studies import holds
 from minids.errors import MinidsError
 from minids.lab.studies import erring_sums, grpo, post_training
 from minids.lab.studies.study import Job
-from minids.model import IGNORE
 from minids.training.reserved import reserved
 
 
@@ -127,6 +126,7 @@ def test_findings_of_grpo_follow_the_numbers():
     for words in ("more right than pretraining on", "more right than rejection", "longer", "entropy falls", "than without"):
         assert holds("grpo", words, **good), words
     assert holds("grpo", "choices flip") and not holds("grpo", "choices flip", **{grpo.FREE: {"flipped": 0.0}})
+    assert holds("grpo", "Keep Routing changes") and not holds("grpo", "Keep Routing changes", **{grpo.FOUR: {"pass@1": 0.6}})
     near = {grpo.HELD: {"divergence": 0.1}}
     assert holds("grpo", "nearer to the base", **near) and holds("grpo", "difference of logs", **near)
 
@@ -136,4 +136,3 @@ def test_arms_of_grpo_draw_as_many_answers():
         if "policy" in arm:
             policy = grpo.POLICY | arm["policy"]
             assert policy["questions"] * policy["group"] == grpo.POLICY["questions"] * grpo.POLICY["group"]
-    assert IGNORE < 0
