@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -38,12 +39,26 @@ class Voice:
             say(line, file=sys.stderr)
 
 
+_bars = ContextVar("bars", default=True)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within it no bar is drawn: for whoever makes several runs, and has a bar over all of them."""
+    before = _bars.set(False)
+    try:
+        yield
+    finally:
+        _bars.reset(before)
+
+
 def progress_bar(steps: int, finished: int, quiet: bool = False) -> tqdm:
     """Disabled if ``quiet``, by tqdm's own variable TQDM_DISABLE, and where the output is a file, which gets lines instead."""
     notebook, kind = "ipykernel" in sys.modules, tqdm
     if notebook and importlib.util.find_spec("ipywidgets"):  # without it tqdm's own choice is a warning
         kind = importlib.import_module("tqdm.auto").tqdm
-    quiet = quiet or not (sys.stderr.isatty() or notebook) or bool(os.environ.get("TQDM_DISABLE"))
+    shown = _bars.get() and not quiet and not os.environ.get("TQDM_DISABLE")
+    quiet = not (shown and (sys.stderr.isatty() or notebook))
     shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
     return kind(total=steps, initial=finished, disable=quiet, dynamic_ncols=True, bar_format=shape)
 

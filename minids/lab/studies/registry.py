@@ -8,7 +8,7 @@ from minids.words import did_you_mean
 
 STUDIES = (
     *("balance", "load", "router", "attention", "mtp", "segmentation", "fp8", "race", "long-context"),
-    *("fim", "token-boundary", "batch-ramp", "average", "qk-clip", "fp8-scaling"),
+    *("fim", "token-boundary", "batch-ramp", "average", "qk-clip", "fp8-scaling", "grpo", "distillation"),
 )
 """Names as on the command line; the module is the same with underscores."""
 
