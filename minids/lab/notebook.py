@@ -6,6 +6,7 @@
     notebook.shapes(letters, q=q, k=k)                      every array with its shape, in numbers and in letters
     notebook.caught(check.gradient(forward, wrong, …))      a wrong solution, which the check has to notice
     notebook.explore(draw, position=(0, 100))               sliders under a picture, in a live session
+    notebook.slide("attention_family")                      one of the pictures for talks
     notebook.here("attention")                              the map of the model, with what this page is about
     notebook.model(), notebook.SENTENCE                     the trained model and the sentence that go through notebooks 1 to 9
     notebook.card(facts, "57×", "fewer numbers", bars)      what to remember, at the end
@@ -19,9 +20,10 @@ import importlib.util
 import inspect
 import io
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,11 +143,25 @@ def here(*parts: str) -> None:
     show(figure, f"DeepSeek-V3: a column of blocks, one block enlarged, its experts. {where}")
 
 
-def card(facts: Sequence[str], number: str, meaning: str, bars: Mapping[str, float]) -> None:
-    """What to remember of a page: three facts, one number with what it means, and a picture of it, ``bars`` to scale."""
+def slide(name: str, width: float = 9.0, height: float = 4.6, **arguments) -> None:
+    """One of the pictures for talks, ``minids.lab.figures.NAME``, without its title; ``arguments`` as it takes them."""
+    from minids.lab import figures
+
+    drawn = getattr(figures, name)
+    figure, axes = picture(width=width, height=height)
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    drawn(ax=axes, title=False, **arguments)
+    show(figure, drawn.alternative)
+
+
+def card(facts: str, number: str, meaning: str, bars: Mapping[str, float]) -> None:
+    """What to remember of a page: three facts, each behind a "- " of its own line, one number with what it means, and a
+    picture of it, ``bars`` to scale."""
+    told_facts = [" ".join(fact.split()) for fact in re.split(r"^\s*- ", facts, flags=re.MULTILINE)[1:]]
     from matplotlib.patches import FancyBboxPatch
 
-    lines = [textwrap.wrap(fact, 62) for fact in facts]
+    lines = [textwrap.wrap(fact, 62) for fact in told_facts]
     told = textwrap.wrap(meaning, 34)
     high = max(0.75 + 0.235 * sum(map(len, lines)) + 0.12 * len(lines), 1.2 + 0.2 * len(told) + 0.25 * len(bars))
     figure, axes = picture(width=9.0, height=high)
@@ -175,7 +191,17 @@ def card(facts: Sequence[str], number: str, meaning: str, bars: Mapping[str, flo
         axes.add_patch(
             FancyBboxPatch((left, y), max(long, 0.012), 0.17, boxstyle="square,pad=0", color=COLOURS[0], linewidth=0)
         )
-    show(figure, " ".join([*facts, f"{number}: {meaning}"]))
+    show(figure, " ".join([*told_facts, f"{number}: {meaning}"]))
+
+
+def live_page() -> None:
+    """The page in which the notebooks' model computes, in the cell. Where pages are built it is left out: it is too large."""
+    if _live():
+        from IPython.display import display
+
+        from minids.lab import page
+
+        display(page.show(model(), name="pocket"))
 
 
 def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:
