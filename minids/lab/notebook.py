@@ -125,9 +125,13 @@ def model(dtype=np.float32) -> DeepSeekV3:
 def read(model: DeepSeekV3, text: str = SENTENCE) -> Read:
     """The tokens of a text, one sequence, and what each stands for: "▸" is the beginning, "␣" a space."""
     ids = np.array([*model.tokenizer.beginning, *model.tokenizer.encode(text)])
-    pieces = ["▸"] * len(model.tokenizer.beginning)
-    pieces += [model.tokenizer.decode([i]).replace(" ", "␣").replace("\n", "⏎") for i in ids[len(pieces) :]]
-    return Read(ids[None], pieces)
+    return Read(ids[None], pieces_of(model, ids))
+
+
+def pieces_of(model: DeepSeekV3, ids: Array) -> list[str]:
+    """What tokens (T) stand for, as ``read`` writes them."""
+    shown = (model.tokenizer.decode([i]).replace(" ", "␣").replace("\n", "⏎") for i in ids)
+    return [piece or "▸" for piece in shown]
 
 
 def here(*parts: str) -> None:

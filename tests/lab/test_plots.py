@@ -8,7 +8,7 @@ import pytest
 
 from minids.lab import notebook
 from minids.lab.figures.trained import through
-from minids.lab.plots import attention, experts
+from minids.lab.plots import attention, experts, tour
 
 
 @pytest.fixture
@@ -67,3 +67,10 @@ def test_a_sentence_says_which_block_it_is_coloured_by(read, shown):
     drawn.sentence(block=1, bias=False)
     drawn.choice(token=3, block=3)
     assert "Block 1, bias off" in texts(shown[0][0]) and "“um” in block 3" in texts(shown[1][0])
+
+
+def test_the_parts_stand_by_their_year(shown):
+    tour.parts_by_year()
+    figure, _ = shown[0]
+    years = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert years[-3:] == [2024.98] * 3 and min(years) > 2017
