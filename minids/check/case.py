@@ -97,6 +97,27 @@ class Case:
         got, want = np.take(self.got, indices, axis), np.take(self.want, indices, axis)
         return replace(self, got=got, want=want, noise=noise, others={})
 
+    @property
+    def sizes(self) -> set[int]:
+        """All lengths in play: those with a name, those of every axis."""
+        arrays = (self.want, *self.arrays.values())
+        return {n for n in (*self.hints.values(), *(n for array in arrays for n in array.shape)) if n > 1}
+
+    def is_ambiguous(self, number: int) -> bool:
+        """Whether more than one size, product or quotient of two sizes is this number.
+
+        A size with one name that the array itself does not have, the heads in the gradient of a shared key, is taken for it.
+        """
+        sizes = self.sizes
+        named = sum(value == number for value in self.hints.values())
+        if named == 1 and number not in self.want.shape:
+            return False
+        if number == 2:
+            return True  # two halves, two terms, a pair: twos are everywhere
+        tokens = {array.size // array.shape[-1] for array in self.arrays.values() if array.ndim > 2 and array.size}
+        products = number not in tokens and any(number % n == 0 and number // n in sizes for n in sizes)
+        return max(named, 1) + products + any(number * n in sizes for n in sizes) > 1
+
     def meanings(self, size: int) -> Iterator[tuple[str, str]]:
         """What a number may be, most telling first: ("the number of heads", "the heads")."""
         for name, value in self.hints.items():

@@ -142,6 +142,8 @@ class _Trial:
                 self._found("backward", "changes dy in place.", "+=, *= or out= on dy? Its owner still needs it.")
             if (path := changed(before, given)) is not None:
                 self._found("backward", f"changes the input {path} in place.", "`saved` holds the inputs themselves.")
+        if len(returned) not in (len(self.floats), len(self.wanted)):
+            returned = [gradient for gradient in returned if gradient is not None]  # of integers there is none
         names = self.floats if len(returned) == len(self.floats) else self.wanted
         if len(returned) != len(names):
             text = f"returned {len(returned)} where {len(self.floats)} gradients are expected: of {', '.join(self.floats)}."

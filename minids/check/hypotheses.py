@@ -3,6 +3,9 @@
 A hypothesis is a small function: it repairs the array as its mistake would be repaired, looks whether that makes it right, and
 answers with the sentence that tells the learner, or with None. Of the tables at the end the first answer is given, so that the
 special comes before the general. A notebook adds its own with ``HYPOTHESES.insert(0, mine)``.
+
+A sentence is true or is not said. What the numbers show (a factor, a shift, a place) is stated; a reason is named only where
+they leave one: a factor is that of a size only if no other size, product or quotient of sizes gives it.
 """
 
 import itertools
@@ -19,10 +22,12 @@ Hypothesis = Callable[[Case], "str | None"]
 def gradient_of_another(case: Case) -> str | None:
     twins = (name for name, want in case.others.items() if np.any(np.nan_to_num(want)) and case.same(case.got, want))
     name = next(twins, None)
-    return f"this is what {name} should be: are they returned in another order?" if name else None
+    return f"this is what {name} should be: are the two swapped, or is one returned twice?" if name else None
 
 
 def zero_everywhere(case: Case) -> str | None:
+    if case.got.size == 1 and not case.is_gradient:
+        return None  # one number may well be 0
     why = "no gradient arrives. Is something detached, or never added?" if case.is_gradient else "is the result ever written?"
     return None if np.any(case.got) else f"it is zero everywhere: {why}"
 
@@ -39,30 +44,106 @@ def sign_flipped(case: Case) -> str | None:
 def constant_factor(case: Case) -> str | None:
     """One factor, fitted by least squares, repairs all: an averaged sum is off by a size, a forgotten 1/√d_h by a root."""
     got, want = case.got[case.known], case.want[case.known]
+    if np.count_nonzero(want) < 2:
+        return None  # some factor always turns one number into another
     factor = float(got @ want) / (float(got @ got) or math.nan)
     if not math.isfinite(factor) or factor == 0 or abs(factor - 1) < 1e-3 or not case.same(factor * case.got):
         return None
+    for name, array in case.arrays.items():  # a scalar, as dy of a loss
+        if array.size == 1 and abs(factor - array.item()) <= 1e-6 * abs(factor):
+            return f"right after multiplying by {name}: is that factor missing?"
     sign = " and has the wrong sign" if factor < 0 else ""
     small, times = abs(factor) > 1, max(abs(factor), 1 / abs(factor))
     return f"your {case.name} is {times:#.4g}× too {'small' if small else 'large'}{sign}{_meaning_of(case, times, small)}"
 
 
 def _meaning_of(case: Case, times: float, small: bool) -> str:
+    """The size that a factor is, in words; "." where it is none, or may be more than one."""
     for number, is_root in ((round(times), False), (round(times * times), True)):
         exact = math.sqrt(number) if is_root else number
         if number < 2 or abs(times - exact) > 1e-4 * times:
             continue
+        if is_root and number not in case.sizes:
+            return "."
         meaning, over = next(case.meanings(number), (None, None))
-        if meaning and is_root:
+        if meaning is None or (not is_root and case.is_ambiguous(number)):
+            return "."
+        if is_root:
             why = f"is a scale 1/√{number} {'applied once too often' if small else 'missing'}?"
             return f"; that is the square root of {number}, and {number} is {meaning}: {why}"
-        if meaning and small:
+        if small:
             return f"; {number} is {meaning}: was it averaged over {over} instead of summed, or is only one of them counted?"
-        if meaning:
-            return f"; {number} is {meaning}: was it summed over {over} instead of averaged, or added once for each?"
-    if abs(times - 2) < 1e-3:
-        return ": is one of two equal parts missing?" if small else ": is something added twice?"
+        return f"; {number} is {meaning}: was it summed over {over} instead of averaged, or added once for each?"
     return "."
+
+
+def step_with_wrong_sign(case: Case) -> str | None:
+    """What is added to an input, as an update adds to a parameter, has the wrong sign or size."""
+    for name, start in case.arrays.items():
+        if start.shape != case.got.shape or not case.known.all():
+            continue
+        moved, right = case.got - start, case.want - start
+        if min(np.count_nonzero(np.abs(x) > 1e-4 * np.abs(case.want).max()) for x in (moved, right)) < 2:
+            continue  # nothing to speak of is added
+        factor = float(moved.ravel() @ right.ravel()) / (float(moved.ravel() @ moved.ravel()) or math.nan)
+        if not math.isfinite(factor) or factor == 0 or abs(factor - 1) < 1e-3 or not case.same(start + factor * moved):
+            continue
+        if abs(factor + 1) < 1e-4:
+            return f"what you add to {name} has the wrong sign."
+        return (
+            f"what you add to {name} is {max(abs(factor), 1 / abs(factor)):#.4g}× too {'small' if abs(factor) > 1 else 'large'}"
+            + (" and has the wrong sign." if factor < 0 else ".")
+        )
+    return None
+
+
+def missing_term(case: Case) -> str | None:
+    """One of the arrays is left out of a sum, as a forgotten residual is, or stands in it once too often."""
+    for name, array in case.arrays.items():
+        if array.shape == case.got.shape and np.count_nonzero(array) > 1:
+            if case.same(case.got + array):
+                return f"right after adding {name}: is it left out of the sum?"
+            if case.same(case.got - array):
+                return f"right after subtracting {name}: does it stand in the sum once too often?"
+    return None
+
+
+def only_the_diagonal(case: Case) -> str | None:
+    """Softmax's Jacobian is diag(p) − p pᵀ; p_i (1 − p_i) is its diagonal alone."""
+    same = [(n, a) for n, a in case.arrays.items() if a.shape == case.got.shape and a.ndim]
+    for (_, p), (what, dp) in itertools.permutations(same, 2):
+        is_distribution = np.all(p >= 0) and np.allclose(p.sum(axis=-1), 1)
+        if is_distribution and case.same(p * (1 - p) * dp, np.where(case.known, case.got, np.nan)):
+            return (
+                f"this is only the diagonal of the softmax's Jacobian, p_i (1 − p_i) times {what}: "
+                "each p_i depends on every score, so −p_i p_j belongs to it for j ≠ i."
+            )
+    return None
+
+
+def gain_forgotten(case: Case) -> str | None:
+    """RMSNorm's dx is rstd (u − n mean(u n)) with u = dy · gain; with dy in place of u no factor repairs it."""
+    if not case.is_gradient or case.got.ndim == 0:
+        return None
+    rows = [(n, a) for n, a in case.arrays.items() if a.shape == case.got.shape]
+    gains = [(n, a) for n, a in case.arrays.items() if a.shape == case.got.shape[-1:]]
+    for (_, x), (_, dy) in itertools.permutations(rows, 2):
+        for name, gain in gains:
+            if _is_multiple(case, case.got, _across(x, dy)) and _is_multiple(case, case.want, _across(x, dy * gain)):
+                return f"{name} is forgotten: what goes back through the norm is u = dy · {name}, in both of its terms."
+    return None
+
+
+def _across(x: Array, u: Array) -> Array:
+    """The part of every row of u that is at right angles to the row of x."""
+    return u - x * np.sum(u * x, axis=-1, keepdims=True) / np.sum(x * x, axis=-1, keepdims=True)
+
+
+def _is_multiple(case: Case, array: Array, base: Array) -> bool:
+    """Whether every row is a multiple of the base's row, to 1e-4 of its largest entry: an ε makes that much."""
+    row, known = np.where(case.known, base, 0.0), np.where(case.known, array, 0.0)
+    times = np.sum(row * known, axis=-1, keepdims=True) / np.sum(row * row, axis=-1, keepdims=True)
+    return bool(np.all(np.abs(known - times * row) <= 1e-4 * np.abs(known).max(initial=0.0)))
 
 
 def transposed(case: Case) -> str | None:
@@ -95,7 +176,7 @@ def reversed_or_shifted(case: Case) -> str | None:
         inner = np.arange(case.got.shape[axis] - 1)
         for mine, right, direction in ((inner + 1, inner, "later"), (inner, inner + 1, "earlier")):
             aligned = case.part(axis, right)
-            if np.any(aligned.got) and aligned.same(np.take(case.got, mine, axis)):
+            if np.unique(aligned.want).size > 2 and aligned.same(np.take(case.got, mine, axis)):
                 return f"off by one along {case.axis_name(axis)}: every entry stands one index {direction} than it should."
     return None
 
@@ -122,18 +203,26 @@ def turned_pairs(case: Case) -> str | None:
         ("(2i, 2i+1)", lambda x: (x[..., ::2], x[..., 1::2])),
         (f"(i, i+{width // 2})", lambda x: (x[..., : width // 2], x[..., width // 2 :])),
     ):
-        if case.same(np.hypot(*halves(case.got)), np.hypot(*halves(case.want))):
-            direction = "the gradient turns by minus the angle." if case.is_gradient else "look at positions and frequencies."
-            return f"every pair {layout} of the last axis has the right length and the wrong angle, as in RoPE: {direction}"
+        got, want = (first + 1j * second for first, second in (halves(case.got), halves(case.want)))
+        if case.same(np.abs(got), np.abs(want)):
+            text = f"every pair {layout} of the last axis has the right length and the wrong angle, as in RoPE: "
+            for array in case.arrays.values():
+                if array.shape == case.got.shape:
+                    first, second = halves(array)
+                    back = first - 1j * second  # divides the pair's own angle out
+                    if case.same((got * back).imag, -(want * back).imag):
+                        why = "the gradient turns by minus the angle." if case.is_gradient else "the sine has the wrong sign."
+                        return f"{text}it is turned the other way; {why}"
+            return f"{text}look at positions and frequencies."
     return None
 
 
 def missing_mean_term(case: Case) -> str | None:
     """Softmax and the norms subtract a (weighted) mean over the last axis in the backward pass: dz = p (dp − Σ p dp),
     dx = rstd (u − n mean(u n)). Without it each row is off by a constant, or by a multiple of p or of x."""
-    if case.got.ndim == 0 or case.known.sum(axis=-1).min(initial=3) < 3:
+    if not case.is_gradient or case.got.ndim == 0 or case.known.sum(axis=-1).min(initial=3) < 3:
         return None  # one or two known entries of a row fit any term
-    tail = "is the term missing that subtracts the mean over the last axis, as in softmax and RMSNorm backward?"
+    tail = "is the term right that subtracts the mean over the last axis, as in softmax and RMSNorm?"
     bases = {"an additive constant": np.ones_like(case.got)} | {f"a multiple of {n}": a for n, a in case.arrays.items()}
     for what, basis in bases.items():
         if basis.shape == case.got.shape and case.same(case.got + _row_fit(case, basis)):
@@ -147,8 +236,16 @@ def factor_per_row(case: Case) -> str | None:
         return None
     got, want = np.where(case.known, case.got, 0.0), np.nan_to_num(case.want)
     for axis, what, which in (
-        (-1, "row (along the last axis)", "a normaliser of the row (rstd, the sum of the softmax) is missing or misplaced"),
-        (tuple(range(case.got.ndim - 1)), "column (index of the last axis)", "a gain per column is missing or misplaced"),
+        (
+            -1,
+            "row (along the last axis)",
+            "look at what multiplies a whole row: a normaliser, as rstd or the sum of the softmax",
+        ),
+        (
+            tuple(range(case.got.ndim - 1)),
+            "column (index of the last axis)",
+            "look at what multiplies a whole column, as a gain does",
+        ),
     ):
         known = case.known.sum(axis=axis)
         if known.min() < 2:
@@ -165,7 +262,7 @@ def nearly_right(case: Case) -> str | None:
     want = np.abs(case.want[case.known & np.isfinite(case.want)])
     difference = np.abs(case.got - case.want)[case.known]
     if case.tolerance > 0 and difference.max(initial=0.0) <= 1e-4 * want.max(initial=0.0):
-        return "nearly right: float32 somewhere inside, a slightly different constant (an ε, a scale), or a small term missing?"
+        return "nearly right, to 1e-4 of the largest entry: float32 inside, another constant (an ε, a bound), a small term?"
     return None
 
 
@@ -223,18 +320,28 @@ def location(case: Case) -> tuple[str, Case | None]:
         return "", None
     _, axis, indices, length = min(shares, key=lambda share: share[:2])  # the axis that fewest indices are wrong of
     named, first, last = case.axis_name(axis), int(indices[0]), int(indices[-1])
-    is_run = last - first + 1 == len(indices) > 1
-    if is_run and last == length - 1 and first == 1:
-        text = f"right at index 0 of {named} and wrong later: look at offsets and positions."
-    elif is_run and last == length - 1:
-        text = f"right up to index {first - 1} of {named} and wrong from {first} on: look at offsets, chunks and splits."
-    elif is_run and first == 0:
-        text = f"wrong up to index {last} of {named} and right from {last + 1} on: look at offsets and splits."
-    else:
+    is_run, rest = last - first + 1 == len(indices), f"right at the other {length - len(indices)} of {length}"
+    if not is_run or length < 4:  # of three places any choice is a beginning or an end
         shown = ", ".join(str(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
-        rest = f"right at the other {length - len(indices)} of {length}"
-        text = f"wrong only at index {shown} of {named}, {rest}: masked, padded or last ones?"
+        text = f"wrong only at index {shown} of {named}, {rest}."
+    elif first == 1 and last == length - 1:
+        text = f"right at index 0 of {named} and wrong later. {_FIRST}"
+    elif first == last:
+        text = f"wrong only at index {first} of {named}, {rest}."
+    elif last == length - 1:
+        text = f"right up to index {first - 1} of {named} and wrong from {first} on: {_CHANGES}"
+    elif first == 0:
+        text = f"wrong up to index {last} of {named} and right from {last + 1} on: {_CHANGES}"
+    else:
+        text = f"wrong only from index {first} to {last} of {named}, {rest}" + (f": {_CHANGES}" if length > 5 else ".")
     return text, case.part(axis, indices)
+
+
+_CHANGES = "what changes there, a split, a chunk, a mask, padding, a bound?"
+_FIRST = (
+    "If that axis is time: position 0 has one key and angle 0, so nothing in q, no scale and no angle can show there; "
+    "and it has no past, so no cache and no shift can."
+)
 
 
 def _row_fit(case: Case, basis: Array) -> Array:
@@ -249,7 +356,8 @@ def _row_fit(case: Case, basis: Array) -> Array:
 # For an array of the right shape: one repair makes all of it right.
 HYPOTHESES: list[Hypothesis] = [
     *(zero_everywhere, should_be_zero, nearly_right, sign_flipped, constant_factor, gradient_of_another),
-    *(transposed, permuted_last_axis, reversed_or_shifted, missing_multiplier, missing_mean_term),
+    *(transposed, permuted_last_axis, reversed_or_shifted, missing_multiplier, missing_term, step_with_wrong_sign),
+    *(only_the_diagonal, gain_forgotten, missing_mean_term),
 ]
 # For the wrong part of an array that is right elsewhere.
 IN_PART: list[Hypothesis] = [zero_everywhere, sign_flipped, constant_factor]

@@ -88,11 +88,13 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
         yield "inputs", np.inf, in_place(name_of(candidate), path[3:]), 0.0, ()
     again = call(name_of(candidate), candidate, *fresh[0], **fresh[1])
 
-    if not isinstance(want, (tuple, list, dict)):  # one array is expected: a list, of lists perhaps, is one too
-        got, again = (call(name_of(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
     if is_plain_tuple(want) and len(want) == 2 and type(want[1]).__name__ == "Saved":
         want = want[0]
         got, again = ((x[0] if is_plain_tuple(x) and len(x) == 2 else x) for x in (got, again))
+    if not isinstance(want, (tuple, list, dict)):  # (y, None): a forward pass that saves nothing
+        got, again = (x[0] if is_plain_tuple(x) and len(x) == 2 and x[1] is None else x for x in (got, again))
+        # One array is expected: a list, of lists perhaps, is one too.
+        got, again = (call(name_of(candidate), np.asarray, x) if isinstance(x, list) else x for x in (got, again))
     right, mine, second = list(leaves(want)), list(leaves(got)), list(leaves(again))
     if len(right) != len(mine):
         if is_plain_tuple(got) and not isinstance(want, (tuple, list, dict)):
@@ -104,13 +106,18 @@ def _compare_calls(reference, candidate, arguments, tolerance, hints):
     arrays = {f"input {k}": x.astype(np.float64) for k, x in inputs if isinstance(x, np.ndarray) and is_float(x)}
     for (name, expected), (_, value), (_, repeated) in zip(right, mine, second, strict=False):
         array = as_array(name, value)
-        if repeated is None or differs(array, np.asarray(repeated)):
+        if repeated is None or differs(array, as_array(name, repeated)):
             yield name, np.inf, not_deterministic(name), 0.0, ()
         else:
-            yield name, *_compare(name, array, _reference(name, expected), tolerance, hints, arrays)
+            others = {
+                other: np.asarray(x).astype(np.float64) for other, x in right if other != name and (is_float(x) or is_whole(x))
+            }
+            yield name, *_compare(name, array, _reference(name, expected), tolerance, hints, arrays, others)
 
 
-def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[float, Finding | None, float, tuple[str, ...]]:
+def _compare(
+    name, got: Array, want: Array, tolerance, hints, arrays, others=None
+) -> tuple[float, Finding | None, float, tuple[str, ...]]:
     """Worst error, finding, the tolerance that was used, notes."""
     if is_whole(got) != is_whole(want) and got.ndim == want.ndim == 0:  # one number: 384 is 384.0
         got, want = got.astype(np.float64), want.astype(np.float64)
@@ -118,7 +125,9 @@ def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[f
         text = f"has type {got.dtype}, expected {want.dtype}."
         return np.inf, Finding(name, text, "an integer division, a cast, or the wrong one of two outputs?"), 0.0, ()
     if is_whole(got):
-        error, finding = judge(Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints), "expected")
+        error, finding = judge(
+            Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints, others=others or {}), "expected"
+        )
         if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
             cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
             finding = Finding(name, finding.wrong, cause)
@@ -127,7 +136,9 @@ def _compare(name, got: Array, want: Array, tolerance, hints, arrays) -> tuple[f
     unit = max(precision(got.dtype), precision(want.dtype))
     want64 = want.astype(np.float64)
     noise = min(32 * unit, used / 3) * np.abs(want64[np.isfinite(want64)]).max(initial=0.0)
-    error, finding = judge(Case(name, got.astype(np.float64), want64, used, noise, arrays=arrays, hints=hints), "expected")
+    error, finding = judge(
+        Case(name, got.astype(np.float64), want64, used, noise, False, arrays, others or {}, hints), "expected"
+    )
     coarse = precision(got.dtype) > precision(want.dtype)
     notes = (f"{name} is {got.dtype}, expected {want.dtype}: compared to {used:.0e}.",) if coarse else ()
     return error, finding, used, notes

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def as_array(what: str, value: object) -> Array:
     if value is None:
         raise Broken(Finding(what, "is None, where an array was expected.", "is a return missing?"))
     array = call(what, np.asarray, value)
+    if array.dtype == object and array.size and all(isinstance(number, Real) for number in array.flat):
+        array = array.astype(np.float64)  # a Fraction is a number too
     if not (is_float(array) or is_whole(array)):
         raise Broken(Finding(what, f"is {type(value).__name__} of {array.dtype}, where an array of numbers was expected."))
     return array
@@ -130,7 +133,11 @@ def not_finite(case: Case) -> Finding | None:
     where, _ = location(Case(case.name, np.where(bad, 1.0, 0.0), np.zeros_like(case.want), 0.5, hints=case.hints))
     first = at(np.argwhere(bad)[0])
     text = f"{kinds} in {bad.sum()} of {bad.size} entries{first and ', first at ' + first}{'; ' + where if where else '.'}"
-    return Finding(case.name, text, "0/0, the logarithm of 0, an overflow of exp, or a row that is masked everywhere?")
+    return Finding(
+        case.name,
+        text,
+        "0/0, the logarithm of 0, the root of a negative number, an overflow of exp, or a row masked everywhere?",
+    )
 
 
 def judge(case: Case, expected: str) -> tuple[float, Finding | None]:

@@ -15,7 +15,7 @@ import pytest
 from minids import check
 from minids.errors import MinidsError
 
-B, T, H, D = 2, 6, 4, 8
+B, T, H, D = 2, 6, 5, 8
 HINTS = {"B": B, "T": T, "n_heads": H}
 
 
@@ -254,9 +254,9 @@ def test_an_operation_of_two_thousand_elements_takes_less_than_a_second():
 KEY_MISTAKES = {
     "averaged over the heads": (
         lambda dk: dk / H,
-        ["dk:", "4.000× too small", "4 is the number of heads", "averaged over the heads"],
+        ["dk:", "5.000× too small", "5 is the number of heads", "averaged over the heads"],
     ),
-    "added once per head": (lambda dk: dk * H, ["4.000× too large", "4 is the number of heads", "summed over the heads"]),
+    "added once per head": (lambda dk: dk * H, ["5.000× too large", "5 is the number of heads", "summed over the heads"]),
     "minus": (lambda dk: -dk, ["the sign is flipped"]),
     "zero": (lambda dk: 0 * dk, ["zero everywhere", "no gradient arrives", "detached"]),
     "scale forgotten": (lambda dk: dk * np.sqrt(D), ["2.828× too large", "square root of 8", "1/√8 missing?"]),
@@ -264,7 +264,10 @@ KEY_MISTAKES = {
     "twice": (lambda dk: dk * -2, ["2.000× too large and has the wrong sign"]),
     "only the first position": (
         lambda dk: np.where(np.arange(T)[:, None] == 0, dk, dk * 0.7),
-        ["right at index 0 of axis 1 (the positions) and wrong later: look at offsets", "There, your dk is 1.429× too small"],
+        [
+            "right at index 0 of axis 1 (the positions) and wrong later. If that axis is time",
+            "There, your dk is 1.429× too small",
+        ],
     ),
     "only the first chunk": (
         lambda dk: np.where(np.arange(T)[:, None] < 4, dk, 0.0),
@@ -272,7 +275,7 @@ KEY_MISTAKES = {
     ),
     "two rows": (
         lambda dk: np.where(np.isin(np.arange(T), [1, 4])[:, None], -dk, dk),
-        ["wrong only at index 1, 4 of axis 1", "right at the other 4 of 6: masked", "There, the sign is flipped"],
+        ["wrong only at index 1, 4 of axis 1", "right at the other 4 of 6. There, the sign is flipped"],
     ),
     "the content part": (
         lambda dk: np.where(np.arange(D) < 5, dk + 1, dk),
@@ -327,7 +330,7 @@ def test_shared_key_not_summed_over_the_heads():
         return attention_backward(do, saved)[0], dk, dv
 
     says(
-        attention_check(backward), "has shape (2, 6, 4, 8), expected (2, 6, 8)", "summing over axis 2 (4, the number of heads)"
+        attention_check(backward), "has shape (2, 6, 5, 8), expected (2, 6, 8)", "summing over axis 2 (5, the number of heads)"
     )
 
 
@@ -344,7 +347,7 @@ def test_gradients_in_another_order():
         dq, dk, dv = attention_backward(do, saved)
         return dv, dk, dq
 
-    says(attention_check(backward), "dq: relative error", "this is what dv should be", "another order?")
+    says(attention_check(backward), "dq: relative error", "this is what dv should be", "swapped")
 
 
 def test_gradients_in_another_order_with_other_shapes():
@@ -944,3 +947,110 @@ def test_a_forgotten_saved_is_named():
 def test_one_number_is_compared_as_a_number_and_shown_whole():
     assert check.close(384, 384.0) and check.close(384.0, 384)
     assert "yours 187107392, expected 187107328" in str(check.close(187107392, 187107328))
+
+
+# --- A cause is named where the numbers leave one, and only there.
+
+
+def test_softmax_by_the_diagonal_of_its_jacobian_alone():
+    report = check.gradient(lambda z: (softmax(z), softmax(z)), lambda dp, p: p * (1 - p) * dp, {"z": draw(T, D)})
+    says(report, "only the diagonal of the softmax's Jacobian", "−p_i p_j")
+    by_hand = check.against(lambda dp, p: p * (dp - np.sum(p * dp, axis=-1, keepdims=True)), lambda dp, p: p * (1 - p) * dp,
+                            draw(T, D), softmax(draw(T, D, seed=1)))  # fmt: skip
+    says(by_hand, "only the diagonal")
+
+
+def test_the_gain_forgotten_in_both_terms_of_rmsnorm():
+    def backward(dy, saved):
+        n, rstd, _ = saved
+        return rstd * (dy - n * np.mean(dy * n, axis=-1, keepdims=True)), np.sum(dy * n, axis=(0, 1))
+
+    says(check.gradient(rmsnorm, backward, NORM), "gain is forgotten: what goes back through the norm is u = dy · gain")
+
+
+def test_a_step_with_the_wrong_sign_or_size():
+    start, step = draw(7), 0.01 * draw(7, seed=1)
+    says(check.against(lambda b, s: b - s, lambda b, s: b + s, start, step), "what you add to input 0 has the wrong sign")
+    says(check.against(lambda b, s: b - s, lambda b, s: b - 3 * s, start, step), "what you add to input 0 is 3.000× too large")
+    says(check.against(lambda b, s: b - s, lambda b, s: b + s / 5, start, step), "5.000× too small and has the wrong sign")
+
+
+def test_a_term_left_out_or_added_twice():
+    x, y = draw(T, D), draw(T, D, seed=1)
+    says(check.against(lambda x, y: x + np.sin(y), lambda x, y: np.sin(y), x, y), "right after adding input 0", "left out")
+    says(check.against(lambda x, y: np.sin(y), lambda x, y: x + np.sin(y), x, y), "right after subtracting input 0")
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "hints"),
+    [
+        ((16, 4, 5), 4, {"n_experts": 16, "top_k": 4, "groups": 4}),  # K, the groups, 16 / 4, √16
+        ((6, 3, 5), 3, {}),  # an axis of 3, and 6 / 2 of another
+        ((2, 6, 5), 6, {"a": 6, "b": 6}),  # two names
+        ((7, 16), 4, {}),  # √16, or anything
+        ((7, 5), 2, {}),
+    ],
+)
+def test_a_factor_that_may_be_more_than_one_thing_is_given_no_meaning(shape, factor, hints):
+    other = draw(2, 7)  # a 2 is in play
+    want = draw(*shape)
+    report = check.against(lambda x, other: x, lambda x, other: x / factor, want, other, hints=hints)
+    says(report, f"{factor:#.4g}× too small.")
+    assert "averaged" not in str(report) and "scale" not in str(report), (
+        f"one of several stories is told as the cause: {report}"
+    )
+
+
+def test_of_one_number_no_factor_is_told():
+    says(check.close(3.0, 6.0), "yours 3, expected 6 (0.5×)", "likely cause: none of the usual ones fits")
+
+
+def test_a_forgotten_scalar_is_named():
+    def forward(x):
+        return np.sum(np.sin(x)), x
+
+    report = check.gradient(forward, lambda dy, x: np.cos(x), {"x": draw(T)}, dy=np.float64(0.37))
+    says(report, "right after multiplying by dy: is that factor missing?")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "phrase"),
+    [
+        ([0, 2, 5], "wrong only at index 0, 2, 5 of axis 0, right at the other 5 of 8."),
+        ([6, 7], "right up to index 5 of axis 0 and wrong from 6 on: what changes there"),
+        ([0, 1], "wrong up to index 1 of axis 0 and right from 2 on: what changes there"),
+        ([3, 4], "wrong only from index 3 to 4 of axis 0, right at the other 6 of 8: what changes there"),
+        ([4], "wrong only at index 4 of axis 0, right at the other 7 of 8."),
+        ([1, 2, 3, 4, 5, 6, 7], "position 0 has one key and angle 0"),
+    ],
+)
+def test_scattered_entries_are_not_called_masked(wrong, phrase):
+    want = draw(8, 3)
+    got = want + np.isin(np.arange(8), wrong)[:, None] * draw(8, 3, seed=1)
+    report = check.close(got, want)
+    says(report, phrase)
+    assert ("mask" in str(report)) == ("what changes there" in phrase), str(report)
+
+
+def test_two_outputs_swapped_are_said_to_be():
+    says(check.against(lambda x: (x, x**2), lambda x: (x**2, x), draw(T)), "this is what y[1] should be: are the two swapped")
+
+
+def test_unusual_forms_of_a_right_answer_are_accepted():
+    from fractions import Fraction
+
+    assert check.close(Fraction(15, 2), 7.5)
+    assert check.close([Fraction(1, 2), 1], np.array([0.5, 1.0]))
+    assert check.against(np.sin, lambda x: (np.sin(x), None), draw(T))
+    assert check.against(lambda x: (np.sin(x), Saved(x)), lambda x: [float(v) for v in np.sin(x)], draw(T))
+
+    def lookup(ids, table):
+        return table[ids], (ids, table.shape)
+
+    def backward(dy, saved):
+        ids, shape = saved
+        d_table = np.zeros(shape)
+        np.add.at(d_table, ids, dy)
+        return None, d_table  # of whole numbers there is no gradient
+
+    assert check.gradient(lookup, backward, {"ids": np.array([2, 0, 2]), "table": draw(4, 3)})
