@@ -8,7 +8,7 @@ import pytest
 
 from minids.lab import notebook
 from minids.lab.figures.trained import through
-from minids.lab.plots import attention, experts, tour
+from minids.lab.plots import attention, balance, experts, gradients, latent, positions, tour
 
 
 @pytest.fixture
@@ -74,3 +74,30 @@ def test_the_parts_stand_by_their_year(shown):
     figure, _ = shown[0]
     years = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert years[-3:] == [2024.98] * 3 and min(years) > 2017
+
+
+SLIDERS = [  # a drawing that moves, at ends of its sliders
+    (positions.pairs, dict(distance=2000, base=100)),
+    (positions.slowed, dict(factor=1, base=500000, trained=2048)),
+    (positions.slowed, dict(factor=64, base=10000, trained=8192)),
+    (attention.conversation, dict(tokens=160_000, heads=128, groups=16, latent=1024, bits=16)),
+    (latent.border, dict(context=131072, latent=160)),
+    (balance.thermostat, dict(gamma=0.1, steps=50, popularity_spread=0.0, tokens=128)),
+    (gradients.perpendicular, dict(direction=360)),
+]
+
+
+@pytest.mark.parametrize("draw, ends", SLIDERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_drawing_with_sliders_draws_at_their_ends(shown, draw, ends):
+    draw(**ends)
+    (figure, alt), *others = shown
+    assert not others and alt.endswith(".")
+    figure.canvas.draw()
+
+
+def test_what_is_kept_of_the_studies_is_what_the_pages_show(shown):
+    positions.four_times_as_long()
+    latent.rotary_part(np.full((4, 4), 0.98))
+    long, clip = (texts(figure) for figure, _ in shown)
+    assert "no extension 12.8" in long and "interpolation 13.8" in long and "YaRN 9.1" in long
+    assert "muon, clipped" in clip
