@@ -195,8 +195,7 @@ check.ok(check.against(right_gates, gates, right.scores, some_bias, right.chosen
 
 # %%
 def biased_gates(scores, bias, chosen):
-    picked = np.take_along_axis(scores + bias, chosen, axis=1)
-    return 2.5 * picked / picked.sum(axis=1, keepdims=True)
+    return gates(scores + bias, bias, chosen)  # yours, given the wrong scores
 
 
 notebook.caught(check.against(right_gates, biased_gates, right.scores, some_bias, right.chosen))

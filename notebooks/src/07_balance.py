@@ -323,9 +323,10 @@ check.ok(check.gradient(balance_loss.forward, loss_backward, two))
 
 # %%
 def constant_normaliser(d_loss, saved):
-    share, total, load = saved
-    groups, length, experts = share.shape
-    return (load / total * d_loss / (groups * length) * np.ones_like(share)).reshape(-1, experts)
+    # Were S constant, an expert that nobody chose would get no gradient: yours, with that one's taken off.
+    ds = loss_backward(d_loss, saved).reshape(saved.share.shape)  # (G, T, E)
+    idle = np.broadcast_to(saved.load.argmin(axis=-1)[..., None], (*ds.shape[:2], 1))
+    return (ds - np.take_along_axis(ds, idle, axis=-1)).reshape(-1, ds.shape[-1])
 
 
 def detached(d_loss, saved):
