@@ -42,6 +42,7 @@ Array = np.ndarray
 
 _DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine screen
 _SHOWN = 90
+_LIVE_DOTS = 110
 _COLOURS = 160
 _COLUMNS = 100  # of text that a page shows in one line
 _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
@@ -92,19 +93,22 @@ def picture(rows: int = 1, columns: int = 1, width: float = 9.0, height: float =
 def show(figure, alt: str) -> None:
     """Put a figure into the page. ``alt`` says what is to be seen, for those who do not see it.
 
-    As a PNG of few colours, which drawings do not miss and which is a third of the size.
+    A built page gets a PNG of few colours, which drawings do not miss and which is a third of the size; a live session, where a
+    slider waits for it, one that is drawn in a third of the time.
     """
     global _shown
     from IPython.display import Image, display
     from PIL import Image as Pixels
 
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_dots, facecolor="white")
-    pixels = Pixels.open(drawn).convert("RGB")
-    small = io.BytesIO()
-    pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
-    image = Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt)
-    _shown = display(image, display_id=True if _live() else None)
+    live, drawn = _live(), io.BytesIO()
+    dots = min(_dots, _LIVE_DOTS) if live else _dots
+    figure.savefig(drawn, format="png", dpi=dots, facecolor="white")
+    width = round(figure.get_figwidth() * dots) * _SHOWN / dots
+    if not live:
+        pixels, small = Pixels.open(drawn).convert("RGB"), io.BytesIO()
+        pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
+        drawn, width = small, pixels.width * _SHOWN / _dots
+    _shown = display(Image(drawn.getvalue(), width=round(width), alt=alt), display_id=True if live else None)
 
 
 class Read(NamedTuple):

@@ -104,7 +104,7 @@ class Router:
         }  # fmt: skip
         source = files(__package__).joinpath("router.html").read_text(encoding="utf-8")
         page = source.replace("{{data}}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-        return Cell(page, 440)
+        return Cell(page, 410)
 
 
 def there_and_back(pieces: Sequence[str], routing: Routing, plan: Plan, colours: Sequence[str]) -> None:
