@@ -12,7 +12,7 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +51,7 @@ class PostTraining:
         self.step = 0  # steps finished
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # of this session, a line of numbers for every step
+        self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step
         self.metrics: MetricsFile | None = None
         self.say = Voice(say, self.ask_to_stop)
         self.saved = True  # nothing has been learned that is not on the disk
@@ -134,6 +135,7 @@ class PostTraining:
                 self.seconds += time.perf_counter() - began
                 line = {"step": self.step} | line | {"seconds": round(self.seconds, 3)}
                 self.history.append(line)
+                self.on_step(line)
                 last, self.saved = self.step == self.steps, False
                 bar.set_postfix_str(self.in_words(line), refresh=False)
                 if self.step % c.log_every == 0 or last:
