@@ -62,6 +62,7 @@ class PostTraining:
         self.step = 0  # steps finished
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []  # of this session, a line of numbers for every step
+        self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step
         self.metrics: MetricsFile | None = None
         self.say = Voice(say, self.ask_to_stop)
         self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step

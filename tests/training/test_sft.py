@@ -247,3 +247,10 @@ def test_samples_may_move_and_may_not_change(tmp_path, base):
 def test_the_settings_are_those_of_the_report():
     train = SFTConfig().as_training(100)
     assert (SFTConfig().epochs, train.decay_to, train.constant_until, train.decay_until) == (2, 0.2, 0.0, 1.0)
+
+
+def test_who_listens_is_told_every_step(tmp_path, base):
+    run, told = sft.start(tmp_path / "run", base, base.parent / "pairs.jsonl", RUN.replace(log_every=100), quiet), []
+    run.on_step = told.append
+    run.run()
+    assert told == run.history and [line["step"] for line in told] == list(range(1, run.steps + 1))
