@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.routing import nodes_touched
 from minids.lab.analysis.routing_trace import trace
@@ -25,20 +26,28 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, se
     ids = np.concatenate([trained.window(domain, length + 1, windows) for domain in trained.held_out.domains])
     tokens, targets = ids[:, :-1], ids[:, 1:]
     experts, nodes, k = c.n_routed_experts, c.n_group, c.num_experts_per_tok
-    scores = np.random.default_rng(seed).random((8192, experts))
+    v3 = ModelConfig.preset("deepseek-v3")
+    free, held = (_by_chance(v3, limit, seed) for limit in (v3.n_group, v3.topk_group))
+    v3_found = {"v3_limit": v3.topk_group, "v3_nodes_by_chance": held, "v3_nodes_without_limit": free}
     rows: Rows = []
     for limit in range(-(-k * nodes // experts), nodes + 1):
         limited = limited_to(model, limit)
         chosen = np.concatenate([layer.chosen.reshape(-1, k) for layer in trace(limited, tokens).layers])  # (layers · N, K)
         touched, traffic = nodes_touched(chosen, experts, nodes), meter(chosen, experts, nodes, c.hidden_size)
-        by_chance = nodes_touched(router.choose(scores, k, nodes, limit, c.topk_method), experts, nodes)
         loss = float(limited.losses(tokens, targets, mtp=False).main)
-        found = {"mean_nodes": traffic.nodes, "mean_nodes_by_chance": float(by_chance.mean())}
+        found = {"mean_nodes": traffic.nodes, "mean_nodes_by_chance": _by_chance(c, limit, seed)} | v3_found
         found |= {"bytes_per_token_and_layer": traffic.bytes, "loss": loss, "own_limit": c.topk_group}
         found |= {"experts": experts, "chosen": k, "groups": nodes, "tokens": int(tokens.size)}
         for n in range(1, min(k, nodes) + 1):
             rows.append({"M": limit, "nodes": n, "share_of_tokens": float(np.mean(touched == n))} | found)
     return trained.signed(rows)
+
+
+def _by_chance(c: ModelConfig, limit: int, seed: int) -> float:
+    """Mean nodes of a token whose scores are even and independent."""
+    scores = np.random.default_rng(seed).random((8192, c.n_routed_experts))
+    chosen = router.choose(scores, c.num_experts_per_tok, c.n_group, limit, c.topk_method)
+    return float(nodes_touched(chosen, c.n_routed_experts, c.n_group).mean())
 
 
 def _draw(slide: Slide, rows: Rows) -> None:
@@ -53,7 +62,9 @@ def _draw(slide: Slide, rows: Rows) -> None:
         f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens, same weights; "
         "dot: share of tokens",
     )
-    left, right = slide.parts(0.3, top - 0.2, 1, 1)
+    held, without = first["v3_nodes_by_chance"], first["v3_nodes_without_limit"]
+    foot = slide.note(f"DeepSeek-V3's limit of {first['v3_limit']}, by chance: {held:.1f} nodes; without it {without:.1f}")
+    left, right = slide.parts(foot + 0.1, top - 0.2, 1, 1)
     said = dict(xlabel="node limit M", ylabel="nodes it uses")
     ax = slide.within(left, "4", ["by chance"], grid="y", **said)
     step = 72 * slide.figure.get_figwidth() * ax.get_position().width / (len(limits) + 0.2)  # points

@@ -151,7 +151,11 @@ def test_nodes_are_those_of_the_models_choices_under_each_limit(rows, run):
     assert own["loss"] == pytest.approx(model.losses(ids[:, :-1], ids[:, 1:], mtp=False).main), "its own limit changes nothing"
     by_chance = only(found, M=4)[0]["mean_nodes_by_chance"]
     assert by_chance == pytest.approx(4 * (1 - 12 * 11 * 10 * 9 / (16 * 15 * 14 * 13)), abs=0.05), "four even draws of sixteen"
+    none_of_a_group = np.prod([(224 - i) / (256 - i) for i in range(8)])
+    assert own["v3_nodes_without_limit"] == pytest.approx(8 * (1 - none_of_a_group), abs=0.05), "of V3's 8 groups, 8 even draws"
+    assert own["v3_limit"] == 4 and 3.5 < own["v3_nodes_by_chance"] <= 4
     shown = words(figures.nodes_and_traffic.drawn(found))
+    assert f"by chance: {own['v3_nodes_by_chance']:.1f} nodes; without it {own['v3_nodes_without_limit']:.1f}" in shown
     assert f"to {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
 
 
