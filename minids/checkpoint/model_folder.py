@@ -87,7 +87,8 @@ def save(model: DeepSeekV3, folder: str | Path, weights: str = "float32") -> Non
         raise refuse("weights", weights, "must be float32 or fp8")
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
     arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
-    files, config, types = dict(shards(model.config, arrays)), config_to_json(model.config), {}
+    files, config = shards(model.config, arrays), config_to_json(model.config)
+    types: dict[str, str] = {}
     if weights == "fp8":
         config = config_to_json(model.config, "bfloat16") | {"quantization_config": QUANTISATION}
         for name, tensors in files.items():

@@ -65,7 +65,6 @@ class PostTraining:
         self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step
         self.metrics: MetricsFile | None = None
         self.say = Voice(say, self.ask_to_stop)
-        self.on_step: Callable[[dict[str, Any]], None] = lambda line: None  # told the numbers of each step
         self.saved = True  # nothing has been learned that is not on the disk
         self._stop = False
 
