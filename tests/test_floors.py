@@ -97,3 +97,22 @@ def test_numba_is_met_in_the_kernels_alone_and_matplotlib_in_the_lab(path):
         assert top not in ("torch", "transformers") or corner == "bench", module
         assert top not in ("pickle", "scipy"), module
         assert top != "mpi4py" or path.name == "mpi.py", module
+
+
+def test_at_the_top_stands_the_project_and_nothing_that_a_test_or_a_run_left():
+    top = {path.name for path in ROOT.parent.iterdir() if not path.name.startswith(".")}
+    ours = {
+        "README.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "constraints.txt",
+        "pyproject.toml",
+    }
+    made = {"runs", "build", "dist", "page.html"}  # by commands, and ignored
+    rooms = {"docs", "figures", "minids", "notebooks", "tests"}
+    strangers = {name for name in top - ours - made - rooms if not name.endswith(".egg-info")}
+    models = {name for name in strangers if name.endswith((".safetensors", ".json"))}
+    assert not models, f"{sorted(models)}: a model's files stand in the project's own folder"
