@@ -33,13 +33,13 @@ from minids.ops import (
     yarn,
 )
 from minids.ops.fp8_linear import Scheme
-from minids.training import grpo
+from minids.training import process_group
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 OWNERS += (speculative, LatentCache)
-OWNERS += (policy_loss, grpo)
+OWNERS += (policy_loss, process_group)
 OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Scheme, Fp8Linear)
 ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8, *IN_POLICY]
 
