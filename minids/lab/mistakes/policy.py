@@ -5,7 +5,7 @@ import numpy as np
 
 from minids.lab.mistakes import Mistake, Replace
 from minids.ops import policy_loss
-from minids.training import grpo, preferences, reward_model
+from minids.training import preferences, process_group, reward_model
 
 
 def divergence_as_a_difference_of_logs(replace: Replace) -> None:
@@ -44,16 +44,16 @@ def old_log_probabilities_with_gradient(replace: Replace) -> None:
 
 def balancing_bias_moved_by_rollouts(replace: Replace) -> None:
     """The balancing bias goes on following the load, now that of a few answers to a few questions."""
-    right = grpo.sample
+    right = process_group.sample
 
-    def wrong(model, *arguments):
-        rollouts = right(model, *arguments)
+    def wrong(model, *arguments, **more):
+        rollouts = right(model, *arguments, **more)
         for layer, chosen in zip(model.moe_layers, rollouts.chosen, strict=False):  # of the MTP modules' layers none is known
             counts = np.bincount(chosen.reshape(-1), minlength=model.config.n_routed_experts)
             layer.update_bias(counts, model.config.bias_update_speed)
         return rollouts
 
-    replace(grpo, sample=wrong)
+    replace(process_group, sample=wrong)
 
 
 def reward_read_behind_the_padding(replace: Replace) -> None:

@@ -33,13 +33,13 @@ from minids.ops import (
     yarn,
 )
 from minids.ops.fp8_linear import Scheme
-from minids.training import grpo, preferences, reward_model
+from minids.training import preferences, process_group, reward_model
 from minids.training.batches import Batches
 
 TESTS = Path(__file__).resolve().parent.parent.parent
 OWNERS = (attention, balance_loss, bias_update, rope, router, yarn, MLA, MoE, MTPModule, DeepSeekV3, Batches, model_folder)
 OWNERS += (speculative, LatentCache)
-OWNERS += (policy_loss, grpo, preferences, reward_model)
+OWNERS += (policy_loss, process_group, preferences, reward_model)
 OWNERS += (float8, quantise, fp8_linear, fp8_accumulation, Scheme, Fp8Linear)
 ALL = [*MISTAKES, *IN_GENERATION, *IN_FP8, *IN_POLICY]
 
