@@ -52,7 +52,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     low = slide.legend(LEFT, 0.35 * slide.letters, [("dense", "hidden"), ("mixture of experts", "routed")]) + 0.5 * slide.line
     ax = slide.bars(3.55, low, 9.6, top - 0.3 - low, values, column(work, "name"), kinds, words, bold, thick=0.62)
     for place, row in enumerate(work):
-        size = f"{parameter_count(row['parameters'])} parameters"
+        size = parameter_count(row["parameters"]) + (" parameters" if slide.letters <= 1.5 or row["dense"] else "")
         size += "" if row["dense"] else f", {parameter_count(row['active'])} active"
         inside = row is largest
         looks = dict(color=ink_on(colour("hidden")) if inside else colour("muted"))
