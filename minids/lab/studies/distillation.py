@@ -108,5 +108,6 @@ STUDY = Study(
     shown=("pass@1", "pass@8", "greedy", "entropy", "length"),
     common={"student": STUDENT, "teacher": MODEL, "base": BASE, "policy": grpo.POLICY, "tuning": TUNING},
     findings=findings,
+    seeds=(0, 1, 2, 3, 4, 5),
     steps=400,
 )

@@ -7,6 +7,9 @@ On ``QUESTIONS`` sums of the exam, each asked ``GROUP`` times at temperature 1 a
     divergence                  KL(π ‖ π_base) of a token, exact, mean over the same tokens
     acceptance                  share of the MTP module's guesses that speculation would keep at temperature 1, in expectation:
                                 Σ_v min(p_v, q_v), p the model's distribution of a token and q the module's, one token before
+
+Of how an arm learned: ``steps_to_85`` and ``flipped`` (see ``learn``), and ``seconds_learning``, which are those of the machine
+at that hour, whatever else it did.
 """
 
 from __future__ import annotations

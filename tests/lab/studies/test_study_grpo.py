@@ -5,6 +5,7 @@ import pytest
 from test_studies import holds
 
 from minids.errors import MinidsError
+from minids.lab.mistakes.policy import divergence_as_a_difference_of_logs
 from minids.lab.studies import erring_sums, grpo, post_training
 from minids.lab.studies.study import Job
 from minids.training.reserved import reserved
@@ -107,6 +108,13 @@ def test_guesses_are_kept_where_module_and_model_agree(monkeypatch):
 def test_the_divergence_is_that_of_the_definition():
     p, q = np.array([[0.5, 0.5, 0.0]]), np.array([[0.25, 0.5, 0.25]])
     np.testing.assert_allclose(post_training._divergence(p, q), [0.5 * np.log(2)])
+
+
+def test_the_wrong_estimator_is_that_of_the_museum():
+    kept = {}
+    divergence_as_a_difference_of_logs(lambda owner, **wrong: kept.update(wrong))
+    log_q = np.array([-1.0, 0.0, 2.0])
+    np.testing.assert_array_equal(grpo.difference_of_logs(log_q), kept["k3"](log_q))
 
 
 def test_other_text_is_refused_and_half_a_run_is_none(small, monkeypatch):
