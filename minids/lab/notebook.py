@@ -6,6 +6,7 @@
     notebook.shapes(letters, q=q, k=k)                      every array with its shape, in numbers and in letters
     notebook.caught(check.gradient(forward, wrong, …))      a wrong solution, which the check has to notice
     notebook.explore(draw, position=(0, 100))               sliders under a picture, in a live session
+    notebook.slide("attention_family")                      one of the pictures for talks
     notebook.here("attention")                              the map of the model, with what this page is about
     notebook.model(), notebook.SENTENCE                     the trained model and the sentence that go through notebooks 1 to 9
     notebook.card(facts, "57×", "fewer numbers", bars)      what to remember, at the end
@@ -19,9 +20,10 @@ import importlib.util
 import inspect
 import io
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +42,7 @@ Array = np.ndarray
 
 _DOTS = 160  # per inch; shown at _SHOWN, so that text stays sharp on a fine screen
 _SHOWN = 90
+_LIVE_DOTS = 110
 _COLOURS = 160
 _COLUMNS = 100  # of text that a page shows in one line
 _STATIC = "MINIDS_STATIC"  # set where pages are built: without a kernel no slider moves
@@ -90,19 +93,22 @@ def picture(rows: int = 1, columns: int = 1, width: float = 9.0, height: float =
 def show(figure, alt: str) -> None:
     """Put a figure into the page. ``alt`` says what is to be seen, for those who do not see it.
 
-    As a PNG of few colours, which drawings do not miss and which is a third of the size.
+    A built page gets a PNG of few colours, which drawings do not miss and which is a third of the size; a live session, where a
+    slider waits for it, one that is drawn in a third of the time.
     """
     global _shown
     from IPython.display import Image, display
     from PIL import Image as Pixels
 
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_dots, facecolor="white")
-    pixels = Pixels.open(drawn).convert("RGB")
-    small = io.BytesIO()
-    pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
-    image = Image(small.getvalue(), width=round(pixels.width * _SHOWN / _dots), alt=alt)
-    _shown = display(image, display_id=True if _live() else None)
+    live, drawn = _live(), io.BytesIO()
+    dots = min(_dots, _LIVE_DOTS) if live else _dots
+    figure.savefig(drawn, format="png", dpi=dots, facecolor="white")
+    width = round(figure.get_figwidth() * dots) * _SHOWN / dots
+    if not live:
+        pixels, small = Pixels.open(drawn).convert("RGB"), io.BytesIO()
+        pixels.quantize(_COLOURS, kmeans=1, dither=Pixels.Dither.NONE).save(small, format="png", optimize=True)
+        drawn, width = small, pixels.width * _SHOWN / _dots
+    _shown = display(Image(drawn.getvalue(), width=round(width), alt=alt), display_id=True if live else None)
 
 
 class Read(NamedTuple):
@@ -123,9 +129,13 @@ def model(dtype=np.float32) -> DeepSeekV3:
 def read(model: DeepSeekV3, text: str = SENTENCE) -> Read:
     """The tokens of a text, one sequence, and what each stands for: "▸" is the beginning, "␣" a space."""
     ids = np.array([*model.tokenizer.beginning, *model.tokenizer.encode(text)])
-    pieces = ["▸"] * len(model.tokenizer.beginning)
-    pieces += [model.tokenizer.decode([i]).replace(" ", "␣").replace("\n", "⏎") for i in ids[len(pieces) :]]
-    return Read(ids[None], pieces)
+    return Read(ids[None], pieces_of(model, ids))
+
+
+def pieces_of(model: DeepSeekV3, ids: Array) -> list[str]:
+    """What tokens (T) stand for, as ``read`` writes them."""
+    shown = (model.tokenizer.decode([i]).replace(" ", "␣").replace("\n", "⏎") for i in ids)
+    return [piece or "▸" for piece in shown]
 
 
 def here(*parts: str) -> None:
@@ -141,11 +151,25 @@ def here(*parts: str) -> None:
     show(figure, f"DeepSeek-V3: a column of blocks, one block enlarged, its experts. {where}")
 
 
-def card(facts: Sequence[str], number: str, meaning: str, bars: Mapping[str, float]) -> None:
-    """What to remember of a page: three facts, one number with what it means, and a picture of it, ``bars`` to scale."""
+def slide(name: str, width: float = 9.0, height: float = 4.6, **arguments) -> None:
+    """One of the pictures for talks, ``minids.lab.figures.NAME``, without its title; ``arguments`` as it takes them."""
+    from minids.lab import figures
+
+    drawn = getattr(figures, name)
+    figure, axes = picture(width=width, height=height)
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    drawn(ax=axes, title=False, **arguments)
+    show(figure, drawn.alternative)
+
+
+def card(facts: str, number: str, meaning: str, bars: Mapping[str, float]) -> None:
+    """What to remember of a page: three facts, each behind a "- " of its own line, one number with what it means, and a
+    picture of it, ``bars`` to scale."""
+    told_facts = [" ".join(fact.split()) for fact in re.split(r"^\s*- ", facts, flags=re.MULTILINE)[1:]]
     from matplotlib.patches import FancyBboxPatch
 
-    lines = [textwrap.wrap(fact, 62) for fact in facts]
+    lines = [textwrap.wrap(fact, 62) for fact in told_facts]
     told = textwrap.wrap(meaning, 34)
     high = max(0.75 + 0.235 * sum(map(len, lines)) + 0.12 * len(lines), 1.2 + 0.2 * len(told) + 0.25 * len(bars))
     figure, axes = picture(width=9.0, height=high)
@@ -175,7 +199,17 @@ def card(facts: Sequence[str], number: str, meaning: str, bars: Mapping[str, flo
         axes.add_patch(
             FancyBboxPatch((left, y), max(long, 0.012), 0.17, boxstyle="square,pad=0", color=COLOURS[0], linewidth=0)
         )
-    show(figure, " ".join([*facts, f"{number}: {meaning}"]))
+    show(figure, " ".join([*told_facts, f"{number}: {meaning}"]))
+
+
+def live_page() -> None:
+    """The page in which the notebooks' model computes, in the cell. Where pages are built it is left out: it is too large."""
+    if _live():
+        from IPython.display import display
+
+        from minids.lab import page
+
+        display(page.show(model(), name="pocket"))
 
 
 def shapes(letters: Mapping[str, int] | None = None, /, **arrays: Array) -> None:

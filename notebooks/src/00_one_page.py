@@ -2,7 +2,7 @@
 # # 0. All of DeepSeek-V3 in one file
 #
 # DeepSeek-V3 has latent attention, routed experts, a balancing bias and a second look ahead. How much code is that, with the
-# backward pass written out by hand and the training loop included? Fewer than 550 lines of NumPy, and this page walks through
+# backward pass written out by hand and the training loop included? 550 lines of NumPy, and this page walks through
 # them once forward and once backward.
 #
 # %% [markdown]
@@ -20,14 +20,16 @@ import numpy as np
 
 from minids import check, pico
 from minids.lab import notebook
+from minids.lab.plots import one_page as draw
 
 notebook.set_up()
 rng = np.random.default_rng(0)
+notebook.here()
 lines = inspect.getsource(pico).splitlines()
 print(f"{len(lines)} lines, {sum(line.startswith('def ') for line in lines)} functions")
 
 # %% [markdown]
-# ## A model small enough to print
+# ## 1. A model small enough to print
 #
 # One dense block, one block with experts, one module that looks a token further. All sizes are different, so that a shape says which
 # array it is. A token is a byte.
@@ -53,13 +55,13 @@ print(
 )
 for name, array in w.items():
     if name.startswith("model.layers.1.mlp."):
-        print(f"{name:<48} {array.shape}")
+        print(f"{name:<52} {array.shape}")
 
 # %% [markdown]
 # **What to notice.** The weights are a dict, and the names are those of the files that DeepSeek publishes. The experts of a layer are one
 # array with the expert as its first axis. `e_score_correction_bias` is the only array that never gets a gradient.
 #
-# ## Forward: a block's attention
+# ## 2. Forward: a block's attention
 #
 # Each function returns its result and what its backward pass will need again, `y, saved = f(...)`. For attention that is ten arrays, and
 # they tell its whole story: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights of the softmax,
@@ -75,9 +77,9 @@ notebook.shapes(letters, x=x, h=h, c_q=c_q, c_kv=c_kv, q=q, k=k, v=v, a=a, o=o, 
 
 # %% [markdown]
 # **What to notice.** `k` holds 3 heads of 23 numbers for each token and `v` 3 of 6: 87 numbers, all made of the 16 of `c_kv` and 8 of a rotated key that the
-# heads share. A server would keep those 24. In V3 they are 576 instead of 40,960.
+# heads share. A server would keep those 24. In V3 they are 576, where ordinary attention would keep 32,768.
 #
-# ## Forward: the experts
+# ## 3. Forward: the experts
 #
 # The second block has a router instead of one network. Scores come from a sigmoid, the bias is added to decide who is chosen, and the
 # gates are made of the scores *without* it.
@@ -102,10 +104,12 @@ for n in range(4):
 # **What to notice.** The gates of every token add up to 2.5, `routed_scaling_factor`. With three groups of four experts and two groups allowed, no token reaches experts of
 # all three.
 #
-# ## Forward: two predictions, one number
+# ## 4. Forward: two predictions, one number
 #
 # `pico.forward` does all of it: both blocks, the head, the MTP module that is shown the token ahead, the same head again. Three losses
 # come out, and their weighted sum is what training makes smaller.
+#
+# **Write your guess; then run.** How much does a model that knows nothing lose on a byte of which there are 256?
 
 # %%
 losses, saved_depths = pico.forward(tokens, targets, w, c)
@@ -120,7 +124,7 @@ print(f"total            {losses.total:.6f}")
 # **What to notice.** A loss is the end of the chain, so `cross_entropy` returns its gradient at once: what was predicted minus what came. That is
 # `d_logits`, and there the way back begins. (The loss is far above guessing because these weights are large, so that everything on this page is well visible.)
 #
-# ## Exercise 1: the matrix product
+# ### Exercise 1: the matrix product
 #
 # Most of a backward pass is this one. For $y = x W^\top$ with $x$ (B, T, in) and $W$ (out, in), what are $dx$ and $dW$, given $dy$ (B, T, out)?
 
@@ -145,7 +149,7 @@ W = w["lm_head.weight"]
 check.ok(check.against(linear_reference, my_linear_backward, d_logits, hidden, W))
 
 # %% [markdown]
-# ## Backward: the same list upwards
+# ## 5. Backward: the same list upwards
 #
 # A gradient goes the way of the data in the other direction, and *adds up* wherever the data was used twice. The gradients of the
 # weights are collected in a dict `g`. This is `pico.loss_and_grads`, one line at a time:
@@ -176,7 +180,7 @@ print(f"\n{len(g)} gradients, equal to those of loss_and_grads: {same}")
 # %% [markdown]
 # **What to notice.** The matrix `lm_head` was used twice, so two lines add into `g["lm_head.weight"]`. The embedding was used twice too, by the main model and by the MTP module.
 #
-# ## Exercise 2: where three heads share one key
+# ### Exercise 2: where three heads share one key
 #
 # Inside attention is the place that most people get wrong. The rotated part of the key is one vector for all heads. In the forward pass
 # it is copied; so in the backward pass ... Given $dk$ (B, H, T, d_h + d_r), split off what goes to the content part of each head and what goes to the shared key.
@@ -200,21 +204,24 @@ check.ok(check.against(key_reference, split_key_gradient, dk, c.qk_nope_head_dim
 
 # %% [markdown]
 # With the mean instead of the sum the shapes are right, the loss falls, and the key learns at a third of its speed. In V3, with 128 heads, at
-# 1/128. The check knows that mistake:
+# 1/128. The check knows that mistake. Yours, divided:
 
 
 # %%
 def with_the_mean(dk, d_h):
-    return dk[..., :d_h], dk[..., d_h:].mean(axis=1)
+    content, shared = split_key_gradient(dk, d_h)
+    return content, shared / dk.shape[1]
 
 
 notebook.caught(check.against(key_reference, with_the_mean, dk, c.qk_nope_head_dim))
 
 # %% [markdown]
-# ## Is it right? Measure
+# ## 6. Is it right? Measure
 #
 # A gradient is a slope: move one weight a little, and see how far the loss moves. Only the choice of experts must be held still, because it jumps
 # and has no slope. `forward` takes the choices that it once returned.
+#
+# **Write your guess; then run.** With a step ten times smaller, how many times smaller is the difference between the slope and the gradient?
 
 # %%
 name, entry = (
@@ -236,7 +243,7 @@ for step in (1e-2, 1e-3, 1e-4):
 # **What to notice.** With a step ten times smaller the difference is a hundred times smaller: that is the curvature of the loss, and the
 # gradient is exact. The tests do this for every weight, and compare all gradients with those of the package, written apart.
 #
-# ## Exercise 3: one matrix in two places
+# ### Exercise 3: one matrix in two places
 #
 # Small models often use one matrix for both embedding and head, `tie_word_embeddings`. You have the gradients of a model that keeps the two apart,
 # and in it both matrices happen to be equal. What is the gradient of the one matrix that replaces them?
@@ -258,7 +265,7 @@ _, together = pico.loss_and_grads(
 check.ok(check.close(tied_gradient(apart), together["model.embed_tokens.weight"], name="tied"))
 
 # %% [markdown]
-# ## It learns
+# ## 7. It learns
 #
 # A hundred steps of AdamW, and what could be a better text for this file than the file itself? `update_biases` belongs to no gradient: after each step it looks at who was
 # chosen, and makes the overworked experts a little less likely.
@@ -281,25 +288,7 @@ for step in range(1, 121):
 curve, busiest = np.array(curve), np.array(busiest)
 print(f"first step {curve[0, 0]:.1f} nats a byte, last ten {curve[-10:, 0].mean():.1f}")
 
-# %% tags=["picture"]
-figure, (left, right) = notebook.picture(1, 2, height=3.3)
-left.plot(curve[:, 0], label="next byte")
-left.plot(curve[:, 1], label="the byte after it (MTP)")
-left.axhline(np.log(256), color="black", linewidth=0.9, linestyle=":")
-left.text(119, np.log(256) - 0.08, "guessing", ha="right", va="top")
-left.set(xlabel="step", ylabel="nats per byte", ylim=(0, 5.9))
-left.set_title("The losses")
-left.legend(loc="lower left")
-for layer, values in enumerate(busiest.T[:2], start=1):
-    right.plot(values, label=f"block {layer}")
-right.plot(busiest[:, 2], label="MTP module")
-right.set(xlabel="step", ylabel="MaxVio", ylim=(0, 3.1))
-right.set_title("Busiest expert, above the mean")
-right.legend(loc="upper right")
-notebook.show(
-    figure,
-    "Left: both losses fall from guessing. Right: the excess load of the busiest expert rises, then falls.",
-)
+draw.learning(curve, busiest, guessing=np.log(256))
 
 # %%
 prompt = np.frombuffer(b"def rmsnorm_", np.uint8).astype(int)[None]
@@ -317,7 +306,22 @@ print(bytes(written.tolist()).decode(errors="replace"))
 # with a text of your own.
 #
 # ## Where to go from here
-#
+
+# %%
+notebook.card(
+    """
+    - All of DeepSeek-V3 is 43 functions: what stands above is forward, what stands right below it is
+      its backward pass.
+    - Where the forward pass uses something twice, as the head, the embedding or the shared key, its
+      gradients add up.
+    - The bias that balances the experts has no gradient; it is moved after each step.
+    """,
+    "550 lines",
+    "of NumPy, training loop included; the whole package has 32,000:",
+    {"pico.py": 550, "minids": 32000},
+)
+
+# %% [markdown]
 # - [minids/pico.py](minids/pico.py), from top to bottom.
 # - [Notebook 1](notebooks/01_tour.ipynb) looks at the forward pass with pictures, [notebook 2](notebooks/02_backpropagation.ipynb) derives backward passes and measures them.
 # - [Notebook 4](notebooks/04_mha_to_mla.ipynb) is about the latents, [6](notebooks/06_experts.ipynb) about experts, [7](notebooks/07_balance.ipynb) about the bias,

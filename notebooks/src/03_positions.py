@@ -8,8 +8,9 @@
 # Three answers in three parts: *turn* the vectors (RoPE), *know which coordinates form a pair* (the layout, where most ported
 # checkpoints break), and *slow the slow turns down* (YaRN).
 #
-# Used here: [rope](minids/ops/rope.py), [yarn](minids/ops/yarn.py), [attention](minids/ops/attention.py), and
-# [positions](minids/layers/positions.py), which makes the angles from a configuration. In the
+# Used here: [rope](minids/ops/rope.py), [yarn](minids/ops/yarn.py), [attention](minids/ops/attention.py),
+# [positions](minids/layers/positions.py), which makes the angles from a configuration, and the
+# [long-context study](minids/lab/studies/long_context.py). In the
 # [report](https://arxiv.org/abs/2412.19437): equations 3 and 8 of section 2.1.1, and section 4.3 for the long context.
 
 # %%
@@ -18,37 +19,56 @@ import numpy as np
 import minids
 from minids import check
 from minids.lab import notebook
-from minids.layers.positions import softmax_scale
-from minids.ops import attention, rope, yarn
+from minids.lab.plots import positions as draw
+from minids.layers.positions import Rotary, softmax_scale
+from minids.ops import rope, yarn
 
 notebook.set_up()
 rng = np.random.default_rng(0)
+notebook.here("attention")
 
 # %% [markdown]
-# ## Without positions, order does not exist
+# ## 1. Without positions, a layer knows no order
 #
 # Take the last token of a sequence and let it attend to all the others. Then shuffle the others. Nothing in
-# $o = \sum_j \text{softmax}_j(q\cdot k_j)\,v_j$ knows about the order of the sum:
+# $o = \sum_j \text{softmax}_j(q\cdot k_j)\,v_j$ knows about the order of the sum. Here with the sentence of these notebooks, in the first block of
+# [the trained model](notebooks/model/README.md), whose rotations are switched off (cosine 1, sine 0 for every angle):
 
 # %%
-T, d_h = 7, 8
-k, v = rng.standard_normal((2, 1, T, 1, d_h))  # (B, T, H, d_h) each, with B = H = 1
-q = rng.standard_normal((1, 1, 1, d_h))  # one query, after all keys
-order = rng.permutation(T)
+model = notebook.model(np.float64)
+tokens, pieces = notebook.read(model)
+T = tokens.shape[1]
+rotary = model.rotary(T)
+unturned = Rotary(np.ones_like(rotary.cos), np.zeros_like(rotary.sin))
 
-straight, _ = attention.forward(q, k, v, d_h**-0.5)
-shuffled, _ = attention.forward(q, k[:, order], v[:, order], d_h**-0.5)
-print(
-    "shuffled as",
-    order,
-    "\nlargest change of the output:",
-    np.abs(straight - shuffled).max().round(12),
-)
+order = np.concatenate([[0], 1 + rng.permutation(T - 2), [T - 1]])  # the first and the last stay
+print(" ".join(pieces))
+print(" ".join(pieces[i] for i in order), "\n")
+
+
+def after(blocks, tokens, rotary):
+    """What the attention of block 0 (blocks = 0), or so many blocks, make of the last token."""
+    x, _ = model.embed_tokens.forward(tokens)
+    if blocks == 0:
+        normed, _ = model.blocks[0].input_norm.forward(x)
+        return model.blocks[0].attention.forward(normed, rotary)[0][0, -1]
+    for block in model.blocks[:blocks]:
+        x, _ = block.forward(x, rotary)
+    return x[0, -1]
+
+
+for name, blocks in {"one attention": 0, "two blocks": 2, "four blocks": 4}.items():
+    changes = []
+    for angles in (unturned, rotary):
+        straight, shuffled = (after(blocks, t, angles) for t in (tokens, tokens[:, order]))
+        changes.append(np.linalg.norm(straight - shuffled) / np.linalg.norm(straight))
+    print(f"{name:<14} changed by {changes[0]:.2f} without rotations, {changes[1]:.2f} with them")
 
 # %% [markdown]
-# "Dog bites man" and "man bites dog" are the same to it. The position must get into $q\cdot k$.
+# **What to notice.** To a single layer "dog bites man" and "man bites dog" are the same: 0.00. Several causal layers know a little of the order even so, because
+# what a token saw in the first depends on how many stood before it. It is a poor knowledge. So the position must get into $q\cdot k$.
 #
-# ## Turn every pair of coordinates
+# ## 2. Turn every pair of coordinates
 #
 # RoPE ([Su et al. 2021](https://arxiv.org/abs/2104.09864)) takes the coordinates of a query or a key two by two, and turns pair $i$ of the
 # vector at position $t$ by the angle $\varphi = t\,\theta_i$:
@@ -76,57 +96,21 @@ notebook.shapes(letters, q=q, cos=cos, sin=sin, q_turned=q_turned, scores=scores
 spread = max(np.ptp(np.diagonal(scores, offset)) for offset in range(-T + 1, T))
 print(f"\nlargest difference along a diagonal of the scores: {spread:.0e}")
 
-# %% tags=["picture"]
-figure, (left, middle, right) = notebook.picture(1, 3, width=9.4, height=3.3)
-for pair, colour in ((0, "C0"), (1, "C1"), (2, "C2")):
-    turned = k_turned[0, :24, 0, 2 * pair : 2 * pair + 2]
-    turned = turned / np.linalg.norm(turned, axis=-1, keepdims=True)
-    radius = 1 - 0.22 * pair
-    left.plot(radius * turned[:, 0], radius * turned[:, 1], ".", color=colour, alpha=0.35)
-    left.plot(
-        radius * turned[:6, 0], radius * turned[:6, 1], "o-", color=colour, label=f"pair {pair}"
-    )
-left.set(aspect="equal", xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), xticks=[], yticks=[])
-left.legend(loc="center", fontsize=8)
-left.set_title("A key at positions 0 to 5")
-limit = np.abs(scores).max()
-image = middle.imshow(scores, cmap="RdBu_r", vmin=-limit, vmax=limit)
-middle.grid(False)
-middle.set(xlabel="position of the key", ylabel="position of the query")
-middle.set_title("q · k: stripes")
-right.plot(np.arange(T), scores[:, 0], color="C0")
-right.axhline(0, color="black", linewidth=0.8)
-right.set(xlabel="distance t − s", ylabel="q · k")
-right.set_title("One diagonal, one number")
-notebook.show(
-    figure,
-    "Three pairs turning at different speeds; scores constant along diagonals; by distance.",
-)
+draw.turns_and_scores(keys=k_turned[0, :, 0], scores=scores)
 
 # %% [markdown]
 # **What to notice.** Left: pair 0 turns by one radian a token, the next ones ever more slowly, like the hands of a clock. Fast pairs tell
 # neighbours apart, slow ones tell far from near. Middle: the same query and key give the same score at the same *distance*, wherever
 # they stand.
 
-
 # %%
-def draw_scores(distance=5, base=10000):
-    """Contribution of each pair to the score of a vector with itself, at some distance."""
-    theta = yarn.plain_frequencies(64, float(base))
-    figure, axes = notebook.picture(height=2.6)
-    axes.bar(np.arange(32), np.cos(distance * theta), color="C0")
-    axes.set(xlabel="pair i", ylabel="cos(distance · θ)", ylim=(-1.1, 1.1))
-    axes.set_title(f"Distance {distance}, base {base}")
-    notebook.show(figure, "What each of 32 pairs contributes to the score at a distance.")
-
-
-draw_scores()
-notebook.explore(draw_scores, distance=(0, 2000, 1), base=[100, 10000, 50000, 1000000])
+draw.pairs()
+notebook.explore(draw.pairs, distance=(0, 2000, 1), base=[100, 10000, 50000, 1000000])
 
 # %% [markdown]
 # (With a running kernel, two sliders appear here. Watch the fast pairs on the left flicker while the slow ones on the right hardly move.)
 #
-# ## Exercise 1: turn it yourself
+# ### Exercise 1: turn it yourself
 #
 # Write RoPE for the *interleaved* layout, in which pair $i$ is $(x_{2i}, x_{2i+1})$.
 
@@ -148,7 +132,7 @@ x = rng.standard_normal((2, len(cos), 3, 2 * cos.shape[1]))
 check.ok(check.against(rope.forward, turn, x, cos, sin))
 
 # %% [markdown]
-# ## Exercise 2: the backward pass of a turn
+# ### Exercise 2: the backward pass of a turn
 #
 # $y = Rx$ with a rotation $R$ gives $dx = R^\top dy$, and the transpose of a rotation is its inverse. Nothing is learned here. Use your
 # `turn`.
@@ -166,7 +150,7 @@ few = {"x": rng.standard_normal((1, 3, 2, 4)), "cos": cos[:3, :2], "sin": sin[:3
 check.ok(check.gradient(turn, turn_backward, few, wrt=["x"]))
 
 # %% [markdown]
-# ## Which coordinates are a pair? The layout
+# ## 3. Which coordinates are a pair? The layout
 #
 # The formula does not say which two coordinates form pair $i$, and there are two habits. DeepSeek's released weights are
 # **interleaved**: $(x_{2i}, x_{2i+1})$. Many other programs are **half-split**: $(x_i, x_{i + d_r/2})$. Neither is better. But weights
@@ -183,30 +167,16 @@ print(
     np.abs(np.linalg.norm(pairs, axis=-1) - np.linalg.norm(halves, axis=-1)).max().round(12),
 )
 
-# %% tags=["picture"]
-figure, axes = notebook.picture(2, 1, height=2.2, sharex=True)
-for ax, name in zip(axes, ("interleaved", "half-split"), strict=True):
-    for c in range(16):
-        pair = c // 2 if name == "interleaved" else c % 8
-        colour = f"C{pair % 6}"
-        ax.bar(c + 0.47, 1, width=0.94, color=colour, alpha=0.75)
-        ax.text(c + 0.47, 0.5, str(pair), ha="center", va="center", fontsize=11)
-    ax.set(
-        xlim=(-0.1, 16), ylim=(0, 1), yticks=[], xticks=np.arange(16) + 0.47, xticklabels=range(16)
-    )
-    ax.grid(False)
-    ax.set_ylabel(name, rotation=0, ha="right", va="center")
-    for side in ("left", "bottom"):
-        ax.spines[side].set_visible(False)
-axes[0].set_title("Which pair a coordinate belongs to, d_r = 16")
-notebook.show(figure, "Interleaved: 0 0 1 1 2 2 and so on. Half-split: 0 to 7, then 0 to 7 again.")
+draw.layouts()
 
 # %% [markdown]
 # Weights can be carried from one layout to the other by re-ordering the *rows* that make the rotary coordinates, once: put the row that
 # made coordinate $2i$ at place $i$, and that of $2i + 1$ at place $i + d_r/2$. Queries and keys then hold the same numbers at other
 # places, and their dot product does not care about places.
 #
-# ## Exercise 3: port a checkpoint
+# ### Exercise 3: port a checkpoint
+#
+# Re-order the rows of a projection that was trained interleaved, so that half-split RoPE gives the same scores.
 
 
 # %% tags=["solution"]
@@ -256,14 +226,14 @@ unported = rotary_scores(w_q, w_k, interleave=False)
 print("\nscores with the wrong sign:", f"{np.mean(np.sign(unported) != np.sign(right)):.0%}")
 
 # %% [markdown]
-# ## Why DeepSeek turns only a part
+# ## 4. Why DeepSeek turns only a part
 #
 # In [latent attention](minids/layers/mla.py) keys are made from a small cached latent, $k = W^{UK} c$, and at inference
 # $W^{UK}$ is merged into the query. A rotation in between, $q^\top R_{t-s} W^{UK} c$, depends on the distance, so it can be merged into
 # neither. V3 therefore gives every head 128 coordinates without and 64 with a position, and the 64 come from the hidden state directly.
 # All that follows concerns these $d_r = 64$: 32 pairs.
 #
-# ## From 4 thousand tokens to 160 thousand
+# ## 5. From 4 thousand tokens to 160 thousand
 #
 # V3 is pre-trained on sequences of 4,096 tokens. In that window pair 0 turns 652 times, while the slowest pair covers less than a tenth of
 # a turn. Feed it a longer text and the slow pairs reach angles that they have never shown in training. What can be done?
@@ -299,43 +269,11 @@ for i in (0, 10, 11, 16, 22, 23, 31):
     )
 
 
-# %% tags=["picture"]
-def draw_yarn(factor=40, base=10000, trained=4096):
-    """Tokens per turn of all pairs, and the angles of two slow ones up to the stretched length."""
-    theta = yarn.plain_frequencies(64, float(base))
-    slowed = yarn.yarn_frequencies(64, float(base), float(factor), trained)
-    low, high = yarn.cut_offs(64, float(base), trained)
-    last = min(int(np.ceil(high)), 31)  # the first pair that is divided by the whole factor
-    longest = factor * trained
-    figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.8)
-    index = np.arange(32)
-    left.semilogy(index, 2 * np.pi / theta, "o-", label="plain", color="C0")
-    left.semilogy(index, 2 * np.pi / slowed, "o-", label=f"YaRN, s = {factor}", color="C1")
-    divided = factor * 2 * np.pi / theta
-    left.semilogy(index, divided, ":", label=f"all divided by {factor}", color="#777777")
-    for length, text in ((trained, f"trained: {trained:,}"), (longest, f"{longest:,}")):
-        left.axhline(length, color="black", linewidth=0.8)
-        left.text(0, length * 1.25, text, fontsize=8.5)
-    left.axvspan(low, high, color="#EEEEEE", zorder=0)
-    left.set(xlabel="pair i", ylabel="tokens per full turn")
-    left.set_title("How long a turn takes")
-    left.legend(loc="lower right")
-    positions = np.linspace(0, longest, 400)
-    for pair, colour in ((last, "C0"), (31, "C2")):
-        for kind, line, frequencies in (("plain", "-", theta), ("YaRN", "--", slowed)):
-            degrees = np.degrees(positions * frequencies[pair])
-            label = f"pair {pair}, {kind}"
-            right.plot(positions / 1000, degrees, line, color=colour, label=label)
-        seen = np.degrees(trained * theta[pair])
-        right.axhline(seen, color=colour, linewidth=0.8, alpha=0.6)
-    right.set(xlabel="position, thousands of tokens", ylabel="angle, degrees", ylim=(0, 800))
-    right.set_title("Angles stay where training has been")
-    right.legend(loc="upper right")
-    notebook.show(figure, "Left: tokens per turn of 32 pairs. Right: the angles of slow pairs.")
-
-
-draw_yarn()
-notebook.explore(draw_yarn, factor=(1, 64), base=[10000, 50000, 500000], trained=[2048, 4096, 8192])
+# %%
+draw.slowed()
+notebook.explore(
+    draw.slowed, factor=(1, 64), base=[10000, 50000, 500000], trained=[2048, 4096, 8192]
+)
 
 # %% [markdown]
 # **What to notice.** Left, in the grey band the orange curve leaves the blue one and joins the dotted one: fast pairs keep their speed, slow
@@ -353,7 +291,9 @@ for name, frequencies in (("plain", theta), ("YaRN", stretched), ("all divided b
 # %% [markdown]
 # Under YaRN two neighbours are as far apart as ever; divided by 40 they nearly coincide.
 #
-# ## Exercise 4: YaRN in five lines
+# ### Exercise 4: YaRN in five lines
+#
+# From $d_r$, base, $s$ and $L_0$, the stretched frequencies $\theta'$, with 32 and 1 as the two numbers of turns.
 
 
 # %% tags=["solution"]
@@ -400,7 +340,23 @@ for wrong in (everything_divided, ramp_reversed):
     notebook.caught(check.against(yarn.yarn_frequencies, wrong, 64, 1e4, 40.0, 4096))
 
 # %% [markdown]
-# ## The other half of YaRN: a sharper softmax
+# ## 6. Does it work? Four times as long, measured
+#
+# Three small models (three seeds) were trained on 128 tokens and are read at up to 512, without any further training: as they are, with all positions squeezed, and with YaRN.
+# Perplexity says how many tokens the model hesitates between; a needle is a fact that was said somewhere in the text and is asked for at its end ([the
+# study](minids/lab/studies/long_context.py), `minids study long-context`).
+#
+# **Write your guess; then run.** Which of the three is the worst at the end of 512 tokens: doing nothing, or squeezing?
+
+# %%
+draw.four_times_as_long()
+
+# %% [markdown]
+# **What to notice.** Doing nothing is best within the trained length, and fails beyond it: perplexity 12.8. Squeezing all positions is the worst, 13.8, at every position even at the
+# first, because neighbours have become a blur; but it finds needles. YaRN has both: 9.1 at the end. It costs a little where nothing had to be stretched (7.9 → 8.7 at 128), and 36 further steps of training take that
+# back ([findings](docs/findings.md)). What three seeds do not show is that the *ramp* is better than a step: 9.15 against 9.11, undecided.
+#
+# ## 7. The other half of YaRN: a sharper softmax
 #
 # A softmax over forty times as many keys spreads thinner. YaRN answers by making all scores larger, by $m^2$ with
 # $m = 0.1 \ln s + 1$:
@@ -436,7 +392,7 @@ for n, one, two in zip(lengths, *spread.values(), strict=True):
 # the share falls by a factor of about 3.5. (Real scores have more structure than random ones; the direction is what counts.) In DeepSeek's
 # code the factor acts on the whole score, on the 128 coordinates without position as well.
 #
-# ## Claims checked
+# ## 8. Claims checked
 #
 # The report gives $s = 40$, $\beta_\text{fast} = 32$, $\beta_\text{slow} = 1$ and the factor $0.1\ln s + 1$ (section 4.3), and says that the
 # window grows from 4K to 32K and then to 128K, a thousand steps each. The rest is arithmetic, done here in front of you:
@@ -450,10 +406,26 @@ print(f"both together: {share:.2%} of the 14.8 trillion tokens of pre-training")
 
 # %% [markdown]
 # Less than one percent of training buys a window thirty-two times as long: the model does not learn a new skill, it learns that its
-# clocks now run slower.
+# slow pairs now turn more slowly.
 #
 # ## Where to go from here
-#
+
+# %%
+notebook.card(
+    """
+    - RoPE turns pairs of coordinates by the position; the score of a query and a key then depends on
+      their distance alone.
+    - Interleaved or half-split is a matter of habit. Weights of the one are wrong in the other, and no
+      shape says so.
+    - YaRN keeps the fast pairs and slows the slow ones, so that no angle is new; and it sharpens the
+      softmax.
+    """,
+    "9.1, not 12.8",
+    "perplexity at four times the trained length, with and without YaRN",
+    {"nothing": 12.8, "squeezed": 13.8, "YaRN": 9.1},
+)
+
+# %% [markdown]
 # - [Notebook 4](notebooks/04_mha_to_mla.ipynb): what all these keys cost in memory.
 # - [Notebook 5](notebooks/05_mla_inside.ipynb): the one rotary key that all heads share.
 # - [tests/ops/test_yarn.py](tests/ops/test_yarn.py): the constants above, held fixed.

@@ -5,13 +5,14 @@
 # back, and how can a decision, which has no slope, be learned by following slopes?
 #
 # %% [markdown]
-# Almost everything large in the model is a feed-forward network, and only a few of those see a given token. In this notebook you route
-# five tokens to six experts on arrays that fit on the page, glue shared experts together, and derive the one backward pass of the
+# Almost everything large in the model is a feed-forward network, and only a few of those see a given token. In this notebook a sentence meets the
+# experts of a trained model; you route its tokens by hand, glue shared experts together, and derive the one backward pass of the
 # model that has a choice in it.
 #
 # Used here: [router](minids/ops/router.py), [dispatch](minids/ops/dispatch.py),
 # [grouped_feed_forward](minids/ops/grouped_feed_forward.py), [combine](minids/ops/combine.py), [swiglu](minids/ops/swiglu.py),
-# [linear](minids/ops/linear.py), and the whole layer, [moe](minids/layers/moe.py). Papers: section 2.1.2 of the
+# [linear](minids/ops/linear.py), the whole layer, [moe](minids/layers/moe.py), and the walk through a model's
+# blocks, [through](minids/lab/figures/trained.py). Papers: section 2.1.2 of the
 # [V3 report](https://arxiv.org/abs/2412.19437), equations 12 to 16, and section 3 of
 # [DeepSeekMoE](https://arxiv.org/abs/2401.06066), where the ideas come from.
 
@@ -23,13 +24,36 @@ import numpy as np
 import minids
 from minids import check
 from minids.lab import notebook
+from minids.lab.figures.trained import through
+from minids.lab.plots import experts as draw
 from minids.ops import combine, dispatch, grouped_feed_forward, linear, router, swiglu
 
 notebook.set_up()
 rng = np.random.default_rng(0)
+notebook.here("experts", "router")
 
 # %% [markdown]
-# ## The five equations
+# ## 1. A sentence among the experts
+#
+# The small DeepSeek-V3 of these notebooks ([how it was trained](notebooks/model/README.md)) has three blocks with 16 experts each, and of those 4 work on a token. Its sentence has
+# words, numbers and a piece of code.
+#
+# **Write your guess; then run.** Nobody told the experts what to be good at. Which tokens of "The sum of 17 and 25 is 42, so return self.value." will share an expert?
+
+# %%
+model = notebook.model()
+tokens, pieces = notebook.read(model)
+routers = draw.Router(model, tokens, pieces)
+
+routers.sentence(block=2)
+notebook.explore(routers.sentence, block=[1, 2, 3], bias=[True, False])
+
+# %% [markdown]
+# **What to notice.** All six digits go to expert 12, and the spaces before the numbers to expert 1. "return" and "self" share
+# expert 5, and "The", "of" and "and" expert 4. Colours of one kind are one group: there are four groups of four, and no token uses more than two of them. (With a
+# running kernel: choose another block, and switch the bias off. By section 4 you will know what changed, and why.)
+#
+# ## 2. The five equations
 #
 # Let $u_t$ be the normalised hidden state of token $t$, and $u'_t$ what the norm read, the residual stream. (The report writes $u_t$ for both.)
 # The layer adds to $u'_t$ the outputs of all $N_s$ *shared* experts and of $K$ among $N_r$ *routed* ones:
@@ -42,39 +66,45 @@ rng = np.random.default_rng(0)
 #
 # Every expert has a vector $e_i$, its *centroid*: a token goes where its dot product is large. (Equation 14 is the one without $b_i$;
 # equation 16 adds it. The program multiplies the gates by $\rho = 2.5$ as well, `routed_scaling_factor`, which the report does not print.)
-# Now do it, one equation at a time.
+# Now do it with block 2 of the model, one equation at a time.
 
 # %%
-N, d, E, K, width = 5, 4, 6, 2, 3  # tokens, hidden size, routed experts, chosen ones, their width
-letters = {"N": N, "d": d, "E": E, "K": K, "I": width, "N·K": N * K}
-u = rng.standard_normal((N, d))
-centroids = rng.standard_normal((E, d))
+at = list(through(model, tokens))[2]  # block 2, and what passed through it
+moe = at.block.moe
+u = at.saved.ffn.logits.x  # (N, d)  what the router reads
+centroids, bias = moe.gate.weight.value, moe.bias
+(N, d), E, K = u.shape, len(centroids), model.config.num_experts_per_tok
+letters = {"N": N, "d": d, "E": E, "K": K}
 
 logits, _ = linear.forward(u, centroids)  # (N, E)  u · e
-routing, _ = router.forward(logits, None, K)  # no bias yet
+routing, _ = router.forward(logits, bias, K, n_group=4, topk_group=2, scale=2.5)
 notebook.shapes(letters, u=u, centroids=centroids, logits=logits, **routing._asdict())
-print("\nscores, eq. 15\n", routing.scores)
-print("chosen, best first\n", routing.chosen)
-print("gates, eq. 13: every row sums to one\n", routing.gates)
+print("\ntoken     experts, best first      gates, eq. 13 times 2.5")
+for n in range(5, 9):
+    gates = " ".join(f"{gate:.2f}" for gate in routing.gates[n])
+    print(f"{pieces[n]!r:<9} {routing.chosen[n]!s:<24} {gates}   sum {routing.gates[n].sum():.1f}")
+check.ok(check.close(routing.gates, at.routing.gates, name="gates of the model"))
 
 # %% [markdown]
 # A sigmoid asks about every expert by itself: several may score near one, or none. The softmax of older routers makes the scores of all
 # 256 experts compete, chosen or not. Here only the chosen ones are compared, by the division of equation 13.
 #
-# ## The bias chooses, the score weighs
+# ## 3. The bias chooses, the score weighs
 #
-# If an expert gets too few tokens, V3 raises its $b_i$ ([notebook 7](notebooks/07_balance.ipynb) shows how). Raise that of expert 5 so much
-# that everybody goes there, and look at what becomes of its gate:
+# If an expert gets too few tokens, V3 raises its $b_i$ ([notebook 7](notebooks/07_balance.ipynb) shows how). Raise that of expert 15 so much
+# that everybody goes there.
+#
+# **Write your guess; then run.** What becomes of the gate of expert 15: is it now the largest of a token's gates, or what else?
 
 # %%
-bias = np.zeros(E)
-bias[5] = 1.0  # more than any score can be apart
-pushed, _ = router.forward(logits, bias, K)
-for n in range(N):
-    place = list(pushed.chosen[n]).index(5)
+raised = bias.copy()
+raised[15] += 1.0  # more than any score can be apart
+pushed, _ = router.forward(logits, raised, K, scale=2.5)
+for n in range(5, 9):
+    place = list(pushed.chosen[n]).index(15)
     print(
-        f"token {n}: experts {pushed.chosen[n]}, score of expert 5 {pushed.scores[n, 5]:.3f}, "
-        f"with bias {pushed.scores[n, 5] + 1:.3f}, gate {pushed.gates[n, place]:.3f}"
+        f"{pieces[n]!r:<9} score of expert 15 {pushed.scores[n, 15]:.3f}, with bias "
+        f"{pushed.scores[n, 15] + raised[15]:.3f}, its gate {pushed.gates[n, place]:.3f}"
     )
 
 # %% [markdown]
@@ -82,9 +112,9 @@ for n in range(N):
 # score listens to it with a low weight. Were the gate made from $s + b$, every step of
 # balancing would change the weights of the sum in equation 12, for tokens as well that go where they went before.
 #
-# ## Exercise 1: gates
+# ### Exercise 1: gates
 #
-# Write equations 13, 15 and 16 for a matrix of logits. The chosen experts come in the order of $s_i + b_i$, largest first.
+# Write equations 13, 15 and 16 for a matrix of logits, without the factor 2.5. The chosen experts come in the order of $s_i + b_i$, largest first.
 
 
 # %% tags=["solution"]
@@ -102,7 +132,7 @@ def right_gates(logits, bias, top_k):
     return router.forward(logits, bias, top_k)[0].gates
 
 
-check.ok(check.against(right_gates, gates_of, [(logits, bias, 3), (logits, bias, K)]))
+check.ok(check.against(right_gates, gates_of, [(logits, raised, 3), (logits, raised, K)]))
 
 # %% [markdown]
 # The mistake to make here is to carry the biased score into the gate. As long as all biases are zero, as in the first step of training
@@ -111,127 +141,86 @@ check.ok(check.against(right_gates, gates_of, [(logits, bias, 3), (logits, bias,
 
 # %%
 def gates_from_biased_scores(logits, bias, top_k):
-    biased = 1 / (1 + np.exp(-logits)) + bias
-    picked = -np.sort(-biased, axis=-1)[:, :top_k]
+    routing, _ = router.forward(logits, bias, top_k)  # the right experts
+    biased = routing.scores + bias
+    picked = np.array([biased[n, chosen] for n, chosen in enumerate(routing.chosen)])
     return picked / picked.sum(axis=-1, keepdims=True)
 
 
-check.ok(check.against(right_gates, gates_from_biased_scores, logits, np.zeros(E), K))
-notebook.caught(check.against(right_gates, gates_from_biased_scores, logits, bias, K))
+no_bias = np.zeros_like(bias)
+check.ok(check.against(right_gates, gates_from_biased_scores, logits, no_bias, K))
+notebook.caught(check.against(right_gates, gates_from_biased_scores, logits, raised, K))
 
 # %% [markdown]
-# ## Groups: a choice in two rounds
+# ## 4. Groups: a choice in two rounds
 #
 # With 256 experts on many machines V3 chooses in two rounds ([notebook 7](notebooks/07_balance.ipynb) says why). Experts stand in groups. A group is as good as its
-# two best biased scores together; the best groups stay, and the best $K$ experts are taken from those alone. One token, 16 experts, 4 groups of which 2 stay, $K = 4$:
-
-# %% tags=["picture"]
-one_token = np.random.default_rng(5).standard_normal((1, 16))  # logits
-
-
-def draw_choice(top_k=4, kept_groups=2, push=0.0):
-    """Scores of one token for 16 experts in 4 groups; ``push`` is added to the bias of expert 13."""
-    bias = np.zeros(16)
-    bias[13] = push
-    routed, _ = router.forward(one_token, bias, top_k, 4, kept_groups)
-    biased = routed.scores[0] + bias
-    strength = np.sort(biased.reshape(4, 4), axis=1)[:, -2:].sum(axis=1)
-    figure, axes = notebook.picture(height=3.1)
-    chosen = set(routed.chosen[0].tolist())
-    axes.bar(range(16), biased, color=["C0" if e in chosen else "#CCCCCC" for e in range(16)])
-    if push:
-        axes.bar(13, push, bottom=routed.scores[0, 13], color="C1", width=0.4, label="bias")
-        axes.legend(loc="upper left")
-    for place, e in enumerate(routed.chosen[0]):
-        gate = f"{routed.gates[0, place]:.2f}"
-        axes.text(e, biased[e] + 0.03, gate, ha="center", fontsize=9, color="C0")
-    stay = set(np.argsort(-strength, kind="stable")[:kept_groups].tolist())
-    for g in range(4):
-        axes.axvspan(4 * g - 0.5, 4 * g + 3.5, color="C2", alpha=0.12 if g in stay else 0)
-        axes.text(4 * g + 1.5, 2.08, f"two best: {strength[g]:.2f}", ha="center", fontsize=9)
-    axes.set(xlim=(-0.6, 15.6), ylim=(0, 2.3), xticks=range(16), xlabel="expert")
-    axes.set_ylabel("score + bias")
-    axes.grid(axis="x", visible=False)
-    axes.set_title("Shaded: groups that stay. Blue: chosen, with their gates")
-    notebook.show(
-        figure, "Scores of 16 experts in four groups; four experts chosen from two groups."
-    )
-
-
-draw_choice()
-notebook.explore(draw_choice, top_k=(1, 8), kept_groups=[2, 3, 4], push=(-0.5, 1.0, 0.1))
-
-# %% [markdown]
-# **What to notice.** A good expert in a weak group goes away empty-handed (4, the third best of all), and a middling one in a strong group is chosen (10). (With a running kernel three controls
-# appear: how many experts, how many groups, and the bias of expert 13. Pull it down until its group
-# falls out, push it up, and watch its gate: as long as the choice is the same, it does not move.)
-#
-# ## There and back: dispatch, experts, combine
-#
-# A matrix product wants many rows for one matrix. So the tokens are copied, once for each expert they chose, and *sorted by expert*:
-# then every expert is three ordinary products on a slice. On a cluster this sorting is the all-to-all between nodes (section 3.2.2).
+# two best biased scores together; the best groups stay, and the best $K$ experts are taken from those alone. Here is the word "is", token 12, in block 2. The thin strip
+# beside a bar is the expert's bias: black raises it, orange lowers it.
 
 # %%
-plan = dispatch.plan(routing.chosen, E)
-rows, _ = dispatch.forward(u, plan)  # (N·K, d)
-print("row    ", np.arange(N * K))
-print("token  ", plan.order // K)
-print("expert ", routing.chosen.reshape(-1)[plan.order])
-print("starts ", plan.starts, " expert e owns rows starts[e] to starts[e + 1] − 1")
-print("counts ", plan.counts, f" sum {plan.counts.sum()} = N·K")
+routers.choice(token=12, block=2)
+notebook.explore(
+    routers.choice,
+    token=(0, N - 1),
+    block=[1, 2, 3],
+    bias=[True, False],
+    kept_groups=[1, 2, 3, 4],
+)
 
-# %% tags=["picture"]
-figure, axes = notebook.picture(height=3.7)
-ink = ["white"] * 4 + ["black"] * 2  # on light colours
-row_of_pair = plan.place.reshape(N, K)
-token_x = (np.arange(N) + 0.5) * N * K / N
-for n in range(N):
-    for choice in range(K):
-        r, e = row_of_pair[n, choice], routing.chosen[n, choice]
-        strength = routing.gates[n, choice]
-        axes.plot([token_x[n], r + 0.5], [2, 1.12], color=f"C{e}", lw=0.8 + 4 * strength, alpha=0.8)
-        axes.text(r + 0.5, 0.98, str(n), ha="center", va="center", color=ink[e], zorder=4)
-        axes.scatter(r + 0.5, 0.98, marker="s", s=330, color=f"C{e}", zorder=3)
-for n in range(N):
-    axes.scatter(token_x[n], 2.1, marker="s", s=420, color="#555555", zorder=3)
-    axes.text(token_x[n], 2.1, f"{n}", ha="center", va="center", color="white", zorder=4)
-for e in range(E):
-    first, last = plan.starts[e], plan.starts[e + 1]
-    if last > first:
-        axes.barh(0.35, last - first - 0.12, left=first + 0.06, height=0.42, color=f"C{e}")
-        axes.text((first + last) / 2, 0.35, f"expert {e}", ha="center", va="center", color=ink[e])
-idle = [str(e) for e in range(E) if plan.counts[e] == 0]
-axes.set(xlim=(0, N * K), ylim=(0, 2.45), xticks=[], yticks=[0.35, 0.98, 2.1])
-axes.set_yticklabels(["experts", "rows, sorted", "tokens"])
-axes.tick_params(length=0)
-axes.grid(False)
-for side in ("left", "bottom"):
-    axes.spines[side].set_visible(False)
-without = f"; nobody chose {' or '.join(idle)}" if idle else ""
-axes.set_title(f"Ten copies of five tokens; thicker lines are larger gates{without}")
-notebook.show(figure, "Five tokens, each with two lines to rows that are sorted by expert.")
+# %% [markdown]
+# **What to notice.** Expert 15 has the third highest score of all, and goes away empty-handed: its bias is the lowest, and its group is weak. Experts 8 and 11, with lower scores, are chosen. The gates in bold are made of the bars, not of the strips.
+#
+# Where HTML runs (JupyterLab, VS Code, nbviewer; not on GitHub), point at any token below: scores, biases, groups and gates of each block, with the bias or the groups
+# switched off. The whole sentence changes its colours with them.
+
+# %%
+routers.page()
+
+# %% [markdown]
+# The same model also lives in [a page of its own](docs/page/index.html), in which you type the text and it computes. With a running kernel
+# it stands here:
+
+# %%
+notebook.live_page()
+
+# %% [markdown]
+# ## 5. There and back: dispatch, experts, combine
+#
+# A matrix product wants many rows for one matrix. So the tokens are copied, once for each expert they chose, and *sorted by expert*:
+# then every expert is three ordinary products on a slice. On a cluster this sorting is the all-to-all between nodes (section 3.2.2). Five tokens of the
+# sentence:
+
+# %%
+five = slice(5, 10)
+few = router.Routing(*(array[five] for array in routing))
+plan = dispatch.plan(few.chosen, E)
+rows, _ = dispatch.forward(u[five], plan)  # (N·K, d)
+print("counts ", plan.counts, f" sum {plan.counts.sum()} = 5 · {K}")
+print("starts ", plan.starts, " expert e owns rows starts[e] to starts[e + 1] − 1")
+
+draw.there_and_back(pieces[five], few, plan, routers.colours)
 
 # %% [markdown]
 # The experts work on their slices, and `combine` brings the outputs home: token $n$ gets $\sum_k g_{nk} \cdot$ (the row where its $k$-th
 # copy went). That is the second sum of equation 12.
 
 # %%
-w_gate, w_up = 0.7 * rng.standard_normal((2, E, width, d))
-w_down = 0.7 * rng.standard_normal((E, d, width))
+w_gate, w_up, w_down = (weight.value for weight in (moe.w_gate, moe.w_up, moe.w_down))
 outputs, _ = grouped_feed_forward.forward(rows, plan.starts, w_gate, w_up, w_down)  # (N·K, d)
-y, _ = combine.forward(outputs, routing.gates, plan)  # (N, d)
+y, _ = combine.forward(outputs, few.gates, plan)  # (N, d)
+letters = {"N": 5, "d": d, "E": E, "I": w_gate.shape[1], "N·K": 5 * K}
 notebook.shapes(letters, rows=rows, w_gate=w_gate, w_up=w_up, w_down=w_down, outputs=outputs, y=y)
 
-# Token 3 by hand: its two experts, its two gates.
-by_hand = np.zeros(d)
-for gate, e in zip(routing.gates[3], routing.chosen[3], strict=True):
-    inner, _ = swiglu.forward(w_gate[e] @ u[3], w_up[e] @ u[3])  # (I,)
+# The token "7" by hand: its four experts, its four gates.
+by_hand = np.zeros(d, u.dtype)
+for gate, e in zip(few.gates[2], few.chosen[2], strict=True):
+    inner, _ = swiglu.forward(w_gate[e] @ u[7], w_up[e] @ u[7])  # (I,)
     by_hand += gate * (w_down[e] @ inner)
-print("\ntoken 3 by hand  ", by_hand)
-print("token 3 in y     ", y[3])
+check.ok(check.close(y[2], by_hand, name="token 7"))
 
 # %% [markdown]
-# ## Exercise 2: equation 12 without any sorting
+# ### Exercise 2: equation 12 without any sorting
 #
 # The equation says "sum over all $N_r$ experts", most of them with $g = 0$. Write it so: a matrix of gates (N, E) full of zeros, and every
 # expert on every token. It is the reference that the sorted version must equal, at $N_r/K$ times its work.
@@ -244,13 +233,22 @@ def all_experts(u, gates, chosen, w_gate, w_up, w_down):
     # The pre-activations of all experts at once: np.einsum("nd,eid->nei", u, w_gate).
     matrix = np.zeros((len(u), len(w_gate)))
     np.put_along_axis(matrix, chosen, gates, axis=-1)
-    inner, _ = swiglu.forward(
-        np.einsum("nd,eid->nei", u, w_gate), np.einsum("nd,eid->nei", u, w_up)
-    )
+    before = np.einsum("nd,eid->nei", u, w_gate)
+    inner, _ = swiglu.forward(before, np.einsum("nd,eid->nei", u, w_up))
     return np.einsum("ne,nei,edi->nd", matrix, inner, w_down)
 
 
 # %% tags=["check"]
+# Small weights in float64: here they are easier to compare.
+N, d, E, K, width = 7, 4, 6, 2, 3
+u = rng.standard_normal((N, d))
+w_gate, w_up = 0.7 * rng.standard_normal((2, E, width, d))
+w_down = 0.7 * rng.standard_normal((E, d, width))
+centroids, bias = rng.standard_normal((E, d)), 0.2 * rng.standard_normal(E)
+logits, _ = linear.forward(u, centroids)
+routing, _ = router.forward(logits, bias, K)
+
+
 def sorted_experts(u, gates, chosen, w_gate, w_up, w_down):
     plan = dispatch.plan(chosen, len(w_gate))
     rows, _ = dispatch.forward(u, plan)
@@ -262,7 +260,7 @@ arguments = (u, routing.gates, routing.chosen, w_gate, w_up, w_down)
 check.ok(check.against(sorted_experts, all_experts, *arguments))
 
 # %% [markdown]
-# ## Why no token is dropped
+# ## 6. Why no token is dropped
 #
 # Many systems give every expert a buffer of fixed size, its *capacity* $c\,NK/E$ with a factor $c$ near one, so that all arrays
 # have known shapes. What does not fit is dropped: the token passes the layer with less than its $K$ experts. The report says
@@ -272,124 +270,68 @@ check.ok(check.against(sorted_experts, all_experts, *arguments))
 
 # %%
 tokens, experts, top_k = 4096, 64, 8
+capacity = tokens * top_k // experts
 print("spread of popularity   largest load   dropped at c = 1   rows kept here")
 for spread in (0.0, 0.5, 1.0, 2.0):
     popularity = spread * rng.standard_normal(experts)
     skewed = rng.standard_normal((tokens, experts)) + popularity
     load = dispatch.plan(router.choose(skewed, top_k), experts).counts
-    capacity = tokens * top_k // experts
-    dropped = np.maximum(load - capacity, 0).sum()
-    print(
-        f"{spread:>12.1f} {load.max() / capacity:>20.2f} {dropped / (tokens * top_k):>16.1%}"
-        f" {load.sum():>19,}"
-    )
+    lost = np.maximum(load - capacity, 0).sum() / (tokens * top_k)
+    print(f"{spread:>12.1f} {load.max() / capacity:>20.2f} {lost:>16.1%} {load.sum():>19,}")
 
 # %% [markdown]
 # **What to notice.** Even with experts of equal popularity chance alone drops a percent or two at $c = 1$; with uneven ones it is
-# up to two thirds of the work. Dropping makes the output of a token depend on the *other tokens* of its batch, on those of the future even. Without it
+# up to seven tenths of the work. Dropping makes the output of a token depend on the *other tokens* of its batch, on those of the future even. Without it
 # each token is computed as if it were alone:
 
 # %%
-alone = np.concatenate(
-    [
-        sorted_experts(
-            u[n : n + 1], routing.gates[n : n + 1], routing.chosen[n : n + 1], *arguments[3:]
-        )
-        for n in range(N)
-    ]
-)
-check.ok(check.close(alone, y, name="every token alone"))
+alone = [sorted_experts(*(a[n : n + 1] for a in arguments[:3]), *arguments[3:]) for n in range(N)]
+check.ok(check.close(np.concatenate(alone), sorted_experts(*arguments), name="every token alone"))
 
 # %% [markdown]
-# ## A claim of the paper: four billion instead of 120
+# ## 7. A claim of the paper: four billion instead of 120
 #
 # DeepSeekMoE's first idea: cut each of $N$ experts into $m$ of a $m$-th of the width, and choose $mK$ instead of $K$. Nothing gets
 # larger, neither the parameters nor the work. But how many *sets* of experts can a token be sent to?
 
 # %%
-hidden, coarse_width = 1024, 4096
-print("experts  chosen   width      parameters   multiplications per token   sets of experts")
+print("experts  chosen   width   parameters, and products a token   sets of experts")
 for m in (1, 2, 4):
-    count, chosen_count, size = 16 * m, 2 * m, coarse_width // m
-    weights = count * 3 * hidden * size
-    work = chosen_count * 3 * hidden * size
-    print(
-        f"{count:>7} {chosen_count:>7} {size:>7} {weights:>15,} {work:>27,} {comb(count, chosen_count):>17,}"
-    )
-assert comb(16, 2) == 120 and comb(64, 8) == 4_426_165_368
+    count, chosen_count, size = 16 * m, 2 * m, 4096 // m
+    weights, work = (n * 3 * 1024 * size for n in (count, chosen_count))
+    sets = comb(count, chosen_count)
+    print(f"{count:>7} {chosen_count:>7} {size:>7} {weights:>15,} {work:>18,} {sets:>17,}")
 
 v3 = minids.ModelConfig.preset("deepseek-v3")
-sets = comb(v3.n_routed_experts, v3.num_experts_per_tok)
-print(f"\nV3: {v3.num_experts_per_tok} of {v3.n_routed_experts}: {sets:.2e} sets")
-active = (v3.num_experts_per_tok + v3.n_shared_experts) * v3.moe_intermediate_size
-print(
-    f"({v3.num_experts_per_tok} + {v3.n_shared_experts}) · {v3.moe_intermediate_size:,} = {active:,};"
-)
+routed, shared = v3.num_experts_per_tok, v3.n_shared_experts
+print(f"\nV3: {routed} of {v3.n_routed_experts}: {comb(v3.n_routed_experts, routed):.2e} sets")
+print(f"({routed} + {shared}) · {v3.moe_intermediate_size:,} = {(routed + shared) * 2048:,};")
 print(f"width of V3's dense layers: {v3.intermediate_size:,}")
 
 # %% [markdown]
 # The numbers of section 3.1 of DeepSeekMoE, 120 and 4,426,165,368, are right. And a small discovery in V3's configuration: what a token
 # passes in a layer of experts is exactly as wide as the first three layers, which have none. (More sets is more freedom, not a promise: what
-# it is worth has to be measured. And a set may share seven of its eight experts with another.)
+# it is worth has to be measured, and [at our size](docs/findings.md) finer experts make no difference that shows.)
 #
-# ## Experts dividing a plane
+# On its way through V3's 58 layers of experts a token meets 464 of 14,848: [the wall](figures/12_wall_of_experts.png) shows all of them.
 #
 # With two dimensions a router can be drawn. Every point is a token; it is coloured by the set of experts that it chooses.
 
+
 # %%
-side = 240
-axis = np.linspace(-3, 3, side)
-points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)  # (side², 2)
-
-
 def around(count):
     """Centroids on a circle, not quite even: (count, 2)."""
     turn = 2 * np.pi * (np.arange(count) + 0.5 * np.sin(3 * np.arange(count))) / count
     return 1.5 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
 
 
-def regions(directions, top_k, bias=None):
-    """A number for the chosen set of every point, (side, side), and how many sets there are."""
-    routing, _ = router.forward(points @ directions.T, bias, top_k)
-    _, which = np.unique(np.sort(routing.chosen, axis=-1), axis=0, return_inverse=True)
-    return which.reshape(side, side), int(which.max()) + 1
-
-
-helped = np.zeros(4)
-helped[2] = 0.25
-panels = {
-    "1 of 4": (around(4), 1, None),
-    "4 of 16": (around(16), 4, None),
-    "1 of 4, bias 0.25 for one": (around(4), 1, helped),
-}
-drawn = {name: regions(*how) for name, how in panels.items()}
-for name, (_, count) in drawn.items():
-    print(f"{name:<26} {count:>3} sets of experts")
-
-# %% tags=["picture"]
-figure, axes = notebook.picture(1, 3, width=9.4, height=3.5, sharey=True)
-palette = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in notebook.COLOURS[:6]])
-for ax, (name, (which, count)) in zip(axes, drawn.items(), strict=True):
-    # Neighbours around the circle get different colours: number the sets by their angle.
-    angle = [
-        np.angle(np.exp(1j * np.arctan2(*points[which.ravel() == s].T[::-1])).mean())
-        for s in range(count)
-    ]
-    by_angle = np.argsort(np.argsort(angle))
-    colour = palette[by_angle % min(len(palette), count)] * 0.55 + 0.45
-    ax.imshow(colour[which], origin="lower", extent=(-3, 3, -3, 3), interpolation="nearest")
-    for e, (x, y_of) in enumerate(panels[name][0]):
-        ax.annotate(
-            "", (x, y_of), (0, 0), arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1}
-        )
-        if len(panels[name][0]) == 4:
-            ax.text(1.25 * x, 1.25 * y_of, str(e), ha="center", va="center", weight="bold")
-    ax.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
-    ax.grid(False)
-    ax.set_title(f"{name}: {count} sets")
-notebook.show(
-    figure,
-    "Three planes cut into sectors by the experts chosen; with a bias one region swells around the origin.",
+helped = np.array([0, 0, 0.25, 0])
+draw.planes(
+    {
+        "1 of 4": (around(4), 1, None),
+        "4 of 16": (around(16), 4, None),
+        "1 of 4, bias 0.25 for one": (around(4), 1, helped),
+    }
 )
 
 # %% [markdown]
@@ -399,7 +341,7 @@ notebook.show(
 # all scores are close to a half, expert 2 now takes everything; and further out the same 0.25 is worth more and more logit, since
 # $\sigma$ grows flat.
 #
-# ## Shared experts
+# ## 8. Shared experts
 #
 # The second idea: what every token needs should not be learned again by every expert. $N_s$ experts see all tokens, without a gate. Two
 # SwiGLU networks that read the same input and whose outputs are added *are one network of twice the width*. Proof, with the matrices of the
@@ -408,7 +350,7 @@ notebook.show(
 #
 # $$ \big[\,W^\text{down}_1 \;\; W^\text{down}_2\,\big] \begin{bmatrix} a_1 \\ a_2 \end{bmatrix} = W^\text{down}_1 a_1 + W^\text{down}_2 a_2 . $$
 #
-# ## Exercise 3: merge them
+# ### Exercise 3: merge them
 #
 # This is how checkpoints store shared experts: one network, `shared_experts`. Build its three matrices.
 
@@ -454,7 +396,7 @@ notebook.caught(check.against(one_by_one, merged_by_reshape, u))
 # %% [markdown]
 # The shapes fit, the numbers do not: a reshape walks through an expert before it comes to the next, but here the outputs are the rows.
 #
-# ## Learning to choose
+# ## 9. Learning to choose
 #
 # Now backwards. How does the loss depend on the router's logits? Through the choice, which is a step: move a logit a little and either
 # nothing changes or an expert is exchanged. And through the gates, which are smooth. Walk around the plane on a circle and watch the gates:
@@ -468,21 +410,7 @@ np.put_along_axis(of_each, walk.chosen, walk.gates, axis=-1)
 exchanged = np.flatnonzero((np.diff(of_each > 0, axis=0)).any(axis=1))
 print("an expert is exchanged at", np.degrees(turn[exchanged]).round().astype(int), "degrees")
 
-# %% tags=["picture"]
-figure, axes = notebook.picture(height=3.0)
-for e in range(4):
-    axes.plot(np.degrees(turn), of_each[:, e], color=f"C{e}", label=f"expert {e}")
-for where in exchanged:
-    axes.axvline(np.degrees(turn[where]), color="#999999", lw=0.8, ls="--")
-axes.set(xlabel="direction of the token, degrees", ylabel="gate", xlim=(0, 360), ylim=(-0.03, 0.95))
-axes.set(xticks=range(0, 361, 45))
-axes.legend(ncol=4, loc="upper center")
-axes.set_title(
-    "Two of four experts: smooth between the dashed lines, at each one leaves and another comes"
-)
-notebook.show(
-    figure, "Gates of four experts around a circle, smooth pieces with jumps between them."
-)
+draw.gates_around(np.degrees(turn), of_each, exchanged)
 
 # %% [markdown]
 # At a border the two experts have the same score, so the new one inherits the gate of the old one; what jumps is *whose output* it is
@@ -505,7 +433,10 @@ notebook.show(
 # It had to be: double all scores and the gates stay as they are, so the gradient has no part along $s$. (You met this in
 # [notebook 2](notebooks/02_backpropagation.ipynb): RMSNorm ignores the length of its input, softmax a constant added to it.)
 #
-# ## Exercise 4: the router, backwards
+# ### Exercise 4: the router, backwards
+#
+# `router_forward` keeps scores and choices. From the gradient of the gates make that of the logits, by the formula for $ds_j$ and the
+# sigmoid's factor. What was not chosen gets zero.
 
 
 # %%
@@ -548,11 +479,12 @@ check.ok(check.gradient(router_forward, router_backward, held))
 # %%
 def without_the_sum(d_gates, saved):
     scores, chosen = saved
-    s = np.take_along_axis(scores, chosen, axis=-1)
-    d_logits = np.zeros_like(scores)
-    ds = RHO / s.sum(axis=-1, keepdims=True) * d_gates
-    np.put_along_axis(d_logits, chosen, ds * s * (1 - s), axis=-1)
-    return d_logits
+    rows = []
+    for n, its in enumerate(chosen):  # the package's, told that the sum is a constant
+        factor = RHO / scores[n, its].sum()
+        constant = router.Saved(scores[n : n + 1], chosen[n : n + 1], "sigmoid", False, factor)
+        rows.append(router.backward(d_gates[n : n + 1], None, constant))
+    return np.concatenate(rows)
 
 
 notebook.caught(check.gradient(router_forward, without_the_sum, held))
@@ -582,7 +514,7 @@ print(
 # score as it is, unnormalised. And experts that were not chosen get no gradient at all: that an expert would have been
 # better is never found out. Something else has to keep all of them in play, which is what [notebook 7](notebooks/07_balance.ipynb) is about.
 #
-# ## The whole layer, backwards
+# ## 10. The whole layer, backwards
 #
 # Every step has a `backward`; call them in reverse. The token was read twice, by the router and by the experts, so two gradients
 # are added (three with shared experts).
@@ -636,8 +568,25 @@ notebook.caught(check.gradient(layer_forward, deaf_to_the_router, arrays))
 
 # %% [markdown]
 # ## Where to go from here
-#
+
+# %%
+notebook.card(
+    """
+    - A router scores every expert by a sigmoid; the bias has a say in who is chosen, never in how
+      much is listened to.
+    - Tokens are copied for each of their experts, sorted, computed, and added with their gates. None
+      is dropped.
+    - A score rises if its expert is better than the mixture. With a single expert there is nothing
+      to be better than, and the router learns nothing from the loss.
+    """,
+    "9 of 257",
+    "experts of a layer work on a token: 8 routed, 1 shared",
+    {"all experts": 257, "at work": 9},
+)
+
+# %% [markdown]
 # - [Notebook 7](notebooks/07_balance.ipynb): how the bias learns its values, the balance loss, and groups of experts that keep a
 #   token on few nodes.
+# - `minids route --checkpoint notebooks/model --text "your own sentence" --html experts.html`: the colours of any text.
 # - [minids/layers/moe.py](minids/layers/moe.py): this layer with shared experts and balance loss, as the model has it.
 # - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb): what the biased gate looks like, and which tests catch it.

@@ -165,5 +165,5 @@ def test_the_map_pales_all_but_the_part_that_a_page_is_about(page):
 
 
 def test_a_card_says_its_facts_and_its_number_to_those_who_do_not_see_it(page):
-    notebook.card(["One fact.", "Another."], "57×", "fewer numbers", {"MHA": 32768, "MLA": 576})
+    notebook.card("- One\n  fact.\n- Another.", "57×", "fewer numbers", {"MHA": 32768, "MLA": 576})
     assert page.pictures[0][2] == "One fact. Another. 57×: fewer numbers"

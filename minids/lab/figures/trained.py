@@ -16,7 +16,7 @@ from minids.errors import refuse
 from minids.inference.generate import generate
 from minids.lab.analysis.parameters import parts
 from minids.lab.figures.picture import Rows
-from minids.layers.block import Block
+from minids.layers.block import Block, Saved
 from minids.layers.positions import Rotary
 from minids.model import DeepSeekV3
 from minids.ops.router import Routing
@@ -36,6 +36,17 @@ class Passing(NamedTuple):
     normed: np.ndarray  # (B, T, d) what its attention reads
     rotary: Rotary
     routing: Routing | None  # None in a dense block
+    saved: Saved  # all that its forward pass kept
+
+
+def through(model: DeepSeekV3, tokens: np.ndarray) -> Iterator[Passing]:
+    """tokens (B, T) block by block: what enters the attention of each, and what its router chose."""
+    x, _ = model.embed_tokens.forward(tokens)
+    rotary = model.rotary(tokens.shape[1])
+    for index, block in enumerate(model.blocks):
+        normed, _ = block.input_norm.forward(x)
+        x, saved = block.forward(x, rotary)
+        yield Passing(index, block, normed, rotary, saved.ffn.routing if block.moe else None, saved)
 
 
 class Trained:
@@ -81,14 +92,8 @@ class Trained:
         return np.resize(tokens[start : start + windows * length], (windows, length)).astype(np.int32)
 
     def through(self, tokens: np.ndarray) -> Iterator[Passing]:
-        """tokens (B, T) block by block: what enters the attention of each, and what its router chose."""
-        model = self.model
-        x, _ = model.embed_tokens.forward(tokens)
-        rotary = model.rotary(tokens.shape[1])
-        for index, block in enumerate(model.blocks):
-            normed, _ = block.input_norm.forward(x)
-            x, saved = block.forward(x, rotary)
-            yield Passing(index, block, normed, rotary, saved.ffn.routing if block.moe else None)
+        """tokens (B, T) block by block."""
+        return through(self.model, tokens)
 
     def letters(self, tokens: np.ndarray) -> list[str]:
         """Each token as a short piece of text, blanks and line ends made visible; what cannot be printed is a dot."""

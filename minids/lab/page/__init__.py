@@ -23,7 +23,7 @@ class Cell:
 
     def _repr_html_(self) -> str:
         """A frame that holds the page itself; nothing is fetched."""
-        style = f"width:100%;height:{self.height}px;border:1px solid #8884;border-radius:8px"
+        style = f"box-sizing:border-box;width:100%;height:{self.height}px;border:1px solid #8884;border-radius:8px"
         return f'<iframe title="DeepSeek-V3 at work" style="{style}" srcdoc="{html.escape(self.page)}"></iframe>'
 
 

@@ -1,0 +1,183 @@
+"""Pictures of notebook 6: which experts a text meets, how they are chosen, and how tokens get there and back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+import numpy as np
+
+from minids.lab import notebook
+from minids.lab.figures.routed_text import palette
+from minids.lab.figures.style import ink_on
+from minids.lab.figures.trained import through
+from minids.lab.page import Cell
+from minids.model import DeepSeekV3
+from minids.ops import router
+from minids.ops.dispatch import Plan
+from minids.ops.router import Routing
+
+Array = np.ndarray
+
+
+class Router:
+    """What the router of every block says of a text: for pictures, which choose anew from the scores."""
+
+    def __init__(self, model: DeepSeekV3, tokens: Array, pieces: Sequence[str]):
+        c = model.config
+        self.pieces, self.experts, self.groups, self.kept = list(pieces), c.n_routed_experts, c.n_group, c.topk_group
+        self.top_k, self.scale, self.colours = (
+            c.num_experts_per_tok,
+            c.routed_scaling_factor,
+            palette(c.n_routed_experts, c.n_group),
+        )
+        walked = [at for at in through(model, tokens) if at.routing is not None]
+        self.scores = {at.index: at.routing.scores for at in walked}  # block → (T, E)
+        self.bias = {at.index: at.block.moe.bias for at in walked}  # block → (E,)
+
+    def routed(self, block: int, bias: bool = True, kept: int | None = None) -> Routing:
+        """The choice of all tokens, with or without bias, from so many groups."""
+        added = self.bias[block] * bias
+        scores = self.scores[block]
+        chosen = router.choose(scores + added, self.top_k, self.groups, kept or self.kept)
+        picked = np.take_along_axis(scores, chosen, axis=-1)
+        return Routing(self.scale * picked / picked.sum(axis=-1, keepdims=True), chosen, scores)
+
+    def sentence(self, block: int = 2, bias: bool = True) -> None:
+        """Every token in the colour of the expert with its largest gate; below it all its experts, darker for larger gates."""
+        found, count = self.routed(block, bias), len(self.pieces)
+        figure, axes = notebook.picture(width=9.4, height=4.1)
+        lead = np.take_along_axis(found.chosen, found.gates.argmax(axis=-1)[:, None], axis=-1)[:, 0]
+        each = self.experts // self.groups
+        row = {e: 2 + e + 0.5 * (e // each) for e in range(self.experts)}
+        for t, piece in enumerate(self.pieces):
+            fill = self.colours[lead[t]]
+            axes.barh(0.5, 0.96, left=t, height=1, color=fill)
+            axes.text(t + 0.48, 0.5, piece, ha="center", va="center", fontsize=7.5, color=ink_on(fill))
+            for e, gate in zip(found.chosen[t], found.gates[t], strict=True):
+                axes.barh(row[e] + 0.5, 0.96, left=t, height=0.94, color=self.colours[e], alpha=min(1, 0.12 + 0.6 * gate))
+        for e, y in row.items():
+            axes.axhline(y + 1, color="#EEEEEE", linewidth=0.7, zorder=0)
+            axes.text(-0.25, y + 0.5, str(e), ha="right", va="center", fontsize=7.5)
+        for g in range(self.groups):
+            axes.text(-1.1, row[g * each] + each / 2, f"group {g}", ha="center", va="center", rotation=90, fontsize=8.5)
+        axes.set(xlim=(-1.6, count), ylim=(max(row.values()) + 1.2, -0.1))
+        axes.axis("off")
+        with_bias = "" if bias else ", bias off"
+        axes.set_title(f"Block {block}{with_bias}: each token in the colour of its strongest expert; below, all its experts")
+        notebook.show(figure, f"The sentence, coloured by the experts of block {block}; below, four experts for each token.")
+
+    def choice(self, token: int = 12, block: int = 2, bias: bool = True, kept_groups: int = 2) -> None:
+        """Scores of all experts for one token, what the bias adds, the groups that stay, and the gates of those chosen."""
+        found, scores = self.routed(block, bias, kept_groups), self.scores[block][token]
+        added = self.bias[block] * bias
+        biased, chosen, each = scores + added, found.chosen[token].tolist(), self.experts // self.groups
+        strength = np.sort(biased.reshape(self.groups, each), axis=1)[:, -2:].sum(axis=1)
+        stay = set(np.argsort(-strength, kind="stable")[:kept_groups].tolist())
+        figure, axes = notebook.picture(width=9.4, height=3.3)
+        top = 1.32 * max(biased.max(), scores.max())
+        for g in range(self.groups):
+            if g in stay:
+                axes.axvspan(each * g - 0.5, each * g + each - 0.5, color="C2", alpha=0.12, linewidth=0)
+            axes.text(each * (g + 0.5) - 0.5, 0.93 * top, f"two best: {strength[g]:.2f}", ha="center", fontsize=9)
+        for e in range(self.experts):
+            axes.bar(e - 0.08, scores[e], width=0.7, color=self.colours[e] if e in chosen else "#CCCCCC")
+            if added[e]:
+                sign = "black" if added[e] > 0 else "C1"
+                axes.bar(e + 0.36, abs(added[e]), bottom=min(scores[e], biased[e]), width=0.14, color=sign)
+        for e, gate in zip(chosen, found.gates[token], strict=True):
+            axes.text(e, max(scores[e], biased[e]) + 0.02 * top, f"{gate:.2f}", ha="center", fontsize=9.5, weight="bold")
+        axes.set(xlim=(-0.6, self.experts - 0.4), ylim=(0, top), xticks=range(self.experts), xlabel="expert", ylabel="score")
+        axes.grid(axis="x", visible=False)
+        axes.set_title(f"“{self.pieces[token]}” in block {block}. Shaded: groups that stay. Coloured: chosen, with their gates")
+        notebook.show(
+            figure,
+            f"Scores of {self.experts} experts for one token, their biases, and the {self.top_k} chosen from two groups.",
+        )
+
+    def page(self) -> Cell:
+        """The same to point at: a page that needs nothing else, in a cell's output."""
+        data = {
+            "pieces": self.pieces, "layers": list(self.scores), "groups": self.groups, "kept": self.kept, "k": self.top_k,
+            "scale": self.scale, "start": 12, "colours": [[fill, ink_on(fill)] for fill in self.colours],
+            "scores": [np.round(s.astype(float), 4).tolist() for s in self.scores.values()],
+            "bias": [np.round(b.astype(float), 4).tolist() for b in self.bias.values()],
+        }  # fmt: skip
+        source = files(__package__).joinpath("router.html").read_text(encoding="utf-8")
+        page = source.replace("{{data}}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+        return Cell(page, 410)
+
+
+def there_and_back(pieces: Sequence[str], routing: Routing, plan: Plan, colours: Sequence[str]) -> None:
+    """Tokens, a line for each copy to its row, and the rows sorted by expert; thicker lines are larger gates."""
+    count, top_k = routing.chosen.shape
+    rows = plan.place.reshape(count, top_k)
+    middle = (np.arange(count) + 0.5) * top_k
+    strongest = routing.gates.max()
+    figure, axes = notebook.picture(width=9.4, height=3.6)
+    for n in range(count):
+        for place, e in zip(rows[n], routing.chosen[n], strict=True):
+            gate = routing.gates[n, routing.chosen[n].tolist().index(e)]
+            axes.plot(
+                [middle[n], place + 0.5], [2.02, 1.15], color=colours[e], lw=0.4 + 6 * (gate / strongest) ** 2, alpha=0.85
+            )
+            axes.scatter(place + 0.5, 0.98, marker="s", s=260, color=colours[e], zorder=3)
+            axes.text(place + 0.5, 0.98, str(n), ha="center", va="center", color=ink_on(colours[e]), zorder=4, fontsize=9)
+        axes.text(
+            middle[n], 2.12, f"{n}: {pieces[n]}", ha="center", va="center", color="white", zorder=4,
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#555555", "edgecolor": "none"},
+        )  # fmt: skip
+    for e, (first, last) in enumerate(zip(plan.starts[:-1], plan.starts[1:], strict=True)):
+        if last > first:
+            axes.barh(0.35, last - first - 0.1, left=first + 0.05, height=0.42, color=colours[e])
+            axes.text((first + last) / 2, 0.35, str(e), ha="center", va="center", color=ink_on(colours[e]), fontsize=9)
+    axes.set(xlim=(0, count * top_k), ylim=(0, 2.4), xticks=[], yticks=[0.35, 0.98, 2.12])
+    axes.set_yticklabels(["experts", "rows, sorted", "tokens"])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    idle = len(colours) - len(np.unique(routing.chosen))
+    axes.set_title(f"{count * top_k} copies of {count} tokens; thicker lines are larger gates; {idle} experts are idle")
+    notebook.show(figure, f"{count} tokens, each with {top_k} lines to rows that are sorted by expert.")
+
+
+def planes(panels: Mapping[str, tuple[Array, int, Array | None]], side: int = 240) -> None:
+    """The plane, coloured by the set of experts that each point chooses. ``panels``: name → centroids (E, 2), K, bias (E,)."""
+    axis = np.linspace(-3, 3, side)
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)  # (side², 2)
+    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in notebook.COLOURS[:6]])
+    figure, axes = notebook.picture(1, len(panels), width=9.4, height=3.5, sharey=True)
+    for ax, (name, (centroids, top_k, bias)) in zip(axes, panels.items(), strict=True):
+        chosen = np.sort(router.forward(points @ centroids.T, bias, top_k)[0].chosen, axis=-1)
+        _, which = np.unique(chosen, axis=0, return_inverse=True)
+        which = which.reshape(side, side)
+        count = int(which.max()) + 1
+        # Neighbours around the circle get different colours: number the sets by their angle.
+        of_set = [points[which.ravel() == s].T[::-1] for s in range(count)]
+        angle = [np.angle(np.exp(1j * np.arctan2(*place)).mean()) for place in of_set]
+        shade = colours[np.argsort(np.argsort(angle)) % min(len(colours), count)] * 0.55 + 0.45
+        ax.imshow(shade[which], origin="lower", extent=(-3, 3, -3, 3), interpolation="nearest")
+        for e, (x, y) in enumerate(centroids):
+            ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1})
+            if len(centroids) == 4:
+                ax.text(1.25 * x, 1.25 * y, str(e), ha="center", va="center", weight="bold")
+        ax.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+        ax.grid(False)
+        ax.set_title(f"{name}: {count} sets")
+    notebook.show(
+        figure, "Three planes cut into sectors by the experts chosen; with a bias one region swells around the origin."
+    )
+
+
+def gates_around(degrees: Array, gates: Array, exchanged: Array) -> None:
+    """Gates of all experts while a token walks around a circle, gates (steps, E); dashed where an expert is exchanged."""
+    figure, axes = notebook.picture(height=3.0)
+    for e, gate in enumerate(gates.T):
+        axes.plot(degrees, gate, color=f"C{e}", label=f"expert {e}")
+    for where in degrees[exchanged]:
+        axes.axvline(where, color="#999999", lw=0.8, ls="--")
+    axes.set(xlabel="direction of the token, degrees", ylabel="gate", xlim=(0, 360), ylim=(-0.03, 0.95))
+    axes.set(xticks=range(0, 361, 45))
+    axes.legend(ncol=4, loc="upper center")
+    axes.set_title("Two of four experts: smooth between the dashed lines, at each one leaves and another comes")
+    notebook.show(figure, "Gates of four experts around a circle, smooth pieces with jumps between them.")
