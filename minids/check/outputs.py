@@ -129,7 +129,9 @@ def _compare(
             Case(name, got.astype(np.float64), want.astype(np.float64), 0.0, hints=hints, others=others or {}), "expected"
         )
         if finding and got.shape == want.shape and got.ndim and np.array_equal(np.sort(got, axis=-1), np.sort(want, axis=-1)):
-            cause = "the right choices in another order along the last axis: sort by score, ties to the lowest index."
+            cause = "the right numbers in another order along the last axis."
+            if got.ndim > 1:
+                cause = f"{cause} If they are chosen experts: by score, best first, ties to the lowest index."
             finding = Finding(name, finding.wrong, cause)
         return error, finding, 0.0, ()
     used = tolerance if tolerance is not None else tolerance_for(got, want)

@@ -231,7 +231,7 @@ check.ok(check.gradient(combine, combine_backward, inputs))
 # ## 3. Who sees what? Ask the network itself
 #
 # For a chain of two modules we need a second one: same sizes, untrained.
-# # Instead of trusting the derivation, *measure* it: change one token $t_j$ and record which logits move. A logit that moves has seen the token; one that stays where it was has not.
+# Instead of trusting the derivation, *measure* it: change one token $t_j$ and record which logits move. A logit that moves has seen the token; one that stays where it was has not.
 
 
 # %%

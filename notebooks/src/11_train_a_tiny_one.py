@@ -192,7 +192,75 @@ for domain, pieces in windows.items():
 
 # %% [markdown]
 # (Bits per byte are nats divided by $\ln 2$ and by the bytes that a token stands for.) Arithmetic is the easiest: most of it is form. Two bits for a byte of it means that the model hesitates between four characters where an untrained one hesitates between 258.
+
+# %% [markdown]
+# ### Exercise 1: the learning rate
 #
+# Write `rate(step, steps, peak)` with V3's shape: linear warm-up over 20 steps, $\text{peak}\cdot(\text{step}+1)/20$; then constant until a share $\text{step}/\text{steps} = 10/14.8$ of the run; then a cosine from the peak to a tenth of it until $14.3/14.8$; a tenth until $14.633/14.8$; then $7.3/220$ of the peak.
+
+
+# %% tags=["solution"]
+def rate(step, steps, peak):
+    """Learning rate of a step, counted from 0."""
+    # The cosine: along runs from 0 to 1 between the two shares.
+    if step < 20:
+        return peak * (step + 1) / 20
+    done = step / steps
+    if done < 10 / 14.8:
+        return peak
+    if done < 14.3 / 14.8:
+        along = (done - 10 / 14.8) / (4.3 / 14.8)
+        return peak * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * along)))
+    return peak * (0.1 if done < 14.633 / 14.8 else 7.3 / 220)
+
+
+# %% tags=["check"]
+def by_the_package(step, steps, peak):
+    """The same from training/schedule.py."""
+    return learning_rate(step, train.replace(steps=steps, learning_rate=peak))
+
+
+some_steps = [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
+some_steps += [(s, 400, 6e-3) for s in (10, 300, 350, 390, 398)]
+check.ok(check.against(by_the_package, rate, some_steps))
+
+# %% [markdown]
+# ### Exercise 2: AdamW
+#
+# Write `adamw_step(theta, g, m, v, t, lr)`, which returns new `theta, m, v` (and changes nothing in place): $\beta_1 = 0.9$, $\beta_2 = 0.95$, $\varepsilon = 10^{-8}$, decay $w = 0.1$, step $t = 1, 2, \dots$
+
+
+# %% tags=["solution"]
+def adamw_step(theta, g, m, v, t, lr):
+    """θ ← θ − lr ( m̂ / (√v̂ + ε) + w θ )."""
+    # The decay acts on θ itself: it does not pass through m and v.
+    m = 0.9 * m + 0.1 * g
+    v = 0.95 * v + 0.05 * g * g
+    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
+    return theta - lr * (m_hat / (np.sqrt(v_hat) + 1e-8) + 0.1 * theta), m, v
+
+
+# %% tags=["check"]
+def updated_copy(theta, g, m, v, t, lr):
+    """ops/adamw.py works in place; here on copies."""
+    theta, m, v = theta.copy(), m.copy(), v.copy()
+    adamw.update(theta, g, m, v, lr, 0.9, 0.95, 1e-8, 0.1, t)
+    return np.stack([theta, m, v])
+
+
+def stacked(theta, g, m, v, t, lr):
+    """Your three arrays as one."""
+    three = adamw_step(theta, g, m, v, t, lr)
+    return None if three is None else np.stack(three)
+
+
+rng = np.random.default_rng(7)
+arrays = [rng.normal(size=50) for _ in range(3)] + [rng.uniform(0, 1, 50)]
+weak = [arrays[0], 1e-8 * arrays[1], 1e-8 * arrays[2], 1e-16 * arrays[3]]  # so weak that ε counts
+cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3), (*weak, 1, 1e-2), (*weak, 30, 1e-2)]
+check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
+
+# %% [markdown]
 # ## 4. Balance without a loss
 #
 # At the start a router sends most tokens to a few experts. The usual remedy is an auxiliary loss, which fights the main one. V3 instead adds a bias $b_i$ to the scores *for choosing only* and moves it by $\gamma$ after each step, up for the idle and down for the
@@ -226,9 +294,58 @@ first, last = history[:10, 3:].mean(), history[-60:, 3:].mean()
 print(f"MaxVio, mean over layers: first 10 steps {first:.2f}, last 60 steps {last:.2f}")
 
 # %% [markdown]
-# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), with nothing but sixteen numbers a layer. It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
+# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), by sixteen numbers a layer that no gradient touches (and a balance loss of weight $10^{-4}$, as in V3, `aux_loss_alpha`, which is too weak to do it). It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
 # per batch, of 192 tokens an expert), and the network itself changes fast in so short a run.
+
+# %% [markdown]
+# ### Exercise 3: MaxVio
 #
+# Write `max_vio(chosen, experts)` from the choices of a layer, (N, K).
+
+
+# %% tags=["solution"]
+def max_vio(chosen, experts):
+    """Largest load over the mean load, minus 1; experts that nobody chose count in the mean."""
+    loads = np.bincount(chosen.reshape(-1), minlength=experts)
+    return loads.max() / loads.mean() - 1
+
+
+# %% tags=["check"]
+def from_counts(chosen, experts):
+    """The package's, from the loads."""
+    return max_violation(np.bincount(chosen.reshape(-1), minlength=experts))
+
+
+cases = [
+    (rng.integers(0, 12, (40, 4)), 16),
+    (np.zeros((5, 1), int), 8),
+    (rng.integers(0, 15, (400, 4)), 16),
+]
+check.ok(check.against(from_counts, max_vio, cases))
+
+# %% [markdown]
+# The decay added to the gradient (that is Adam with L2 regularisation, not AdamW), and a MaxVio that forgets the idle experts:
+
+
+# %%
+def l2_instead(theta, g, m, v, t, lr):
+    """The decay passes through the moments."""
+    g = g + 0.1 * theta
+    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
+    return np.stack([theta - lr * m_hat / (np.sqrt(v_hat) + 1e-8), m, v])
+
+
+def forgets_the_idle(chosen, experts):
+    """bincount without minlength."""
+    loads = np.bincount(chosen.reshape(-1))
+    return loads.max() / loads.mean() - 1
+
+
+notebook.caught(check.against(updated_copy, l2_instead, *arrays, 30, 1e-3, tolerance=1e-8))
+notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12, (40, 4)), 16))
+
+# %% [markdown]
 # ## 5. Do experts specialise?
 #
 # The paper's Figure 9: a model balanced this way may be balanced *overall* and still let experts specialise by domain, which an auxiliary loss per sequence suppresses. Loads of held-out text, each domain alone, as multiples of the mean:
@@ -354,7 +471,7 @@ notebook.show(
 #
 # ## 8. What the paper's run had besides
 #
-# A tenth of V3's documents are laid out with their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py)), so that the model also learns to fill in (section 4.1). The batch grows ([batch_ramp](minids/training/batch_ramp.py)) from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights ([average](minids/training/average.py)) is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [`docs/findings.md`](docs/findings.md) says what each is worth here.
+# A tenth of V3's documents are laid out with their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py)), so that the model also learns to fill in (section 4.1). The batch grows ([batch_ramp](minids/training/batch_ramp.py)) from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights ([average](minids/training/average.py)) is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [notebook 18](notebooks/18_the_rest_of_the_report.ipynb) measures what each is worth here.
 
 # %%
 filling = byte_tokenizer().with_fim()
@@ -374,126 +491,7 @@ print(
 )
 
 # %% [markdown]
-# ## Exercises
-#
-# ### 1. The learning rate
-#
-# Write `rate(step, steps, peak)` with V3's shape: linear warm-up over 20 steps, $\text{peak}\cdot(\text{step}+1)/20$; then constant until a share $\text{step}/\text{steps} = 10/14.8$ of the run; then a cosine from the peak to a tenth of it until $14.3/14.8$; a tenth until $14.633/14.8$; then $7.3/220$ of the peak.
-
-
-# %% tags=["solution"]
-def rate(step, steps, peak):
-    """Learning rate of a step, counted from 0."""
-    # The cosine: along runs from 0 to 1 between the two shares.
-    if step < 20:
-        return peak * (step + 1) / 20
-    done = step / steps
-    if done < 10 / 14.8:
-        return peak
-    if done < 14.3 / 14.8:
-        along = (done - 10 / 14.8) / (4.3 / 14.8)
-        return peak * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * along)))
-    return peak * (0.1 if done < 14.633 / 14.8 else 7.3 / 220)
-
-
-# %% tags=["check"]
-def by_the_package(step, steps, peak):
-    """The same from training/schedule.py."""
-    return learning_rate(step, train.replace(steps=steps, learning_rate=peak))
-
-
-some_steps = [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
-some_steps += [(s, 400, 6e-3) for s in (10, 300, 350, 390, 398)]
-check.ok(check.against(by_the_package, rate, some_steps))
-
-# %% [markdown]
-# ### 2. AdamW
-#
-# Write `adamw_step(theta, g, m, v, t, lr)`, which returns new `theta, m, v` (and changes nothing in place): $\beta_1 = 0.9$, $\beta_2 = 0.95$, $\varepsilon = 10^{-8}$, decay $w = 0.1$, step $t = 1, 2, \dots$
-
-
-# %% tags=["solution"]
-def adamw_step(theta, g, m, v, t, lr):
-    """θ ← θ − lr ( m̂ / (√v̂ + ε) + w θ )."""
-    # The decay acts on θ itself: it does not pass through m and v.
-    m = 0.9 * m + 0.1 * g
-    v = 0.95 * v + 0.05 * g * g
-    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
-    return theta - lr * (m_hat / (np.sqrt(v_hat) + 1e-8) + 0.1 * theta), m, v
-
-
-# %% tags=["check"]
-def updated_copy(theta, g, m, v, t, lr):
-    """ops/adamw.py works in place; here on copies."""
-    theta, m, v = theta.copy(), m.copy(), v.copy()
-    adamw.update(theta, g, m, v, lr, 0.9, 0.95, 1e-8, 0.1, t)
-    return np.stack([theta, m, v])
-
-
-def stacked(theta, g, m, v, t, lr):
-    """Your three arrays as one."""
-    three = adamw_step(theta, g, m, v, t, lr)
-    return None if three is None else np.stack(three)
-
-
-rng = np.random.default_rng(7)
-arrays = [rng.normal(size=50) for _ in range(3)] + [rng.uniform(0, 1, 50)]
-weak = [arrays[0], 1e-8 * arrays[1], 1e-8 * arrays[2], 1e-16 * arrays[3]]  # so weak that ε counts
-cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3), (*weak, 1, 1e-2), (*weak, 30, 1e-2)]
-check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
-
-# %% [markdown]
-# ### 3. MaxVio
-#
-# Write `max_vio(chosen, experts)` from the choices of a layer, (N, K).
-
-
-# %% tags=["solution"]
-def max_vio(chosen, experts):
-    """Largest load over the mean load, minus 1; experts that nobody chose count in the mean."""
-    loads = np.bincount(chosen.reshape(-1), minlength=experts)
-    return loads.max() / loads.mean() - 1
-
-
-# %% tags=["check"]
-def from_counts(chosen, experts):
-    """The package's, from the loads."""
-    return max_violation(np.bincount(chosen.reshape(-1), minlength=experts))
-
-
-cases = [
-    (rng.integers(0, 12, (40, 4)), 16),
-    (np.zeros((5, 1), int), 8),
-    (rng.integers(0, 15, (400, 4)), 16),
-]
-check.ok(check.against(from_counts, max_vio, cases))
-
-# %% [markdown]
-# ### A wrong answer is noticed
-#
-# The decay added to the gradient (that is Adam with L2 regularisation, not AdamW), and a MaxVio that forgets the idle experts:
-
-
-# %%
-def l2_instead(theta, g, m, v, t, lr):
-    """The decay passes through the moments."""
-    g = g + 0.1 * theta
-    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
-    return np.stack([theta - lr * m_hat / (np.sqrt(v_hat) + 1e-8), m, v])
-
-
-def forgets_the_idle(chosen, experts):
-    """bincount without minlength."""
-    loads = np.bincount(chosen.reshape(-1))
-    return loads.max() / loads.mean() - 1
-
-
-notebook.caught(check.against(updated_copy, l2_instead, *arrays, 30, 1e-3, tolerance=1e-8))
-notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12, (40, 4)), 16))
-
-# %% [markdown]
-# ## Where to go on
+# ## 9. Where to go from here
 #
 # - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder that `transformers` opens too ([notebook 12](notebooks/12_real_checkpoints.ipynb)).
 # - `minids train` does the same with compiled kernels, several times faster, resumes to the same bits after Ctrl-C, and draws these curves.

@@ -1,13 +1,12 @@
 # %% [markdown]
-# # 13. What it costs: parameters, FLOPs, cache, pipelines, dollars
+# # 13. What it costs: parameters, FLOPs, dollars, GPUs
 #
 # DeepSeek-V3 has 671 billion parameters, and its final training run cost 5.576 million dollars. The first number is usually
 # believed and the second usually is not. **Can you check both with nothing but a configuration file and a multiplication table?**
 
 # %% [markdown]
 # You can. Everything in this notebook is arithmetic: no weight is allocated, nothing is trained. By the end you will have rebuilt
-# the size of the model, the work of training it, the bill, the memory of a conversation, and the idle time of its pipeline, and you
-# will know at which step each claim of the paper enters.
+# the size of the model, the work of training it, the bill, and the machines that serve it, and you will know at which step each claim of the paper enters.
 #
 # | you will rebuild | printed | where |
 # |---|---|---|
@@ -15,17 +14,15 @@
 # | training work per token | 250 GFLOP | [ISCA 2025 paper](https://arxiv.org/abs/2505.09343), Table 2 |
 # | GPU hours and dollars | 2664K h, 5.576M \$ | [V3 report](https://arxiv.org/abs/2412.19437), Table 1 |
 # | cache per token | 70.272 KB | ISCA 2025 paper, Table 1 |
-# | pipeline bubbles | three formulas | V3 report, Table 2 |
+# | tokens per second and user | 67 | ISCA 2025 paper, section 2.3.2 |
 #
 # Code used here: [`analysis/parameters.py`](minids/lab/analysis/parameters.py), [`flops.py`](minids/lab/analysis/flops.py),
 # [`cost.py`](minids/lab/analysis/cost.py), [`kv_cache.py`](minids/lab/analysis/kv_cache.py),
-# [`models.py`](minids/lab/analysis/models.py), [`pipeline.py`](minids/lab/analysis/pipeline.py),
-# [`network.py`](minids/lab/analysis/network.py), [`laptop.py`](minids/lab/analysis/laptop.py).
+# [`models.py`](minids/lab/analysis/models.py), [`network.py`](minids/lab/analysis/network.py),
+# [`memory.py`](minids/lab/analysis/memory.py), [`placement.py`](minids/lab/analysis/placement.py),
+# [`laptop.py`](minids/lab/analysis/laptop.py); drawings in [`plots/costs.py`](minids/lab/plots/costs.py).
 
 # %%
-import numpy as np
-from matplotlib.patches import Rectangle
-
 from minids import ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import (
@@ -37,12 +34,12 @@ from minids.lab.analysis import (
     models,
     network,
     parameters,
-    pipeline,
     placement,
 )
+from minids.lab.plots import costs
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
+notebook.here()
 v3 = ModelConfig.preset("deepseek-v3")  # a few dozen integers, and not one weight
 print(f"width {v3.hidden_size}, {v3.num_hidden_layers} layers, {v3.num_attention_heads} heads,")
 print(f"{v3.n_routed_experts} routed experts, of which a token uses {v3.num_experts_per_tok}")
@@ -95,424 +92,13 @@ rows = {
 for name, (count, remark) in rows.items():
     print(f"{name:<31} {count:>15,}   {remark}")
 
-# %% tags=["picture"]
-groups = {
-    "routed experts": ["routed experts"],
-    "attention": [
-        "q_a_proj",
-        "q_a_layernorm",
-        "q_b_proj",
-        "kv_a_proj_with_mqa",
-        "kv_a_layernorm",
-        "kv_b_proj",
-        "o_proj",
-    ],
-    "shared experts": ["shared experts"],
-    "dense FFN (3 layers)": ["dense FFN"],
-    "embedding": ["embedding"],
-    "head": ["head"],
-    "routers and norms": ["router", "routing bias", "block norms", "final norm"],
-}
-by_name = {p.name: p for p in parameters.parts(v3)}
-total = np.array([sum(by_name[n].total for n in names) for names in groups.values()])
-active = np.array([sum(by_name[n].activated for n in names) for names in groups.values()])
-active[list(groups).index("embedding")] = 0  # a token reads one row of it
-
-figure, axes = notebook.picture(1, 2, width=10, height=3.2, sharey=True)
-place = np.arange(len(groups))[::-1]
-titles = ("all parameters", "at work on one token")
-for axis, counts, title in zip(axes, (total, active), titles, strict=True):
-    axis.barh(place, counts / 1e9, color=BLUE)
-    for y, n in zip(place, counts, strict=True):
-        axis.text(n / 1e9, y, f" {n / 1e9:.1f}", va="center")
-    axis.set(
-        title=f"{title}: {counts.sum() / 1e9:.1f} billion",
-        xlabel="billions",
-        xlim=(0, counts.max() * 1.15 / 1e9),
-    )
-axes[0].set_yticks(place, list(groups))
-notebook.show(
-    figure,
-    "Two bar charts: all parameters by kind, 97 percent routed experts; and those at work on one "
-    "token, led by experts and attention",
-)
-
 # %% [markdown]
 # **The claim, checked.** "671B total parameters with 37B activated for each token" (V3 abstract): 671.03 and, depending on whether
-# the input embedding counts, 36.63 or 37.55. Left, the experts are everything; right, attention holds its own: *a sparse
-# model is, per token, a modest dense one*.
+# the input embedding counts, 36.63 or 37.55. The experts are 97 % of the model and a third of what works on a token: *a sparse
+# model is, per token, a modest dense one* (drawn in [notebook 1](notebooks/01_tour.ipynb)).
 
 # %% [markdown]
-# ## 2. How much work is one token?
-#
-# A matrix of $N$ entries times a vector takes $N$ multiplications and $N$ additions: $2N$ FLOPs. Attention adds, for every earlier
-# token, a dot product over $d_{nope} + d_r = 192$ and a weighted sum over $d_v = 128$, in 128 heads and 61 layers; in a
-# sequence of $T$ a token sees $T/2$ others on average. Training is three times the forward pass, because the backward pass multiplies
-# each matrix twice: once for the gradient of its input, once for its own ([`ops/linear.py`](minids/ops/linear.py) shows the two lines).
-#
-# $$
-# \text{FLOPs per training token} = 3\,\Big(2 N_{\text{active}} + 2H(d_{nope}+d_r+d_v)\,\tfrac{T}{2}\,L\Big)
-# $$
-
-# %%
-T = 4096
-weights_work = 3 * 2 * parameters.activated(v3)
-attention_work = 3 * 2 * H * (d_nope + d_r + d_v) * (T / 2) * v3.num_hidden_layers
-print(f"weights    {weights_work / 1e9:7.2f} GFLOP")
-print(f"attention  {attention_work / 1e9:7.2f} GFLOP")
-print(f"together   {(weights_work + attention_work) / 1e9:7.2f} GFLOP")
-
-# %% [markdown]
-# The paper prints 250. And how does that compare with other models? Dense ones use every parameter on every token:
-
-# %% tags=["picture"]
-rows = models.comparison(T)
-shown = ["DeepSeek-V2", "DeepSeek-V3", "Qwen2.5-72B", "Llama-3.1-405B"]
-rows = [next(r for r in rows if r.name == name) for name in shown]
-figure, (left, right) = notebook.picture(1, 2, width=10, height=2.8, sharey=True)
-for axis, values, title, unit in (
-    (left, [r.total / 1e9 for r in rows], "Parameters", "billions"),
-    (right, [r.training_flops / 1e9 for r in rows], "Training work", "GFLOP per token"),
-):
-    axis.barh(shown[::-1], values[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
-    for y, value in enumerate(values[::-1]):
-        axis.text(value, y, f" {value:,.0f}", va="center")
-    axis.set(title=title, xlabel=unit, xlim=(0, max(values) * 1.18))
-notebook.show(
-    figure,
-    "Two bar charts: V3 has the most parameters of four models and needs a tenth of the work of "
-    "the largest dense one",
-)
-
-# %% [markdown]
-# **What to notice.** V3 has the most parameters in the left picture and the second least work in the right one. A dense model (orange)
-# pays for every parameter on every token; V3 (blue) pays for one in eighteen.
-
-# %% [markdown]
-# ## 3. From work to dollars
-#
-# Four numbers make a bill: tokens, work per token, what the chips sustain, and the price of an hour.
-#
-# $$
-# \text{GPU hours} = \frac{14.8\cdot 10^{12} \;\cdot\; 250.46\cdot 10^{9}}{989\cdot 10^{12} \;\cdot\; 0.3894 \;\cdot\; 3600}
-# $$
-#
-# In words: the work of all tokens, over what one GPU really does in an hour. 989 TFLOP/s is an H800's BF16 peak and 0.3894 the share of it that V3's training reached (ISCA 2025 paper, Table 4). V3 multiplies in
-# FP8, whose peak is twice as high; the utilisation is quoted against BF16 by convention.
-
-# %%
-bill = cost.training_cost(v3, tokens=14.8e12, gpus=2048)
-print("from the work, pre-training only       printed")
-print(f"work       {bill.flops:10.3g} FLOP")
-print(f"GPU hours  {bill.gpu_hours / 1e3:10,.0f} K                2,664 K")
-print(f"days       {bill.days:10.1f} on 2048 GPUs     under two months")
-print(f"dollars    {bill.dollars / 1e6:10.3f} M, at 2 $ an hour  5.328 M")
-print("\nfrom the printed hours (V3 Table 1)")
-phases = dict(cost.V3_GPU_HOURS) | {"all": cost.v3_gpu_hours()}
-for phase, hours in phases.items():
-    print(f"{phase:<18} {hours / 1e3:>6,.0f} K h  {2 * hours / 1e6:.3f} M $")
-
-# %% [markdown]
-# The speed that was measured (one paper) and the hours that were printed (the other) meet within 0.4 %. So the famous sum is plausible *for what
-# it covers*: the final run. The report itself says that earlier research and ablations on architectures, algorithms and data are not in
-# it; neither are salaries, the machines, or the experiments that failed.
-#
-# What would the same 14.8 trillion tokens cost with a dense model, at the same utilisation?
-
-
-# %%
-def dollars(flops_per_token, tokens=14.8e12, price=2.0, utilisation=0.3894):
-    """Price of training: so many tokens at so much work, in dollars."""
-    hours = tokens * flops_per_token / (989e12 * utilisation) / 3600
-    return hours * price
-
-
-for row in rows:
-    print(f"{row.name:<15} {dollars(row.training_flops) / 1e6:6.2f} million dollars")
-years = laptop.training_time(v3, 200e9).years
-print(f"and on a laptop that sustains 200 GFLOP/s, V3's pre-training would take {years:,.0f} years")
-
-
-# %% tags=["picture"]
-def draw_bill(trillion_tokens=14.8, price=2.0, utilisation=0.3894):
-    """Price of training four models."""
-    figure, axis = notebook.picture(1, 1, width=8, height=2.4)
-    bills = [
-        dollars(r.training_flops, 1e12 * trillion_tokens, price, utilisation) / 1e6 for r in rows
-    ]
-    names = [r.name for r in rows]
-    axis.barh(names[::-1], bills[::-1], color=[ORANGE, ORANGE, BLUE, BLUE])
-    for y, value in enumerate(bills[::-1]):
-        axis.text(value, y, f" {value:.1f}", va="center")
-    axis.set(xlabel="million dollars", xlim=(0, 1.15 * max(bills)))
-    axis.set_title(
-        f"{trillion_tokens:g}T tokens, {price:g} $ an hour, {utilisation:.0%} utilisation"
-    )
-    notebook.show(
-        figure, "Bars of training cost: V3 about 5 million dollars, Llama-3.1-405B about 53"
-    )
-
-
-draw_bill()
-
-# %%
-notebook.explore(
-    draw_bill, trillion_tokens=(1, 30, 0.1), price=(0.5, 6, 0.1), utilisation=(0.1, 0.7, 0.01)
-)
-
-# %% [markdown]
-# **What to notice.** A dense model of Llama's size would have cost ten times as much for the same tokens, and one of Qwen's size, a ninth of V3's parameters, nearly twice as much. (In a live session three sliders change tokens, price and utilisation: the bill is
-# proportional to the first two and inversely to the third, and nothing else enters.)
-#
-# (How fast is *your* machine? `minids doctor` measures it; `laptop.measure_flops_per_second()` gives the number to put in place of 200.)
-
-# %% [markdown]
-# ## 4. What a conversation leaves behind
-#
-# While a model writes, every token it has read stays in memory, because later tokens attend to it. What is stored per token and layer is
-# the subject of [notebook 4](notebooks/04_mha_to_mla.ipynb); here is only its size (V2 report, Table 1, with V3's heads):
-
-# %%
-kinds = kv_cache.by_kind(v3)
-for kind in ("mha", "gqa", "mla", "mqa"):
-    print(f"{kind.upper():<4} {kinds[kind]:>6,} numbers per token and layer")
-print(f"V3 in BF16: 61 · 576 · 2 = {kv_cache.bytes_per_token(v3):,} bytes per token")
-groups, times = kv_cache.gqa_equivalent_groups(v3), kv_cache.mha_over_mla(v3)
-print(f"MLA caches as much as GQA with {groups} groups, and {times:.1f} times less than MHA")
-
-# %% tags=["picture"]
-contexts = 2 ** np.arange(10, 18)  # 1K … 128K tokens
-figure, axis = notebook.picture(1, 1, width=8.5, height=3.8)
-names = {"mha": "MHA, 128 heads", "gqa": "GQA, 8 groups", "mla": "MLA", "mqa": "MQA, 1 head"}
-for (kind, label), colour in zip(names.items(), (BLACK, ORANGE, BLUE, GREEN), strict=True):
-    gib = contexts * v3.num_hidden_layers * kinds[kind] * 2 / 2**30
-    axis.loglog(contexts, gib, color=colour, label=label, lw=2)
-    end = f"{label}: {gib[-1]:,.0f} GiB"
-    axis.text(contexts[-1] * 1.08, gib[-1], end, color=colour, va="center")
-axis.axhline(80e9 / 2**30, color="0.6", ls=":")
-axis.text(1100, 92, "memory of one H800", color="0.4")
-axis.set(xlabel="tokens in the conversation", ylabel="GiB of cache (BF16)", xlim=(1000, 900_000))
-axis.set_title("One conversation with V3's sizes")
-axis.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-axis.set_xticks(contexts[::2], [f"{c // 1024}K" for c in contexts[::2]])
-notebook.show(
-    figure,
-    "Cache against context on two logarithmic axes: MHA 488 GiB at 128K tokens, GQA 30, MLA 9, "
-    "MQA 4",
-)
-
-# %% [markdown]
-# **What to notice.** All lines have the same slope: every kind of cache grows by so much a token, and what differs is how much. With ordinary heads *one* long conversation fills more than six GPUs; with MLA eight of them fit into one.
-#
-# **The claim, checked.** ISCA 2025, Table 1, prints 70.272 KB for V3, which is what we have, and multipliers of 4.66 for Qwen-2.5 72B and 7.28 for LLaMA-3.1 405B. The first multiplier is right; the second is not, by the table's own bytes:
-
-# %%
-ours = kv_cache.bytes_per_token(v3)
-for model in (models.QWEN_72B, models.LLAMA_405B):  # two bytes an element
-    theirs = 2 * model.cache_elements
-    print(f"{model.name:<15} {theirs:>8,} bytes a token, {theirs / ours:.3f} times V3's")
-
-# %% [markdown]
-# ## 5. Why serving wants crowds
-#
-# A chip reads a weight from memory to use it. With one user each weight that is read serves one multiplication and one addition, two FLOPs; an H800 can do about 295 in the time it
-# takes to read one byte (989 TFLOP/s over 3.35 TB/s). Batching more users shares the reading, except that
-#
-# - the *cache* is nobody else's, and
-# - in a mixture of experts, more tokens also touch *more experts*: with $B$ tokens choosing 8 of 256 evenly, an average of
-#   $256\,(1 - (1 - 8/256)^B)$ experts must be read ([`flops.distinct_experts`](minids/lab/analysis/flops.py)).
-
-# %%
-batches = 2 ** np.arange(0, 13)
-for users in (1, 32, 128, 4096):
-    experts = flops.distinct_experts(v3, users)
-    work = flops.decode_intensity(v3, 4096, users).flops_per_byte
-    print(f"{users:>4} users: {experts:5.1f} experts a layer are read; {work:5.1f} FLOPs per byte")
-
-# %% tags=["picture"]
-figure, (left, right) = notebook.picture(1, 2, width=10, height=3.4)
-left.semilogx(batches, [flops.distinct_experts(v3, int(b)) for b in batches], color=BLUE, base=2)
-left.set(xlabel="tokens in the batch", ylabel="of 256", ylim=(0, 270))
-left.set_title("Experts a layer has to read")
-for context, colour in ((1024, SKY), (4096, BLUE), (32768, BLACK)):
-    intensity = [flops.decode_intensity(v3, context, int(b)).flops_per_byte for b in batches]
-    right.loglog(batches, intensity, color=colour, label=f"{context // 1024}K context", base=2)
-right.axhline(295, color=ORANGE, ls=":")
-right.text(1, 330, "an H800 can keep up to here", color=ORANGE)
-right.set(xlabel="users in the batch", ylabel="FLOP per byte", ylim=(1, 1000))
-right.set_title("Work per byte read, decoding")
-right.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
-for axis in (left, right):
-    axis.set_xticks(batches[::2], batches[::2])
-    axis.minorticks_off()
-right.legend(frameon=False)
-notebook.show(
-    figure,
-    "Left: experts read per layer rise to all 256 as the batch grows. Right: FLOPs per byte rise "
-    "with the batch towards the machine's 295",
-)
-
-# %% [markdown]
-# **What to notice.** The machine is busy only near its dotted line, far to the right; a single user leaves it idle for all but a hundredth of its time. Left: with 128 tokens nearly every expert is needed by someone; sparsity saves *work*, not *reading*. Right: this is why DeepSeek
-# serves V3 from hundreds of GPUs at once (V3 section 3.4), so that each expert sees enough tokens to be worth reading.
-#
-# The network sets a floor of its own. ISCA 2025, section 2.3.2: 32 tokens a device, 9 destinations, 3 bytes out and back per element, twice per
-# layer, 61 layers:
-
-# %%
-networks = {"InfiniBand": (network.INFINIBAND, "14.76 ms"), "NVL72": (network.NVL72, "0.82 ms")}
-for name, (bandwidth, printed) in networks.items():
-    limit = network.decode_limit(bandwidth)
-    per_token, rate = 1e3 * limit.tpot, limit.tokens_per_second
-    print(
-        f"{name:<11} {bandwidth / 1e9:4.0f} GB/s: {per_token:6.3f} ms per token (printed: {printed})"
-    )
-    print(f"{'':<11} at most {rate:.0f} tokens a second for one user")
-
-# %% [markdown]
-# ## 6. Sixteen stages in a row: the pipeline
-#
-# V3 is spread over $PP = 16$ *pipeline stages*: each holds a few layers and hands its output on. A batch is cut into $M$ *micro-batches*, which follow each other
-# through the stages. The first device must wait for the last one's
-# gradients to come back; its idle time is the **bubble**. Write F, B and W for the time of a forward chunk, a full backward chunk, and the
-# part of it that computes the weights' gradients. V3's Table 2:
-#
-# $$
-# \text{1F1B: } (PP-1)(F+B) \qquad \text{ZB1P: } (PP-1)(F+B-2W) \qquad \text{DualPipe: } (\tfrac{PP}{2}-1)(F\&B + B - 3W)
-# $$
-#
-# - **1F1B** alternates one forward, one backward.
-# - **ZB1P** notices that only the *input's* gradient is waited for; weight gradients fill the gaps.
-# - **DualPipe** (V3 section 3.2.1) feeds micro-batches from *both ends*, and runs a forward and a backward together (F&B) so that
-#   each hides the other's communication. It stores every weight twice.
-#
-# [`analysis/pipeline.py`](minids/lab/analysis/pipeline.py) runs these schedules instruction by instruction. First a small one, to see the shapes:
-
-# %% tags=["picture"]
-SHADES = {"F": SKY, "B": ORANGE, "I": YELLOW, "W": GREEN}
-
-
-def draw(axis, timeline):
-    """One row per device, one box per instruction; overlapped pairs are two half-height boxes."""
-    for s in timeline.slots:
-        half = s.overlapped
-        bottom = s.device + (0.0 if half and s.kind == "F" else 0.4 if half else 0.0)
-        place, height = [(s.start, s.end - s.start)], (bottom - 0.4, 0.4 if half else 0.8)
-        axis.broken_barh(place, height, facecolor=SHADES[s.kind], edgecolor="white", lw=0.4)
-    devices = len(timeline.idle)
-    axis.set(ylim=(devices - 0.5, -0.5), yticks=range(devices), xlim=(0, None), ylabel="device")
-    name, length, bubble = timeline.schedule, timeline.makespan, timeline.bubble
-    axis.set_title(f"{name}: {length:g} units, bubble {bubble:g}", fontsize=11)
-    axis.grid(False)
-
-
-figure, axes = notebook.picture(3, 1, width=10, height=6, sharex=True)
-for axis, schedule in zip(axes, ("1F1B", "ZB1P", "DualPipe"), strict=True):
-    draw(axis, pipeline.simulate(schedule, 4, 10))
-axes[-1].set_xlabel("time, in units of one forward chunk (F = W = 1, B = 2, F&B = 3)")
-handles = [Rectangle((0, 0), 1, 1, color=SHADES[k]) for k in "FBIW"]
-kinds = ["forward", "backward", "its input part", "its weight part"]
-above = {"ncols": 4, "loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False}
-axes[0].legend(handles, kinds, **above)
-notebook.show(
-    figure,
-    "Timelines of 1F1B, ZB1P and DualPipe on four devices; the white gaps shrink from the first "
-    "to the last",
-)
-
-# %% [markdown]
-# **What to notice.** White is waiting. In 1F1B device 0 waits for the first backward pass to come back through all others, and at the end everybody waits again. ZB1P keeps green boxes, work that nobody waits for, and fills the end with them. DualPipe starts at both ends, so the
-# triangles in front are half as long; half-height boxes are pairs that run as one. Now at V3's size, 16 stages, simulated and by formula:
-
-# %%
-print("schedule   bubble  formula  idle share  micro-batches held  copies of the model")
-for schedule in ("1F1B", "ZB1P", "DualPipe"):
-    line, form = pipeline.simulate(schedule, 16, 64), pipeline.closed_form(schedule, 16)
-    held, copies = max(line.peak_activations), form.parameters
-    print(f"{schedule:<9} {line.bubble:>7g}  {form.bubble:>7g}  {line.bubble_share:>10.1%}", end="")
-    print(f"  {held:>18}  {copies:>19}")
-
-# %% [markdown]
-# **The claim, checked.** Table 2's three formulas give 45, 15 and 14, and so do the simulations. **What to notice:** with these times
-# DualPipe saves just one unit over ZB1P; its point is the communication hidden inside F&B, which no bubble formula shows. Make
-# F&B cheaper than F + B and watch:
-
-# %% tags=["picture"]
-share = np.linspace(2.0, 3.0, 11)
-figure, axis = notebook.picture(1, 1, width=8, height=3)
-times = [pipeline.Times(overlapped=s) for s in share]
-bubbles = [pipeline.closed_form("DualPipe", 16, t).bubble for t in times]
-axis.plot(share, bubbles, color=BLUE, label="DualPipe")
-for schedule, colour in (("1F1B", BLACK), ("ZB1P", ORANGE)):
-    axis.axhline(pipeline.closed_form(schedule, 16).bubble, color=colour, label=schedule)
-axis.set(xlabel="time of an overlapped pair F&B (F + B = 3)", ylabel="bubble", ylim=(0, 50))
-axis.set_title("16 stages")
-axis.legend(frameon=False)
-notebook.show(
-    figure,
-    "Bubble of DualPipe against the time of an overlapped pair, below ZB1P's 15 and far below "
-    "1F1B's 45",
-)
-
-# %% [markdown]
-# If everything could be hidden in the pair (F&B = 2, the time of the backward pass alone), DualPipe's bubble would be half of ZB1P's.
-#
-# ## 7. What need not be kept, and who sits where
-#
-# Between forward and backward pass a training step keeps its activations. V3 forms the cheap ones again (section 3.2.3): norms, MLA's up-projections, the SwiGLU product. `minids train --recompute` does so, with the same bits of every gradient. And to decode, V3 counts the shared expert as a ninth routed one (3.4.2): every token has it, so it needs 256/8 = 32 copies to be no busier than the others.
-
-# %%
-for name, config, tokens in (("tiny", ModelConfig.preset("tiny"), 256), ("V3", v3, 4096)):
-    kept = [memory.activation_elements(config, 1, tokens, how) for how in ("stored", "recompute")]
-    print(
-        f"{name}: {kept[0]:,} numbers kept for {tokens} tokens, {kept[1]:,} with recomputation ({kept[1] / kept[0]:.0%})"
-    )
-
-decoding = placement.v3_decoding()
-print(
-    f"\n320 GPUs, one expert each: {decoding.copies[:256].sum() - 256} redundant copies of routed experts,"
-)
-print(f"{decoding.copies[256]} copies of the shared one")
-
-# %% [markdown]
-# ## 8. Turn the knobs
-#
-# How much memory does a server need? Weights once, cache per user. In a live session sliders appear below the picture: context, users, and the type of the cache.
-
-
-# %% tags=["picture"]
-def serving(context_k=32, users=64, cache="bf16"):
-    """Draw weights and cache in units of one 80 GB GPU."""
-    sizes = {"MLA": v3, "MHA": v3.replace(attention="mha")}
-    figure, axis = notebook.picture(1, 1, width=8, height=1.9)
-    for row, config in enumerate(sizes.values()):
-        weights = parameters.total(v3) / 80e9  # FP8: one byte each
-        held = kv_cache.cache_bytes(config, context_k * 1024, users, cache) / 80e9
-        axis.barh(row, weights, color=BLUE)
-        axis.barh(row, held, left=weights, color=ORANGE)
-        axis.text(weights + held, row, f" {np.ceil(weights + held):,.0f} GPUs", va="center")
-    axis.set_yticks([0, 1], list(sizes))
-    axis.set_xlabel("80 GB GPUs filled by FP8 weights (blue) and cache (orange)")
-    axis.set_title(f"{users} users with {context_k}K tokens each, cache in {cache.upper()}")
-    axis.margins(x=0.15)
-    notebook.show(figure, "Bars: GPUs filled by weights and by cache, with MLA and with MHA")
-
-
-serving()
-
-# %%
-notebook.explore(serving, context_k=(1, 128), users=(1, 512), cache=["bf16", "fp8"])
-
-# %% [markdown]
-# **What to notice.** With MLA the weights decide how many GPUs are needed, with ordinary heads the conversations do: 64 users of 32K tokens need thirteen times the machines. That is what "latent" buys.
-
-# %% [markdown]
-# ## Exercises
-#
-# The [exercise version](notebooks/exercises/13_what_it_costs.ipynb) of this page has stubs in place of the solutions. Each check says what is
-# wrong.
-#
-# ### 1. Count an attention layer
+# ### Exercise 1: count an attention layer
 #
 # Write `mla_parameters(c)`: the parameters of one MLA layer for *any* configuration `c`, by its field names. Mind the models without a
 # query latent (`c.q_lora_rank is None`: then one matrix takes the hidden state straight to the queries).
@@ -547,81 +133,7 @@ configs = [
 check.ok(check.against(from_the_list, mla_parameters, [(c,) for c in configs]))
 
 # %% [markdown]
-# ### 2. Run 1F1B yourself
-#
-# Write `one_f_one_b(stages, microbatches, f, b)`: the total time of the schedule, and the most micro-batches that device 0 holds at a time (their forwards done, their backwards not). Device $s$ first runs $\min(PP - 1 - s, M)$ forwards, then
-# alternates one forward and one backward, then finishes the backwards. A forward may start when the stage before has finished the same micro-batch; a
-# backward when the stage behind has (and its own forward is done).
-
-
-# %% tags=["solution"]
-def one_f_one_b(stages, microbatches, f, b):
-    """Time from the first forward to the last backward; most micro-batches that device 0 holds."""
-    programmes = []
-    for s in range(stages):
-        ahead = min(stages - 1 - s, microbatches)
-        order = [("F", m) for m in range(ahead)]
-        for m in range(microbatches):
-            order += [("F", m + ahead)] if m + ahead < microbatches else []
-            order.append(("B", m))
-        programmes.append(order)
-    end, clock, held, most = {}, [0.0] * stages, 0, 0
-    while any(programmes):
-        for s, order in enumerate(programmes):
-            while order:
-                kind, m = order[0]
-                if kind == "F":
-                    needs = [("F", s - 1, m)] if s else []
-                else:
-                    needs = [("F", s, m)] + ([("B", s + 1, m)] if s + 1 < stages else [])
-                if any(need not in end for need in needs):
-                    break
-                start = max([clock[s], *(end[need] for need in needs)])
-                clock[s] = start + (f if kind == "F" else b)
-                end[kind, s, m] = clock[s]
-                if s == 0:
-                    held += 1 if kind == "F" else -1
-                    most = max(most, held)
-                order.pop(0)
-    return max(clock), most
-
-
-# %% tags=["check"]
-def simulated(stages, microbatches, f, b):
-    """The package's simulator."""
-    times = pipeline.Times(f, b, b / 2, f + b)
-    run = pipeline.simulate("1F1B", stages, microbatches, times)
-    return run.makespan, run.peak_activations[0]
-
-
-cases = [(4, 10, 1.0, 2.0), (16, 64, 1.0, 2.0), (5, 2, 1.5, 2.5)]
-check.ok(check.against(simulated, one_f_one_b, cases))
-
-# %% [markdown]
-# ### 3. When does absorbing stop paying?
-#
-# Decoding with the absorbed trick ([notebook 5](notebooks/05_mla_inside.ipynb)) costs $2H(2d_c + d_r)$ FLOPs per query–key pair; expanding a cached latent into keys and values costs
-# $2 d_c H (d_{nope} + d_v)$ once per key, and then $2H(d_{nope} + d_r + d_v)$ per pair. Below how many new tokens at once (queries per key) is the
-# absorbed form cheaper? Write `break_even(c)`.
-
-
-# %% tags=["solution"]
-def break_even(c):
-    """Queries per key at which both cost the same."""
-    once = c.kv_lora_rank * (c.qk_nope_head_dim + c.v_head_dim)
-    absorbed = 2 * c.kv_lora_rank + c.qk_rope_head_dim  # per pair and head, halved
-    expanded = c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim
-    return once / (absorbed - expanded)
-
-
-# %% tags=["check"]
-cases = [(v3,), (v3.replace(kv_lora_rank=256),), (v3.replace(v_head_dim=96),)]
-check.ok(check.against(flops.absorption_pays_until, break_even, cases))
-
-# %% [markdown]
-# ### What a wrong answer looks like
-#
-# Forgetting that the rotary key is *one for all heads* is the most common slip in exercise 1. The check says so in numbers:
+# Forgetting that the rotary key is *one for all heads* is an easy slip. The check says by how much:
 
 
 # %%
@@ -633,9 +145,234 @@ def forgetful(c):
 notebook.caught(check.against(from_the_list, forgetful, [(c,) for c in configs]))
 
 # %% [markdown]
-# ## Where to read on
+# ## 2. How much work is one token?
+#
+# A matrix of $N$ entries times a vector takes $N$ multiplications and $N$ additions: $2N$ FLOPs. Attention adds, for every earlier
+# token, a dot product over $d_{nope} + d_r = 192$ and a weighted sum over $d_v = 128$, in 128 heads and 61 layers; in a
+# sequence of $T$ a token sees $T/2$ others on average. Training is three times the forward pass, because the backward pass multiplies
+# each matrix twice: once for the gradient of its input, once for its own ([`ops/linear.py`](minids/ops/linear.py) shows the two lines).
+#
+# $$
+# \text{FLOPs per training token} = 3\,\Big(2 N_{\text{active}} + 2H(d_{nope}+d_r+d_v)\,\tfrac{T}{2}\,L\Big)
+# $$
+
+# %%
+T = 4096
+weights_work = 3 * 2 * parameters.activated(v3)
+attention_work = 3 * 2 * H * (d_nope + d_r + d_v) * (T / 2) * v3.num_hidden_layers
+print(f"weights    {weights_work / 1e9:7.2f} GFLOP")
+print(f"attention  {attention_work / 1e9:7.2f} GFLOP")
+print(f"together   {(weights_work + attention_work) / 1e9:7.2f} GFLOP")
+
+# %% [markdown]
+# The paper prints 250. And how does that compare with other models? Dense ones use every parameter on every token. **Write your guess;
+# then run:** Llama-3.1-405B has fewer parameters than V3; how many times its training work per token?
+
+# %%
+rows = costs.four_models(T)
+printed = {"DeepSeek-V2": 155, "DeepSeek-V3": 250, "Qwen2.5-72B": 394, "Llama-3.1-405B": 2448}
+for row in rows:
+    ours, table = row.training_flops / 1e9, printed[row.name]
+    print(f"{row.name:<15} {ours:7.1f} GFLOP, printed {table:>5,}: {ours / table - 1:+.1%}")
+
+# %% tags=["picture"]
+costs.size_and_work(rows, printed=list(printed.values()))
+
+# %% [markdown]
+# **Errata.** The table (ISCA 2025, Table 2) prints 155 and 250 for the sparse models, and so do we. For the dense ones it prints 394 and
+# 2,448 where the same formula gives 445 and 2,473: 2,448 would be 6 · 408 billion; the 394 cannot be rebuilt
+# from any reading of Qwen's sizes ([`claims.py`](minids/lab/analysis/claims.py) lists both). The black marks are the printed numbers.
+#
+# **What to notice.** V3 has the most parameters in the left picture and the second least work in the right one. A dense model (orange)
+# pays for every parameter on every token; V3 (blue) pays for one in eighteen.
+
+# %% [markdown]
+# ### Exercise 2: the work of a token
+#
+# Write `work(c, T)`: FLOPs of training on one token of a text of T, by the formula above. `parameters.activated(c)` counts
+# $N_\text{active}$; the sizes are `c.num_attention_heads`, `c.qk_nope_head_dim`, `c.qk_rope_head_dim`, `c.v_head_dim`,
+# `c.num_hidden_layers`.
+
+
+# %% tags=["solution"]
+def work(c, T):
+    """FLOPs per training token."""
+    # Forward once, backward twice: once for the input's gradient, once for the weight's.
+    pair = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim)
+    return 3 * (2 * parameters.activated(c) + 2 * pair * (T / 2) * c.num_hidden_layers)
+
+
+# %% tags=["check"]
+many = [ModelConfig.preset(name) for name in ("deepseek-v3", "deepseek-v2-lite", "kimi-k2")]
+check.ok(check.against(flops.training, work, [(c, T) for c in many for T in (4096, 1000)]))
+
+# %% [markdown]
+# ## 3. From work to dollars
+#
+# Four numbers make a bill: tokens, work per token, what the chips sustain, and the price of an hour.
+#
+# $$
+# \text{GPU hours} = \frac{14.8\cdot 10^{12} \;\cdot\; 250.46\cdot 10^{9}}{989\cdot 10^{12} \;\cdot\; 0.3894 \;\cdot\; 3600}
+# $$
+#
+# In words: the work of all tokens, over what one GPU really does in an hour. 989 TFLOP/s is an H800's BF16 peak and 0.3894 the share of it that V3's training reached (ISCA 2025 paper, Table 4). V3 multiplies in
+# FP8, whose peak is twice as high; the utilisation is quoted against BF16 by convention.
+
+# %%
+bill = cost.training_cost(v3, tokens=14.8e12, gpus=2048)
+print("from the work, pre-training only       printed")
+print(f"work       {bill.flops:10.3g} FLOP")
+print(f"GPU hours  {bill.gpu_hours / 1e3:10,.0f} K                2,664 K")
+print(f"days       {bill.days:10.1f} on 2048 GPUs     under two months")
+print(f"dollars    {bill.dollars / 1e6:10.3f} M, at 2 $ an hour  5.328 M")
+print("\nfrom the printed hours (V3 Table 1)")
+phases = dict(cost.V3_GPU_HOURS) | {"all": cost.v3_gpu_hours()}
+for phase, hours in phases.items():
+    print(f"{phase:<18} {hours / 1e3:>6,.0f} K h  {2 * hours / 1e6:.3f} M $")
+
+# %% [markdown]
+# The speed that was measured (one paper) and the hours that were printed (the other) meet within 0.4 %. So the famous sum is plausible *for what
+# it covers*: the final run. The report itself says that earlier research and ablations on architectures, algorithms and data are not in
+# it; neither are salaries, the machines, or the experiments that failed.
+#
+# **Write your guess; then run:** what would the same 14.8 trillion tokens cost with a dense model, at the same utilisation?
+
+# %%
+for row in rows:
+    print(f"{row.name:<15} {costs.dollars(row.training_flops) / 1e6:6.2f} million dollars")
+years = laptop.training_time(v3, 200e9).years
+print(f"and on a laptop that sustains 200 GFLOP/s, V3's pre-training would take {years:,.0f} years")
+
+# %%
+costs.bill()
+notebook.explore(
+    costs.bill, trillion_tokens=(1, 30, 0.2), price=(0.5, 6, 0.1), utilisation=(0.1, 0.7, 0.01)
+)
+
+# %% [markdown]
+# **What to notice.** A dense model of Llama's size would have cost ten times as much for the same tokens, and one of Qwen's size, a ninth of V3's parameters, nearly twice as much. (In a live session three sliders change tokens, price and utilisation: the bill is
+# proportional to the first two and inversely to the third, and nothing else enters.)
+#
+# (How fast is *your* machine? `minids doctor` measures it; `laptop.measure_flops_per_second()` gives the number to put in place of 200.)
+
+# %% [markdown]
+# ## 4. Where the machines go
+#
+# To serve, weights are held once and a cache per user ([notebook 4](notebooks/04_mha_to_mla.ipynb) draws it token by token: 70,272 bytes
+# each with V3, as ISCA 2025, Table 1, prints). **Write your guess; then run:** how many GPUs of 80 GB do 64 users with 32K tokens each
+# need, with MLA and with MHA?
+
+# %%
+costs.serving()
+notebook.explore(costs.serving, context_k=(1, 128), users=(1, 512), cache=["bf16", "fp8"])
+
+# %% [markdown]
+# **What to notice.** With MLA the weights decide how many GPUs are needed, with ordinary heads the conversations do: thirteen times the
+# machines. That is what "latent" buys.
+#
+# **Errata.** The same Table 1 prints multipliers of 4.66 for Qwen-2.5 72B and 7.28 for LLaMA-3.1 405B. The first is right; the second is
+# not, by the table's own bytes:
+
+# %%
+ours = kv_cache.bytes_per_token(v3)
+for model in (models.QWEN_72B, models.LLAMA_405B):  # two bytes an element
+    theirs = 2 * model.cache_elements
+    print(f"{model.name:<15} {theirs:>8,} bytes a token, {theirs / ours:.3f} times V3's")
+
+# %% [markdown]
+# ## 5. Why serving wants crowds
+#
+# A chip reads a weight from memory to use it. With one user each weight that is read serves one multiplication and one addition, two FLOPs; an H800 can do about 295 in the time it
+# takes to read one byte (989 TFLOP/s over 3.35 TB/s). Batching more users shares the reading, except that
+#
+# - the *cache* is nobody else's, and
+# - in a mixture of experts, more tokens also touch *more experts*: with $B$ tokens choosing 8 of 256 evenly, an average of
+#   $256\,(1 - (1 - 8/256)^B)$ experts must be read ([`flops.distinct_experts`](minids/lab/analysis/flops.py)).
+
+# %%
+for users in (1, 32, 128, 4096):
+    experts = flops.distinct_experts(v3, users)
+    work = flops.decode_intensity(v3, 4096, users).flops_per_byte
+    print(f"{users:>4} users: {experts:5.1f} experts a layer are read; {work:5.1f} FLOPs per byte")
+
+# %% tags=["picture"]
+costs.crowds()
+
+# %% [markdown]
+# **What to notice.** The machine is busy only near its dotted line, far to the right; a single user leaves it idle for all but a hundredth of its time. Left: with 128 tokens nearly every expert is needed by someone; sparsity saves *work*, not *reading*. Right: this is why DeepSeek
+# serves V3 from hundreds of GPUs at once (V3 section 3.4), so that each expert sees enough tokens to be worth reading.
+#
+# ### Exercise 3: experts that somebody wants
+#
+# Write `wanted(E, K, B)`: the mean number of experts that B tokens touch, if each chooses K of E evenly.
+
+
+# %% tags=["solution"]
+def wanted(E, K, B):
+    """Experts read for B tokens."""
+    # One expert is missed by one token with probability 1 − K / E, by all of them if every token misses it.
+    return E * (1 - (1 - K / E) ** B)
+
+
+# %% tags=["check"]
+def by_the_package(E, K, B):
+    """The same from analysis/flops.py."""
+    return flops.distinct_experts(v3.replace(n_routed_experts=E, num_experts_per_tok=K), B)
+
+
+check.ok(
+    check.against(by_the_package, wanted, [(256, 8, 1), (256, 8, 40), (64, 6, 20), (32, 8, 5)])
+)
+
+# %% [markdown]
+# The network sets a floor of its own. ISCA 2025, section 2.3.2: 32 tokens a device, 9 destinations, 3 bytes out and back per element, twice per
+# layer, 61 layers:
+
+# %%
+networks = {"InfiniBand": (network.INFINIBAND, "14.76 ms"), "NVL72": (network.NVL72, "0.82 ms")}
+for name, (bandwidth, printed) in networks.items():
+    limit = network.decode_limit(bandwidth)
+    per_token, rate = 1e3 * limit.tpot, limit.tokens_per_second
+    print(
+        f"{name:<11} {bandwidth / 1e9:4.0f} GB/s: {per_token:6.3f} ms per token (printed: {printed})"
+    )
+    print(f"{'':<11} at most {rate:.0f} tokens a second for one user")
+
+# %% [markdown]
+# ## 6. What need not be kept, and who sits where
+#
+# Between forward and backward pass a training step keeps its activations. V3 forms the cheap ones again (section 3.2.3): norms, MLA's up-projections, the SwiGLU product. `minids train --recompute` does so, with the same bits of every gradient. And to decode, V3 counts the shared expert as a ninth routed one (3.4.2): every token has it, so it needs 256/8 = 32 copies to be no busier than the others.
+
+# %%
+for name, config, tokens in (("tiny", ModelConfig.preset("tiny"), 256), ("V3", v3, 4096)):
+    kept = [memory.activation_elements(config, 1, tokens, how) for how in ("stored", "recompute")]
+    print(
+        f"{name}: {kept[0]:,} numbers kept for {tokens} tokens, {kept[1]:,} with recomputation ({kept[1] / kept[0]:.0%})"
+    )
+
+decoding = placement.v3_decoding()
+print(
+    f"\n320 GPUs, one expert each: {decoding.copies[:256].sum() - 256} redundant copies of routed experts,"
+)
+print(f"{decoding.copies[256]} copies of the shared one")
+
+# %% [markdown]
+# ## 7. Where to go from here
 #
 # - Every printed number of the papers that is arithmetic, recomputed in one list: [`analysis/claims.py`](minids/lab/analysis/claims.py), or
 #   `minids info --preset deepseek-v3` on the command line, each with its formula and source.
-# - V3 report: sections 2.1 (architecture), 3.2 (DualPipe), 3.4 (deployment), 4.2 (sizes), Table 1 (cost), Table 2 (pipelines).
+# - [Notebook 15](notebooks/15_pipelines.ipynb): sixteen stages in a row, and who waits for whom.
+# - V3 report: sections 2.1 (architecture), 3.4 (deployment), 4.2 (sizes), Table 1 (cost).
 # - ISCA 2025 paper: sections 2.2 (FLOPs), 2.3 (speed limits).
+
+# %% tags=["picture"]
+notebook.card(
+    [
+        "671 billion parameters, of which 37 billion work on a token: the rest are experts that others use.",
+        "Training work per token is six FLOPs for each of the 37 billion, and a little for attention.",
+        "Sparsity saves work, not reading: a server wants a hundred users at once.",
+    ],
+    number="5.3 M $",
+    meaning="is what 14.8T tokens · 250 GFLOP cost at 39 % of an H800 and 2 $ an hour. The same tokens, in million dollars:",
+    bars={row.name: costs.dollars(row.training_flops) / 1e6 for row in rows},
+)

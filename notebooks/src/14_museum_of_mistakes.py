@@ -288,7 +288,7 @@ museum.exhibit(mistakes.speculation_by_a_ratio_heuristic)
 # %% [markdown]
 # ## 8. Room seven: learning from rewards
 #
-# [`ops/policy_loss.py`](minids/ops/policy_loss.py), [`training/grpo.py`](minids/training/grpo.py): GRPO has mistakes of its own, and its loss,
+# [`ops/policy_loss.py`](minids/ops/policy_loss.py) and [notebook 17](notebooks/17_after_pretraining.ipynb): GRPO has mistakes of its own, and its loss,
 # which does not fall even when all is well, cannot tell.
 
 # %%

@@ -16,7 +16,10 @@ RIGHT: dict[str, dict[str, list[tuple[str, str]]]] = {
         "lookup_backward": [("return d_weight", "return None, d_weight"), ("return d_weight", "return (d_weight,)")],
     },
     "03": {"turn": [("return y", "return y, None"), ("return y", "return y.tolist()")]},
-    "04": {"grouped": [("return o", "return o, None")], "cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')]},
+    "04": {
+        "copies": [("return np.repeat", "return 1.0 * np.repeat")],
+        "cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')],
+    },
     "05": {
         "break_even": [
             (
@@ -28,14 +31,6 @@ RIGHT: dict[str, dict[str, list[tuple[str, str]]]] = {
     "06": {"gates_of": [("return picked / picked.sum(axis=-1, keepdims=True)", "return [row / sum(row) for row in picked]")]},
     "07": {"turn": [("return bias +", "return np.float32(0) + bias +")]},
     "09": {"acceptance": [("np.minimum(p, q).sum(axis=-1)", "[sum(map(min, a, b)) for a, b in zip(p, q)]")]},
-    "13": {
-        "break_even": [
-            (
-                "return once / (absorbed - expanded)",
-                "from fractions import Fraction\n    return Fraction(once, absorbed - expanded)",
-            )
-        ]
-    },
 }
 """RIGHT[notebook][exercise] is a list of (old, new) that leave the solution right, in a form of its own."""
 
@@ -169,16 +164,15 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
         ],
     },
     "04": {
-        "grouped": [
+        "copies": [
             (
-                "np.repeat(k, copies, axis=2), np.repeat(v, copies, axis=2)",
-                "np.tile(k, (1, 1, copies, 1)), np.tile(v, (1, 1, copies, 1))",
+                "np.repeat(shared, heads // shared.shape[2], axis=2)",
+                "np.tile(shared, (1, 1, heads // shared.shape[2], 1))",
                 None,
             ),
-            ("q.shape[-1] ** -0.5", "q.shape[-1] ** 0.5", "position 0 has one key"),
-            ("q.shape[-1] ** -0.5", "1 / q.shape[-1]", "position 0 has one key"),
-            ("q, np.repeat(k", "q, np.repeat(v", "position 0 has one key"),
-            ("    o, _ =", "    o =", "forgotten"),
+            ("return np.repeat", "return -np.repeat", "sign"),
+            ("return np.repeat", "return 2 * np.repeat", "too large"),
+            ("    return np.repeat", "    np.repeat", "return missing"),
         ],
         "back_to_groups": [
             (".sum(axis=3)", ".mean(axis=3)", "too small"),
@@ -229,7 +223,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             (
                 'return np.einsum("bthm,hmc->bthc", q_content, w_uk)',
                 "return np.einsum('bthm,mc->bthc', q_content, w_uk[0])",
-                None,
+                "right at index 0 of axis 2",
             ),
         ],
         "values_after": [
@@ -243,15 +237,15 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("d_c * d_q / (d_c + d_q)", "np.sqrt(d_c * d_q)", None),
         ],
         "step": [
-            ("c, _ = rmsnorm.forward(x @ w_dkv.T, np.ones(d_c))", "c = x @ w_dkv.T", None),
-            ("c_q, _ = rmsnorm.forward(x @ w_dq.T, np.ones(d_q))", "c_q = x @ w_dq.T", "position 0 has one key"),
+            ("c, _ = rmsnorm.forward(x @ w_dkv.T, gain_c)", "c = x @ w_dkv.T", None),
+            ("c_q, _ = rmsnorm.forward(x @ w_dq.T, gain_q)", "c_q = x @ w_dq.T", "position 0 has one key"),
             ("turned, _ = rope.forward(heads(c_q, w_qr), *angle)", "turned = heads(c_q, w_qr)", "position 0 has one key"),
             (
                 "key, _ = rope.forward((x @ w_kr.T)[:, :, None], *angle)",
                 "key = (x @ w_kr.T)[:, :, None]",
                 "position 0 has one key",
             ),
-            ("far.cos[t : t + 1], far.sin[t : t + 1]", "far.cos[:1], far.sin[:1]", "position 0 has one key"),
+            ("rotary.cos[t : t + 1], rotary.sin[t : t + 1]", "rotary.cos[:1], rotary.sin[:1]", "position 0 has one key"),
             ("held[..., d_c:], scale)", "held[..., d_c:], d_h**-0.5)", "position 0 has one key"),
         ],
     },
@@ -280,7 +274,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
                 "return np.einsum('ne,nei,edi->nd', matrix, inner, w_down) + u",
                 "once too often",
             ),
-            ("u, w_gate), np", "u, w_up), np", None),
+            ('before = np.einsum("nd,eid->nei", u, w_gate)', 'before = np.einsum("nd,eid->nei", u, w_up)', None),
         ],
         "merged": [
             ("w_down.transpose(1, 0, 2).reshape(size, -1)", "w_down.reshape(size, -1)", None),
@@ -301,7 +295,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
     },
     "07": {
         "turn": [
-            ("counts.mean() - counts", "counts - counts.mean()", "wrong sign"),
+            ("counts.mean() - counts", "counts - counts.mean()", "sign"),
             ("speed * np.sign(counts.mean() - counts)", "speed * (counts.mean() - counts)", None),
             ("counts.mean() - counts", "len(chosen) - counts", None),
             ("bias + speed", "speed", "input 0"),
@@ -426,16 +420,15 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
     "12": {
         "tensor_from": [
             ("raw[8 + n + start : 8 + n + stop]", "raw[8 + start : 8 + stop]", None),
-            ('.reshape(entry["shape"])', "", "reshape"),
-            ('.reshape(entry["shape"])', '.reshape(entry["shape"][::-1])', "reshape(61, 32)"),
+            ('.reshape(entry["shape"])', "[None]", "reshape"),
             ('"little"', '"big"', None),
         ],
         "undo_fp8": [
-            ("mine[codes] * spread", "mine[codes] / spread", None),
+            ("mine[codes] * spread", "mine[codes] / spread", "whole column"),
             (
                 "np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]",
                 "np.tile(scales, (block, block))[:rows, :columns]",
-                None,
+                "whole column",
             ),
             ("mine[codes] * spread", "codes * spread", None),
         ],
@@ -463,9 +456,15 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
                 None,
             ),
         ],
-        "break_even": [
-            ("2 * c.kv_lora_rank + c.qk_rope_head_dim", "c.kv_lora_rank + c.qk_rope_head_dim", None),
-            ("(c.qk_nope_head_dim + c.v_head_dim)\n    absorbed", "c.qk_nope_head_dim\n    absorbed", None),
+        "work": [
+            ("return 3 *", "return 2 *", None),
+            ("(T / 2)", "T", None),
+            ("2 * parameters.activated(c)", "parameters.activated(c)", None),
+            ("2 * pair", "pair", None),
+        ],
+        "wanted": [
+            ("(1 - K / E) ** B", "(K / E) ** B", None),
+            ("E * (1 - (1 - K / E) ** B)", "min(E, K * B)", None),
         ],
     },
     "14": {
@@ -481,6 +480,60 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ('np.einsum("hts,thr->sr", dy, q)', "np.einsum('hts,thr->sr', dy, q) / len(dy)", "heads"),
             ("hts,sr->thr", "hts,tr->shr", None),
             ("return dq, dk", "return dk, dq", "swapped"),
+        ],
+    },
+    "15": {
+        "weight_part": [
+            ("return dy @ W", "return dy @ W / 2", "too small"),
+            ("return dy.T @ x", "return x.T @ dy", "transpose"),
+            ("return dy.T @ x", "return dy.T @ x / len(x)", "averaged over that axis"),
+        ],
+        "one_f_one_b": [
+            ("ahead = min(stages - 1 - s, microbatches)", "ahead = min(stages - s, microbatches)", None),
+            ('held += 1 if kind == "F" else -1', 'held += 1 if kind == "F" else 0', None),
+            ("return max(clock), most", "return clock[-1], most", None),
+        ],
+        "bubble": [
+            ("F + B - 2 * W", "F + B - W", None),
+            ("PP / 2 - 1", "PP - 1", None),
+            ("FB + B - 3 * W", "FB + B - 2 * W", None),
+        ],
+    },
+    "17": {
+        "graded": [
+            ("np.sum(counts)", "log_p.size", None),
+            ("-np.sum(log_p * counts)", "np.sum(log_p * counts)", "sign is flipped"),
+            (
+                "return -np.sum(log_p * counts) / np.sum(counts)",
+                "return np.mean([-r[c].mean() for r, c in zip(log_p, counts) if c.any()])",
+                None,
+            ),
+        ],
+        "my_advantages": [
+            ("centred / r.std()", "centred", "too small"),
+            ("centred = r - r.mean()", "centred = r", None),
+            ("r.std() if", "r.std(ddof=1) if", "too small"),
+            (" if r.std() > 0 else np.zeros(len(r))", "", "0/0"),
+        ],
+        "first_gradient": [
+            ("-= 1", "-= 0", None),
+            ("weight[:, None] * p", "-weight[:, None] * p", "sign is flipped"),
+            ("weight[:, None] * p", "p", "whole row"),
+        ],
+    },
+    "18": {
+        "laid_out": [
+            ("text[b:], [end], text[a:b]", "text[a:b], [end], text[b:]", "another order"),
+            ("[hole], text[b:]", "[hole], text[b + 1 :]", None),
+        ],
+        "batch_at": [
+            ("start + (1 - start) * share / until", "share / until", None),
+            ("start + (1 - start) * share / until", "start + (1 - start) * share", None),
+            ("min(1.0, start + (1 - start) * share / until)", "start", None),
+        ],
+        "averaged": [
+            ("(1 - d) / (1 - d**t)", "(1 - d)", "too small"),
+            ("(1 - d) / (1 - d**t)", "d", "too small"),
         ],
     },
 }
