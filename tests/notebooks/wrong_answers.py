@@ -16,7 +16,7 @@ RIGHT: dict[str, dict[str, list[tuple[str, str]]]] = {
         "lookup_backward": [("return d_weight", "return None, d_weight"), ("return d_weight", "return (d_weight,)")],
     },
     "03": {"turn": [("return y", "return y, None"), ("return y", "return y.tolist()")]},
-    "04": {"grouped": [("return o", "return o, None")], "cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')]},
+    "04": {"cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')]},
     "05": {
         "break_even": [
             (
@@ -161,16 +161,14 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
         ],
     },
     "04": {
-        "grouped": [
+        "copies": [
             (
-                "np.repeat(k, copies, axis=2), np.repeat(v, copies, axis=2)",
-                "np.tile(k, (1, 1, copies, 1)), np.tile(v, (1, 1, copies, 1))",
+                "np.repeat(shared, heads // shared.shape[2], axis=2)",
+                "np.tile(shared, (1, 1, heads // shared.shape[2], 1))",
                 None,
             ),
-            ("q.shape[-1] ** -0.5", "q.shape[-1] ** 0.5", "position 0 has one key"),
-            ("q.shape[-1] ** -0.5", "1 / q.shape[-1]", "position 0 has one key"),
-            ("q, np.repeat(k", "q, np.repeat(v", "position 0 has one key"),
-            ("    o, _ =", "    o =", "forgotten"),
+            ("axis=2)", "axis=1)", None),
+            ("heads // shared.shape[2], axis", "heads, axis", None),
         ],
         "back_to_groups": [
             (".sum(axis=3)", ".mean(axis=3)", "too small"),
@@ -235,15 +233,15 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("d_c * d_q / (d_c + d_q)", "np.sqrt(d_c * d_q)", None),
         ],
         "step": [
-            ("c, _ = rmsnorm.forward(x @ w_dkv.T, np.ones(d_c))", "c = x @ w_dkv.T", None),
-            ("c_q, _ = rmsnorm.forward(x @ w_dq.T, np.ones(d_q))", "c_q = x @ w_dq.T", "position 0 has one key"),
+            ("c, _ = rmsnorm.forward(x @ w_dkv.T, gain_c)", "c = x @ w_dkv.T", None),
+            ("c_q, _ = rmsnorm.forward(x @ w_dq.T, gain_q)", "c_q = x @ w_dq.T", "position 0 has one key"),
             ("turned, _ = rope.forward(heads(c_q, w_qr), *angle)", "turned = heads(c_q, w_qr)", "position 0 has one key"),
             (
                 "key, _ = rope.forward((x @ w_kr.T)[:, :, None], *angle)",
                 "key = (x @ w_kr.T)[:, :, None]",
                 "position 0 has one key",
             ),
-            ("far.cos[t : t + 1], far.sin[t : t + 1]", "far.cos[:1], far.sin[:1]", "position 0 has one key"),
+            ("rotary.cos[t : t + 1], rotary.sin[t : t + 1]", "rotary.cos[:1], rotary.sin[:1]", "position 0 has one key"),
             ("held[..., d_c:], scale)", "held[..., d_c:], d_h**-0.5)", "position 0 has one key"),
         ],
     },
@@ -272,7 +270,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
                 "return np.einsum('ne,nei,edi->nd', matrix, inner, w_down) + u",
                 "once too often",
             ),
-            ("u, w_gate), np", "u, w_up), np", None),
+            ('before = np.einsum("nd,eid->nei", u, w_gate)', 'before = np.einsum("nd,eid->nei", u, w_up)', None),
         ],
         "merged": [
             ("w_down.transpose(1, 0, 2).reshape(size, -1)", "w_down.reshape(size, -1)", None),
@@ -293,7 +291,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
     },
     "07": {
         "turn": [
-            ("counts.mean() - counts", "counts - counts.mean()", "wrong sign"),
+            ("counts.mean() - counts", "counts - counts.mean()", "sign is flipped"),
             ("speed * np.sign(counts.mean() - counts)", "speed * (counts.mean() - counts)", None),
             ("counts.mean() - counts", "len(chosen) - counts", None),
             ("bias + speed", "speed", "input 0"),
