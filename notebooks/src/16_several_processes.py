@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 15. Several processes: experts apart, a pipeline from both ends
+# # 16. Several processes: experts apart, a pipeline from both ends
 #
 # DeepSeek-V3 was trained by 2,048 GPUs that share no memory. **What do they say to each other, why do they sometimes wait for
 # ever, and who is idle meanwhile?**
@@ -389,7 +389,7 @@ print(f"rows on each GPU, dealt out: {dealt}, with copies: {served.rows}")
 # %% [markdown]
 # ## Exercises
 #
-# The [exercise version](notebooks/exercises/15_several_processes.ipynb) of this page has stubs in place of the solutions. Each check says what is
+# The [exercise version](notebooks/exercises/16_several_processes.ipynb) of this page has stubs in place of the solutions. Each check says what is
 # wrong.
 #
 # ### 1. Who gets how much?
