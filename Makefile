@@ -37,9 +37,9 @@ notebooks: install               ## execute notebooks/src into the notebooks and
 figures: install                 ## draw the figures into figures/, from the run in RUN
 	$(BIN)/minids figures --run $(RUN) --out figures
 
-lab: install                     ## open the notebooks in JupyterLab
+lab: install                     ## open the notebooks in JupyterLab, at their index
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,notebooks]"
-	$(BIN)/python -m jupyter lab notebooks
+	$(BIN)/python -m jupyter lab notebooks/index.ipynb
 
 lint: install                    ## style, format and types, as `make test` does not see them
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,4 +1,4 @@
-"""Build the notebooks from their sources: executed pages, exercise versions, and the table in notebooks/README.md.
+"""Build the notebooks from their sources: executed pages, exercise versions, and their table, README.md and index.ipynb.
 
     python notebooks/build.py            all of them
     python notebooks/build.py 02 05      those whose names begin so
@@ -45,6 +45,7 @@ FOLDER = ROOT / "notebooks"
 SOURCES = FOLDER / "src"
 EXERCISES = FOLDER / "exercises"
 
+INDEX = "index.ipynb"
 LARGEST = 400_000
 """Bytes of a built notebook. A reader on a phone waits for every one of them."""
 LONGEST = 600
@@ -262,11 +263,11 @@ def contents() -> str:
         "# Notebooks",
         "",
         "DeepSeek-V3 step by step, on arrays small enough to print. Read them here, or run them: `make lab` opens JupyterLab",
-        "on this folder, VS Code opens the files as they are. The exercise version of a notebook has no outputs, and stubs in",
+        "on this page, VS Code opens the files as they are. The exercise version of a notebook has no outputs, and stubs in",
         "place of the solutions; its checks tell you what is wrong. One trained model ([model](model/README.md)) and one",
         "sentence go through 1 to 9.",
         "",
-        "Three routes: to understand it 1, 3 to 9; to build it 0, 2, 10 to 12, 14; to reckon with it 1, 4, 13.",
+        "Three routes: to understand it 1, 3 to 9; to build it 0, 2, 10 to 12, 14, 17, 18; to reckon with it 1, 4, 13, 15.",
         "",
         "| | notebook | the question | |",
         "|---|---|---|---|",
@@ -283,6 +284,11 @@ def contents() -> str:
     return "\n".join(lines) + "\n"
 
 
+def index() -> str:
+    """The same as a notebook of one cell, which JupyterLab opens rendered: `make lab` begins there."""
+    return text_of(notebook_of([Cell("markdown", contents().rstrip())], ROOT))
+
+
 def main(beginnings: list[str]) -> None:
     EXERCISES.mkdir(exist_ok=True)
     failed = False
@@ -297,6 +303,7 @@ def main(beginnings: list[str]) -> None:
         stubs = text_of(notebook_of(exercises(source), EXERCISES))
         (EXERCISES / f"{source.stem}.ipynb").write_text(stubs, encoding="utf-8")
     (FOLDER / "README.md").write_text(contents(), encoding="utf-8")
+    (FOLDER / INDEX).write_text(index(), encoding="utf-8")
     if failed:
         sys.exit(1)
 

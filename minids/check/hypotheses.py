@@ -325,7 +325,8 @@ def location(case: Case) -> tuple[str, Case | None]:
         shown = ", ".join(str(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
         text = f"wrong only at index {shown} of {named}, {rest}."
     elif first == 1 and last == length - 1:
-        text = f"right at index 0 of {named} and wrong later. {_FIRST}"
+        of_time = "positions" in named if "(" in named else axis == (case.got.ndim > 2)  # (T, d) or (B, T, …)
+        text = f"right at index 0 of {named} and wrong later." + (f" {_FIRST}" if of_time else "")
     elif first == last:
         text = f"wrong only at index {first} of {named}, {rest}."
     elif last == length - 1:

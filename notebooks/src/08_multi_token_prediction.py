@@ -443,11 +443,11 @@ print(
 
 # %% tags=["picture"]
 notebook.card(
-    [
-        "Depth k, at position i, is shown token i + k and asked for token i + k + 1: never shown an answer.",
-        "It is a chain: depth 2 stands on depth 1. Embedding and head are the main model's own.",
-        "The loss sums T − k terms and divides by T; λ / D of it is added.",
-    ],
+    """
+    - Depth k, at position i, is shown token i + k and asked for token i + k + 1: never shown an answer.
+    - It is a chain: depth 2 stands on depth 1. Embedding and head are the main model's own.
+    - The loss sums T − k terms and divides by T; λ / D of it is added.
+    """,
     number="+4 %",
     meaning="work per token for a second question at every position, in V3. GFLOP of training per token:",
     bars={"main model": main_flops / 1e9, "module": extra / 1e9},

@@ -372,11 +372,11 @@ workshop.cleanup()
 
 # %% tags=["picture"]
 notebook.card(
-    [
-        "A safetensors file: a length, a JSON header, and the numbers.",
-        "A matrix is E4M3 codes times one float32 scale per 128 × 128, which multiplies, whatever its name says.",
-        "One token needs 8 of a layer's 256 experts: a layer runs where the model does not fit.",
-    ],
+    """
+    - A safetensors file: a length, a JSON header, and the numbers.
+    - A matrix is E4M3 codes times one float32 scale per 128 × 128, which multiplies, whatever its name says.
+    - One token needs 8 of a layer's 256 experts: a layer runs where the model does not fit.
+    """,
     number="685B",
     meaning="numbers in the release; billions of each type:",
     bars={kind: count / 1e9 for kind, count in census.elements.items()},

@@ -367,11 +367,11 @@ print(f"{decoding.copies[256]} copies of the shared one")
 
 # %% tags=["picture"]
 notebook.card(
-    [
-        "671 billion parameters, of which 37 billion work on a token: the rest are experts that others use.",
-        "Training work per token is six FLOPs for each of the 37 billion, and a little for attention.",
-        "Sparsity saves work, not reading: a server wants a hundred users at once.",
-    ],
+    """
+    - 671 billion parameters, of which 37 billion work on a token: the rest are experts that others use.
+    - Training work per token is six FLOPs for each of the 37 billion, and a little for attention.
+    - Sparsity saves work, not reading: a server wants a hundred users at once.
+    """,
     number="5.3 M $",
     meaning="is what 14.8T tokens · 250 GFLOP cost at 39 % of an H800 and 2 $ an hour. The same tokens, in million dollars:",
     bars={row.name: costs.dollars(row.training_flops) / 1e6 for row in rows},

@@ -376,11 +376,11 @@ notebook.explore(museum.again, exhibit=museum.PICTURES)
 # %% tags=["picture"]
 by = dict(zip(stamp.CHECKS, noticed.sum(axis=0), strict=True))
 notebook.card(
-    [
-        "A wrong network is a network too: its loss falls.",
-        "A gradient check proves that backward fits forward, not that forward is right.",
-        "A mistake is noticed by a test that was written for it. Put the mistake in, and see the test fail.",
-    ],
+    """
+    - A wrong network is a network too: its loss falls.
+    - A gradient check proves that backward fits forward, not that forward is right.
+    - A mistake is noticed by a test that was written for it. Put the mistake in, and see the test fail.
+    """,
     number=f"{int((~noticed.any(axis=1)).sum())} of {len(exhibits)}",
     meaning="mistakes pass all five of the usual checks. How many each of them notices:",
     bars={name: int(count) for name, count in by.items()},

@@ -219,11 +219,11 @@ check.ok(check.against(of_the_table, bubble, [(s, *n) for s in pipelines.SCHEDUL
 
 # %% tags=["picture"]
 notebook.card(
-    [
-        "A stage waits for the input's gradient only; the weight's gradient can fill gaps.",
-        "From both ends the pipeline fills in half the time, for a second copy of the weights.",
-        "What DualPipe hides is communication, inside a pair of forward and backward.",
-    ],
+    """
+    - A stage waits for the input's gradient only; the weight's gradient can fill gaps.
+    - From both ends the pipeline fills in half the time, for a second copy of the weights.
+    - What DualPipe hides is communication, inside a pair of forward and backward.
+    """,
     number="45 → 14",
     meaning="units of waiting, of 16 stages (Table 2, F = W = 1, B = 2, F&B = 3).",
     bars={s: pipeline.closed_form(s, 16).bubble for s in pipelines.SCHEDULES},

@@ -303,11 +303,11 @@ first, last = (
     np.mean([h["reward"] for h in part]) for part in (runs["brief"][:5], runs["brief"][-5:])
 )
 notebook.card(
-    [
-        "Examples teach the form: the question is read, the answer is graded.",
-        "A reward needs no gradient: an answer better than its group's mean becomes likelier, token by token.",
-        "What is rewarded becomes likelier, and nothing else.",
-    ],
+    """
+    - Examples teach the form: the question is read, the answer is graded.
+    - A reward needs no gradient: an answer better than its group's mean becomes likelier, token by token.
+    - What is rewarded becomes likelier, and nothing else.
+    """,
     number="0",
     meaning="is GRPO's loss in every first step, and its gradient is not. What rises is the reward, here in 40 steps:",
     bars={"first five steps": float(first), "last five steps": float(last)},

@@ -279,11 +279,11 @@ kept_studies.arms(
 
 # %% tags=["picture"]
 notebook.card(
-    [
-        "Tokens that join a mark and a line break spoil prompts; splitting some of them in training cures most of it.",
-        "Fill-in-the-middle, a growing batch and delayed scales make no difference that three seeds show.",
-        "An average of the weights foretells the decay only where the weights no longer travel.",
-    ],
+    """
+    - Tokens that join a mark and a line break spoil prompts; splitting some of them in training cures most of it.
+    - Fill-in-the-middle, a growing batch and delayed scales make no difference that three seeds show.
+    - An average of the weights foretells the decay only where the weights no longer travel.
+    """,
     number="60 → 4 → 27 %",
     meaning="line breaks where the text has one: no joined tokens, joined, a tenth of them split.",
     bars={name: 100 * float(np.mean(breaks[arm])) for arm, name in names.items()},

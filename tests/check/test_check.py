@@ -1059,3 +1059,11 @@ def test_unusual_forms_of_a_right_answer_are_accepted():
         return None, d_table  # of whole numbers there is no gradient
 
     assert check.gradient(lookup, backward, {"ids": np.array([2, 0, 2]), "table": draw(4, 3)})
+
+
+def test_of_heads_nothing_is_said_about_time():
+    want = draw(B, T, H, D)
+    wrong = np.where(np.arange(H)[:, None] == 0, want, want + draw(B, T, H, D, seed=1))
+    for hints in ({}, {"n_heads": H}):
+        says(check.close(wrong, want, hints=hints), "right at index 0 of axis 2")
+        assert "time" not in str(check.close(wrong, want, hints=hints))

@@ -29,6 +29,7 @@ def test_the_committed_exercises_are_those_of_the_source(builder, source):
 
 def test_the_committed_table_of_contents_is_that_of_the_sources(builder):
     assert (builder.FOLDER / "README.md").read_text(encoding="utf-8") == builder.contents(), "run `make notebooks`"
+    assert (builder.FOLDER / builder.INDEX).read_text(encoding="utf-8") == builder.index(), "run `make notebooks`"
 
 
 def test_every_code_cell_was_executed_in_order_from_a_fresh_kernel(builder, source):

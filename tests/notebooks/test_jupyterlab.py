@@ -148,6 +148,9 @@ def test_all_cells_run_and_every_slider_moves_one_picture_without_complaint(lab,
         assert len(pictures) == 1, f"{source.stem}: {len(pictures)} pictures beside the sliders of one cell"
 
 
-def test_the_lab_opens_on_the_index(lab, visitor):
-    visitor.goto(f"{lab}/lab/tree/README.md?factory=Markdown%20Preview&reset")
-    visitor.locator(".jp-MarkdownViewer a", has_text="The museum of mistakes").wait_for()
+def test_the_lab_opens_on_an_index_whose_links_lead_to_notebooks(lab, visitor, builder_module):
+    makefile = (builder_module.ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"jupyter lab notebooks/{builder_module.INDEX}\n" in makefile
+    visitor.goto(f"{lab}/lab/tree/{builder_module.INDEX}?reset")
+    visitor.locator(".jp-RenderedMarkdown a", has_text="The museum of mistakes").first.click()
+    visitor.locator(".jp-RenderedMarkdown h1", has_text="14. The museum of mistakes").wait_for()
