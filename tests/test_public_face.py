@@ -87,7 +87,8 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("function", "argument"), NAMES, ids=lambda name: name)
-def test_an_argument_of_the_wrong_kind_is_refused_by_name(folder, function, argument):
+def test_an_argument_of_the_wrong_kind_is_refused_by_name(folder, function, argument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # "0.8" and "" are folders to write to
     call, given = next((call, given) for call, given in calls(folder).items() if call.__qualname__ == function)
     refused = 0
     for value in WRONG:
