@@ -173,6 +173,8 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("return np.repeat", "return -np.repeat", "sign"),
             ("return np.repeat", "return 2 * np.repeat", "too large"),
             ("    return np.repeat", "    np.repeat", "return missing"),
+            ("axis=2)", "axis=1)", None),
+            ("heads // shared.shape[2], axis", "heads, axis", None),
         ],
         "back_to_groups": [
             (".sum(axis=3)", ".mean(axis=3)", "too small"),
@@ -223,7 +225,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             (
                 'return np.einsum("bthm,hmc->bthc", q_content, w_uk)',
                 "return np.einsum('bthm,mc->bthc', q_content, w_uk[0])",
-                "right at index 0 of axis 2",
+                None,
             ),
         ],
         "values_after": [
@@ -295,7 +297,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
     },
     "07": {
         "turn": [
-            ("counts.mean() - counts", "counts - counts.mean()", "sign"),
+            ("counts.mean() - counts", "counts - counts.mean()", "sign is flipped"),
             ("speed * np.sign(counts.mean() - counts)", "speed * (counts.mean() - counts)", None),
             ("counts.mean() - counts", "len(chosen) - counts", None),
             ("bias + speed", "speed", "input 0"),
