@@ -72,10 +72,9 @@ def save(model: DeepSeekV3, folder: str | Path, weights: str = "float32") -> Non
     another model's folder, tokenizer included, but not a run's, whose other files would speak of other weights.
 
     ``weights``: "float32", or "fp8" as DeepSeek-V3 is released, a quarter of the bytes (see ``checkpoint/released.py``)."""
-    if weights not in ("float32", "fp8"):
-        raise refuse("weights", weights, "must be float32 or fp8")
     arguments.instance("model", model, DeepSeekV3, "a model: minids.load(folder), or minids.DeepSeekV3(config)")
     arguments.instance("folder", folder, (str, os.PathLike), "the path of a folder")
+    arguments.one_of("weights", weights, ("float32", "fp8"))
     for name in ("run.json", POINTER, "training_state.json"):
         if (Path(folder) / name).is_file():
             raise refuse("folder", str(folder), f"belongs to a training run (it has {name}); choose another one")

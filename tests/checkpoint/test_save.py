@@ -134,6 +134,6 @@ def test_a_folder_in_fp8_is_that_of_the_release(tmp_path):
 
 
 def test_another_way_to_keep_weights_is_refused(tmp_path):
-    with pytest.raises(MinidsError, match="weights = 'int4': must be float32 or fp8"):
+    with pytest.raises(MinidsError, match="weights = 'int4': must be one of float32, fp8"):
         minids.save(build(TINY), tmp_path / "new", "int4")
     assert not (tmp_path / "new").exists()

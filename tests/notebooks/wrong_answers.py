@@ -16,7 +16,10 @@ RIGHT: dict[str, dict[str, list[tuple[str, str]]]] = {
         "lookup_backward": [("return d_weight", "return None, d_weight"), ("return d_weight", "return (d_weight,)")],
     },
     "03": {"turn": [("return y", "return y, None"), ("return y", "return y.tolist()")]},
-    "04": {"cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')]},
+    "04": {
+        "copies": [("return np.repeat", "return 1.0 * np.repeat")],
+        "cached": [('"mla": d_c + d_r', '"mla": float(d_c + d_r)')],
+    },
     "05": {
         "break_even": [
             (
@@ -167,6 +170,9 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
                 "np.tile(shared, (1, 1, heads // shared.shape[2], 1))",
                 None,
             ),
+            ("return np.repeat", "return -np.repeat", "sign"),
+            ("return np.repeat", "return 2 * np.repeat", "too large"),
+            ("    return np.repeat", "    np.repeat", "return missing"),
             ("axis=2)", "axis=1)", None),
             ("heads // shared.shape[2], axis", "heads, axis", None),
         ],
