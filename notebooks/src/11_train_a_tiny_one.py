@@ -21,17 +21,15 @@ from minids import ModelConfig, TrainConfig, check
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.lab import notebook
 from minids.ops import adamw
-from minids.training.average import WeightAverage
-from minids.training.batch_ramp import sequences
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import load_corpus
-from minids.training.fill_in_the_middle import FillInTheMiddle
 from minids.training.metrics import bits_per_byte, max_violation
 from minids.training.optimizer import AdamW
 from minids.training.schedule import learning_rate, settings
 
 notebook.set_up()
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
+notebook.here()
 DATA = "builtin"  # or your own: ["my-notes", "my-code/src"]
 
 # %% [markdown]
@@ -264,7 +262,7 @@ check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
 # ## 4. Balance without a loss
 #
 # At the start a router sends most tokens to a few experts. The usual remedy is an auxiliary loss, which fights the main one. V3 instead adds a bias $b_i$ to the scores *for choosing only* and moves it by $\gamma$ after each step, up for the idle and down for the
-# busy (section 2.1.2). The measure is $\text{MaxVio} = \max_i \text{load}_i / \overline{\text{load}} - 1$: 0 is perfect, $16/4 - 1 = 3$ the worst.
+# busy (section 2.1.2). The measure is $\text{MaxVio} = \max_i \text{load}_i / \overline{\text{load}} - 1$: 0 is perfect, $16/4 - 1 = 3$ the worst. **Write your guess; then look:** how many steps does the bias need to bring it below 1?
 
 # %% tags=["picture"]
 figure, (left, right) = notebook.picture(1, 2, width=9, height=3.0)
@@ -294,7 +292,7 @@ first, last = history[:10, 3:].mean(), history[-60:, 3:].mean()
 print(f"MaxVio, mean over layers: first 10 steps {first:.2f}, last 60 steps {last:.2f}")
 
 # %% [markdown]
-# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), by sixteen numbers a layer that no gradient touches (and a balance loss of weight $10^{-4}$, as in V3, `aux_loss_alpha`, which is too weak to do it). It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
+# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), by sixteen numbers a layer that no gradient touches (and a balance loss of weight $10^{-4}$, as in V3: `aux_loss_alpha`). It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
 # per batch, of 192 tokens an expert), and the network itself changes fast in so short a run.
 
 # %% [markdown]
@@ -473,26 +471,21 @@ notebook.show(
 #
 # A tenth of V3's documents are laid out with their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py)), so that the model also learns to fill in (section 4.1). The batch grows ([batch_ramp](minids/training/batch_ramp.py)) from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights ([average](minids/training/average.py)) is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [notebook 18](notebooks/18_the_rest_of_the_report.ipynb) measures what each is worth here.
 
-# %%
-filling = byte_tokenizer().with_fim()
-layout = FillInTheMiddle(filling.encode, filling.fim, 1.0, 128, np.random.default_rng(3))
-for ids in layout(b"What is 12 + 30?\n12 + 30 = 42.\n"):
-    print(repr(filling.backend.decode(ids.tolist(), skip_special_tokens=False)))
-
-ramp = TrainConfig(steps=100, batch_size=15, batch_ramp_until=0.3)  # V3's shape, ten times as long
-print("\nsequences a step:", *(sequences(step, ramp) for step in range(0, 60, 5)), "…")
-
-model_average = WeightAverage(model.parameters, decay=0.9)
-for _ in range(3):
-    model_average.update()  # once after every step; here nothing moves in between
-print(
-    "average of weights that stand still:",
-    np.array_equal(model_average.values, model.parameters.values),
-)
-
 # %% [markdown]
 # ## 9. Where to go from here
 #
 # - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder that `transformers` opens too ([notebook 12](notebooks/12_real_checkpoints.ipynb)).
 # - `minids train` does the same with compiled kernels, several times faster, resumes to the same bits after Ctrl-C, and draws these curves.
 # - Change one thing and run again: `balance="none"` and look at MaxVio; `num_nextn_predict_layers=0`; `attention="mqa"`; four times the steps.
+
+# %% tags=["picture"]
+notebook.card(
+    """
+    - Half a minute of NumPy trains every part of V3: latent attention, routed experts, the bias, a second look ahead.
+    - The bias balances the experts without a gradient of its own, and lets them specialise.
+    - In a shallow model the MTP module does as well as the main one: it is shown one token more.
+    """,
+    number=f"{first:.1f} → {last:.1f}",
+    meaning="MaxVio, the busiest expert's excess over the mean: the first 10 steps and the last 60.",
+    bars={"first 10 steps": float(first), "last 60 steps": float(last)},
+)
