@@ -263,8 +263,11 @@ def explore(draw: Callable, **controls) -> None:
             made[name] = ipywidgets.Dropdown(options=control, value=start, description=words, **looks)
             continue
         least, most, step = grid(start, *control)
-        slider = ipywidgets.IntSlider if all(isinstance(n, int) for n in (start, step)) else ipywidgets.FloatSlider
-        made[name] = slider(min=least, max=most, step=step, value=start, description=words, **looks)
+        whole = all(isinstance(n, int) for n in (start, step))
+        slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        digits = len(f"{step:.6f}".rstrip("0").partition(".")[2])  # as many as the step has: 0.875 is not 0.88
+        shown = "d" if whole else f".{digits}f"
+        made[name] = slider(min=least, max=most, step=step, value=start, description=words, readout_format=shown, **looks)
 
     @functools.wraps(draw)
     def redraw(**values):

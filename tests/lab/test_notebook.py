@@ -167,3 +167,11 @@ def test_the_map_pales_all_but_the_part_that_a_page_is_about(page):
 def test_a_card_says_its_facts_and_its_number_to_those_who_do_not_see_it(page):
     notebook.card("- One\n  fact.\n- Another.", "57×", "fewer numbers", {"MHA": 32768, "MLA": 576})
     assert page.pictures[0][2] == "One fact. Another. 57×: fewer numbers"
+
+
+def test_a_slider_shows_as_many_digits_as_its_step_has(sliders, page):
+    def shown(share: float = 0.875, count: int = 3):
+        notebook.show(notebook.picture()[0], "a picture")
+
+    notebook.explore(shown, share=(0.3, 0.925, 0.025), count=(1, 5))
+    assert (sliders["share"].readout_format, sliders["count"].readout_format) == (".3f", "d")
