@@ -306,6 +306,9 @@ museum.exhibit(policy.old_log_probabilities_with_gradient)
 # %%
 museum.exhibit(policy.balancing_bias_moved_by_rollouts)
 
+# %%
+museum.exhibit(policy.reward_read_behind_the_padding)
+
 # %% [markdown]
 # ## 9. The wing of eight bits
 #

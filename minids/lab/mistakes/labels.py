@@ -323,4 +323,9 @@ LABELS: dict[Mistake, Label] = {
         "The bias goes on following the load, now that of a few answers to a few questions.",
         "The bias is where it was, after a step.",
     ),
+    policy.reward_read_behind_the_padding: Label(
+        "- reward = h[rows, lengths - 1] @ w\n+ reward = h[:, -1] @ w           # rows filled up to the longest",
+        "What an answer is worth depends on what it is judged beside.",
+        "An answer alone and among longer ones: the same reward.",
+    ),
 }
