@@ -23,12 +23,12 @@ def arms(label: str, values: Mapping[str, Sequence[float]], *, guide: float | No
     notebook.show(figure, f"{label}, a dot for every seed; means: {means}.")
 
 
-def ramp(most: int = 16, from_share: float = 0.2, until_share: float = 0.3, steps: int = 300) -> None:
+def ramp(most: int = 16, from_share: float = 0.2, until_share: float = 0.3) -> None:
     """Sequences of a step, by the share of the tokens that have been seen."""
     from minids.config import TrainConfig
     from minids.training import batch_ramp
 
-    train = TrainConfig(batch_size=most, steps=steps, batch_ramp_from=from_share, batch_ramp_until=until_share)
+    train = TrainConfig(batch_size=most, steps=300, batch_ramp_from=from_share, batch_ramp_until=until_share)
     at = range(train.steps)
     figure, axis = notebook.picture(width=8, height=2.2)
     axis.step([100 * batch_ramp.share_done(s, train) for s in at], [batch_ramp.sequences(s, train) for s in at], color=BLUE)
