@@ -130,6 +130,7 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
             else:
                 ragged_strip(zero, m, columns, at_a, a_row, a_step, at_b, step, depth, at_c, c_row, onto, ragged)
             j += columns
+    return scratch.size  # a use of it behind the last one of its address: Numba frees an array after its last use
 
 
 @kernel

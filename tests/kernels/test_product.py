@@ -1,6 +1,7 @@
 """Products inside kernels: every size of edge, every order of the operands, both precisions; and no byte outside is touched."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -109,3 +110,28 @@ def test_tiles_fit_into_the_registers_of_their_processor():
         width, rows, fused = shape(machine, frozenset(can))
         assert fused and 2 * rows + 3 <= registers[width]
     assert shape("x86_64", frozenset({"sse2"})) == (16, 6, False)
+
+
+def test_products_of_several_threads_do_not_share_their_scratch():
+    """A panel that is packed is a thread's own until the product is done."""
+    by, stop = ours(np.float32), threading.Barrier(4)
+    wrong = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        a, b = rng.integers(-9, 9, (48, 128)).astype(np.float32), rng.integers(-9, 9, (48, 128)).astype(np.float32)
+        right, out = a @ b.T, np.empty((48, 48), np.float32)
+        stop.wait()
+        for _ in range(4000):
+            multiplied(a, b.T, out, False, by)
+            if not np.array_equal(out, right):
+                wrong.append(seed)
+                return
+
+    multiplied(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32).T, np.empty((2, 2), np.float32), False, by)
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, f"{len(wrong)} of 4 threads had a wrong product"
