@@ -64,7 +64,7 @@ def _column(slide: Slide, s: dict, frame: Box) -> dict[str, Box]:
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
         slide.arrow(mtp.above, (mtp.middle[0], said.y), kind="mtp")
         slide.text(
-            mtp.middle[0], said.middle[1], "one\nfurther", 18 if slide.letters <= 1.2 else 15, ha="center", weight="bold"
+            mtp.middle[0], said.middle[1], "one\nfurther", 18 if slide.letters <= 1.2 else 12, ha="center", weight="bold"
         )
         at["mtp"] = mtp
     return at | {"blocks": at[moe], "head": at["norm, head"]}
