@@ -501,6 +501,11 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("FB + B - 3 * W", "FB + B - 2 * W", None),
         ],
     },
+    "16": {
+        "rows_to_ranks": [("np.any(holder == r, axis=1)", "holder == r", None)],
+        "total": [("return sum(meeting.all_to_all(rank, [mine] * meeting.ranks))", "return mine", None)],
+        "copies": [("np.argmax(loads / count)", "np.argmax(loads)", None)],
+    },
     "17": {
         "graded": [
             ("np.sum(counts)", "log_p.size", None),
