@@ -18,7 +18,7 @@ def load_builder():
 BUILDER = load_builder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def builder():
     return BUILDER
 

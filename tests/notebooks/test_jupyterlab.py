@@ -39,11 +39,11 @@ STATE = """() => {
 
 
 @pytest.fixture(scope="module")
-def lab(builder_module, tmp_path_factory):
+def lab(builder, tmp_path_factory):
     """Address of a server on a copy of the notebooks' folder."""
     root = tmp_path_factory.mktemp("lab")
     folder, settings = root / "notebooks", root / "settings"
-    shutil.copytree(builder_module.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(builder.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name, values in SETTINGS.items():
         file = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +51,12 @@ def lab(builder_module, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    path = os.pathsep.join(filter(None, (str(builder_module.ROOT), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(builder.ROOT), os.environ.get("PYTHONPATH"))))
     environment = {
         **os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
         "JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
     }  # fmt: skip
-    environment.pop(builder_module.STATIC, None)
+    environment.pop(builder.STATIC, None)
     command = [
         sys.executable, "-m", "jupyter", "lab", str(folder), "--no-browser", "--allow-root", "--expose-app-in-browser",
         f"--ServerApp.port={port}", "--ServerApp.token=", "--ServerApp.password=",
@@ -72,13 +72,6 @@ def lab(builder_module, tmp_path_factory):
                 time.sleep(0.5)
         yield address
         server.terminate()
-
-
-@pytest.fixture(scope="module")
-def builder_module():
-    from conftest import BUILDER
-
-    return BUILDER
 
 
 @pytest.fixture
@@ -148,9 +141,9 @@ def test_all_cells_run_and_every_slider_moves_one_picture_without_complaint(lab,
         assert len(pictures) == 1, f"{source.stem}: {len(pictures)} pictures beside the sliders of one cell"
 
 
-def test_the_lab_opens_on_an_index_whose_links_lead_to_notebooks(lab, visitor, builder_module):
-    makefile = (builder_module.ROOT / "Makefile").read_text(encoding="utf-8")
-    assert f"jupyter lab notebooks/{builder_module.INDEX}\n" in makefile
-    visitor.goto(f"{lab}/lab/tree/{builder_module.INDEX}?reset")
+def test_the_lab_opens_on_an_index_whose_links_lead_to_notebooks(lab, visitor, builder):
+    makefile = (builder.ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"jupyter lab notebooks/{builder.INDEX}\n" in makefile
+    visitor.goto(f"{lab}/lab/tree/{builder.INDEX}?reset")
     visitor.locator(".jp-RenderedMarkdown a", has_text="The museum of mistakes").first.click()
     visitor.locator(".jp-RenderedMarkdown h1", has_text="14. The museum of mistakes").wait_for()
