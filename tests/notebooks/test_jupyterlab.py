@@ -1,6 +1,7 @@
 """The notebooks in JupyterLab, driven in a browser: all cells run, every slider is dragged from end to end, nothing complains.
 
-Needs JupyterLab, ipywidgets, Playwright for Python and a Chromium on the path (or at CHROMIUM). The kernels see no network.
+``pytest -m jupyter``. Needs JupyterLab, ipywidgets, Playwright for Python and a Chromium on the path (or at CHROMIUM). The kernels
+see no network.
 """
 
 import json
@@ -15,7 +16,7 @@ import urllib.request
 
 import pytest
 
-pytestmark = pytest.mark.page
+pytestmark = pytest.mark.jupyter
 
 PATIENCE = 240_000  # milliseconds: the machine may be busy, and a notebook trains
 WITH_SLIDERS = re.compile(r"notebook\.explore\(")
