@@ -1,7 +1,7 @@
 """The notebooks in JupyterLab, driven in a browser: all cells run, every slider is dragged from end to end, nothing complains.
 
-``pytest -m jupyter``. Needs JupyterLab, ipywidgets, Playwright for Python and a Chromium on the path (or at CHROMIUM). The kernels
-see no network.
+``pytest -m jupyter``. Needs JupyterLab, ipywidgets, Playwright for Python and a Chromium on the path (or at CHROMIUM). The
+kernels see no network.
 """
 
 import json
