@@ -1,6 +1,7 @@
 """A function beside its reference, an array beside the array it should be."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,13 +36,21 @@ def close(got, want, *, name: str = "y", tolerance: float | None = None, hints: 
     return Report(name, {name: error}, (finding,) if finding else (), used, notes)
 
 
-def against(reference, candidate, *inputs, tolerance: float | None = None, hints: Mapping[str, int] | None = None) -> Report:
+def against(
+    reference,
+    candidate,
+    *inputs,
+    tolerance: float | None = None,
+    hints: Mapping[str, int] | None = None,
+    usual: Mapping[str, Callable] | None = None,
+) -> Report:
     """Compare a learner's function with the reference, on the given inputs: the arguments; or one list of argument sets, each a
     tuple, or a dict of keyword arguments.
 
     Outputs may be nested; they are compared one by one, in order, under the reference's names. Where the reference returns
     ``(y, saved)`` with ``saved`` a named tuple called Saved, only y is compared; the candidate may return y or (y, anything).
-    The candidate must be deterministic, leave its inputs alone and not raise. Errors of the reference are raised.
+    The candidate must be deterministic, leave its inputs alone and not raise. Errors of the reference are raised. ``usual``
+    holds wrong answers, each behind the sentence that names it: a candidate that gives the same to all inputs is told so.
     """
     _check_tolerance(tolerance)
     first = inputs[0] if len(inputs) == 1 else None
@@ -65,10 +74,24 @@ def against(reference, candidate, *inputs, tolerance: float | None = None, hints
         if found:
             wrong_sets.append(number)
             findings = findings or found
+    if findings and (cause := _usual_cause(usual or {}, candidate, sets, tolerance)):
+        findings = [replace(findings[0], cause=cause), *findings[1:]]
     if wrong_sets and len(sets) > 1:
         listed = ("set " if len(wrong_sets) == 1 else "sets ") + ", ".join(map(str, wrong_sets))
         notes[f"wrong for input {listed} of {len(sets)}; what is said is about set {wrong_sets[0]}."] = None
     return Report(subject, checked, tuple(findings), used, tuple(notes), exception)
+
+
+def _usual_cause(usual: Mapping[str, Callable], candidate, sets, tolerance: float | None) -> str:
+    """The sentence of the wrong answer that the candidate gives to all inputs; "" where it is none of them."""
+    for cause, wrong in usual.items():
+        try:
+            compared = [one for arguments in sets for one in _compare_calls(wrong, candidate, arguments, tolerance, {})]
+        except Broken:
+            continue
+        if all(finding is None for _, _, finding, _, _ in compared):
+            return cause
+    return ""
 
 
 def _check_tolerance(tolerance: float | None) -> None:

@@ -134,11 +134,18 @@ def right_turn(bias, chosen, speed):
     return bias_update.updated(bias, counts, speed)
 
 
+def turn_by_the_median(bias, chosen, speed):
+    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
+    return bias + speed * np.sign(np.median(counts) - counts)
+
+
 # Expert 5 is idle; experts 1, 3 and 4 have exactly the mean.
 few = np.array([[0, 4], [0, 3], [1, 0], [2, 0], [4, 3], [0, 1]])
+skewed = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 1], [0, 2], [0, 3], [0, 4]])
 zero, start = np.zeros(6, np.float32), np.linspace(-0.05, 0.05, 6, dtype=np.float32)
-questions = [(zero, few, 0.01), (start, few, 0.01)]
-check.ok(check.against(right_turn, turn, questions, tolerance=1e-5))
+questions = [(zero, few, 0.01), (start, few, 0.01), (start, skewed, 0.01)]
+usual = {"this compares each count with the median; c̄ is the mean.": turn_by_the_median}
+check.ok(check.against(right_turn, turn, questions, tolerance=1e-5, usual=usual))
 
 # %% [markdown]
 # With the wrong sign the thermostat heats a room that is too hot. It runs, all shapes are right, and the check says what it is. Here is yours, turned round:

@@ -903,6 +903,19 @@ def test_ok_prints_the_report(capsys):
     assert right.startswith("✓ gradient of linear: dx, dw right") and "sign is flipped" in wrong
 
 
+def test_a_usual_wrong_answer_is_told_by_name_and_another_is_not():
+    x, usual = np.array([1.0, 2.0, 9.0]), {"this is the median.": np.median}
+    assert "likely cause: this is the median." in str(check.against(np.mean, np.median, [(x,), (x + 1,)], usual=usual))
+    assert "median." not in str(check.against(np.mean, np.max, x, usual=usual))
+    assert check.against(np.mean, lambda x: x.sum() / 3, x, usual=usual)
+
+
+def test_an_answer_that_is_a_usual_wrong_one_for_some_inputs_only_is_not_told_so():
+    even, skewed = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 9.0])
+    report = check.against(np.sum, lambda x: 2.0, [(even,), (skewed,), (skewed + 1,)], usual={"the median.": np.median})
+    assert not report and "the median." not in str(report)
+
+
 def test_a_notebook_can_add_its_own_hypothesis():
     def plus_one(case):
         return "you added one." if case.same(case.got - 1) else None

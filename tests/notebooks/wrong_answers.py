@@ -299,6 +299,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
         "turn": [
             ("counts.mean() - counts", "counts - counts.mean()", "sign is flipped"),
             ("speed * np.sign(counts.mean() - counts)", "speed * (counts.mean() - counts)", None),
+            ("counts.mean() - counts", "np.median(counts) - counts", "the median; c̄ is the mean"),
             ("counts.mean() - counts", "len(chosen) - counts", None),
             ("bias + speed", "speed", "input 0"),
             ("bias + speed *", "bias + 2 * speed *", "too large"),
