@@ -120,10 +120,15 @@ class Read(NamedTuple):
 
 def model(dtype=np.float32) -> DeepSeekV3:
     """The trained model that the notebooks share, 1.3 million parameters, from notebooks/model; its README has the commands."""
+    return load(model_file("config.json").parent, dtype)
+
+
+def model_file(name: str) -> Path:
+    """A file beside that model."""
     for folder in _MODEL:
-        if (folder / "config.json").exists():
-            return load(folder, dtype)
-    raise refuse("model", str(_MODEL[-1]), "is not there; it comes with the repository")
+        if (folder / name).exists():
+            return folder / name
+    raise refuse("model", str(_MODEL[-1] / name), "is not there; it comes with the repository")
 
 
 def read(model: DeepSeekV3, text: str = SENTENCE) -> Read:
@@ -241,7 +246,8 @@ def caught(report: Report) -> None:
 
 
 def explore(draw: Callable, **controls) -> None:
-    """Call ``draw`` anew whenever a slider moves; a control is (least, most), (least, most, step) or a list to choose from.
+    """Call ``draw`` anew whenever a slider moves; a control is (least, most), (least, most, step), an array of values to slide
+    over, or a list to choose from.
 
     The page calls ``draw()`` first: that picture is what a built page shows, where nothing moves, and a session without
     ipywidgets. In a live session the one with sliders takes its place.
@@ -261,6 +267,9 @@ def explore(draw: Callable, **controls) -> None:
             if start not in control:
                 raise refuse(name, start, f"is not among the choices {control}")
             made[name] = ipywidgets.Dropdown(options=control, value=start, description=words, **looks)
+            continue
+        if isinstance(control, np.ndarray):
+            made[name] = ipywidgets.SelectionSlider(options=control.tolist(), value=start, description=words, **looks)
             continue
         least, most, step = grid(start, *control)
         whole = all(isinstance(n, int) for n in (start, step))

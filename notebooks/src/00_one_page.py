@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 0. All of DeepSeek-V3 in one file
 #
-# DeepSeek-V3 has latent attention, routed experts, a balancing bias and a second look ahead. How much code is that, with the
-# backward pass written out by hand and the training loop included? 550 lines of NumPy, and this page walks through
+# DeepSeek-V3 has latent attention, routed experts, a balancing bias and a second look ahead. **How much code is that, with the
+# backward pass written out by hand and the training loop included?** 550 lines of NumPy. This page walks through
 # them once forward and once backward.
 #
 # %% [markdown]
@@ -64,7 +64,7 @@ for name, array in w.items():
 # ## 2. Forward: a block's attention
 #
 # Each function returns its result and what its backward pass will need again, `y, saved = f(...)`. For attention that is ten arrays, and
-# they tell its whole story: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights of the softmax,
+# they say what it does: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights of the softmax,
 # $o$ what the heads bring home.
 
 # %%
@@ -267,8 +267,10 @@ check.ok(check.close(tied_gradient(apart), together["model.embed_tokens.weight"]
 # %% [markdown]
 # ## 7. It learns
 #
-# A hundred steps of AdamW, and what could be a better text for this file than the file itself? `update_biases` belongs to no gradient: after each step it looks at who was
-# chosen, and makes the overworked experts a little less likely.
+# 120 steps of AdamW; the text is the file itself. `update_biases` belongs to no gradient: after each step it looks at who was chosen, and makes busy
+# experts a little less likely.
+#
+# **Write your guess; then run.** It begins near 5.5 nats a byte, which is guessing. Where does it end?
 
 # %%
 source = np.frombuffer(inspect.getsource(pico).encode(), np.uint8).astype(int)
@@ -306,8 +308,13 @@ print(bytes(written.tolist()).decode(errors="replace"))
 # with a text of your own.
 #
 # ## Where to go from here
+#
+# - [minids/pico.py](minids/pico.py), from top to bottom.
+# - [Notebook 1](notebooks/01_tour.ipynb) looks at the forward pass with pictures, [notebook 2](notebooks/02_backpropagation.ipynb) derives backward passes and measures them.
+# - [Notebook 4](notebooks/04_mha_to_mla.ipynb) is about the latents, [6](notebooks/06_experts.ipynb) about experts, [7](notebooks/07_balance.ipynb) about the bias,
+#   [8](notebooks/08_multi_token_prediction.ipynb) about the token after next.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - All of DeepSeek-V3 is 43 functions: what stands above is forward, what stands right below it is
@@ -320,9 +327,3 @@ notebook.card(
     "of NumPy, training loop included; the whole package has 32,000:",
     {"pico.py": 550, "minids": 32000},
 )
-
-# %% [markdown]
-# - [minids/pico.py](minids/pico.py), from top to bottom.
-# - [Notebook 1](notebooks/01_tour.ipynb) looks at the forward pass with pictures, [notebook 2](notebooks/02_backpropagation.ipynb) derives backward passes and measures them.
-# - [Notebook 4](notebooks/04_mha_to_mla.ipynb) is about the latents, [6](notebooks/06_experts.ipynb) about experts, [7](notebooks/07_balance.ipynb) about the bias,
-#   [8](notebooks/08_multi_token_prediction.ipynb) about the token after next.

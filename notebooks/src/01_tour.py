@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1. A tour of DeepSeek-V3 in one sitting
 #
-# DeepSeek-V3 has 671 billion parameters, and its architecture fits on one page of NumPy. What happens to a sentence on its way through,
-# and which of the parts are really new?
+# DeepSeek-V3 has 671 billion parameters, and its architecture fits on one page of NumPy. **What happens to a sentence on its way
+# through, and which of the parts are really new?**
 #
 # %% [markdown]
 # You will follow one sentence from text to loss through a trained model that has every mechanism of V3's architecture and 1.3 million parameters: embedding, a block
@@ -326,8 +326,8 @@ print(f"cache per token, bytes  {kv_cache.bytes_per_token(v3):>15,}   the paper:
 notebook.slide("where_parameters_sit", height=4.0)
 
 # %% [markdown]
-# **What to notice.** V3 is a model of ordinary cost with an enormous cupboard of experts, of which a token
-# opens 8 drawers in each of 58 blocks. (Looking up one row of the embedding is not counted as work; counted in full it would be 37.6B. The ISCA paper on
+# **What to notice.** V3 costs as much as a dense model of 37 billion parameters. Nearly all of its 671 billion
+# lie in experts, of which a token uses 8 of 256 in each of 58 blocks. (Looking up one row of the embedding is not counted as work; counted in full it would be 37.6B. The ISCA paper on
 # V3's hardware, [Table 1](https://arxiv.org/abs/2505.09343), has the 70.272 kB.) All of it, and the dollars: [notebook 13](notebooks/13_what_it_costs.ipynb);
 # the files themselves: [notebook 12](notebooks/12_real_checkpoints.ipynb).
 #
@@ -375,8 +375,17 @@ check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, inputs))
 
 # %% [markdown]
 # ## Where to go from here
+#
+# Three ways on, for three kinds of reader:
+#
+# - **to understand it**: attention, from [positions](notebooks/03_positions.ipynb) over [MHA and MLA](notebooks/04_mha_to_mla.ipynb) to [MLA inside](notebooks/05_mla_inside.ipynb);
+#   [experts](notebooks/06_experts.ipynb) and [their balance](notebooks/07_balance.ipynb); two tokens at a time, [MTP](notebooks/08_multi_token_prediction.ipynb) and
+#   [speculative decoding](notebooks/09_speculative_decoding.ipynb).
+# - **to build it**: [gradients by hand](notebooks/02_backpropagation.ipynb), [FP8](notebooks/10_fp8.ipynb), [training](notebooks/11_train_a_tiny_one.ipynb),
+#   [real checkpoints](notebooks/12_real_checkpoints.ipynb), and what goes wrong although the shapes are right, [the museum of mistakes](notebooks/14_museum_of_mistakes.ipynb).
+# - **to reckon with it**: [what it costs](notebooks/13_what_it_costs.ipynb); `minids tour --preset deepseek-v3` lists every array of V3 on the way.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - A block looks back (attention with two latents) and asks a few of many experts; what it finds
@@ -388,13 +397,3 @@ notebook.card(
     "parameters work on a token, 5.5 %",
     {"all": 671, "at work": 37},
 )
-
-# %% [markdown]
-# Three ways on, for three kinds of reader:
-#
-# - **to understand it**: attention, from [positions](notebooks/03_positions.ipynb) over [MHA and MLA](notebooks/04_mha_to_mla.ipynb) to [MLA inside](notebooks/05_mla_inside.ipynb);
-#   [experts](notebooks/06_experts.ipynb) and [their balance](notebooks/07_balance.ipynb); two tokens at a time, [MTP](notebooks/08_multi_token_prediction.ipynb) and
-#   [speculative decoding](notebooks/09_speculative_decoding.ipynb).
-# - **to build it**: [gradients by hand](notebooks/02_backpropagation.ipynb), [FP8](notebooks/10_fp8.ipynb), [training](notebooks/11_train_a_tiny_one.ipynb),
-#   [real checkpoints](notebooks/12_real_checkpoints.ipynb), and what goes wrong although the shapes are right, [the museum of mistakes](notebooks/14_museum_of_mistakes.ipynb).
-# - **to reckon with it**: [what it costs](notebooks/13_what_it_costs.ipynb); `minids tour --preset deepseek-v3` lists every array of V3 on the way.

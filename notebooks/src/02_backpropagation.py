@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 2. Backpropagation by hand
 #
-# The backward pass of RMSNorm is four lines of NumPy. Where do such lines come from, what must the forward pass keep for them,
-# and how can you *know* that they are right?
+# The backward pass of RMSNorm is four lines of NumPy. **Where do such lines come from, what must the forward pass keep for
+# them, and how can you *know* that they are right?**
 #
 # %% [markdown]
 # Frameworks record what you compute and differentiate the recording. This package does neither: under every function stands its backward pass, and both can be read in a minute. In this notebook you derive those of
 # [`pico.py`](minids/pico.py), the whole model in one file ([notebook 0](notebooks/00_one_page.ipynb) walks through it forward and back),
-# catch wrong ones red-handed, and end with a gradient of a trained DeepSeek-V3 that agrees with its slope to ten digits.
+# see wrong ones caught, and end with a gradient of a trained DeepSeek-V3 that agrees with its slope to ten digits.
 #
 # You need the chain rule and matrix products, nothing else. `pico.py` keeps all weights in one dict; the package has the same operations a module each, with arrays for arguments, which is what the checks take:
 # [rmsnorm](minids/ops/rmsnorm.py),
@@ -138,7 +138,7 @@ draw.steps(steps, error)
 check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, {"x": token, "gain": gain}))
 
 # %% [markdown]
-# ## 3. RMSNorm: an input that moves the yardstick
+# ## 3. RMSNorm: an input that changes its own norm
 #
 # DeepSeek-V3 normalises every token before every sub-layer, and both latents of its attention:
 #
@@ -334,7 +334,7 @@ check.ok(
 # ## 5. The same parameter in many places
 #
 # The chain rule sums over *all* ways. A row of the embedding table is used wherever its token stands; its gradient is the sum over
-# those places. In NumPy there is a trap on the way, worth stepping into once.
+# those places. In NumPy there is a trap on the way.
 #
 # ### Exercise 4: the gradient of a lookup
 #
@@ -447,6 +447,8 @@ draw.reach(pieces[:-1], sizes)
 # Is all of it right? Move *all* parameters a little along a random direction $v$ and compare
 # the slope of the loss with $\sum \text{gradient} \cdot v$. Now with everything: latent attention, experts and their router, balance
 # loss, multi-token prediction. The choice of experts is a step and has no slope, so it is held still.
+#
+# **Write your guess; then run.** To how many digits do the two slopes agree?
 
 # %%
 c = model.config
@@ -482,6 +484,8 @@ print(f"relative difference           {abs(measured / predicted - 1):.0e}")
 # Section 3.2.3 of the [report](https://arxiv.org/abs/2412.19437) says that all RMSNorms and the up-projections of the latent
 # attention are computed again during the backward pass, so that their outputs need not be stored. How much is that, of what a block
 # keeps? Count the numbers that one dense block keeps per token at the true sizes, an array a line:
+#
+# **Write your guess; then run.** What share of those numbers are outputs of norms and of up-projections: a tenth, a quarter, a half?
 
 # %%
 v3 = minids.ModelConfig.preset("deepseek-v3")
@@ -510,8 +514,11 @@ print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not
 # recomputes SwiGLU's output, which is why only its two inputs are listed.)
 #
 # ## Where to go from here
+#
+# - [Notebook 3](notebooks/03_positions.ipynb) begins with attention; the builder goes on with [FP8](notebooks/10_fp8.ipynb) and [training](notebooks/11_train_a_tiny_one.ipynb).
+# - [minids/ops](minids/ops/__init__.py): ten more of these modules, each with its derivation in the docstring, and what trains and rounds.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - A gradient has the shape of its array and says how the loss moves with each entry. An operation
@@ -524,7 +531,3 @@ notebook.card(
     "relative error above which a gradient is taken for wrong; digits that can be measured:",
     {"float32": 4, "float64": 10, "two steps": 12},
 )
-
-# %% [markdown]
-# - [Notebook 3](notebooks/03_positions.ipynb) begins with attention; the builder goes on with [FP8](notebooks/10_fp8.ipynb) and [training](notebooks/11_train_a_tiny_one.ipynb).
-# - [minids/ops](minids/ops/__init__.py): ten more of these modules, each with its derivation in the docstring, and what trains and rounds.

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 3. Positions
 #
-# Attention sees a set of tokens, not a sequence. How does a token learn where it stands, and how can a model that was trained on
-# 4,096 tokens read 163,840?
+# Attention sees a set of tokens, not a sequence. **How does a token learn where it stands, and how can a model that was trained on
+# 4,096 tokens read 163,840?**
 #
 # %% [markdown]
 # Three answers in three parts: *turn* the vectors (RoPE), *know which coordinates form a pair* (the layout, where most ported
 # checkpoints break), and *slow the slow turns down* (YaRN).
 #
-# Used here: [rope](minids/ops/rope.py), [yarn](minids/ops/yarn.py), [attention](minids/ops/attention.py),
+# Code used here: [rope](minids/ops/rope.py), [yarn](minids/ops/yarn.py), [attention](minids/ops/attention.py),
 # [positions](minids/layers/positions.py), which makes the angles from a configuration, and the
 # [long-context study](minids/lab/studies/long_context.py). In the
 # [report](https://arxiv.org/abs/2412.19437): equations 3 and 8 of section 2.1.1, and section 4.3 for the long context.
@@ -33,6 +33,8 @@ notebook.here("attention")
 # Take the last token of a sequence and let it attend to all the others. Then shuffle the others. Nothing in
 # $o = \sum_j \text{softmax}_j(q\cdot k_j)\,v_j$ knows about the order of the sum. Here with the sentence of these notebooks, in the first block of
 # [the trained model](notebooks/model/README.md), whose rotations are switched off (cosine 1, sine 0 for every angle):
+#
+# **Write your guess; then run.** By how much does the output at the last token change: of one attention, and behind four blocks?
 
 # %%
 model = notebook.model(np.float64)
@@ -156,6 +158,8 @@ check.ok(check.gradient(turn, turn_backward, few, wrt=["x"]))
 # **interleaved**: $(x_{2i}, x_{2i+1})$. Many other programs are **half-split**: $(x_i, x_{i + d_r/2})$. Neither is better. But weights
 # that were trained for one are wrong in the other, and the mistake is a quiet one: shapes fit, norms are kept, scores still depend on the
 # distance alone. Only the *right distances* are gone.
+#
+# **Write your guess; then run.** How far apart are the two layouts at position 0, and how far at position 9?
 
 # %%
 halves, _ = rope.forward(x, cos, sin, interleave=False)
@@ -281,7 +285,9 @@ notebook.explore(
 # 50,000: what happens to the grey band?)
 #
 # And the neighbours that fast pairs tell apart? Take one step and measure how far a vector is moved by it, on average over all directions,
-# in percent of its length:
+# in percent of its length.
+#
+# **Write your guess; then run.** How much of it is left with YaRN, and how much with all frequencies divided by 40?
 
 # %%
 for name, frequencies in (("plain", theta), ("YaRN", stretched), ("all divided by 40", theta / s)):
@@ -346,7 +352,7 @@ for wrong in (everything_divided, ramp_reversed):
 # Perplexity says how many tokens the model hesitates between; a needle is a fact that was said somewhere in the text and is asked for at its end ([the
 # study](minids/lab/studies/long_context.py), `minids study long-context`).
 #
-# **Write your guess; then run.** Which of the three is the worst at the end of 512 tokens: doing nothing, or squeezing?
+# **Write your guess; then run.** Which is worse at the end of 512 tokens: doing nothing, or squeezing?
 
 # %%
 draw.four_times_as_long()
@@ -409,8 +415,12 @@ print(f"both together: {share:.2%} of the 14.8 trillion tokens of pre-training")
 # slow pairs now turn more slowly.
 #
 # ## Where to go from here
+#
+# - [Notebook 4](notebooks/04_mha_to_mla.ipynb): what all these keys cost in memory.
+# - [Notebook 5](notebooks/05_mla_inside.ipynb): the one rotary key that all heads share.
+# - [tests/ops/test_yarn.py](tests/ops/test_yarn.py): the constants above, held fixed.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - RoPE turns pairs of coordinates by the position; the score of a query and a key then depends on
@@ -424,8 +434,3 @@ notebook.card(
     "perplexity at four times the trained length, with and without YaRN",
     {"nothing": 12.8, "squeezed": 13.8, "YaRN": 9.1},
 )
-
-# %% [markdown]
-# - [Notebook 4](notebooks/04_mha_to_mla.ipynb): what all these keys cost in memory.
-# - [Notebook 5](notebooks/05_mla_inside.ipynb): the one rotary key that all heads share.
-# - [tests/ops/test_yarn.py](tests/ops/test_yarn.py): the constants above, held fixed.

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 4. From MHA over MQA and GQA to MLA
 #
-# To write token 100,001 a model looks back at the keys and values of 100,000 others. What does it cost to keep them, and how small can
-# they be made without making the model stupid?
+# To write token 100,001 a model looks back at the keys and values of 100,000 others. **What does it cost to keep them, and how small
+# can they be made without making the model worse?**
 #
 # %% [markdown]
 # This notebook walks the road that leads to DeepSeek's latent attention: keep everything (MHA), keep less by sharing (MQA, GQA), keep
 # less by compressing (MLA). You will see that MLA *contains* the sharing schemes, what the choice is worth in gigabytes, and what it costs in
 # loss, measured.
 #
-# Used here: [attention](minids/ops/attention.py), the layer [mla](minids/layers/mla.py), the walk through a model's
+# Code used here: [attention](minids/ops/attention.py), the layer [mla](minids/layers/mla.py), the walk through a model's
 # blocks, [through](minids/lab/figures/trained.py), and the arithmetic of [kv_cache](minids/lab/analysis/kv_cache.py),
 # [flops](minids/lab/analysis/flops.py) and [models](minids/lab/analysis/models.py); the small models of section 6 are those of the
 # [attention study](minids/lab/studies/attention.py). Papers: section 2.1
@@ -88,8 +88,8 @@ print(f"{per_layer:,} numbers per token and layer; {per_token / 1e6:.1f} MB per 
 print(f"one conversation of 100,000 tokens: {1e5 * per_token / 1e9:.0f} GB")
 
 # %% [markdown]
-# Five accelerators to remember one conversation. Worse, all of it must be *read* for every single new token. This is the wall that
-# the next three ideas climb. Hatched is what each of them keeps:
+# Five accelerators to remember one conversation. Worse, all of it must be *read* for every single new token. The next three ideas keep
+# less. Hatched is what each of them keeps:
 
 # %%
 notebook.slide("attention_family", height=4.4)
@@ -419,8 +419,13 @@ check.ok(check.against(together, decoded, hidden))
 
 # %% [markdown]
 # ## Where to go from here
+#
+# - [Notebook 5](notebooks/05_mla_inside.ipynb): MLA with all its parts, and why nobody ever expands the latent when decoding.
+# - [minids/inference/cache.py](minids/inference/cache.py): the two caches of this package; `minids generate --cache full` against
+#   `--cache latent` measures them.
+# - `minids info --preset deepseek-v3`: every number above with its formula.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - A causal model keeps keys and values of all earlier tokens. MHA keeps one of each per head.
@@ -432,9 +437,3 @@ notebook.card(
     "576 numbers a token and layer in the place of MHA's 32,768",
     {"MHA": 32768, "GQA, 8": 2048, "MLA": 576},
 )
-
-# %% [markdown]
-# - [Notebook 5](notebooks/05_mla_inside.ipynb): MLA with all its parts, and why nobody ever expands the latent when decoding.
-# - [minids/inference/cache.py](minids/inference/cache.py): the two caches of this package; `minids generate --cache full` against
-#   `--cache latent` measures them.
-# - `minids info --preset deepseek-v3`: every number above with its formula.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 5. MLA inside
 #
-# Latent attention remembers 576 numbers of a token where its 128 heads attend with 40,960. How can it attend without ever making the 40,960
-# again, and what does it pay for that?
+# Latent attention remembers 576 numbers of a token where its 128 heads attend with 40,960. **How can it attend without ever making the
+# 40,960 again, and what does it pay for that?**
 #
 # %% [markdown]
 # [Notebook 4](notebooks/04_mha_to_mla.ipynb) ended with a small cache. Here you build the whole of DeepSeek-V3's attention from eleven
@@ -373,8 +373,8 @@ print(f"\nhere: the product {product[0].shape} of one head has rank {rank}, whic
 draw.product(counts=(apart_k, merged_k))
 
 # %% [markdown]
-# **What to notice.** The product says nothing that its two factors do not say: its rank is $d_h = 128$, though it is $512 \times 1536$. It is a thin thing
-# blown up, with three times as many numbers to read from memory and as many more multiplications, at *every* token. (And products of matrices in 8 bits would have to
+# **What to notice.** The product says nothing that its two factors do not say: its rank is $d_h = 128$, though it is $512 \times 1536$. It holds no more
+# than the two, with three times as many numbers to read from memory and as many more multiplications, at *every* token. (And products of matrices in 8 bits would have to
 # be rounded once more.) So $W^{UK}$ is absorbed by the *order* of multiplication, not into a new matrix: the thin
 # factors are applied one after the other.
 # That is what DeepSeek's code does, and [decoder.py](minids/inference/decoder.py) here.
@@ -396,7 +396,7 @@ check.ok(check.close(break_even(20, 30), 12.0, name="small"))
 check.ok(check.close(break_even(10, 30), 7.5, name="smaller"))
 
 # %% [markdown]
-# V3's heads of 128 are a third of that. The question has an answer with a number, and the answer is no.
+# V3's heads of 128 are a third of that, so for V3 it does not pay.
 #
 # ### Exercise 5: a decoder that never makes a key
 #
@@ -457,6 +457,8 @@ notebook.caught(check.against(all_at_once, forgetful_decoder, h))
 #
 # Per pair of query and key the absorbed form does *more* arithmetic, $2 n_h (576 + 512)$ operations against $2 n_h (192 + 128)$, 3.4 times as
 # many. It saves the expansion. Three ways to write one token with V3, all 61 layers, weights included:
+#
+# **Write your guess; then run.** After 65,536 tokens, which of the three does the most arithmetic, and how many times that of the absorbed one?
 
 # %%
 ways = ("absorbed", "re-expand", "full cache")
@@ -565,8 +567,13 @@ draw.rotary_part(shares)
 # largest score at 10, and the loss does not mind as far as three seeds tell: +0.010 nats [−0.013, +0.033] (`minids study qk-clip`, `minids train --qk-clip 10`).
 #
 # ## Where to go from here
+#
+# - [minids/inference/decoder.py](minids/inference/decoder.py): both forms, chunks of any size, batches of different lengths.
+# - [minids/layers/mla.py](minids/layers/mla.py): the layer with its backward pass.
+# - `minids generate --cache latent` and `--cache full` write the same text from the two caches, and `minids info --preset deepseek-v3` has the numbers above.
+# - [Notebook 6](notebooks/06_experts.ipynb) turns to the other half of a block.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - Keys and values of all heads are linear in one latent. Moving a bracket, the query takes the
@@ -579,9 +586,3 @@ notebook.card(
     "in one call: with fewer the absorbed form is less work, with more the expanded",
     {"writing": 1, "border": 171, "a prompt": 1024},
 )
-
-# %% [markdown]
-# - [minids/inference/decoder.py](minids/inference/decoder.py): both forms, chunks of any size, batches of different lengths.
-# - [minids/layers/mla.py](minids/layers/mla.py): the layer with its backward pass.
-# - `minids generate --cache latent` and `--cache full` write the same text from the two caches, and `minids info --preset deepseek-v3` has the numbers above.
-# - [Notebook 6](notebooks/06_experts.ipynb) turns to the other half of a block.

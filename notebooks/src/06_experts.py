@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 6. Experts: fine-grained, shared, gated
 #
-# DeepSeek-V3 has 671 billion parameters and uses 37 billion of them for a token. Who decides which ones, how do the tokens get there and
-# back, and how can a decision, which has no slope, be learned by following slopes?
+# DeepSeek-V3 has 671 billion parameters and uses 37 billion of them for a token. **Who decides which ones, how do the tokens get
+# there and back, and how can a decision, which has no slope, be learned by following slopes?**
 #
 # %% [markdown]
 # Almost everything large in the model is a feed-forward network, and only a few of those see a given token. In this notebook a sentence meets the
 # experts of a trained model; you route its tokens by hand, glue shared experts together, and derive the one backward pass of the
 # model that has a choice in it.
 #
-# Used here: [router](minids/ops/router.py), [dispatch](minids/ops/dispatch.py),
+# Code used here: [router](minids/ops/router.py), [dispatch](minids/ops/dispatch.py),
 # [grouped_feed_forward](minids/ops/grouped_feed_forward.py), [combine](minids/ops/combine.py), [swiglu](minids/ops/swiglu.py),
 # [linear](minids/ops/linear.py), the whole layer, [moe](minids/layers/moe.py), and the walk through a model's
 # blocks, [through](minids/lab/figures/trained.py). Papers: section 2.1.2 of the
@@ -52,6 +52,29 @@ notebook.explore(routers.sentence, block=[1, 2, 3], bias=[True, False])
 # **What to notice.** All six digits go to expert 12, and the spaces before the numbers to expert 1. "return" and "self" share
 # expert 5, and "The", "of" and "and" expert 4. Colours of one kind are one group: there are four groups of four, and no token uses more than two of them. (With a
 # running kernel: choose another block, and switch the bias off. By section 4 you will know what changed, and why.)
+#
+# ### How it came to be so
+#
+# The model was trained for 1,750 steps. Here are the first 200 steps of [a run with the same settings](notebooks/model/README.md), with a look at the
+# routers at every 25th. The last row is the trained model itself.
+#
+# **Write your guess; then run.** Before training every expert is random. After how many steps do most of the six digits share their strongest expert: 25,
+# 200, or more?
+
+# %%
+training = draw.Training(routers)
+training.strips()
+
+# %%
+training.sentence(step=0)
+notebook.explore(
+    training.sentence, step=np.array(training.steps), block=[1, 2, 3], bias=[True, False]
+)
+
+# %% [markdown]
+# **What to notice.** Before training two of the six digits share an expert; after 50 steps five do. *Which* expert it is, is chance, and can change: it
+# was number 8 in these steps, and is 12 in the trained model. So look at which tokens share a colour, not at the colours: "The", "of" and "and" are
+# together at step 200, and at the end. (With a running kernel: pull the slider through the steps.)
 #
 # ## 2. The five equations
 #
@@ -172,10 +195,10 @@ notebook.explore(
 # **What to notice.** Expert 15 has the third highest score of all, and goes away empty-handed: its bias is the lowest, and its group is weak. Experts 8 and 11, with lower scores, are chosen. The gates in bold are made of the bars, not of the strips.
 #
 # Where HTML runs (JupyterLab, VS Code, nbviewer; not on GitHub), point at any token below: scores, biases, groups and gates of each block, with the bias or the groups
-# switched off. The whole sentence changes its colours with them.
+# switched off, and at any of some steps of the training. The whole sentence changes its colours with them.
 
 # %%
-routers.page()
+routers.page(training)
 
 # %% [markdown]
 # The same model also lives in [a page of its own](docs/page/index.html), in which you type the text and it computes. With a running kernel
@@ -265,8 +288,9 @@ check.ok(check.against(sorted_experts, all_experts, *arguments))
 # Many systems give every expert a buffer of fixed size, its *capacity* $c\,NK/E$ with a factor $c$ near one, so that all arrays
 # have known shapes. What does not fit is dropped: the token passes the layer with less than its $K$ experts. The report says
 # that V3 drops none, in training or inference. Look at the shapes and you see why this package needs no rule for it: there are *always*
-# $N \cdot K$ rows, however they are divided. What an uneven division costs is waiting, not tokens. How many would a capacity of
-# $c = 1$ lose?
+# $N \cdot K$ rows, however they are divided. What an uneven division costs is waiting, not tokens.
+#
+# **Write your guess; then run.** All experts are equally popular, and $c = 1$: what share of the copies is dropped, none, a hundredth, a tenth?
 
 # %%
 tokens, experts, top_k = 4096, 64, 8
@@ -568,8 +592,14 @@ notebook.caught(check.gradient(layer_forward, deaf_to_the_router, arrays))
 
 # %% [markdown]
 # ## Where to go from here
+#
+# - [Notebook 7](notebooks/07_balance.ipynb): how the bias learns its values, the balance loss, and groups of experts that keep a
+#   token on few nodes.
+# - `minids route --checkpoint notebooks/model --text "your own sentence" --html experts.html`: the colours of any text.
+# - [minids/layers/moe.py](minids/layers/moe.py): this layer with shared experts and balance loss, as the model has it.
+# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb): what the biased gate looks like, and which tests catch it.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - A router scores every expert by a sigmoid; the bias has a say in who is chosen, never in how
@@ -583,10 +613,3 @@ notebook.card(
     "experts of a layer work on a token: 8 routed, 1 shared",
     {"all experts": 257, "at work": 9},
 )
-
-# %% [markdown]
-# - [Notebook 7](notebooks/07_balance.ipynb): how the bias learns its values, the balance loss, and groups of experts that keep a
-#   token on few nodes.
-# - `minids route --checkpoint notebooks/model --text "your own sentence" --html experts.html`: the colours of any text.
-# - [minids/layers/moe.py](minids/layers/moe.py): this layer with shared experts and balance loss, as the model has it.
-# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb): what the biased gate looks like, and which tests catch it.

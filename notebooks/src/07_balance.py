@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 7. Balance without an auxiliary loss
 #
-# A router that is left alone sends nearly everything to a few experts. How can the load be kept even without a loss that pulls the
-# router away from what the model needs?
+# A router that is left alone sends nearly everything to a few experts. **How can the load be kept even without a loss that pulls
+# the router away from what the model needs?**
 #
 # %% [markdown]
 # You will see a router collapse, cure it with a bias that has no gradient, derive the small sequence-wise loss that DeepSeek-V3 keeps
 # beside it, ask what evenness does to specialisation, and end on the wires: why a token may go to four nodes and no more.
 #
-# Used here: [router](minids/ops/router.py), [bias_update](minids/ops/bias_update.py), [balance_loss](minids/ops/balance_loss.py), the
+# Code used here: [router](minids/ops/router.py), [bias_update](minids/ops/bias_update.py), [balance_loss](minids/ops/balance_loss.py), the
 # statistics of [routing](minids/lab/analysis/routing.py) and [metrics](minids/training/metrics.py), the costs of
 # [traffic](minids/lab/analysis/traffic.py) and [network](minids/lab/analysis/network.py), and the kept runs of the
 # [balance study](minids/lab/studies/balance.py), read by [results](minids/lab/studies/store.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
@@ -568,8 +568,12 @@ check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
 
 # %% [markdown]
 # ## Where to go from here
+#
+# - [minids/lab/studies/balance.py](minids/lab/studies/balance.py): `minids study balance` trains all arms again.
+# - [minids/lab/analysis/routing.py](minids/lab/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
+# - [Notebook 11](notebooks/11_train_a_tiny_one.ipynb) trains a model and watches its load; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) switches these mistakes on.
 
-# %%
+# %% tags=["picture"]
 notebook.card(
     """
     - Left alone a router collapses: what is chosen learns, and what learns is chosen.
@@ -581,8 +585,3 @@ notebook.card(
     "in our study with the bias, against 2.75 without any balancing",
     {"none": 2.75, "bias": 0.14},
 )
-
-# %% [markdown]
-# - [minids/lab/studies/balance.py](minids/lab/studies/balance.py): `minids study balance` trains all arms again.
-# - [minids/lab/analysis/routing.py](minids/lab/analysis/routing.py): `specialisation_test` asks whether domains differ by more than chance would have it.
-# - [Notebook 11](notebooks/11_train_a_tiny_one.ipynb) trains a model and watches its load; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) switches these mistakes on.

@@ -51,7 +51,7 @@ mtp.chain()
 notebook.explore(mtp.chain, depths=(1, 3), position=(1, 4))
 
 # %% [markdown]
-# (In a live session two sliders appear here: add a depth, move along the text.)
+# (With a running kernel two sliders appear here: add a depth, move along the text.)
 #
 # **What to notice.** Green is what enters, orange what has to be predicted: always the *next* word, so nobody is ever shown an answer. Going down a column the words move on by one; the
 # arrow carries what the depth above knows about position $i$. Each depth has one position fewer, because at the end of the text there is nothing left to be shown.
@@ -435,7 +435,7 @@ print(
 # (The README of the released weights says 11.5B: it leaves out `eh_proj`'s 0.1B.) Four percent more work for a second question at every position; more than half of it is not the block but the second use of the head, a $129{,}280 \times 7168$ matrix.
 
 # %% [markdown]
-# ## 7. Where to go from here
+# ## Where to go from here
 #
 # - [`layers/mtp.py`](minids/layers/mtp.py) is the module, forward and backward; the chain itself, backward included, is in [`model.py`](minids/model.py) (`backward`: from the deepest module up).
 # - [Notebook 9](notebooks/09_speculative_decoding.ipynb) uses the module to write two tokens at a time; [notebook 14](notebooks/14_museum_of_mistakes.ipynb) shows three ways to get MTP wrong.

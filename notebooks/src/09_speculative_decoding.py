@@ -360,7 +360,7 @@ speculation.worth()
 notebook.explore(speculation.worth, acceptance=(0.3, 0.925, 0.025), balance=[20, 50, 100, 295, 590])
 
 # %% [markdown]
-# (In a live session the sliders change the acceptance and the machine.)
+# (With a running kernel the sliders change the acceptance and the machine.)
 #
 # **What to notice.** Right: speculation lives in a window. With few users the second token pays for its own experts; with too many,
 # arithmetic is the limit and every token that is checked costs full price. On a machine with 10 FLOPs a byte (dashed) the window closes
@@ -386,7 +386,7 @@ for text, alpha in (("prose", 0.69), ("code", 0.78), ("arithmetic", 0.90), ("all
 # would gain only a fifth. A small model has to guess well to lose nothing. `minids bench speculation --checkpoint runs/NAME` measures it
 # on your machine.
 #
-# ## 6. Where to go from here
+# ## Where to go from here
 #
 # - [`inference/speculative.py`](minids/inference/speculative.py): drafts of several modules, their caches, and how they forget.
 # - V3 report, section 5.4.3 (acceptance and speed) and 3.4 (how it is served). Leviathan et al. 2023 prove the rule in Appendix A.1; their

@@ -5,9 +5,11 @@
 # tokens ahead?**
 
 # %% [markdown]
-# Everything is written out: batches, schedule, optimizer, the bias. There is no trainer object to hide behind; the loop in section 3 is ten lines. Then we open the trained model and look at loads, attention and embeddings.
+# Batches, schedule, optimizer and bias are in plain sight; the loop in section 3 is ten lines. Then we open the trained model: its loads,
+# its attention, its embedding.
 #
-# *On your own text*: put paths of your files or folders into `DATA` below; each becomes a domain. For a longer run with progress, samples and checkpoints that resume, use the command line: `minids train --data my-notes my-code --out runs/mine`.
+# *On your own text*: put paths of your files or folders into `DATA` below; each becomes a domain. For a longer run, with samples and checkpoints:
+# `minids train --data my-notes my-code --out runs/mine`.
 #
 # Code used here: [`training/corpus.py`](minids/training/corpus.py), [`training/tokenizer.py`](minids/checkpoint/tokenizer.py), [`training/batches.py`](minids/training/batches.py), [`training/schedule.py`](minids/training/schedule.py),
 # [`training/optimizer.py`](minids/training/optimizer.py), [`training/metrics.py`](minids/training/metrics.py), [`model.py`](minids/model.py), [`inference/generate.py`](minids/inference/generate.py), [`ops/adamw.py`](minids/ops/adamw.py).
@@ -20,6 +22,7 @@ import minids
 from minids import ModelConfig, TrainConfig, check
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.lab import notebook
+from minids.lab.plots import tiny_run as draw
 from minids.ops import adamw
 from minids.training.batches import Batches, TokenStream, validation_windows
 from minids.training.corpus import load_corpus
@@ -28,14 +31,14 @@ from minids.training.optimizer import AdamW
 from minids.training.schedule import learning_rate, settings
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 notebook.here()
 DATA = "builtin"  # or your own: ["my-notes", "my-code/src"]
 
 # %% [markdown]
 # ## 1. Text in, batches out
 #
-# The built-in corpus is text that comes with every Python: the prose of its documentation, the code of its library, and generated arithmetic. Three domains as different as those of the paper's Figure 9. A byte is a token; 256 begins a document, 257 ends one.
+# The built-in corpus is text that comes with every Python: the prose of its documentation, the code of its library, and generated
+# arithmetic. Every byte is a token; 256 begins a document, 257 ends one.
 
 # %%
 corpus = load_corpus(DATA)
@@ -56,11 +59,13 @@ print("tokens  40 to 80:", repr(tokenizer.decode(tokens[0, 40:80])))
 print("targets 40 to 80:", repr(tokenizer.decode(targets[0, 40:80])))
 
 # %% [markdown]
-# The targets are the tokens one place on; the model is asked at every one of the 768 positions at once. Documents are packed one behind another, as V3 does it (section 4.1).
+# The targets are the tokens one place on. Every one of the 768 positions asks the model once. Documents are packed one behind
+# another, as in V3 (section 4.1).
 #
 # ## 2. A model with everything on
 #
-# Every part of DeepSeek-V3 is in it: latent attention, fine-grained and shared experts, group-limited routing, a multi-token module. Only the sizes differ:
+# Every part of DeepSeek-V3 is in it: latent attention, fine-grained and shared experts, groups, a module for multi-token prediction
+# (MTP). Only the sizes differ:
 #
 # | | V3 | here |
 # |---|---|---|
@@ -88,29 +93,24 @@ print(
 )
 
 # %% [markdown]
-# One setting differs on purpose. V3's bias moves by $\gamma = 0.001$ a step, over hundreds of thousands of steps; in 320 steps it could move by 0.32 at most. Here $\gamma = 0.005$.
+# One setting differs on purpose: V3's bias moves by $\gamma = 0.001$ a step, over hundreds of thousands of steps. In 320 steps it could
+# move by 0.32 at most, so here $\gamma = 0.005$.
 #
-# The recipe is V3's, squeezed (section 4.2): learning rate up linearly, constant, down along a cosine to a tenth, and lower still for the last percent; $\lambda$ of the MTP loss falls to a third where the decay begins; $\gamma$ goes to 0 near the end. AdamW has
-# $\beta = (0.9, 0.95)$, decay 0.1 (here on matrices only; the report does not say), and the gradient is clipped to norm 1.
+# The recipe is V3's, squeezed (section 4.2). The learning rate goes up linearly, stays, and goes down along a cosine to a tenth, and lower
+# still for the last percent. $\lambda$, the weight of the MTP loss, falls to a third where that decay begins. $\gamma$ goes to 0 near the end. AdamW has
+# $\beta = (0.9, 0.95)$ and decay 0.1 (here on matrices only; the report does not say). The gradient is clipped to norm 1.
 
-# %% tags=["picture"]
-steps = np.arange(train.steps)
-along = [settings(int(s), config, train) for s in steps]
-figure, axes = notebook.picture(1, 3, width=9, height=2.2)
-shown = {
-    "learning rate": [a.learning_rate for a in along],
-    "λ, weight of the MTP loss": [a.mtp_loss_weight for a in along],
-    "γ, speed of the bias": [a.bias_update_speed for a in along],
-}
-for axis, (title, values) in zip(axes, shown.items(), strict=True):
-    axis.plot(steps, values, color=BLUE)
-    axis.set(title=title, xlabel="step", ylim=(0, None))
-notebook.show(figure, "Three schedules: learning rate up, flat, down; lambda and gamma as steps")
+# %%
+along = [settings(step, config, train) for step in range(train.steps)]
+draw.schedules(along)
 
 # %% [markdown]
 # ## 3. The loop
 #
-# One step: gradients of all losses, AdamW, then, *after* the step and from the loads of the whole batch, the bias. That is all of it. Before it begins, let the model write something; what it cannot print is shown as a dot.
+# One step: gradients of all losses; AdamW; then the bias, from the loads of the whole batch. Before the loop the model writes something
+# (a dot stands for what cannot be printed).
+#
+# **Write your guess; then run.** After training, which loss is lower: that of the next token, or that of the token after next?
 
 
 # %%
@@ -126,47 +126,27 @@ PROMPTS = ("    def __init__(self", "What is 3 + 4?\n", "This function returns "
 before = [sample(prompt) for prompt in PROMPTS]
 
 optimizer = AdamW(model.parameters, train)
-history, bias_history = [], []
-for step in range(train.steps):
-    now = settings(step, config, train)
+history = []
+for now in along:
     model.parameters.zero_grads()
     losses = model.forward_backward(*batches.next(), mtp_loss_weight=now.mtp_loss_weight)
     norm = optimizer.step(now.learning_rate)
     model.update_biases(losses.counts, now.bias_update_speed)
-    history.append((losses.main, losses.mtp[0], norm, *max_violation(losses.counts)))
-    bias_history.append(model.moe_layers[0].bias.copy())
-history, bias_history = np.array(history), np.array(bias_history)  # (steps, 6), (steps, E)
+    biases = [layer.bias.copy() for layer in model.moe_layers]
+    history.append((losses.main, losses.mtp[0], norm, max_violation(losses.counts), biases))
+main, mtp, norms, max_vio, biases = map(np.array, zip(*history, strict=True))  # (steps, …) each
 print(f"{train.steps} steps, {train.steps * tokens.size:,} tokens")
-main, mtp = history[-30:, :2].mean(axis=0)
-print(f"mean of the last 30 steps: next token {main:.2f}, token after next {mtp:.2f} nats")
-
-
-# %% tags=["picture"]
-def smooth(values, width=15):
-    """Centred running mean, shorter at the ends."""
-    return np.array([values[max(i - width, 0) : i + width + 1].mean() for i in range(len(values))])
-
-
-figure, (left, right) = notebook.picture(1, 2, width=9, height=2.9)
-left.plot(steps, history[:, 0], color=BLUE, alpha=0.2)
-left.plot(steps, smooth(history[:, 0]), color=BLUE, label="next token")
-left.plot(steps, smooth(history[:, 1]), color=ORANGE, label="token after next (MTP)")
-left.axhline(np.log(258), color="0.5", ls=":")
-left.text(200, np.log(258) + 0.07, "guessing", color="0.4")
-left.set(xlabel="step", ylabel="nats per token", ylim=(0, 6), title="Training loss")
-left.legend()
-right.semilogy(steps, history[:, 2], color=GREEN, alpha=0.7)
-right.axhline(1, color="0.4", ls=":")
-right.set(xlabel="step", title="Norm of the gradient, clipped at 1")
-notebook.show(
-    figure,
-    "Left: both losses fall from ln 258, fast and then slowly. Right: the gradient's norm, near "
-    "the clipping line",
+print(
+    f"mean of the last 30 steps: next token {main[-30:].mean():.2f},",
+    f"token after next {mtp[-30:].mean():.2f} nats",
 )
+draw.losses(main, mtp, norms, guessing)
 
 # %% [markdown]
-# **What to notice.** Within twenty steps the model has learned *which* bytes are frequent; then, slowly, what follows what. The MTP loss runs below the main one: the module is shown the next token, and hangs one block deeper in a model of three ([notebook 8](notebooks/08_multi_token_prediction.ipynb) explains). The gradient is clipped (dotted line) mostly
-# in the first fifty steps, where the loss falls by half; the spike is the end of the warm-up, when the learning rate is at its largest for the first time.
+# **What to notice.** Within twenty steps the model knows *which* bytes are frequent; then, slowly, it learns what follows what. The MTP loss
+# ends below the main one: the module is shown the next token, and it is one block more in a model of three
+# ([notebook 8](notebooks/08_multi_token_prediction.ipynb) explains). The gradient is clipped (dotted line) mostly in the first fifty steps. The spike
+# is the end of the warm-up, where the learning rate is at its largest for the first time.
 
 # %%
 for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True):
@@ -174,7 +154,11 @@ for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True
     print("after: ", prompt_after, "\n")
 
 # %% [markdown]
-# Half a minute does not make a writer: few of these words exist, and no sum is right. But the model knows how long words are and which short ones are frequent, and that numbers and signs follow a question about numbers. A loss in nats per *byte* becomes comparable across tokenizers as **bits per byte**, measured on text that was held out:
+# Half a minute does not make a writer: few of these words exist, and no sum is right. But the model knows how long words are, which short ones
+# are frequent, and that numbers and signs follow a question about numbers.
+#
+# **Bits per byte** make losses comparable across tokenizers: nats divided by $\ln 2$ and by the bytes that a token stands for. Here they are for
+# text that the model has not seen. **Write your guess; then run:** which of the three domains is the easiest?
 
 # %%
 windows = {}  # of each domain: a few batches of tokens and targets, (8, 96) each
@@ -186,10 +170,11 @@ for domain, pieces in windows.items():
     # Targets below 0 are padding and count for nothing.
     nats = sum(model.losses(x, y, mtp=False).main * (y >= 0).sum() for x, y in pieces)
     n_bytes = sum(tokenizer.count_bytes(y) for _, y in pieces)
-    print(f"{domain:<11} {bits_per_byte(nats, n_bytes):.2f} bits per byte   (8 for guessing)")
+    bits = bits_per_byte(nats, n_bytes)
+    print(f"{domain:<11} {bits:.2f} bits per byte, a choice among {2**bits:.1f} characters")
 
 # %% [markdown]
-# (Bits per byte are nats divided by $\ln 2$ and by the bytes that a token stands for.) Arithmetic is the easiest: most of it is form. Two bits for a byte of it means that the model hesitates between four characters where an untrained one hesitates between 258.
+# **What to notice.** Arithmetic is the easiest: most of it is form. Before training it was 8 bits, a choice among 258.
 
 # %% [markdown]
 # ### Exercise 1: the learning rate
@@ -261,39 +246,25 @@ check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
 # %% [markdown]
 # ## 4. Balance without a loss
 #
-# At the start a router sends most tokens to a few experts. The usual remedy is an auxiliary loss, which fights the main one. V3 instead adds a bias $b_i$ to the scores *for choosing only* and moves it by $\gamma$ after each step, up for the idle and down for the
-# busy (section 2.1.2). The measure is $\text{MaxVio} = \max_i \text{load}_i / \overline{\text{load}} - 1$: 0 is perfect, $16/4 - 1 = 3$ the worst. **Write your guess; then look:** how many steps does the bias need to bring it below 1?
-
-# %% tags=["picture"]
-figure, (left, right) = notebook.picture(1, 2, width=9, height=3.0)
-layers = ((BLUE, "block 1"), (GREEN, "block 2"), (ORANGE, "MTP block"))
-for column, (colour, label) in enumerate(layers, start=3):
-    left.plot(steps, smooth(history[:, column], 4), color=colour, label=label)
-left.set(xlabel="step", ylabel="MaxVio", ylim=(0, 3.1), title="Imbalance")
-left.legend()
-most = np.abs(bias_history).max()
-colours = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
-image = right.imshow(bias_history.T, aspect="auto", **colours)
-right.set(xlabel="step", ylabel="expert", title="The bias of block 1")
-right.grid(False)
-figure.colorbar(image, ax=right)
-notebook.show(
-    figure,
-    "Left: imbalance of three layers falls from above 2 to about a half. Right: biases of "
-    "sixteen experts fan out, some up, some down",
-)
-
-# %% [markdown]
-# **What to notice.** In the first twenty steps it gets *worse*: the experts that are chosen learn, and are chosen more. Then the biases catch up. On the right every row is an expert: red ones had to be helped, blue ones held back, and the colours settle when the
-# loads do.
+# At the start a router sends most tokens to a few experts. The usual cure is an auxiliary loss, which works against the main one. V3 adds a bias $b_i$
+# to the scores *for choosing only*, and after each step moves it by $\gamma$: up for idle experts, down for busy ones (section 2.1.2). The measure is
+# $\text{MaxVio} = \max_i \text{load}_i / \overline{\text{load}} - 1$: 0 is perfect, $16/4 - 1 = 3$ the worst.
+#
+# **Write your guess; then run.** How many steps does the bias need to bring MaxVio below 1, the dotted line?
 
 # %%
-first, last = history[:10, 3:].mean(), history[-60:, 3:].mean()
+first, last = max_vio[:10].mean(), max_vio[-60:].mean()
 print(f"MaxVio, mean over layers: first 10 steps {first:.2f}, last 60 steps {last:.2f}")
+draw.balance(max_vio, bias=biases[:, 0])
 
 # %% [markdown]
-# **The claim, checked.** "Auxiliary-loss-free" works at this size too: the imbalance falls from nearly 3 to below 1 within the first hundred steps and ends near 0.4 (a block that loses its balance for a while, a spike of the curve, is brought back), by sixteen numbers a layer that no gradient touches (and a balance loss of weight $10^{-4}$, as in V3: `aux_loss_alpha`). It does not reach the 0.04 of Wang et al. 2024, Table 2: a batch of 768 tokens is a noisy ruler (loads are counted
-# per batch, of 192 tokens an expert), and the network itself changes fast in so short a run.
+# **What to notice.** In the first twenty steps it gets *worse*: experts that are chosen learn, and are chosen more. Then the biases catch up. Right,
+# every row is an expert: red ones had to be helped, blue ones held back, and the colours settle when the loads do.
+#
+# **The claim, checked.** Balance without an auxiliary loss works at this size too: MaxVio falls from nearly 3 to below 1 within the first hundred
+# steps, and ends near 0.4. Sixteen numbers a layer do it, which no gradient touches. (As in V3 there is a balance loss of weight $10^{-4}$ as
+# well, `aux_loss_alpha`.) A block may lose its balance for a while, a spike of the curve, and is brought back. Wang et al. 2024 reach 0.04
+# (Table 2). Here a batch has only 192 tokens for an expert, so chance alone makes loads uneven, and the network changes fast.
 
 # %% [markdown]
 # ### Exercise 3: MaxVio
@@ -346,7 +317,10 @@ notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12,
 # %% [markdown]
 # ## 5. Do experts specialise?
 #
-# The paper's Figure 9: a model balanced this way may be balanced *overall* and still let experts specialise by domain, which an auxiliary loss per sequence suppresses. Loads of held-out text, each domain alone, as multiples of the mean:
+# The paper's Figure 9: with the bias the load is even over *all* text, and experts may still specialise on a domain. A loss per sequence
+# suppresses that. Here are the loads of held-out text, each domain alone, as multiples of the mean.
+#
+# **Write your guess; then run.** Which domain is spread most unevenly over the experts?
 
 
 # %%
@@ -357,38 +331,22 @@ def loads(pieces):
 
 
 by_domain = {domain: loads(pieces) for domain, pieces in windows.items()}
-together = sum(by_domain.values()) / len(by_domain)
-
-# %% tags=["picture"]
-rows = [*by_domain.items(), ("all together", together)]
-figure, axes = notebook.picture(2, 1, width=8.6, height=3.6, sharex=True)
-for layer, axis in enumerate(axes):
-    image = axis.imshow(
-        [values[layer] for _, values in rows], cmap="cividis", vmin=0, vmax=2, aspect="auto"
-    )
-    axis.set(
-        yticks=range(len(rows)), yticklabels=[name for name, _ in rows], title=f"block {layer + 1}"
-    )
-    axis.grid(False)
-axes[1].set(xticks=range(16), xlabel="expert (four groups of four)")
-figure.colorbar(image, ax=axes, label="load / mean")
-notebook.show(
-    figure,
-    "Two heat maps, domains by experts: each domain has its own bright experts, the row of all "
-    "domains together is even",
-)
-
-# %%
-for layer in range(2):
-    spread = [f"{name} {values[layer].std():.2f}" for name, values in rows]
-    print(f"block {layer + 1}, standard deviation of the loads:", ", ".join(spread))
+by_domain["all together"] = sum(by_domain.values()) / len(by_domain)
+for layer, block in enumerate(("block 1", "block 2", "MTP block")):
+    spread = [f"{name} {values[layer].std():.2f}" for name, values in by_domain.items()]
+    print(f"{block}, standard deviation of the loads:", ", ".join(spread))
+draw.loads(by_domain)
 
 # %% [markdown]
-# **The claim, checked.** Every single domain is spread unevenly, all together more evenly: experts that are busy in one domain rest in another. After 320 steps it is a tendency, in V3 a pattern through all layers.
+# **The claim, checked.** Each domain alone is uneven, arithmetic most; all together are nearly even. Experts that are busy in one domain rest in
+# another. After 320 steps this is a tendency; in V3 it is a pattern through all layers.
 #
 # ## 6. What does attention look at?
 #
-# `model.forward` returns what the backward pass needs, and that includes the attention probabilities of every block. Here they are for a line of arithmetic; a row is a query, a column a key it looks at, and ▷ is the token that begins a document:
+# `model.forward` returns what the backward pass needs, also the attention probabilities of every block. Here they are for a line of
+# arithmetic: a row is a query, a column a key that it looks at, and ▷ is the token that begins a document.
+#
+# **Write your guess; then run.** A head that helps with spelling: how many characters back does it look?
 
 # %%
 line = "Eva has 7 coins. 7 + 5 = 12."
@@ -397,85 +355,49 @@ _, saved = model.forward(ids, np.roll(ids, -1, axis=1), mtp=False)
 T = ids.shape[1]
 attentions = [b.attention.attention.probs[0].reshape(4, T, T) for b in saved.blocks]  # (H, T, T)
 
-
-# %% tags=["picture"]
-def draw_heads(layer=1):
-    """All four heads of a block, query by key."""
-    marks = ["▷", *line]
-    figure, axes = notebook.picture(2, 2, width=8.6, height=8.4)
-    for head, axis in enumerate(axes.flat):
-        axis.imshow(attentions[layer][head], cmap="Blues", vmin=0, vmax=0.6)
-        axis.set_title(f"block {layer}, head {head}")
-        axis.set_xticks(range(T), marks, fontsize=9)
-        axis.set_yticks(range(T), marks, fontsize=9)
-        axis.tick_params(length=0)
-        axis.grid(False)
-    notebook.show(
-        figure,
-        f"Attention of the four heads of block {layer}: lower triangles, some with a bright "
-        "diagonal just behind the query",
-    )
-
-
-draw_heads()
-
-# %%
-notebook.explore(draw_heads, layer=(0, 2))
-
-# %%
 distance = np.arange(T)[:, None] - np.arange(T)  # (T, T): query minus key
-for layer, probs in enumerate(attentions):
+for block, probs in enumerate(attentions):
     mean = (probs * distance).sum(axis=-1)[:, 8:].mean(axis=-1)  # over later queries, (H,)
-    print(f"block {layer}: mean distance of what the heads look at", np.round(mean, 1))
+    print(f"block {block}, characters back, mean of each head:", np.round(mean, 1))
+
+heads = draw.Heads(attentions, ["▷", *line])
+heads.of(block=1)
+notebook.explore(heads.of, block=(0, 2))
 
 # %% [markdown]
-# **What to notice.** Dark stripes near the diagonal are heads that look at the last few characters, all that spelling needs; others spread over the line. All four share *one* rotary key, so what differs between them comes from their queries and from the latent.
+# **What to notice.** In block 1 the heads look one to four characters back, which is what spelling needs: the dark stripes beside the diagonal. In
+# block 0 they look over the line. The four heads of a block share *one* rotary key; what differs comes from their queries and from the latent.
 #
 # ## 7. What does it know about bytes?
 #
-# Rows of the embedding, squeezed into a plane (the two directions in which they differ most). Nobody told the model what a digit is:
+# The embedding has a row for each byte. Here they are in a plane, that of the two directions in which they differ most.
+#
+# **Write your guess; then run.** Nobody told the model what a digit or a letter is. Which characters will lie close together?
 
-# %% tags=["picture"]
-kinds = {
-    "digits": "0123456789",
-    "small letters": "abcdefghijklmnopqrstuvwxyz",
-    "capitals": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-    "signs": ".,:;()=+-*/_\"'",
-}
-characters = "".join(kinds.values())
-vectors = model.embed_tokens.weight.value[[ord(c) for c in characters]].astype(np.float64)  # (n, d)
-vectors = vectors - vectors.mean(axis=0)
-_, _, directions = np.linalg.svd(vectors, full_matrices=False)
-directions = directions * np.sign(directions[:, :1])  # an arbitrary sign, fixed
-plane = vectors @ directions[:2].T  # (n, 2)
-figure, axis = notebook.picture(width=8, height=4.2)
-start = 0
-for (kind, members), colour in zip(kinds.items(), (ORANGE, BLUE, GREEN, BLACK), strict=True):
-    for character, (x, y) in zip(members, plane[start : start + len(members)], strict=True):
-        axis.text(x, y, character, color=colour, ha="center", va="center", fontsize=11)
-    axis.plot([], [], "s", color=colour, label=kind)
-    start += len(members)
-axis.set(
-    xlim=1.1 * np.array([plane[:, 0].min(), plane[:, 0].max()]),
-    ylim=1.1 * np.array([plane[:, 1].min(), plane[:, 1].max()]),
-)
-axis.legend()
-notebook.show(
-    figure, "Characters in a plane: digits form a cluster of their own, small letters another"
-)
+# %%
+draw.characters(model.embed_tokens.weight.value)
 
 # %% [markdown]
-# **What to notice.** Digits have found each other, because they occur in the same places. The rest of the alphabet needs more than half a minute.
+# **What to notice.** Digits lie together, and so do capitals, because each kind occurs in the same places. Small letters, which occur
+# everywhere, are spread.
 #
 # ## 8. What the paper's run had besides
 #
-# A tenth of V3's documents are laid out with their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py)), so that the model also learns to fill in (section 4.1). The batch grows ([batch_ramp](minids/training/batch_ramp.py)) from 3,072 sequences to 15,360 during the first 3.2 % of the tokens (4.2). An average of the weights ([average](minids/training/average.py)) is kept beside them, an early look at the loss after the decay (3.2.3). In `minids train` these are `--fim-rate`, `--batch-ramp-until` and `--ema-decay`; [notebook 18](notebooks/18_the_rest_of_the_report.ipynb) measures what each is worth here.
+# - A tenth of V3's documents have their *middle last* ([fill_in_the_middle](minids/training/fill_in_the_middle.py), section 4.1), so that the
+#   model also learns to fill in: `--fim-rate`.
+# - The batch grows from 3,072 sequences to 15,360 during the first 3.2 % of the tokens ([batch_ramp](minids/training/batch_ramp.py), section 4.2):
+#   `--batch-ramp-until`.
+# - An average of the weights is kept beside them ([average](minids/training/average.py), section 3.2.3), an early look at the loss after the
+#   decay: `--ema-decay`.
+#
+# These are options of `minids train`; [notebook 18](notebooks/18_the_rest_of_the_report.ipynb) measures what each is worth here.
 
 # %% [markdown]
-# ## 9. Where to go from here
+# ## Where to go from here
 #
-# - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder that `transformers` opens too ([notebook 12](notebooks/12_real_checkpoints.ipynb)).
-# - `minids train` does the same with compiled kernels, several times faster, resumes to the same bits after Ctrl-C, and draws these curves.
+# - `minids.save(model, "folder")` writes what you have just trained as a Hugging Face folder, which `transformers` opens too
+#   ([notebook 12](notebooks/12_real_checkpoints.ipynb)).
+# - `minids train` does the same with compiled kernels, several times faster, and goes on after Ctrl-C to the same bits.
 # - Change one thing and run again: `balance="none"` and look at MaxVio; `num_nextn_predict_layers=0`; `attention="mqa"`; four times the steps.
 
 # %% tags=["picture"]

@@ -115,7 +115,7 @@ checkpoints.layer()
 notebook.explore(checkpoints.layer, number=(0, 61))
 
 # %% [markdown]
-# (In a live session the slider goes through all layers: 0 to 2 are dense, 61 is the MTP module with its own copies of embedding and head.)
+# (With a running kernel the slider goes through all layers: 0 to 2 are dense, 61 is the MTP module with its own copies of embedding and head.)
 #
 # Does all that add up to what the hub counts?
 
@@ -248,6 +248,8 @@ notebook.caught(check.against(by_the_package, divides, codes[:40, :33], small, 1
 # Layer 3 has 11.5 billion numbers. If you have the real shards, `minids.load_layer("path/to/DeepSeek-V3", 3)` opens it. Here a folder
 # stands in for it, with exactly the released names, shapes and types: its attention, router and shared expert have plausible numbers,
 # and the experts' 11.3 GB are a *hole* in the file, which reads as zeros and occupies no disk.
+#
+# **Write your guess; then run.** Three tokens pass through the layer. How much of its 11.5 GB is read?
 
 # %%
 size = released_weights.stand_in(room / "DeepSeek-V3", v3, layer=3)
@@ -359,7 +361,7 @@ cases = [(rng.normal(size=(3 * 14, 5)), 3, 6, 8), (rng.normal(size=(2 * 4, 3)), 
 check.ok(check.against(row_by_row, to_half_split, cases))
 
 # %% [markdown]
-# ## 7. Where to go from here
+# ## Where to go from here
 #
 # - [`checkpoint/folder.py`](minids/checkpoint/folder.py) opens folders lazily and refuses damaged ones;
 #   [`checkpoint/names.py`](minids/checkpoint/names.py) is the one list of names and shapes.

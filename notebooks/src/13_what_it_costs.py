@@ -250,7 +250,7 @@ notebook.explore(
 )
 
 # %% [markdown]
-# **What to notice.** A dense model of Llama's size would have cost ten times as much for the same tokens, and one of Qwen's size, a ninth of V3's parameters, nearly twice as much. (In a live session three sliders change tokens, price and utilisation: the bill is
+# **What to notice.** A dense model of Llama's size would have cost ten times as much for the same tokens, and one of Qwen's size, a ninth of V3's parameters, nearly twice as much. (With a running kernel three sliders change tokens, price and utilisation: the bill is
 # proportional to the first two and inversely to the third, and nothing else enters.)
 #
 # (How fast is *your* machine? `minids doctor` measures it; `laptop.measure_flops_per_second()` gives the number to put in place of 200.)
@@ -357,7 +357,7 @@ print(
 print(f"{decoding.copies[256]} copies of the shared one")
 
 # %% [markdown]
-# ## 7. Where to go from here
+# ## Where to go from here
 #
 # - Every printed number of the papers that is arithmetic, recomputed in one list: [`analysis/claims.py`](minids/lab/analysis/claims.py), or
 #   `minids info --preset deepseek-v3` on the command line, each with its formula and source.

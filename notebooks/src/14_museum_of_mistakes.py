@@ -30,7 +30,8 @@ from minids.lab.mistakes import IN_GENERATION, MISTAKES, fp8, policy, stamp
 from minids.lab.plots import museum
 from minids.ops import router
 
-notebook.set_up(dots=88)  # many pictures: each a little coarser than elsewhere
+notebook.set_up(dots=76)  # many pictures: each a little coarser than elsewhere
+notebook.here()
 
 # %% [markdown]
 # ## 1. What everybody checks
@@ -142,6 +143,8 @@ museum.exhibit(mistakes.balance_loss_from_detached_scores)
 #
 # [`layers/mla.py`](minids/layers/mla.py), V3 eqs 1–5. One rotary key $k^R_t = \mathrm{RoPE}(W^{KR} h_t)$ is shared by *all* heads
 # and comes from the hidden state. Its gradient is therefore a **sum over the heads**.
+#
+# **Write your guess; then run.** V3 caches 576 numbers for each token and layer. How many if every head has a rotary key of its own?
 
 # %%
 museum.exhibit(mistakes.rope_key_per_head)
@@ -232,6 +235,9 @@ museum.exhibit(mistakes.yarn_without_mscale)
 #
 # [`layers/mtp.py`](minids/layers/mtp.py), V3 eqs 21–25. Module $k$ takes $h^{k-1}_i$ and the embedding of $t_{i+k}$, runs **a block of
 # its own**, and predicts $t_{i+k+1}$.
+#
+# **Write your guess; then run.** A module that is shown its target is trained on random text, which nobody can predict. What becomes of its loss?
+# (The third exhibit.)
 
 # %%
 museum.exhibit(mistakes.mtp_head_without_the_block)
@@ -288,8 +294,8 @@ museum.exhibit(mistakes.speculation_by_a_ratio_heuristic)
 # %% [markdown]
 # ## 8. Room seven: learning from rewards
 #
-# [`ops/policy_loss.py`](minids/ops/policy_loss.py) and [notebook 17](notebooks/17_after_pretraining.ipynb): GRPO has mistakes of its own, and its loss,
-# which does not fall even when all is well, cannot tell.
+# [`ops/policy_loss.py`](minids/ops/policy_loss.py) and [notebook 17](notebooks/17_after_pretraining.ipynb): GRPO has mistakes of its own. Its loss does
+# not fall even when all is well, so it cannot tell.
 
 # %%
 museum.exhibit(policy.divergence_as_a_difference_of_logs)
@@ -363,18 +369,18 @@ museum.exhibit(fp8.master_weights_in_fp8)
 # %% [markdown]
 # ## 10. Any picture again
 #
-# In a live session: choose.
+# With a running kernel: choose.
 
 # %%
 museum.again()
 notebook.explore(museum.again, exhibit=museum.PICTURES)
 
 # %% [markdown]
-# ## 11. Where to go from here
+# ## Where to go from here
 #
-# Take your own implementation and the table of section 1. Each label's last line is a test that you can write in ten minutes; the
-# [table of guards](tests/lab/guards/guard_table.py) has ours, one for every exhibit. Found one that is missing? It is a function of
-# five lines in [`lab/mistakes`](minids/lab/mistakes/__init__.py), and a label.
+# - Take your own implementation and the table of section 1. Each label's last line is a test that you can write in ten minutes; the
+#   [table of guards](tests/lab/guards/guard_table.py) has ours, one for every exhibit.
+# - Found a mistake that is missing? It is a function of five lines in [`lab/mistakes`](minids/lab/mistakes/__init__.py), and a label.
 
 # %% tags=["picture"]
 by = dict(zip(stamp.CHECKS, noticed.sum(axis=0), strict=True))

@@ -63,9 +63,10 @@ x, W, dy = rng.normal(size=(7, 5)), rng.normal(size=(3, 5)), rng.normal(size=(7,
 
 def both_at_once(dy, x, W):
     """The package's backward pass."""
-    return linear.backward(dy, linear.forward(x, W)[1])[
-        :2
-    ]  # the third is a bias's, of which there is none
+    dx, dW, _ = linear.backward(
+        dy, linear.forward(x, W)[1]
+    )  # the third is a bias's, which is not there
+    return dx, dW
 
 
 def one_after_the_other(dy, x, W):
@@ -101,7 +102,7 @@ notebook.explore(
 # %% [markdown]
 # **What to notice.** White is waiting. In 1F1B device 0 waits for the first backward pass to come back through all others, and at the
 # end everybody waits again. ZB1P keeps green boxes, work that nobody waits for, and fills the end with them. DualPipe starts at both
-# ends, so the triangles in front are half as long; half-height boxes are pairs that run as one. (In a live session: more stages, more
+# ends, so the triangles in front are half as long; half-height boxes are pairs that run as one. (With a running kernel: more stages, more
 # micro-batches, a cheaper pair.)
 #
 # ### Exercise 2: run 1F1B yourself
@@ -157,7 +158,9 @@ check.ok(check.against(simulated, one_f_one_b, cases))
 # %% [markdown]
 # ## 3. V3's size
 #
-# Sixteen stages, 64 micro-batches, simulated and by the formulas of Table 2:
+# Sixteen stages, 64 micro-batches, with F = W = 1 and B = 2: simulated, and by the formulas of Table 2.
+#
+# **Write your guess; then run.** In 1F1B, what share of the time does a device wait?
 
 # %%
 print("schedule   bubble  formula  idle share  micro-batches held  copies of the model")
@@ -212,7 +215,7 @@ sizes = [(16, 1.0, 2.0, 1.0, 3.0), (8, 1.5, 2.5, 1.0, 3.5)]
 check.ok(check.against(of_the_table, bubble, [(s, *n) for s in pipelines.SCHEDULES for n in sizes]))
 
 # %% [markdown]
-# ## 4. Where to go from here
+# ## Where to go from here
 #
 # - V3 report, section 3.2: DualPipe, and what it hides; [notebook 13](notebooks/13_what_it_costs.ipynb) has the bill.
 # - `minids pipeline` prints any schedule for any sizes.

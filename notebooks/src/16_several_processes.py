@@ -29,20 +29,21 @@ import numpy as np
 from minids import DeepSeekV3, ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import pipeline_measured, recorded
+from minids.lab.plots import several_processes as draw
 from minids.layers.basic import Linear
 from minids.layers.parameters import Parameters
 from minids.layers.put_off import weights_put_off
 from minids.parallel import eplb, pipeline
 
 notebook.set_up()
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
+notebook.here("blocks", "experts")
 rng = np.random.default_rng(0)
 
 # %% [markdown]
 # ## 1. Tokens travel to their experts
 #
 # With *expert parallelism* every rank holds some experts of a layer and some tokens of the batch. A token's row goes to the ranks of its
-# experts, and what they make of it comes back: an **all-to-all**. Everybody sends something to everybody, all at once, and nobody goes on
+# experts, and what they make of it comes back: an **all-to-all**. Each rank sends something to each other one, all at once, and none goes on
 # before all are there. Four threads and a meeting place:
 
 
@@ -117,30 +118,21 @@ check.ok(check.close(np.array(apart), np.array(alone), name="experts apart"))
 # The same with `tiny` on four processes over MPI: the bytes that each rank sent to each other one in one training step, forward and backward.
 # Left, every rank is a machine of its own. Right, two machines of two ranks: a token first goes *once* to each machine that has an expert for it,
 # over the slow wire, and from there to the ranks inside. That is section 3.2.2.
+#
+# **Write your guess; then run.** How many bytes does the second hop save between the machines: a tenth, a fifth, a half?
 
-# %% tags=["picture"]
+# %%
 kept = recorded.exchanges()
 one = kept["one hop"]["across dispatch"]
 across, inside = (kept["two hops"][f"{where} dispatch"] for where in ("across", "inside"))
-figure, axes = notebook.picture(1, 3, width=10, height=3.3)
-titles = ("one hop", "two hops, first: across", "then: inside a machine")
-for axis, sent, title in zip(axes, (one, across, inside), titles, strict=True):
-    axis.imshow(sent / 1e6, cmap="viridis", vmin=0, vmax=inside.max() / 1e6)
-    for (sender, receiver), n in np.ndenumerate(sent):
-        ink = "black" if n > 0.6 * inside.max() else "white"
-        shown = f"{n / 1e6:.1f}" if n else "–"
-        axis.text(receiver, sender, shown, ha="center", va="center", color=ink)
-    axis.set(title=title, xlabel="to rank", ylabel="from rank", xticks=range(4), yticks=range(4))
-    axis.grid(False)
-notebook.show(figure, "Three 4 × 4 tables of megabytes sent from rank to rank")
-
-# %%
 machine = np.arange(4) // 2
 between = machine[:, None] != machine  # rank pairs on different machines
 print(f"between the machines, one hop:   {one[between].sum() / 1e6:.1f} MB")
 print(f"between the machines, two hops:  {across[between].sum() / 1e6:.1f} MB")
 back = kept["two hops"]["across combine"]
 print(f"what comes back is what went out, turned round: {np.array_equal(back, across.T)}")
+
+draw.sent({"one hop": one, "two hops, across": across, "then inside a machine": inside})
 
 # %% [markdown]
 # **What to notice.** No rank sends to all others equally: routers are not even. In two hops the first table has zeros, since rank 0 of one machine only talks
@@ -167,7 +159,9 @@ print(mpiexec(4, *command.split()))
 # %% [markdown]
 # ## 3. A dead-lock, provoked
 #
-# A router may send *no* token to the experts of some rank. "Nothing to do", thinks its programmer, and skips the layer:
+# A router may send *no* token to the experts of some rank. So that rank skips the layer: it has nothing to do.
+#
+# **Write your guess; then run.** Nobody sends a row to rank 2, and it returns at once. What becomes of ranks 0 and 1?
 
 
 # %%
@@ -189,8 +183,8 @@ for rank, got in enumerate(on_ranks(skips, 3, rows_for(nobody_for_2))):
     print(f"rank {rank}: {got if isinstance(got, str) else f'returned with {len(got)} rows'}")
 
 # %% [markdown]
-# Rank 2 went home, ranks 0 and 1 stand at the door. On a cluster they stand there for hours: nothing failed, so nothing is reported. This has
-# happened in most public MoE trainers. **The cure:** an exchange is for everybody, always. Who has nothing sends nothing, *in the exchange*.
+# Rank 2 has left; ranks 0 and 1 wait for it. On a cluster they wait for hours: nothing failed, so nothing is reported. **The cure:** every rank
+# takes part in every exchange. A rank that has nothing sends an empty parcel.
 
 
 # %%
@@ -238,9 +232,8 @@ layer.weight.value[...] = rng.normal(size=(4, 3))
 y, saved = layer.forward(rng.normal(size=(5, 3)))
 with weights_put_off() as later:
     dx = layer.backward(np.ones((5, 4)), saved)  # I: goes to the stage before, which waits for it
-print(
-    f"dx is there: {dx.shape}; the weight's gradient is not: {np.abs(layer.weight.grad).max():.0f}"
-)
+before = np.abs(layer.weight.grad).max()
+print(f"dx is there: {dx.shape}; the weight's gradient is not: {before:.0f}")
 for add in later:
     add()  # W: whenever there is a gap
 print(f"now it is: {np.abs(layer.weight.grad).max():.2f}")
@@ -271,28 +264,12 @@ for schedule in ("1F1B", "ZB1P", "DualPipe"):
 #
 # And who worked when? Four processes made a step of `tiny`, and every chunk was timed. They shared **one** core, so the clock shows mostly how they took
 # turns. The second timeline ([`pipeline_measured`](minids/lab/analysis/pipeline_measured.py)) *replays* the same order with each chunk's own processor time, as with a core for every device; the third is the textbook's, with all stages alike.
+#
+# **Write your guess; then run.** With a core for every device, what share of the time would a device wait?
 
-# %% tags=["picture"]
-SHADES = {"F": SKY, "B": ORANGE, "I": YELLOW, "W": GREEN}
+# %%
 found = pipeline_measured.compared(recorded.dualpipe())
-figure, axes = notebook.picture(3, 1, width=10, height=5.6)
-for axis, (name, timeline) in zip(axes, found._asdict().items(), strict=True):
-    for s in timeline.slots:
-        half = s.overlapped
-        bottom = s.device + (0.0 if half and s.kind == "F" else 0.4 if half else 0.0)
-        place, height = (
-            [(1e3 * s.start, 1e3 * (s.end - s.start))],
-            (bottom - 0.4, 0.4 if half else 0.8),
-        )
-        axis.broken_barh(place, height, facecolor=SHADES[s.kind], edgecolor="white", lw=0.4)
-    axis.set(ylim=(3.5, -0.5), yticks=range(4), xlim=(0, 1e3 * timeline.makespan), ylabel="device")
-    share = timeline.bubble_share
-    axis.set_title(f"{name}: {1e3 * timeline.makespan:.0f} ms, idle {share:.0%}", fontsize=11)
-    axis.grid(False)
-axes[-1].set_xlabel(
-    "ms; blue forward, orange backward, yellow its input part, green its weight part"
-)
-notebook.show(figure, "DualPipe on four devices: measured, replayed and simulated timelines")
+draw.timelines(found._asdict())
 
 # %% [markdown]
 # **What to notice.** In *replayed* the stages are unequal: the last one has head and MTP module, and DualPipe gives each device one from either end, which evens it out. Half-height boxes are
@@ -347,27 +324,9 @@ notebook.caught(check.against(by_eplb, all_to_the_favourite, load[0] * 1.0, 16))
 # %% [markdown]
 # Now at work: sixteen experts of which a few are busy, and what each GPU has to compute.
 
-# %% tags=["picture"]
+# %%
 skewed = 1000 / np.arange(1, 17)  # the load of 16 experts
-before = skewed.reshape(4, 4).sum(axis=1)
-spare = np.array([0, 4, 8, 16, 32])
-worst = [eplb.place(skewed[None], 16 + n, gpus=4).imbalance[0] for n in spare]
-after = eplb.place(skewed[None], 20, gpus=4)
-figure, (left, right) = notebook.picture(1, 2, width=10, height=3)
-left.bar(np.arange(4) - 0.2, before, 0.4, color=ORANGE, label="dealt out in blocks")
-left.bar(np.arange(4) + 0.2, after.loads[0], 0.4, color=BLUE, label="one redundant expert each")
-left.set(xlabel="GPU", ylabel="rows", xticks=range(4), title="four experts and a copy on a GPU")
-left.legend()
-right.plot(spare, worst, color=BLUE, marker="o")
-right.set(
-    xlabel="redundant experts",
-    ylabel="busiest over mean",
-    title="more copies, more even",
-    ylim=(0.95, None),
-)
-notebook.show(
-    figure, "Load of four GPUs without and with copies; imbalance against redundant experts"
-)
+draw.redundant(skewed)
 
 # %% [markdown]
 # A token's row goes to one of its expert's copies, each in turn. Nothing else changes, so the outputs stay what they are. A layer of the small model above:
@@ -475,8 +434,21 @@ check.ok(
 )
 
 # %% [markdown]
-# ## Where to go on
+# ## Where to go from here
 #
 # - [docs/parallel.md](docs/parallel.md): every option, what was measured, and when to leave for torchtitan or Megatron (`minids export`).
 # - [Notebook 13](notebooks/13_what_it_costs.ipynb): the bubbles of V3's Table 2 by simulation.
 # - [Notebook 7](notebooks/07_balance.ipynb): how a router is kept even in training, so that copies are needed less.
+
+# %% tags=["picture"]
+notebook.card(
+    """
+    - A token's row goes to the ranks of its experts and comes back: an all-to-all, in which every rank takes part, with nothing
+      to send too.
+    - Across machines first, then inside: a token crosses the slow wire once for each machine.
+    - A copy of a busy expert on each GPU evens out what the router does not.
+    """,
+    number=f"{one[between].sum() / 1e6:.1f} → {across[between].sum() / 1e6:.1f} MB",
+    meaning="between two machines in one step of the tiny model, by one hop and by two",
+    bars={"one hop": one[between].sum() / 1e6, "two hops": across[between].sum() / 1e6},
+)

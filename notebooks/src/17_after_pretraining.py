@@ -209,7 +209,7 @@ after_pretraining.clip()
 notebook.explore(after_pretraining.clip, epsilon=(0.05, 0.5, 0.05))
 
 # %% [markdown]
-# ## 4. The leash
+# ## 4. Not too far from where it began
 #
 # A reward can be gamed, and a model that only chases it forgets how to write. $D_i$ measures how far it has run from the model it was,
 # $\pi_\text{ref}$ (eq. 27): with $q = \pi_\text{ref}/\pi$ of the drawn answer, $D = q - \ln q - 1$. Why not simply $\ln(\pi/\pi_\text{ref})$,
@@ -225,7 +225,7 @@ after_pretraining.divergence(p, q, draws)
 
 # %% [markdown]
 # **What to notice.** Both have the right mean; $D$ is never negative and spreads less. And one trap: the *gradient* of
-# $\ln(\pi/\pi_\text{ref})$, averaged over the policy's own answers, is zero; that leash holds nothing
+# $\ln(\pi/\pi_\text{ref})$, averaged over the policy's own answers, is zero: it holds nothing
 # ([notebook 14](notebooks/14_museum_of_mistakes.ipynb), room seven, with a public case of 2026).
 #
 # ## 5. Forty steps
@@ -291,12 +291,12 @@ after_pretraining.rising(runs)
 # the same once all succeed; learning happens in between. The results are still wrong, because no reward asked for right ones;
 # `minids grpo --task sums` does, with some minutes of patience.
 #
-# ## 6. Where to go from here
+# ## Where to go from here
 #
 # - `minids sft` and `minids grpo` do this with any checkpoint ([docs/use.md](docs/use.md)); a reward is a Python function.
 # - What V3.2 and Dr. GRPO repaired is in [`ops/policy_loss.py`](minids/ops/policy_loss.py) as options: the ratio of each token, $D$
 #   times $\rho$, no division by the standard deviation or by the length.
-# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb), room seven: five ways to get it wrong.
+# - [Notebook 14](notebooks/14_museum_of_mistakes.ipynb), room seven: six ways to get it wrong.
 
 # %% tags=["picture"]
 first, last = (

@@ -9,6 +9,7 @@ import pytest
 from minids.lab import notebook
 from minids.lab.figures.trained import through
 from minids.lab.plots import attention, balance, experts, gradients, latent, positions, tour
+from minids.model import DeepSeekV3
 
 
 @pytest.fixture
@@ -53,11 +54,42 @@ def test_the_router_of_the_pictures_chooses_as_the_model_does(read):
         assert np.array_equal(np.sort(without.chosen), np.sort(np.argsort(-at.routing.scores)[:, :4]))
 
 
+def test_the_record_of_the_training_ends_with_the_model_itself(read):
+    model, tokens, pieces = read
+    drawn = experts.Router(model, tokens, pieces)
+    training = experts.Training(drawn)
+    assert training.steps[0] == 0 and training.steps == sorted(set(training.steps))
+    assert set(training.shown) <= set(training.steps) and training.last == 1750
+    last = training.at(training.last)
+    for block, scores in drawn.scores.items():
+        np.testing.assert_allclose(last.scores[block], scores, atol=5e-4)  # kept as float16
+        assert np.array_equal(last.bias[block], drawn.bias[block])
+        assert np.mean(last.routed(block).chosen == drawn.routed(block).chosen) > 0.95
+
+
+def test_the_record_of_the_training_begins_with_the_weights_of_its_seed(read):
+    model, tokens, pieces = read
+    began = experts.Router(DeepSeekV3(model.config, seed=0), tokens, pieces)
+    first = experts.Training(began).at(0)
+    for block, scores in began.scores.items():  # token 0 begins every document, whatever the tokenizer
+        np.testing.assert_allclose(first.scores[block][0], scores[0], atol=5e-4)
+        assert not first.bias[block].any(), "nothing is balanced yet"
+
+
+def test_digits_together_are_counted_by_their_strongest_expert(read):
+    training = experts.Training(experts.Router(*read))
+    strongest = [e for piece, e in zip(training.now.pieces, training.at(50).strongest(2), strict=True) if piece.isdigit()]
+    assert training.together(50) == (max(strongest.count(e) for e in strongest), 6)
+
+
 def test_the_page_of_the_router_holds_the_scores_and_fetches_nothing(read):
     model, tokens, pieces = read
-    page = experts.Router(model, tokens, pieces).page().page
+    drawn = experts.Router(model, tokens, pieces)
+    training = experts.Training(drawn)
+    page = drawn.page(training).page
     data = json.loads(re.search(r"const D = (\{.*\});", page)[1])
-    assert data["pieces"] == pieces and len(data["scores"]) == len(data["layers"]) == 3
+    assert data["steps"] == [*training.shown, training.last] and len(data["scores"]) == len(data["steps"])
+    assert data["pieces"] == pieces and len(data["scores"][0]) == len(data["layers"]) == 3
     assert not re.search(r"https?:|src=|@import", page)
     assert "{{" not in page
 

@@ -65,6 +65,43 @@ def test_at_least_three_exercises_each_with_a_check_and_a_wrong_solution_that_is
     assert sum("notebook.caught(" in cell.text for cell in cells) >= 1
 
 
+GUESS = "Write your guess; then run"
+
+
+def test_a_notebook_asks_a_question_shows_where_it_is_and_ends_with_a_card(builder, source):
+    """What every notebook has, in this order, so that it can be read alone."""
+    cells = builder.cells_of(source)
+    assert re.search(r"\*\*[^*]+\?\*\*", cells[0].text.replace("*know*", "know")), "the question, in bold, stands at the top"
+    first = next(cell for cell in cells if cell.kind == "code")
+    assert re.search(r"^notebook\.here\(", first.text, re.MULTILINE), "the map of the model stands in the first cell"
+    last = cells[-1]
+    assert re.search(r"^notebook\.card\(", last.text, re.MULTILINE) and "picture" in last.tags, (
+        "the card is the last cell, folded"
+    )
+    facts = re.findall(r"^    - ", last.text, re.MULTILINE)
+    assert len(facts) == 3, f"a card has three facts, not {len(facts)}"
+    *_, links = (cell.text for cell in cells if cell.kind == "markdown")
+    assert re.search(r"^## Where to go from here\n\n(.*\n)*- ", links, re.MULTILINE), (
+        "links to other pages stand before the card"
+    )
+
+
+def test_at_least_three_times_the_reader_is_asked_before_the_answer_is_shown(builder, source):
+    cells = builder.cells_of(source)
+    paragraphs = [[" ".join(paragraph.split()) for paragraph in cell.text.split("\n\n")] for cell in cells]
+    asked = [number for number, found in enumerate(paragraphs) if any(GUESS in paragraph for paragraph in found)]
+    assert len(asked) >= 3
+    for number in asked:
+        assert GUESS in paragraphs[number][-1], f"the question ends its cell: {cells[number].text[-200:]}"
+        assert cells[number + 1].kind == "code" and not {"solution", "check"} & set(cells[number + 1].tags)
+
+
+def test_drawing_is_left_to_the_package(builder, source):
+    """A cell computes; what draws is in minids/lab/plots."""
+    for cell in builder.cells_of(source):
+        assert cell.kind != "code" or not re.search(r"notebook\.(picture|show)\(|matplotlib", cell.text), cell.text
+
+
 def test_links_lead_to_files(builder, source):
     links = [link for cell in builder.cells_of(source) for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", cell.text)]
     for link in links:

@@ -490,7 +490,7 @@ SYMPTOMS: dict[Mistake, Symptom] = {
     policy.group_numbers_lost: Symptom(
         advantages_of_two_questions, "advantage", "answers: 1 to 4 to an easy question, 5 to 8 to a hard one", "bars"
     ),
-    policy.old_log_probabilities_with_gradient: Symptom(learning_to_answer, "probability of the right answer", "step"),
+    policy.old_log_probabilities_with_gradient: Symptom(learning_to_answer, "p(right answer)", "step"),
     policy.balancing_bias_moved_by_rollouts: Symptom(
         bias_after_rollouts, "largest |bias|", "rollouts without an optimizer step"
     ),

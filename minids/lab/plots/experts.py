@@ -1,5 +1,6 @@
 """Pictures of notebook 6: which experts a text meets, how they are chosen, and how tokens get there and back."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -33,6 +34,7 @@ class Router:
         walked = [at for at in through(model, tokens) if at.routing is not None]
         self.scores = {at.index: at.routing.scores for at in walked}  # block → (T, E)
         self.bias = {at.index: at.block.moe.bias for at in walked}  # block → (E,)
+        self.when = ""  # what a title says of the step of training
 
     def routed(self, block: int, bias: bool = True, kept: int | None = None) -> Routing:
         """The choice of all tokens, with or without bias, from so many groups."""
@@ -42,11 +44,16 @@ class Router:
         picked = np.take_along_axis(scores, chosen, axis=-1)
         return Routing(self.scale * picked / picked.sum(axis=-1, keepdims=True), chosen, scores)
 
+    def strongest(self, block: int, bias: bool = True) -> Array:
+        """The expert with the largest gate of every token, (T,)."""
+        found = self.routed(block, bias)
+        return np.take_along_axis(found.chosen, found.gates.argmax(axis=-1)[:, None], axis=-1)[:, 0]
+
     def sentence(self, block: int = 2, bias: bool = True) -> None:
         """Every token in the colour of the expert with its largest gate; below it all its experts, darker for larger gates."""
         found, count = self.routed(block, bias), len(self.pieces)
         figure, axes = notebook.picture(width=9.4, height=4.1)
-        lead = np.take_along_axis(found.chosen, found.gates.argmax(axis=-1)[:, None], axis=-1)[:, 0]
+        lead = self.strongest(block, bias)
         each = self.experts // self.groups
         row = {e: 2 + e + 0.5 * (e // each) for e in range(self.experts)}
         for t, piece in enumerate(self.pieces):
@@ -62,8 +69,8 @@ class Router:
             axes.text(-1.1, row[g * each] + each / 2, f"group {g}", ha="center", va="center", rotation=90, fontsize=8.5)
         axes.set(xlim=(-1.6, count), ylim=(max(row.values()) + 1.2, -0.1))
         axes.axis("off")
-        with_bias = "" if bias else ", bias off"
-        axes.set_title(f"Block {block}{with_bias}: each token in the colour of its strongest expert; below, all its experts")
+        where = f"Block {block}{self.when}{'' if bias else ', bias off'}"
+        axes.set_title(f"{where}: each token in the colour of its strongest expert; below, all its experts")
         notebook.show(figure, f"The sentence, coloured by the experts of block {block}; below, four experts for each token.")
 
     def choice(self, token: int = 12, block: int = 2, bias: bool = True, kept_groups: int = 2) -> None:
@@ -94,17 +101,74 @@ class Router:
             f"Scores of {self.experts} experts for one token, their biases, and the {self.top_k} chosen from two groups.",
         )
 
-    def page(self) -> Cell:
-        """The same to point at: a page that needs nothing else, in a cell's output."""
+    def page(self, training: "Training") -> Cell:
+        """The same to point at, with some steps of the training: a page that needs nothing else, in a cell's output."""
+        at = [training.at(step) for step in training.shown] + [self]
         data = {
             "pieces": self.pieces, "layers": list(self.scores), "groups": self.groups, "kept": self.kept, "k": self.top_k,
             "scale": self.scale, "start": 12, "colours": [[fill, ink_on(fill)] for fill in self.colours],
-            "scores": [np.round(s.astype(float), 4).tolist() for s in self.scores.values()],
-            "bias": [np.round(b.astype(float), 4).tolist() for b in self.bias.values()],
+            "steps": [*training.shown, training.last],
+            "scores": [[_thousandths(s) for s in then.scores.values()] for then in at],
+            "bias": [[_thousandths(b) for b in then.bias.values()] for then in at],
         }  # fmt: skip
         source = files(__package__).joinpath("router.html").read_text(encoding="utf-8")
         page = source.replace("{{data}}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-        return Cell(page, 410)
+        return Cell(page, 440)
+
+
+class Training:
+    """What the routers said of the same text in the first steps of such a training, from notebooks/routing_record.py."""
+
+    def __init__(self, routers: Router):
+        self.now = routers
+        with np.load(notebook.model_file("routing.npz")) as kept:
+            self.steps: list[int] = kept["steps"].tolist()
+            self.scores, self.bias = kept["scores"].astype(np.float32), kept["bias"]  # (S, blocks, T, E), (S, blocks, E)
+        self.last = self.steps[-1]
+        wanted = (0, 25, 50, 100, 150, 200)
+        self.shown = [step for step in wanted if step in self.steps]
+
+    def at(self, step: int) -> Router:
+        """The routers after so many steps."""
+        index, then = self.steps.index(step), copy.copy(self.now)
+        then.scores = dict(zip(self.now.scores, self.scores[index], strict=True))
+        then.bias = dict(zip(self.now.bias, self.bias[index], strict=True))
+        then.when = f" after {step:,} steps"
+        return then
+
+    def sentence(self, step: int = 0, block: int = 2, bias: bool = True) -> None:
+        """The text after so many steps, coloured as ``Router.sentence`` does."""
+        self.at(step).sentence(block, bias)
+
+    def together(self, step: int, block: int = 2, kind: str = "0123456789") -> tuple[int, int]:
+        """Of the tokens in ``kind``: how many share their strongest expert, and how many there are."""
+        strongest = zip(self.now.pieces, self.at(step).strongest(block), strict=True)
+        experts = [int(e) for piece, e in strongest if piece in kind]
+        return max(map(experts.count, experts)), len(experts)
+
+    def strips(self, block: int = 2) -> None:
+        """The text in the colours of its strongest experts, a row for each of some steps."""
+        steps, count = [*self.shown, self.last], len(self.now.pieces)
+        figure, axes = notebook.picture(width=9.4, height=0.6 + 0.36 * len(steps))
+        for row, step in enumerate(steps):
+            for t, (piece, e) in enumerate(zip(self.now.pieces, self.at(step).strongest(block), strict=True)):
+                fill = self.now.colours[e]
+                axes.barh(row, 0.96, left=t, height=0.9, color=fill)
+                axes.text(t + 0.48, row, piece, ha="center", va="center", fontsize=7.5, color=ink_on(fill))
+            axes.text(-0.2, row, f"step {step:,}", ha="right", va="center", fontsize=9)
+            axes.text(count + 0.2, row, "{} of {}".format(*self.together(step, block)), ha="left", va="center", fontsize=9)
+        axes.text(count + 1.6, -0.8, "digits that share one", ha="right", va="center", fontsize=9)
+        axes.set(xlim=(-2.2, count + 1.6), ylim=(len(steps) - 0.4, -1.2))
+        axes.axis("off")
+        axes.set_title(f"Block {block} while the model is trained: each token in the colour of its strongest expert")
+        notebook.show(
+            figure, f"The sentence at {len(steps)} steps of training: digits soon share a colour, which changes later."
+        )
+
+
+def _thousandths(values: Array) -> list:
+    """Whole numbers: short in a page."""
+    return np.rint(1000 * values.astype(float)).astype(int).tolist()
 
 
 def there_and_back(pieces: Sequence[str], routing: Routing, plan: Plan, colours: Sequence[str]) -> None:

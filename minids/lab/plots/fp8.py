@@ -1,12 +1,15 @@
-"""Notebook 10: the staircase of E4M3, and what one scale for a matrix costs in a trained model."""
+"""Pictures of notebook 10: the staircase of E4M3, what outliers and short sums cost, and four runs of training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from minids.lab import notebook
 from minids.lab.analysis.operands import Operand
-from minids.ops import float8
+from minids.ops import float8, fp8_accumulation, quantise
+from minids.ops.fp8_accumulation import Accumulator
+
+Array = np.ndarray
 
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
 
@@ -42,3 +45,75 @@ def lost(found: Sequence[Operand], width: int = 128) -> None:
     notebook.show(
         figure, "Inputs: hardly anything is lost. Gradients: up to half of the numbers with one scale, far fewer with tiles."
     )
+
+
+class Outliers:
+    """A matrix with a few outliers, made by ``matrix(size)``, and the error of all other numbers, for each tiling and size."""
+
+    def __init__(
+        self,
+        matrix: Callable[[float], Array],
+        sizes: Array,
+        errors: Mapping[str, Sequence[float]],
+        tiles: Mapping[str, tuple[int, int] | None],
+    ):
+        self.matrix, self.sizes, self.errors, self.tiles = matrix, sizes, errors, tiles
+        self.finest = next(iter(tiles))
+
+    def of(self, size: float = 1e6, coarse: str = "128 × 128") -> None:
+        """Left: the error over all sizes. Right: what is set to 0 by outliers of one size."""
+        figure, (left, right) = notebook.picture(1, 2, width=9, height=3.0, width_ratios=[1.2, 1])
+        for (name, values), colour in zip(self.errors.items(), (BLUE, GREEN, ORANGE), strict=True):
+            left.loglog(self.sizes, 100 * np.array(values), "o-", color=colour, label=name)
+        left.axvline(size, color="0.5", ls=":")
+        left.set(xlabel="size of the three outliers", ylabel="error of all other numbers, %", ylim=(1, 130))
+        left.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+        left.minorticks_off()
+        left.legend()
+        planted = self.matrix(size)
+        fine, rough = (quantise.rounded(planted, self.tiles[name]) == 0 for name in (self.finest, coarse))
+        right.imshow(fine + 0.35 * (rough & ~fine), cmap="Blues", aspect="auto", vmin=0, vmax=1.4)
+        right.set(xlabel="channel", ylabel="token", xticks=range(0, planted.shape[1], 128))
+        right.set_title(f"set to 0: dark {self.finest}, pale {coarse}")
+        right.grid(False)
+        alt = "Left: with large tiles the error grows to 1, with small ones to a tenth. Right: what is set to 0."
+        notebook.show(figure, alt)
+
+
+def sums(bits: int = 14, promoted_every: int = 128) -> None:
+    """Error of matrix products of numbers between 0 and 1, and of both signs, over the length of their sums."""
+    lengths, rng = 2 ** np.arange(7, 13), np.random.default_rng(0)
+    figure, axes = notebook.picture(1, 2, width=9, height=3.0, sharey=True)
+    titles = {"numbers between 0 and 1": rng.random, "numbers of both signs": rng.standard_normal}
+    lines = {"never promoted": (None, ORANGE), f"promoted every {promoted_every}": (promoted_every, BLUE)}
+    for axis, (title, made) in zip(axes, titles.items(), strict=True):
+        pairs = [quantise.rounded(made((32, K)).astype(np.float32), (1, 128), power_of_two=True) for K in lengths]
+        for name, (interval, colour) in lines.items():
+            off = []
+            for a, b in ((pair[:16], pair[16:].T) for pair in pairs):  # (16, K), (K, 16)
+                exact = a.astype(np.float64) @ b.astype(np.float64)
+                off.append(
+                    np.abs(fp8_accumulation.matmul(a, b, Accumulator(bits, interval)) - exact).max() / np.abs(exact).max()
+                )
+            axis.plot(lengths, 100 * np.array(off), "o-", color=colour, label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(lengths, [f"{K:,}" for K in lengths])
+        axis.set(xlabel="K, products in a sum", title=f"{title}, {bits} bits", ylim=(0, None))
+    axes[0].set(ylabel="largest error / largest result, %")
+    axes[0].legend()
+    notebook.show(figure, "Without promotion the error of positive sums grows with their length, to 7 %; with it, it stays.")
+
+
+def runs(losses: Mapping[str, Array]) -> None:
+    """Loss of every step of some runs, and how far each is from the first one, in per cent, smoothed."""
+    figure, (left, right) = notebook.picture(1, 2, width=9, height=2.9)
+    reference = next(iter(losses.values()))
+    for (name, values), colour in zip(losses.items(), (BLACK, "0.6", BLUE, ORANGE), strict=True):
+        left.plot(values, color=colour, label=name, lw=1.3)
+        if values is not reference:
+            right.plot(np.convolve(100 * (values / reference - 1), np.ones(7) / 7, "valid"), color=colour)
+    left.set(xlabel="step", ylabel="nats per token", ylim=(0, None))
+    left.legend()
+    right.axhline(0, color="0.5", lw=1)
+    right.set(xlabel="step", ylabel=f"difference to {next(iter(losses))}, %")
+    notebook.show(figure, "Left: four loss curves, nearly the same. Right: their differences, scattered around zero.")
