@@ -365,7 +365,7 @@ heads.of(block=1)
 notebook.explore(heads.of, block=(0, 2))
 
 # %% [markdown]
-# **What to notice.** In block 1 the heads look one to four characters back, which is what spelling needs: the dark stripes beside the diagonal. In
+# **What to notice.** In block 1 the heads look one or two characters back, which is what spelling needs: the dark stripes beside the diagonal. In
 # block 0 they look over the line. The four heads of a block share *one* rotary key; what differs comes from their queries and from the latent.
 #
 # ## 7. What does it know about bytes?
