@@ -3,7 +3,7 @@
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis import flops
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import token_count
@@ -25,7 +25,15 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", context:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(5, _rows)
+def absorption(slide: Slide, rows: Rows) -> None:
+    """Absorption: the query times the up-projection first, and the work of one token against the number of tokens before
+    it.
+
+    Left, twice the same three blocks, query, up-projection and cached latents; above a bracket joins the projection with
+    the latents, below it joins the query with the projection. Right, work per token against the tokens before it, on linear
+    axes: the expanding way rises steeply, absorption stays near the floor.
+    """
     longest = max(column(rows, "context"))
     at = {row["way"]: row["flops"] for row in only(rows, context=longest)}
     top = slide.title(
@@ -86,15 +94,3 @@ def _algebra(slide: Slide, sizes: dict, frame: Box) -> None:
             slide.arrow(*corners, kind="ink", head=False, width=3)
         if not brief:
             slide.text(LEFT, low - 1.75 * line, "made: " + made)
-
-
-absorption = Picture(
-    5,
-    "absorption",
-    "Absorption: the query times the up-projection first, and the work of one token against the number of tokens before it.",
-    "Left, twice the same three blocks, query, up-projection and cached latents; above a bracket joins the projection with "
-    "the latents, below it joins the query with the projection. Right, work per token against the tokens before it, on linear "
-    "axes: the expanding way rises steeply, absorption stays near the floor.",
-    _rows,
-    _draw,
-)

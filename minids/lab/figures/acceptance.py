@@ -9,7 +9,7 @@ from minids.errors import refuse
 from minids.inference.generate import generate
 from minids.inference.speculative import Counts
 from minids.lab.bench.timing import alternate, median, ratio
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.run_curves import domain_colours
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on
@@ -65,7 +65,15 @@ def _speed(trained: Trained, beginnings: np.ndarray, new_tokens: int, rounds: in
     }
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(16, _rows, source="run, measured")
+def guesses_accepted(slide: Slide, rows: Rows) -> None:
+    """Share of the MTP module's guesses that agree with the model's own choice on held-out text, and what they do to the speed
+    of text that the model writes.
+
+    One horizontal bar per domain, the percentage of guesses accepted on held-out text, with a mark for how often the model
+    itself is right; numbers beside it, on text that the model writes, give the tokens per forward pass, between one and
+    two, and how many times as fast it is written, which is less.
+    """
     guesses, speeds = only(rows, group="guess"), {row["domain"]: row for row in only(rows, group="speed")}
     last = {row["domain"]: row for row in guesses}  # the deepest of each
     first, faster = column(only(guesses, depth=1), "accepted"), [speeds[domain]["times_as_fast"] for domain in last]
@@ -100,17 +108,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.text(place, top - 1.5 * line, words, 18, ha="center", weight="bold")
     told = "on text that it writes,\ngreedy, one thread"
     slide.text(sum(at.values()) / 2, low - 1.35 * line, told, 16, "muted", ha="center", linespacing=1.2)
-
-
-guesses_accepted = Picture(
-    16,
-    "guesses_accepted",
-    "Share of the MTP module's guesses that agree with the model's own choice on held-out text, and what they do to the "
-    "speed of text that the model writes.",
-    "One horizontal bar per domain, the percentage of guesses accepted on held-out text, with a mark for how often the model"
-    " itself is right; numbers beside it, on text that the model writes, give the tokens per forward pass, between one and "
-    "two, and how many times as fast it is written, which is less.",
-    _rows,
-    _draw,
-    source="run, measured",
-)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging
 from minids.lab.figures.words import size_of
@@ -49,7 +49,39 @@ def _finding(rows: Rows) -> str:
     return f"In the end the busiest expert gets {worst:.1f} times its share with {names[0]}, {best:.1f} times with {names[-1]}"
 
 
-def _draw_load(slide: Slide, rows: Rows) -> None:
+def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
+    """Loads of one moment as bars."""
+    names, step = distinct(rows, "strategy"), distinct(rows, "step")[at]
+    top = slide.title(_finding(rows), rows[0]["model"], f"Load of every expert, in even shares, after {step} steps")
+    across = -(-len(names) // (2 if slide.tall else 1))
+    frame, line, number = Box(LEFT, 0.3, RIGHT - LEFT, top - 0.3), slide.line, slide.width_of("4", 16)
+    for i, name in enumerate(names):
+        x, y, wide, high = frame.piece(i // across, len(names) // across, across=False).piece(i % across, across)
+        grid, x, wide = _grid(rows, name), x + number, wide - number - 0.2
+        ax = slide.plot(x, y + 1.9 * line, wide, high - 3.4 * line, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
+        ax.bar(range(len(grid)), np.minimum(grid[:, at], 4), 0.8, color=colour("routed"))
+        ax.axhline(1, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (4, 2)))
+        ax.set_yticks([0, 1, 2, 3, 4] if i % across == 0 else [])
+        ax.set_xticks([0, len(grid) - 1])
+        slide.text(x + wide / 2, y + high - 0.75 * line, name, 18, ha="center", weight="bold")
+    slide.text(8.0, 0.3 + 0.3 * line, "expert", ha="center")
+
+
+def _moments(rows: Rows) -> list[tuple[int, int]]:
+    """All moments one after another."""
+    count = len(distinct(rows, "step"))
+    return [(at, 3000 if at + 1 == count else 100) for at in range(count)]
+
+
+@picture(11, _rows_load, source="study load", film=Film(_moments, _draw_frame))
+def expert_load_in_training(slide: Slide, rows: Rows) -> None:
+    """Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's
+    bias.
+
+    Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an
+    auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows the
+    same as bars.
+    """
     names, last = distinct(rows, "strategy"), distinct(rows, "step")[-1]
     top = slide.title(
         _finding(rows), rows[0]["model"], "One layer; full red: four times an even share or more, full blue: a quarter or less"
@@ -77,41 +109,3 @@ def _draw_load(slide: Slide, rows: Rows) -> None:
     ax.set_xticks([last // 3, 2 * last // 3, last])
     slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
     slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
-
-
-def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
-    """Loads of one moment as bars."""
-    names, step = distinct(rows, "strategy"), distinct(rows, "step")[at]
-    top = slide.title(_finding(rows), rows[0]["model"], f"Load of every expert, in even shares, after {step} steps")
-    across = -(-len(names) // (2 if slide.tall else 1))
-    frame, line, number = Box(LEFT, 0.3, RIGHT - LEFT, top - 0.3), slide.line, slide.width_of("4", 16)
-    for i, name in enumerate(names):
-        x, y, wide, high = frame.piece(i // across, len(names) // across, across=False).piece(i % across, across)
-        grid, x, wide = _grid(rows, name), x + number, wide - number - 0.2
-        ax = slide.plot(x, y + 1.9 * line, wide, high - 3.4 * line, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
-        ax.bar(range(len(grid)), np.minimum(grid[:, at], 4), 0.8, color=colour("routed"))
-        ax.axhline(1, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (4, 2)))
-        ax.set_yticks([0, 1, 2, 3, 4] if i % across == 0 else [])
-        ax.set_xticks([0, len(grid) - 1])
-        slide.text(x + wide / 2, y + high - 0.75 * line, name, 18, ha="center", weight="bold")
-    slide.text(8.0, 0.3 + 0.3 * line, "expert", ha="center")
-
-
-def _moments(rows: Rows) -> list[tuple[int, int]]:
-    """All moments one after another."""
-    count = len(distinct(rows, "step"))
-    return [(at, 3000 if at + 1 == count else 100) for at in range(count)]
-
-
-expert_load_in_training = Picture(
-    11,
-    "expert_load_in_training",
-    "Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's bias.",
-    "Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with "
-    "an auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows "
-    "the same as bars.",
-    _rows_load,
-    _draw_load,
-    source="study load",
-    film=Film(_moments, _draw_frame),
-)

@@ -9,7 +9,7 @@ from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY
 from minids.lab.figures.card import CARD
-from minids.lab.figures.picture import Picture, Rows, only
+from minids.lab.figures.picture import Rows, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.words import byte_count, token_count
@@ -44,7 +44,16 @@ def _sizes(attention: str, elements: int, layers: int) -> dict:
     return {"attention": attention, "elements_per_token_and_layer": elements, "layers": layers, "bytes_per_token": total}
 
 
-def _draw_per_token(slide: Slide, rows: Rows) -> None:
+@picture(3, _rows_per_token)
+def kv_cache_per_token(slide: Slide, rows: Rows) -> None:
+    """Bytes that one token adds to the key-value cache: DeepSeek-V3's sizes with MHA, GQA (8 groups), MQA and MLA, and
+    published models.
+
+    Horizontal bars to one scale, longest first. DeepSeek-V3's sizes with multi-head attention are far ahead, then come
+    published dense models with grouped-query attention, then the models with multi-head latent attention, DeepSeek-V3 among
+    them, at a small fraction of the first bar; V3's sizes with multi-query attention and the smallest models are shorter
+    still.
+    """
     kinds = only(rows, group="the same model with each attention")
     own_width = kinds[-1]["against_width"]
     size, own = {row["attention"]: row["bytes_per_token"] for row in kinds}, kinds[0]["model"]
@@ -88,20 +97,6 @@ def _less(ratio: float) -> str:
     return f"{told} less" if ratio > 1 else f"{told} as much, not less"
 
 
-kv_cache_per_token = Picture(
-    3,
-    "kv_cache_per_token",
-    "Bytes that one token adds to the key-value cache: DeepSeek-V3's sizes with MHA, GQA (8 groups), MQA and MLA, and "
-    "published models.",
-    "Horizontal bars to one scale, longest first. DeepSeek-V3's sizes with multi-head attention are far ahead, then come "
-    "published dense models with grouped-query attention, then the models with multi-head latent attention, DeepSeek-V3 "
-    "among them, at a small fraction of the first bar; V3's sizes with multi-query attention and the smallest models are "
-    "shorter still.",
-    _rows_per_token,
-    _draw_per_token,
-)
-
-
 def _rows_context(
     models: Mapping[str, ModelConfig] | None = None, context: int = CONTEXT, config: ModelConfig | None = None, name: str = OWN,
     card: float = CARD,
@@ -118,7 +113,15 @@ def _rows_context(
     ]
 
 
-def _draw_context(slide: Slide, rows: Rows) -> None:
+@picture(4, _rows_context)
+def cache_against_context(slide: Slide, rows: Rows) -> None:
+    """The cache of one text against its length, for four kinds of attention with DeepSeek-V3's sizes (GQA with 8 groups), and
+    what one card holds.
+
+    Four straight lines from zero, cache in bytes against tokens, both axes linear: multi-head attention climbs steeply and
+    crosses the dashed line of one card's 80 GB at 20,011 tokens; grouped-query attention stays below it; multi-head latent
+    attention and multi-query attention lie near the floor.
+    """
     of, first = {row["curve"]: row for row in rows}, rows[0]
     card, context = first["card_bytes"], first["context"]
     top = slide.title(
@@ -147,16 +150,3 @@ def _draw_context(slide: Slide, rows: Rows) -> None:
             words = f"one card: full at {row['fits']:,}"
             slide.label(ax, 0.98 * context, 1.05 * card, words, 18, 0, "bottom", ha="right", fontweight="bold")
     slide.end_labels(ax, ends)
-
-
-cache_against_context = Picture(
-    4,
-    "cache_against_context",
-    "The cache of one text against its length, for four kinds of attention with DeepSeek-V3's sizes (GQA with 8 groups), and"
-    " what one card holds.",
-    "Four straight lines from zero, cache in bytes against tokens, both axes linear: multi-head attention climbs steeply and "
-    "crosses the dashed line of one card's 80 GB at 20,011 tokens; grouped-query attention stays below it; multi-head latent "
-    "attention and multi-query attention lie near the floor.",
-    _rows_context,
-    _draw_context,
-)

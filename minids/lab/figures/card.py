@@ -7,7 +7,7 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows
+from minids.lab.figures.picture import Rows, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.words import byte_count, token_count
 
@@ -35,37 +35,6 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", card: fl
 def _both(rows: Rows) -> tuple[dict, dict]:
     by_kind = {row["attention"]: row for row in rows}
     return by_kind["MHA"], by_kind["MLA"]
-
-
-def _draw(slide: Slide, rows: Rows) -> None:
-    both = mha, mla = _both(rows)
-    top = slide.title(
-        f"One {mha['card_bytes'] / 1e9:g} GB card: {mha['pages']:,.0f} pages or {mla['pages']:,.0f}",
-        f"{mha['model']}, arithmetic",
-        f"What its cache can hold, at {mha['page_tokens']} tokens a page, in BF16, without the weights",
-    )
-    line = slide.line
-    told = [
-        row["attention"] + (f" with {row['groups']} groups" if row["groups"] else "") + f": {row['pages']:,.0f} pages"
-        for row in rows
-        if row not in both
-    ]
-    numbers, each = mha["numbers_per_token_and_layer"], mha["bytes_per_token"]
-    foot = slide.note(f"{'; '.join(told)}. MHA's {numbers:,} numbers in all layers: {each:,} bytes a token")
-    dots = min(1.6, 0.18 * slide.h)
-    low = foot + dots + 2.3 * line  # under the cards: the numbers of a token
-    wide, high = (RIGHT - LEFT - 0.5) / 2, top - low - 2.2 * line
-    for i, (row, kind) in enumerate(zip(both, ("muted", "latent"), strict=True)):
-        if i:
-            slide.step("MLA")
-        card = Box(LEFT + i * (wide + 0.5), low, wide, high)
-        _pages(slide, card, row["pages"], kind)
-        y = low + high + line
-        size = 30 / max(1, slide.letters)
-        slide.text(card.x, y, row["attention"], size, weight="bold", va="center_baseline")
-        slide.text(card.x + card.w, y, f"{row['pages']:,.0f} pages", size, weight="bold", ha="right", va="center_baseline")
-    slide.step("one token")
-    _numbers(slide, both, foot + 0.05, dots, line)
 
 
 def _pages(slide: Slide, card: Box, pages: float, kind: str) -> None:
@@ -152,16 +121,41 @@ def _draw_moment(slide: Slide, rows: Rows, tokens: int) -> None:
         slide.text(at, low - 2.6 * line, words, 22 * big, ha=ha)
 
 
-one_card = Picture(
-    7,
-    "one_card",
-    "How many pages of text one graphics card's cache holds with multi-head attention and with MLA, and the numbers cached for "
-    "one token in one layer.",
-    "Two equal outlines of one card's memory. The left one, multi-head attention, is full with forty large pages; the right "
-    "one, multi-head latent attention, is a fine texture of more than two thousand. Below, a wide field of 32,768 dots, the "
-    "numbers of one token in one layer, beside a narrow strip of 576. The film fills both memories with one text: the left is "
-    "full at 20,011 tokens and needs seven cards in the end, the right never fills one.",
-    _rows,
-    _draw,
-    film=Film(_moments, _draw_moment),
-)
+@picture(7, _rows, film=Film(_moments, _draw_moment))
+def one_card(slide: Slide, rows: Rows) -> None:
+    """How many pages of text one graphics card's cache holds with multi-head attention and with MLA, and the numbers cached
+    for one token in one layer.
+
+    Two equal outlines of one card's memory. The left one, multi-head attention, is full with forty large pages; the right
+    one, multi-head latent attention, is a fine texture of more than two thousand. Below, a wide field of 32,768 dots, the
+    numbers of one token in one layer, beside a narrow strip of 576. The film fills both memories with one text: the left is
+    full at 20,011 tokens and needs seven cards in the end, the right never fills one.
+    """
+    both = mha, mla = _both(rows)
+    top = slide.title(
+        f"One {mha['card_bytes'] / 1e9:g} GB card: {mha['pages']:,.0f} pages or {mla['pages']:,.0f}",
+        f"{mha['model']}, arithmetic",
+        f"What its cache can hold, at {mha['page_tokens']} tokens a page, in BF16, without the weights",
+    )
+    line = slide.line
+    told = [
+        row["attention"] + (f" with {row['groups']} groups" if row["groups"] else "") + f": {row['pages']:,.0f} pages"
+        for row in rows
+        if row not in both
+    ]
+    numbers, each = mha["numbers_per_token_and_layer"], mha["bytes_per_token"]
+    foot = slide.note(f"{'; '.join(told)}. MHA's {numbers:,} numbers in all layers: {each:,} bytes a token")
+    dots = min(1.6, 0.18 * slide.h)
+    low = foot + dots + 2.3 * line  # under the cards: the numbers of a token
+    wide, high = (RIGHT - LEFT - 0.5) / 2, top - low - 2.2 * line
+    for i, (row, kind) in enumerate(zip(both, ("muted", "latent"), strict=True)):
+        if i:
+            slide.step("MLA")
+        card = Box(LEFT + i * (wide + 0.5), low, wide, high)
+        _pages(slide, card, row["pages"], kind)
+        y = low + high + line
+        size = 30 / max(1, slide.letters)
+        slide.text(card.x, y, row["attention"], size, weight="bold", va="center_baseline")
+        slide.text(card.x + card.w, y, f"{row['pages']:,.0f} pages", size, weight="bold", ha="right", va="center_baseline")
+    slide.step("one token")
+    _numbers(slide, both, foot + 0.05, dots, line)

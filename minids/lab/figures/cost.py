@@ -6,7 +6,7 @@ from minids.config import ModelConfig
 from minids.lab.analysis import cost, flops
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY, comparison
 from minids.lab.analysis.parameters import activated, total
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.words import parameter_count
@@ -36,7 +36,14 @@ def _rows(context: int = 4096, models: Mapping[str, ModelConfig] | None = None) 
     return [*rows, {"group": "bill", "name": "together", "gpu_hours": cost.v3_gpu_hours(), "dollars": cost.v3_dollars()}]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(20, _rows)
+def training_cost(slide: Slide, rows: Rows) -> None:
+    """Floating-point work of one training token for mixtures of experts and for dense models (for Qwen2.5-72B the ISCA paper
+    prints 394), and the bill of V3's run.
+
+    Horizontal bars, longest first: Llama-3.1-405B far ahead, then the dense models of about 70 billion parameters, then
+    DeepSeek-V3, Kimi-K2 and DeepSeek-V2, although these have up to a trillion parameters in all.
+    """
     work, bill = only(rows, group="work"), only(rows, group="bill")[-1]
     v3, largest = only(work, name="DeepSeek-V3")[0], work[0]
     top = slide.title(
@@ -58,15 +65,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         looks = dict(color=ink_on(colour("hidden")) if inside else colour("muted"))
         behind = 26 + 57.6 * slide.width_of(words[place], 17, bold=True)  # points behind the bar: its number's, and a gap
         slide.label(ax, 0 if inside else values[place], place, size, 17, 10 if inside else behind, "center_baseline", **looks)
-
-
-training_cost = Picture(
-    20,
-    "training_cost",
-    "Floating-point work of one training token for mixtures of experts and for dense models (for Qwen2.5-72B the ISCA paper "
-    "prints 394), and the bill of V3's run.",
-    "Horizontal bars, longest first: Llama-3.1-405B far ahead, then the dense models of about 70 billion parameters, then "
-    "DeepSeek-V3, Kimi-K2 and DeepSeek-V2, although these have up to a trillion parameters in all.",
-    _rows,
-    _draw,
-)

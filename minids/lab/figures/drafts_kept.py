@@ -5,7 +5,7 @@ from pathlib import Path
 from minids.errors import refuse
 from minids.inference.generate import stream
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, only
+from minids.lab.figures.picture import Rows, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.trained import Trained
@@ -42,10 +42,6 @@ def _finding(rows: Rows) -> str:
     return (
         f"{rows[-1]['pass']} passes write {len(rows) - 1} tokens: {100 * stood / (stood + struck):.0f} % of the guesses stand"
     )
-
-
-def _draw(slide: Slide, rows: Rows) -> None:
-    _draw_until(slide, rows, rows[-1]["pass"])
 
 
 def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
@@ -98,14 +94,11 @@ def _moments(rows: Rows) -> list[tuple[float, int]]:
     return [*found, *((float(i), 110) for i in range(15, last)), (float(last), 2500)]
 
 
-drafts = Picture(
-    25,
-    "drafts",
-    "A text written by a trained model and its MTP module: each pass brings a token and a guess, which may be struck out.",
-    "Letters in cells, line by line. A grey beginning is given; then every second cell or so is a guess: in strong colour "
-    "where it stands, struck out where the model chose another letter, which follows. The film shows pass after pass.",
-    _rows,
-    _draw,
-    source="run",
-    film=Film(_moments, _draw_until),
-)
+@picture(25, _rows, source="run", film=Film(_moments, _draw_until))
+def drafts(slide: Slide, rows: Rows) -> None:
+    """A text written by a trained model and its MTP module: each pass brings a token and a guess, which may be struck out.
+
+    Letters in cells, line by line. A grey beginning is given; then every second cell or so is a guess: in strong colour
+    where it stands, struck out where the model chose another letter, which follows. The film shows pass after pass.
+    """
+    _draw_until(slide, rows, rows[-1]["pass"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour
 from minids.lab.studies import fp8_errors
@@ -22,7 +22,14 @@ def _rows(lengths: tuple[int, ...] = _LENGTHS, seed: int = 0) -> Rows:
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(17, _rows)
+def fp8_numbers(slide: Slide, rows: Rows) -> None:
+    """The numbers of FP8's formats, and the error of long sums of FP8 products by accumulator.
+
+    Above, three strips of lines on a logarithmic number line: few for E5M2, more for E4M3 on a shorter stretch, dense for
+    E5M6. Below, error of a sum against its length on logarithmic axes: it grows in a short accumulator and stays low if
+    partial sums are promoted.
+    """
     sums = only(rows, group="sum")
     longest = max(row["terms"] for row in sums)
     names = list(fp8_errors.ACCUMULATORS)
@@ -81,15 +88,3 @@ def _curves(slide: Slide, ax, curves: dict[str, Rows], x: str, y: str, looks: di
         ends.append((mine[-1][x], values[-1], words, {"color": colour(kind)}))
     ax.minorticks_off()
     slide.end_labels(ax, ends, 16, 8)
-
-
-fp8_numbers = Picture(
-    17,
-    "fp8_numbers",
-    "The numbers of FP8's formats, and the error of long sums of FP8 products by accumulator.",
-    "Above, three strips of lines on a logarithmic number line: few for E5M2, more for E4M3 on a shorter stretch, dense for "
-    "E5M6. Below, error of a sum against its length on logarithmic axes: it grows in a short accumulator and stays low if "
-    "partial sums are promoted.",
-    _rows,
-    _draw,
-)

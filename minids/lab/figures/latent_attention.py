@@ -4,7 +4,7 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.kv_cache import mla_elements
 from minids.lab.analysis.parameters import attention_tensors
-from minids.lab.figures.picture import Picture, Rows
+from minids.lab.figures.picture import Rows, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, ink_on, tint
 
@@ -40,7 +40,14 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(2, _rows)
+def mla(slide: Slide, rows: Rows) -> None:
+    """Multi-head latent attention with DeepSeek-V3's shapes: two latents, what is made from them, and what is cached.
+
+    From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent
+    and a rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys
+    and values, one per head; all enter the attention, whose output is as tall a bar again.
+    """
     t = {row["name"]: row for row in rows if row["what"] == "tensor"}
     cached = sum(row["elements"] for row in t.values() if row["cached"])
     heads = t["v"]["heads"]
@@ -111,15 +118,3 @@ def _cards(slide: Slide, x: float, y: float, w: float, h: float, kind: str) -> B
     for i in (3, 2, 1, 0):
         card = slide.rectangle(x + 0.07 * i, y + 0.07 * i, w, h, kind, edge=colour("background"), linewidth=1.2)
     return card
-
-
-mla = Picture(
-    2,
-    "mla",
-    "Multi-head latent attention with DeepSeek-V3's shapes: two latents, what is made from them, and what is cached.",
-    "From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent "
-    "and a rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys"
-    " and values, one per head; all enter the attention, whose output is as tall a bar again.",
-    _rows,
-    _draw,
-)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
+from minids.lab.figures.glyphs import families
 from minids.lab.figures.style import WIDTH
 
 
@@ -10,11 +11,10 @@ from minids.lab.figures.style import WIDTH
 def width_of(words: str, size: float, bold: bool = False) -> float:
     """How wide words are on a slide, in its units."""
     from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    words = words.replace("$", r"\$")  # a dollar is a dollar
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72 / WIDTH * 16 if words.strip() else 0.0
+    font = FontProperties(family=families(), weight="bold" if bold else "normal", size=size)
+    return text_to_path.get_text_width_height_descent(words, font, ismath=False)[0] / 72 / WIDTH * 16
 
 
 def fitted(words: str, size: float, room: float, bold: bool = False) -> str:

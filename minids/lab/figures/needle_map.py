@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on, sequential
 from minids.lab.figures.words import size_of
@@ -28,7 +28,13 @@ def _rows(found: dict | None = None) -> Rows:
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(28, _rows, source="study long-context")
+def needles(slide: Slide, rows: Rows) -> None:
+    """Share of needles that a small model finds, by context and depth: without YaRN, with it, and tuned.
+
+    Three maps, context length across and depth downwards. Without an extension the column of the length of training is
+    dark; with YaRN more of it is; after tuning at the longer context nearly all of it.
+    """
     from matplotlib.colors import to_hex
 
     longest, first = max(row["length"] for row in rows), rows[0]
@@ -65,15 +71,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
             ax.axvline(edge - 0.5, color=colour("background"), linewidth=2 * slide.scale)
     slide.text(LEFT, high + 0.6 * line, "depth", 16, "muted")
     slide.text(LEFT + margin, 0.35 + 0.35 * line, "context in tokens; percentages found, empty: all", 16, "muted")
-
-
-needles = Picture(
-    28,
-    "needles",
-    "Share of needles that a small model finds, by context and depth: without YaRN, with it, and tuned.",
-    "Three maps, context length across and depth downwards. Without an extension the column of the length of training is "
-    "dark; with YaRN more of it is; after tuning at the longer context nearly all of it.",
-    _rows,
-    _draw,
-    source="study long-context",
-)

@@ -9,7 +9,7 @@ from minids.errors import refuse
 from minids.lab.analysis.routing import nodes_touched
 from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import limited_to, meter
-from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour
 from minids.lab.figures.trained import Trained
@@ -50,7 +50,15 @@ def _by_chance(c: ModelConfig, limit: int, seed: int) -> float:
     return float(nodes_touched(chosen, c.n_routed_experts, c.n_group).mean())
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(14, _rows, source="run")
+def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
+    """Nodes that the experts of a trained model's tokens sit on, and the bytes sent there and back, for every node limit M.
+
+    Dots show how many nodes tokens use for each limit M, larger where more tokens do; a line through their means rises
+    along the limit at first and then flattens, near a dotted line of what even random scores would give. A table beside it
+    has the bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near
+    the one the model was trained with.
+    """
     limits, first = distinct(rows, "M"), rows[0]
     each = {m: only(rows, M=m)[0] for m in limits}
     own, free = first["own_limit"], limits[-1]
@@ -98,17 +106,3 @@ def _columns(slide: Slide, each: dict[int, dict], own: int, frame: Box) -> None:
     for i, row in enumerate(each.values()):
         weight = "bold" if bold[i] else "normal"
         slide.text(right, top - head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
-
-
-nodes_and_traffic = Picture(
-    14,
-    "nodes_and_traffic",
-    "Nodes that the experts of a trained model's tokens sit on, and the bytes sent there and back, for every node limit M.",
-    "Dots show how many nodes tokens use for each limit M, larger where more tokens do; a line through their means rises "
-    "along the limit at first and then flattens, near a dotted line of what even random scores would give. A table beside it"
-    " has the bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near"
-    " the one the model was trained with.",
-    _rows,
-    _draw,
-    source="run",
-)

@@ -2,7 +2,7 @@
 
 from minids.config import ModelConfig
 from minids.lab.analysis.parameters import activated, parts, total
-from minids.lab.figures.picture import Picture, Rows, column
+from minids.lab.figures.picture import Rows, column, picture
 from minids.lab.figures.slide import RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.words import parameter_count, percent
@@ -38,7 +38,14 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(19, _rows)
+def where_parameters_sit(slide: Slide, rows: Rows) -> None:
+    """DeepSeek-V3's parameters by part as areas to scale, and in strong colour those at work on one token.
+
+    A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of which
+    only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, shared
+    experts and head, are in use from top to bottom; the embedding's and head's to one half.
+    """
     whole, active = sum(column(rows, "parameters")), sum(column(rows, "active"))
     top = slide.title(
         f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {parameter_count(active)} work on a token: "
@@ -70,15 +77,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.text(x + 0.5, y - 0.28 * step, row["part"], size)
         slide.text(middle, y - 0.7 * step, parameter_count(row["parameters"]), size, "muted", ha="right")
         slide.text(RIGHT, y - 0.7 * step, parameter_count(row["active"]), size, ha="right", weight="bold")
-
-
-where_parameters_sit = Picture(
-    19,
-    "where_parameters_sit",
-    "DeepSeek-V3's parameters by part as areas to scale, and in strong colour those at work on one token.",
-    "A wide rectangle is divided into columns as wide as each part's parameters. Almost all of it is routed experts, of "
-    "which only a thin strip at the bottom is strongly coloured; narrow columns at the right, attention, dense networks, "
-    "shared experts and head, are in use from top to bottom; the embedding's and head's to one half.",
-    _rows,
-    _draw,
-)

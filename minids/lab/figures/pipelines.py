@@ -6,7 +6,7 @@ from minids import files
 from minids.lab.analysis.pipeline import Times, simulate
 from minids.lab.analysis.pipeline_measured import compared
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, encoded, ink_on
 from minids.parallel.timeline import Recording
@@ -28,10 +28,6 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedu
         whole |= {"makespan": timeline.makespan, "bubble": timeline.bubble, "stages": stages, "microbatches": microbatches}
         rows += [{"schedule": schedule} | slot._asdict() | whole for slot in timeline.slots]
     return rows
-
-
-def _draw(slide: Slide, rows: Rows) -> None:
-    _draw_until(slide, rows, max(column(rows, "makespan")))
 
 
 def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
@@ -111,7 +107,14 @@ def measured_rows(recording: Recording) -> Rows:
     return rows
 
 
-def _draw_measured(slide: Slide, rows: Rows) -> None:
+@picture(29, measured_rows, source="run, measured")
+def pipeline_measured(slide: Slide, rows: Rows) -> None:
+    """A pipeline schedule as it was executed, and what the simulator makes of the same order.
+
+    Three timelines, one row per device: measured by the clock; replayed with each chunk's own processor time; simulated
+    with the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of
+    the letters.
+    """
     first = {row["schedule"]: row for row in reversed(rows)}
     one, measured, replayed = rows[0], first["measured"]["makespan"], first["replayed"]["makespan"]
     top = slide.title(
@@ -121,19 +124,6 @@ def _draw_measured(slide: Slide, rows: Rows) -> None:
         "each on its own scale; hatched: fed from the other end",
     )
     _lanes(slide, rows, top, max(column(rows, "makespan")), " ms")
-
-
-pipeline_measured = Picture(
-    29,
-    "pipeline_measured",
-    "A pipeline schedule as it was executed, and what the simulator makes of the same order.",
-    "Three timelines, one row per device: measured by the clock; replayed with each chunk's own processor time; simulated with "
-    "the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of the "
-    "letters.",
-    measured_rows,
-    _draw_measured,
-    source="run, measured",
-)
 
 
 def write_measured(recording: Recording, path: Path) -> None:
@@ -146,14 +136,12 @@ def _moments(rows: Rows) -> list[tuple[float, int]]:
     return [(longest * i / FRAMES, 2500 if i == FRAMES else 200) for i in range(1, FRAMES + 1)]
 
 
-pipeline_schedules = Picture(
-    21,
-    "pipeline_schedules",
-    "Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.",
-    "Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle "
-    "time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from"
-    " both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.",
-    _rows,
-    _draw,
-    film=Film(_moments, _draw_until),
-)
+@picture(21, _rows, film=Film(_moments, _draw_until))
+def pipeline_schedules(slide: Slide, rows: Rows) -> None:
+    """Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.
+
+    Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle
+    time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from
+    both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.
+    """
+    _draw_until(slide, rows, max(column(rows, "makespan")))

@@ -7,7 +7,7 @@ from pathlib import Path
 from minids.checkpoint.model_folder import load
 from minids.config.policy import PolicyConfig
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour
 from minids.training.grpo import PolicyRun
@@ -52,7 +52,15 @@ def rows_of(judge: PolicyRun, measured: list[dict]) -> Rows:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(29, _rows, source="grpo")
+def grpo(slide: Slide, rows: Rows) -> None:
+    """GRPO: answers to one question with their rewards and advantages, and how often a small model is right while it
+    learns.
+
+    Left, a sum and under it a line for each of several answers: a bar where its reward is one, with a line at the group's
+    mean, and a bar of its advantage, to the right for right answers, to the left for wrong ones. Right, against the steps,
+    the share of held-out sums that one answer, the best of a group, and the greedy answer get right: all three rise.
+    """
     answers, curve = only(rows, group="answer"), only(rows, group="curve")
     first, last = curve[0], curve[-1]
     top = slide.title(
@@ -104,16 +112,3 @@ def _group(slide: Slide, answers: Rows, frame: Box) -> None:
     slide.arrow((mean, bottom), (mean, high - 2.3 * line), kind="ink", width=2, head=False)
     slide.arrow((zero, bottom), (zero, high - 2.3 * line), kind="ink", width=2, head=False)
     slide.text(frame.x, frame.y + 0.1, f"line: the group's mean, {answers[0]['mean']:.2f}", 16, "muted")
-
-
-grpo = Picture(
-    29,
-    "grpo",
-    "GRPO: answers to one question with their rewards and advantages, and how often a small model is right while it learns.",
-    "Left, a sum and under it a line for each of several answers: a bar where its reward is one, with a line at the group's "
-    "mean, and a bar of its advantage, to the right for right answers, to the left for wrong ones. Right, against the steps, "
-    "the share of held-out sums that one answer, the best of a group, and the greedy answer get right: all three rise.",
-    _rows,
-    _draw,
-    source="grpo",
-)

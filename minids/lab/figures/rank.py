@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
@@ -34,7 +34,14 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 4) ->
     return trained.signed(rows)
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(8, _rows, source="run")
+def rank_of_keys_and_values(slide: Slide, rows: Rows) -> None:
+    """How many directions hold the energy of all heads' keys and values in the trained model, block by block: fewer than the
+    latent has numbers.
+
+    Rising curves, one per block, share of the energy against directions up to the size of the latent. They climb fast and
+    flatten; dots mark where each reaches 99 percent, well before the right edge.
+    """
     latent, columns, blocks = rows[0]["latent"], rows[0]["columns"], distinct(rows, "block")
     needed = [1 + sum(row["energy_up_to"] < 0.99 for row in only(rows, block=b)) for b in blocks]
     span = f"{min(needed)} to {max(needed)}" if min(needed) < max(needed) else f"{max(needed)}"
@@ -58,16 +65,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         slide.rectangle(right, y - 0.13, 0.26, 0.26, shade)
         slide.text(right + 0.36, y, f"block {b}: {at}", 17)
     ax.axhline(99, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
-
-
-rank_of_keys_and_values = Picture(
-    8,
-    "rank_of_keys_and_values",
-    "How many directions hold the energy of all heads' keys and values in the trained model, block by block: fewer than the "
-    "latent has numbers.",
-    "Rising curves, one per block, share of the energy against directions up to the size of the latent. They climb fast and "
-    "flatten; dots mark where each reaches 99 percent, well before the right edge.",
-    _rows,
-    _draw,
-    source="run",
-)

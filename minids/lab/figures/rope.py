@@ -4,7 +4,7 @@ import numpy as np
 
 from minids.config import Yarn
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import colour, tint
 from minids.ops import rope, yarn
@@ -45,7 +45,15 @@ def _rows(
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(6, _rows)
+def rope_and_yarn(slide: Slide, rows: Rows) -> None:
+    """RoPE as rotation of pairs at three speeds, the turns of all pairs in the context of training, and which YaRN slows.
+
+    Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly
+    move. Right: turns within the context of training against the pair's index on a logarithmic axis, a falling straight
+    line for RoPE. Above a dashed line at 32 turns YaRN's line is the same, below one at a single turn it runs lower, and
+    between the two it goes over from one to the other.
+    """
     pairs, turns = only(rows, group="frequency"), only(rows, group="rotation")
     kept, divided = (sum(row["ramp"] == end for row in pairs) for end in (0, 1))
     factor = pairs[0]["factor"]
@@ -96,16 +104,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
             at, height, said, transform=share, ha=ha, va="center", fontsize=17 * slide.scale * slide.letters, linespacing=1.2
         )
     slide.end_labels(ax, ends)
-
-
-rope_and_yarn = Picture(
-    6,
-    "rope_and_yarn",
-    "RoPE as rotation of pairs at three speeds, the turns of all pairs in the context of training, and which YaRN slows.",
-    "Left: three circles with hands for successive positions; in the first they spread all around, in the last they hardly "
-    "move. Right: turns within the context of training against the pair's index on a logarithmic axis, a falling straight line "
-    "for RoPE. Above a dashed line at 32 turns YaRN's line is the same, below one at a single turn it runs lower, and "
-    "between the two it goes over from one to the other.",
-    _rows,
-    _draw,
-)

@@ -7,7 +7,7 @@ import numpy as np
 
 from minids.backend import op
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.run_curves import domain_colours
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging, sequential
@@ -36,7 +36,13 @@ def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46,
     )
 
 
-def _draw_map(slide: Slide, rows: Rows) -> None:
+@picture(10, _rows_map, source="run")
+def tokens_and_experts(slide: Slide, rows: Rows) -> None:
+    """Which experts each token of a held-out text is sent to in the trained model, and with what gate.
+
+    A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a
+    token has experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any two.
+    """
     experts, groups, places = rows[0]["experts"], rows[0]["groups"], distinct(rows, "place")
     chosen = {p: frozenset(column(only(rows, place=p), "expert")) for p in places}
     letters = {p: only(rows, place=p)[0]["token"] for p in places}
@@ -64,19 +70,6 @@ def _draw_map(slide: Slide, rows: Rows) -> None:
     for g in range(1, groups):
         ax.axhline(g * size - 0.5, color=colour("background"), linewidth=5 * slide.scale)
     ax.set_ylabel("expert")
-
-
-tokens_and_experts = Picture(
-    10,
-    "tokens_and_experts",
-    "Which experts each token of a held-out text is sent to in the trained model, and with what gate.",
-    "A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a "
-    "token has experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any "
-    "two.",
-    _rows_map,
-    _draw_map,
-    source="run",
-)
 
 
 def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) -> Rows:
@@ -110,7 +103,13 @@ def domain_maps(
             label.set_color(shades[d])
 
 
-def _draw_domains(slide: Slide, rows: Rows) -> None:
+@picture(13, _rows_domains, source="run")
+def experts_by_domain(slide: Slide, rows: Rows) -> None:
+    """Load of every expert in every block of the trained model, domain by domain, against an even share.
+
+    One strip per block, experts across, domains downwards; red cells take more than an even share of a domain, blue cells
+    less. Most experts are red in one domain and blue in another.
+    """
     domains, blocks = distinct(rows, "domain"), distinct(rows, "block")
     best = max(rows, key=lambda row: row["times_even"])
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
@@ -130,15 +129,3 @@ def _draw_domains(slide: Slide, rows: Rows) -> None:
     for i, b in enumerate(blocks):
         slide.text(frame.x + frame.w + 0.2, frame.piece(i, len(blocks), across=False).middle[1], f"block {b}")
     slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
-
-
-experts_by_domain = Picture(
-    13,
-    "experts_by_domain",
-    "Load of every expert in every block of the trained model, domain by domain, against an even share.",
-    "One strip per block, experts across, domains downwards; red cells take more than an even share of a domain, blue cells "
-    "less. Most experts are red in one domain and blue in another.",
-    _rows_domains,
-    _draw_domains,
-    source="run",
-)

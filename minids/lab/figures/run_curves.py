@@ -10,7 +10,7 @@ import numpy as np
 
 from minids.errors import refuse
 from minids.files import write
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, Slide
 from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, style
 from minids.lab.figures.trained import Trained, about
@@ -70,7 +70,15 @@ def domain_colours(domains: Sequence[str]) -> dict[str, str]:
     return {d: colour(DOMAINS[d] if d in DOMAINS else next(spare)) for d in domains}
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(22, _rows, source="run")
+def training_run(slide: Slide, rows: Rows) -> None:
+    """The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model
+    writes.
+
+    Left: falling training losses, of the next token (pale as it was, strong averaged over up to nine entries) and of the
+    multi-token-prediction module, averaged. Right: held-out bits per byte by domain, falling from eight. Below: the trained
+    model continues a held-out beginning in each domain.
+    """
     checks, losses, domains = only(rows, group="validation"), only(rows, group="loss"), domains_of(rows)
     shades = domain_colours(domains)
     steps = max(row["step"] for row in [*checks, *losses])
@@ -140,17 +148,3 @@ def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:
     last = len(values) - 1
     sides = [min(i, reach, last - i) for i in range(len(values))]
     return np.array([values[i - side : i + side + 1].mean() for i, side in enumerate(sides)])
-
-
-training_run = Picture(
-    22,
-    "training_run",
-    "The training run: loss of the next token and of the MTP module, bits per byte of held-out text, and what the model "
-    "writes.",
-    "Left: falling training losses, of the next token (pale as it was, strong averaged over up to nine entries) and of the "
-    "multi-token-prediction module, averaged. Right: held-out bits per byte by domain, falling from eight. Below: the "
-    "trained model continues a held-out beginning in each domain.",
-    _rows,
-    _draw,
-    source="run",
-)

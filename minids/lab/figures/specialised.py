@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.routing import domain_maps
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.words import size_of
@@ -31,7 +31,13 @@ def _rows(found: dict | None = None, pair: dict[str, str] = PAIR) -> Rows:
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(26, _rows, source="study balance")
+def specialisation(slide: Slide, rows: Rows) -> None:
+    """Load of every expert by domain in two small models: balanced by a loss in each sequence, and by V3's bias.
+
+    Two maps side by side, experts across and domains downwards, for two layers. Under that loss all cells are pale: each
+    domain loads the experts alike. Under the bias many are strongly red in one domain and blue in another.
+    """
     names, domains, layers = (distinct(rows, key) for key in ("strategy", "domain", "layer"))
     bits = {name: only(rows, strategy=name)[0]["specialisation"] for name in names}
     plain, ours = names[0], names[-1]
@@ -55,15 +61,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         of = [[column(only(rows, strategy=name, domain=d, layer=k), "times_even") for d in domains] for k in layers]
         domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, named=i == 0, every=5)
     slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")
-
-
-specialisation = Picture(
-    26,
-    "specialisation",
-    "Load of every expert by domain in two small models: balanced by a loss in each sequence, and by V3's bias.",
-    "Two maps side by side, experts across and domains downwards, for two layers. Under that loss all cells are pale: "
-    "each domain loads the experts alike. Under the bias many are strongly red in one domain and blue in another.",
-    _rows,
-    _draw,
-    source="study balance",
-)

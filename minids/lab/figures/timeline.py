@@ -2,7 +2,7 @@
 
 from minids.config import ModelConfig, TrainConfig
 from minids.lab.analysis.cost import V3_TOKENS
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.words import token_count
@@ -37,7 +37,15 @@ def _rows(points: int = POINTS) -> Rows:
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(27, _rows)
+def v3_timeline(slide: Slide, rows: Rows) -> None:
+    """DeepSeek-V3's training over 14.8 trillion tokens: learning rate, batch, weight of MTP, speed of the bias, context.
+
+    Five lanes over one axis of tokens. The learning rate is a block that is flat to ten trillion and then falls like a wave
+    to a tenth and a thirtieth; the batch grows at the very beginning; the weight of the MTP loss falls to a third at ten
+    trillion; the speed of the bias falls to nothing at 14.3 trillion; the context is short throughout and grows in two
+    steps behind the end.
+    """
     trained, extensions = only(rows, stage="pre-training"), only(rows, stage="extension")
     whole, stopped = trained[-1]["tokens"], next(row["tokens"] for row in trained if not row["bias_speed"])
     decays = next(row["tokens"] for row in trained if row["mtp_weight"] < trained[0]["mtp_weight"])
@@ -94,16 +102,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
         if tokens != RAMP:
             words = f"{tokens / 1e12:.3g}T"
             slide.text(at + (0.1 if tokens == whole else 0), low - 0.5 * line, words, 16, ha=ha)
-
-
-v3_timeline = Picture(
-    27,
-    "v3_timeline",
-    "DeepSeek-V3's training over 14.8 trillion tokens: learning rate, batch, weight of MTP, speed of the bias, context.",
-    "Five lanes over one axis of tokens. The learning rate is a block that is flat to ten trillion and then falls like a wave "
-    "to a tenth and a thirtieth; the batch grows at the very beginning; the weight of the MTP loss falls to a third at ten "
-    "trillion; the speed of the bias falls to nothing at 14.3 trillion; the context is short throughout and grows in two steps "
-    "behind the end.",
-    _rows,
-    _draw,
-)

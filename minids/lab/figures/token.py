@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
@@ -201,33 +201,6 @@ def _unit(told: _Told, high: float) -> float:
     return high / max(max(row["score"], row["score"] + row["bias"] - told.lift) for row in told.experts)
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
-    told = _told(rows)
-    top = slide.title(told.finding, told.experts[0]["model"], told.text)
-    stage = _Stage(slide, told, shared=False)
-    line = stage.line
-    dark = {row["group"] for row in told.experts if not row["group_kept"]}
-    lit = {row["expert"] for row in told.experts if row["chosen"]}
-    kept = tint(colour("routed"), 0.75)
-    kinds = [("chosen", "query"), ("group stays", kept), ("dropped", "other"), ("bias above its mean, hatched: below", "ink")]
-    low, block = slide.legend(LEFT, 0.3 * slide.letters, kinds) + 1.6 * line, 1.5 * line
-    room = top - low - block - 3.6 * line
-    scores = low + 0.42 * room + block + 2 * line
-    unit = _unit(told, 0.58 * room)
-    stage.name(scores + 0.25 * room, "score + bias", "bias less its", "mean")
-    stage.bars(scores, unit, dark, lit)
-    stage.floor(scores)
-    _mark_second(slide, stage, told, scores, unit)
-    slide.step("groups")
-    stage.sums(scores - block - 0.35 * line, block, dark)
-    stage.name(scores - block / 2 - 0.35 * line, "group score", "its two best")
-    slide.step("gates")
-    stage.gates(low, 0.36 * room / max(row["gate"] for row in told.experts))
-    stage.floor(low)
-    stage.name(low + 0.2 * room, "gate", f"adds up to {sum(row['gate'] for row in told.experts):.3g}")
-    stage.numbers(low - 0.6 * line)
-
-
 def _mark_second(slide: Slide, stage: _Stage, told: _Told, y: float, unit: float) -> None:
     row = told.second
     if row["chosen"]:
@@ -346,16 +319,36 @@ def _many(slide: Slide, stage: _Stage, rows: Rows, part: str, share: float, low:
     stage.name((low + high) / 2, "load", "in even", "shares")
 
 
-one_token_routed = Picture(
-    9,
-    "one_token_routed",
-    "One token in the router of the trained model: scores and bias, group scores, the experts chosen, and their gates.",
-    "Three rows over the same experts, which stand in groups. First bars, the scores, with what the bias adds to them in ink "
-    "or takes from them hatched, the second highest marked; then one wide block per group with its score, the dropped ones in "
-    "grey; then bars only at the chosen experts, their gates. The film shows one step after the other, then the choices of the "
-    "next tokens, and how the load of all experts evens out.",
-    _rows,
-    _draw,
-    source="run",
-    film=Film(_moments, _draw_moment),
-)
+@picture(9, _rows, source="run", film=Film(_moments, _draw_moment))
+def one_token_routed(slide: Slide, rows: Rows) -> None:
+    """One token in the router of the trained model: scores and bias, group scores, the experts chosen, and their gates.
+
+    Three rows over the same experts, which stand in groups. First bars, the scores, with what the bias adds to them in ink
+    or takes from them hatched, the second highest marked; then one wide block per group with its score, the dropped ones in
+    grey; then bars only at the chosen experts, their gates. The film shows one step after the other, then the choices of
+    the next tokens, and how the load of all experts evens out.
+    """
+    told = _told(rows)
+    top = slide.title(told.finding, told.experts[0]["model"], told.text)
+    stage = _Stage(slide, told, shared=False)
+    line = stage.line
+    dark = {row["group"] for row in told.experts if not row["group_kept"]}
+    lit = {row["expert"] for row in told.experts if row["chosen"]}
+    kept = tint(colour("routed"), 0.75)
+    kinds = [("chosen", "query"), ("group stays", kept), ("dropped", "other"), ("bias above its mean, hatched: below", "ink")]
+    low, block = slide.legend(LEFT, 0.3 * slide.letters, kinds) + 1.6 * line, 1.5 * line
+    room = top - low - block - 3.6 * line
+    scores = low + 0.42 * room + block + 2 * line
+    unit = _unit(told, 0.58 * room)
+    stage.name(scores + 0.25 * room, "score + bias", "bias less its", "mean")
+    stage.bars(scores, unit, dark, lit)
+    stage.floor(scores)
+    _mark_second(slide, stage, told, scores, unit)
+    slide.step("groups")
+    stage.sums(scores - block - 0.35 * line, block, dark)
+    stage.name(scores - block / 2 - 0.35 * line, "group score", "its two best")
+    slide.step("gates")
+    stage.gates(low, 0.36 * room / max(row["gate"] for row in told.experts))
+    stage.floor(low)
+    stage.name(low + 0.2 * room, "gate", f"adds up to {sum(row['gate'] for row in told.experts):.3g}")
+    stage.numbers(low - 0.6 * line)

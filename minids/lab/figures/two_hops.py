@@ -8,7 +8,7 @@ from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.network import INFINIBAND, NVLINK
 from minids.lab.analysis.traffic import meter
-from minids.lab.figures.picture import Picture, Rows, column
+from minids.lab.figures.picture import Rows, column, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.ops import router
@@ -38,7 +38,14 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(18, _rows)
+def all_to_all(slide: Slide, rows: Rows) -> None:
+    """The way of one token to its experts in two hops: over InfiniBand once to each node, then over NVLink to the cards.
+
+    Eight nodes as tall frames of eight cards each. From the token's card thick horizontal arrows go once to the card of the
+    same place in up to four nodes; from there thin vertical arrows go up and down to the cards that hold the chosen
+    experts.
+    """
     first = rows[0]
     nodes, home = first["nodes"], first["home_node"]
     reached = sorted(set(column(rows, "node")))
@@ -97,14 +104,3 @@ def _way(slide: Slide, begin: tuple[float, float], end: tuple[float, float], kin
     slide.arrow(begin, end, kind=kind, width=width, head=False)
     back = min(0.3, 0.9 * (abs(x1 - x0) + abs(y1 - y0)))
     slide.arrow((x1 + back * np.sign(x0 - x1), y1 + back * np.sign(y0 - y1)), end, kind=kind, width=width)
-
-
-all_to_all = Picture(
-    18,
-    "all_to_all",
-    "The way of one token to its experts in two hops: over InfiniBand once to each node, then over NVLink to the cards.",
-    "Eight nodes as tall frames of eight cards each. From the token's card thick horizontal arrows go once to the card of the "
-    "same place in up to four nodes; from there thin vertical arrows go up and down to the cards that hold the chosen experts.",
-    _rows,
-    _draw,
-)
