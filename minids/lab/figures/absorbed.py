@@ -5,7 +5,6 @@ from minids.errors import refuse
 from minids.lab.analysis import flops
 from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, Box, Slide
-from minids.lab.figures.style import colour
 from minids.lab.figures.words import token_count
 
 WAYS = {"re-expand": "expanded", "absorbed": "absorbed"}
@@ -45,20 +44,15 @@ def absorption(slide: Slide, rows: Rows) -> None:
     left, frame = slide.parts(0.3, top - 0.1, *((1, 1.1) if slide.tall else (4, 3)))
     _algebra(slide, rows[0], left)
     names = {way: f"{way}\n{_work(value)}" for way, value in at.items()}
-    slide.text(frame.x + 0.3, frame.y + frame.h - 0.3, "TFLOP a token", 16, "muted")
-    frame = frame._replace(h=frame.h - 0.5 - 0.5 * slide.line)
-    ends = [words for name in names.values() for words in name.split("\n")]
-    ax = slide.within(frame, "15", ends, grid="y", xlabel="tokens before it")
-    ends = []
-    for way, kind in (("expanded", "muted"), ("absorbed", "latent")):
-        mine, bold = only(rows, way=way), way == "absorbed"
-        xs, ys = column(mine, "context"), [value / 1e12 for value in column(mine, "flops")]
-        ax.plot(xs, ys, color=colour(kind), linewidth=(6 if bold else 4) * slide.scale)
-        ends.append((xs[-1], ys[-1], names[way], {"fontweight": "bold" if bold else "normal", "linespacing": 1.3}))
+    said = [words for name in names.values() for words in name.split("\n")]
+    ax = slide.within(frame, "15", said, "TFLOP a token", grid="y", xlabel="tokens before it")
+    for way, kind, width, weight in (("expanded", "muted", 4, "normal"), ("absorbed", "latent", 6, "bold")):
+        mine = only(rows, way=way)
+        work = [value / 1e12 for value in column(mine, "flops")]
+        slide.curve(ax, column(mine, "context"), work, names[way], kind, width, fontweight=weight, linespacing=1.3)
     ax.set(xlim=(0, longest), ylim=(0, None))
     ax.set_xticks([0, longest / 2, longest], ["0", token_count(longest / 2), token_count(longest)])
     ax.locator_params(axis="y", nbins=4)
-    slide.end_labels(ax, ends, 17)
 
 
 def _work(value: float) -> str:

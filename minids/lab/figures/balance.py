@@ -83,29 +83,18 @@ def expert_load_in_training(slide: Slide, rows: Rows) -> None:
     same as bars.
     """
     names, last = distinct(rows, "strategy"), distinct(rows, "step")[-1]
-    top = slide.title(
-        _finding(rows), rows[0]["model"], "One layer; full red: four times an even share or more, full blue: a quarter or less"
-    )
-    line, numbers = slide.line, slide.width_of("busiest 0.00×", 16)
-    left = LEFT + max(slide.width_of(slide.language.say(name), 18, True) for name in names) + 0.8 * slide.letters
-    low, right = 0.2 + 1.9 * line, RIGHT - numbers - 0.1
+    about = "One layer; full red: four times an even share or more, full blue: a quarter or less"
+    top = slide.title(_finding(rows), rows[0]["model"], about) + 0.1
+    line, left, low = slide.line, LEFT + 0.8 * slide.letters, 0.2 + 1.9 * slide.line
     step = (top - low) / len(names)
-    if slide.tall:
-        left, right = LEFT + 0.9 * slide.letters, RIGHT
     for i, name in enumerate(names):
-        y, grid = top - step * (i + 1) + (0.35 * line if slide.tall else 0), _grid(rows, name)
-        shown, extent = np.log2(np.maximum(grid, 1 / 8)), (0, last, len(grid), 0)
-        high = step - (0.7 if slide.tall else 0.48) * slide.letters
-        ax = slide.heat(left, y + 0.1, right - left, high, shown, diverging(), -2, 2, extent=extent)
+        y, grid, extent = top - step * (i + 1), _grid(rows, name), (0, last, rows[-1]["expert"] + 1, 0)
+        shown = np.log2(np.maximum(grid, 1 / 8))
+        ax = slide.heat(left, y, RIGHT - left, step - 1.25 * line, shown, diverging(), -2, 2, extent=extent)
         ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
         idlest, busiest = _last_quarter(grid)
-        if slide.tall:  # names above their strips
-            slide.text(LEFT, y + step - 0.85 * line, name, 18, weight="bold")
-            slide.text(RIGHT, y + step - 0.85 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
-            continue
-        slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
-        told = [(f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16)]
-        slide.lines(right + 0.2, y + step / 2 - 0.05, *told[: 2 if step > 2.9 * line else 1])
+        slide.text(left, y + step - 0.62 * line, name, 18, weight="bold")
+        slide.text(RIGHT, y + step - 0.62 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
     ax.set_xticks([last // 3, 2 * last // 3, last])
-    slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
+    slide.text((left + RIGHT) / 2, 0.15 + 0.5 * line, "step", ha="center")
     slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")

@@ -43,7 +43,7 @@ def attention_family(slide: Slide, rows: Rows) -> None:
     )
     line = slide.line
     names = {"q": "queries", "k": "keys", "v": "values"}
-    margin = max(slide.width_of(slide.language.say(name), 17) for name in (*names.values(), "latent")) + 0.25
+    margin = slide.width_of((*names.values(), "latent"), 17) + 0.25
     wide = (RIGHT - LEFT - margin) / len(rows)
     foot = 0.2 + 4.3 * line
     bottom, room = foot + 0.2 * line, top - foot - 1.6 * line
@@ -125,14 +125,13 @@ def cache_and_quality(slide: Slide, rows: Rows) -> None:
     mean = {kind: sum(column(of[kind], "loss")) / len(of[kind]) for kind in kinds}
     fewest = min(kinds, key=lambda kind: cached[kind])
     top = slide.title(
-        f"{fewest} caches the fewest numbers, {cached[fewest]} of {max(cached.values())}; its loss is second to MHA's alone"
-        if fewest == "MLA" and sorted(mean, key=lambda k: mean[k])[:2] == ["MHA", "MLA"]
-        else f"{fewest} caches the fewest numbers, {cached[fewest]} of {max(cached.values())}",
+        f"{fewest} caches {cached[fewest]} numbers instead of {max(cached.values())}"
+        + (", and only MHA's loss is lower" if sorted(mean, key=lambda k: mean[k])[:2] == ["MHA", "MLA"] else ""),
         f"four models of {rows[0]['model']}",
         f"Small dots: {len(of[fewest])} seeds; large ones: their mean, after {rows[0]['steps']} steps",
     )
-    said = dict(xlabel="numbers cached per token and layer", ylabel="held-out loss, nats")
-    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT, top - 0.5), "2.25", xlim=(0, 1.05 * max(cached.values())), **said)
+    said = dict(xlabel="numbers cached per token and layer", xlim=(0, 1.05 * max(cached.values())))
+    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT, top - 0.5), "2.25", ylabel="held-out loss, nats", **said)
     ax.locator_params(axis="y", nbins=5)
     looks = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}
     for kind in kinds:
@@ -143,4 +142,5 @@ def cache_and_quality(slide: Slide, rows: Rows) -> None:
         ax.plot([x], [mean[kind]], "o", **dot)
         before = cached[kind] == max(cached.values())
         looks_of = dict(fontweight="bold", ha="right" if before else "left")
-        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", 19, -20 if before else 20, **looks_of)
+        size = 19 / max(1, slide.letters) ** 0.5
+        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", size, -20 if before else 20, **looks_of)

@@ -39,13 +39,13 @@ def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[st
 
 def _filled(words: str, size: float, room: float, bold: bool) -> list[str]:
     lines = [""]
-    for word in words.split(" "):
+    for word in words.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and width_of(longer, size, bold) > room:
             lines.append(word)
         else:
             lines[-1] = longer
-    return lines
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:

@@ -65,7 +65,7 @@ def mtp_chain(slide: Slide, rows: Rows) -> None:
         + ", ".join(f"{'i' if not n else f'i + {n}'} at h{_superscript(d)}" for d, n in zip(depths, steps, strict=True)),
     )
     shown = 4 if slide.letters <= 1.2 else 3  # positions drawn
-    left = LEFT + 0.25 + max(slide.width_of(slide.language.say(w), 18, True) for w in ("MTP module 1", "main model"))
+    left = LEFT + 0.25 + slide.width_of(("MTP module 1", "main model"), 18, True)
     pitch, low = (RIGHT - left) / shown, 0.55
     wide, lane = pitch * 0.38, (top - 0.35 - low - 1.71) / max(1, len(depths) - 1)
     slide.text(LEFT, low + 0.22, "token", 18, weight="bold")

@@ -50,21 +50,13 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
     first = {row["schedule"]: row for row in reversed(rows)}
     spans = {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
     line = slide.line
-    longest, left = max(spans.values()), LEFT + max(slide.width_of(name, 19, True) for name in ("DualPipeV", *spans)) + 0.2
+    longest, left = max(spans.values()), LEFT + slide.width_of(("DualPipeV", *spans), 19, True) + 0.2
     height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
     for i, (schedule, span) in enumerate(spans.items()):
         y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
         devices = 1 + max(column(only(rows, schedule=schedule), "device"))
-        ax = slide.plot(
-            left,
-            y,
-            RIGHT - left,
-            height - 0.25,
-            frame=False,
-            xlim=(0, span if unit else longest),
-            ylim=(devices - 0.5, -0.5),
-            zorder=0.5,
-        )
+        limits = dict(xlim=(0, span if unit else longest), ylim=(devices - 0.5, -0.5))
+        ax = slide.plot(left, y, RIGHT - left, height - 0.25, frame=False, zorder=0.5, **limits)
         ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
         for direction in distinct(mine, "direction"):
             _slots(ax, only(mine, direction=direction), now, slide.scale)

@@ -9,7 +9,6 @@ from minids.config.policy import PolicyConfig
 from minids.errors import refuse
 from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import Box, Slide
-from minids.lab.figures.style import colour
 from minids.training.grpo import PolicyRun
 from minids.training.metrics import read_metrics
 from minids.training.rewards import TASKS
@@ -70,17 +69,14 @@ def grpo(slide: Slide, rows: Rows) -> None:
     )
     left, right = slide.parts(0.3, top - 0.1, 1.2, 1)
     _group(slide, answers, left)
-    each, looks = last["answers"], {"one": ("query", 6), "best": ("muted", 3.5), "greedy": ("hidden", 3.5)}
-    names = {"one": "pass@1", "best": f"pass@{each}", "greedy": "greedy"}
-    words = {name: f"{names[name]} {100 * last[name]:.0f}" for name in names}
-    said = dict(xlabel="step", ylabel="held-out, right, %")
-    ax = slide.within(right, "100", words.values(), grid="y", xlim=(0, last["step"]), ylim=(0, 102), **said)
-    for name, (kind, width) in looks.items():
+    said = dict(xlabel="step", grid="y", xlim=(0, last["step"]), ylim=(0, 102))
+    names = {"one": "pass@1", "best": f"pass@{last['answers']}", "greedy": "greedy"}
+    words = {name: f"{said} {100 * last[name]:.0f}" for name, said in names.items()}
+    ax = slide.within(right, "100", words.values(), "held-out, right, %", **said)
+    for name, kind, width, weight in (("one", "query", 6, "bold"), ("best", "muted", 3.5, ""), ("greedy", "hidden", 3.5, "")):
         values = [100 * value for value in column(curve, name)]
-        ax.plot(column(curve, "step"), values, color=colour(kind), linewidth=width * slide.scale, clip_on=False)
+        slide.curve(ax, column(curve, "step"), values, words[name], kind, width, fontweight=weight or "normal")
     ax.locator_params(axis="x", nbins=4)
-    bold = {"one": {"fontweight": "bold"}}
-    slide.end_labels(ax, [(last["step"], 100 * last[name], words[name], bold.get(name, {})) for name in names])
 
 
 def _group(slide: Slide, answers: Rows, frame: Box) -> None:

@@ -44,7 +44,7 @@ def test_keys_and_values_have_the_latents_rank(rows):
         squares = np.array(values) ** 2
         assert mine[9]["energy_up_to"] == pytest.approx(squares[:10].sum() / squares.sum())
     shown = words(figures.rank_of_keys_and_values.drawn(rows["rank_of_keys_and_values"]))
-    assert "Of 256 numbers of keys and values a token" in shown and "the latent has room for 32" in shown
+    assert "99 % of the 256 numbers of keys and values; the latent has 32" in shown
     assert f"block 1: {1 + sum(row['energy_up_to'] < 0.99 for row in only(rows['rank_of_keys_and_values'], block=1))}" in shown
 
 
