@@ -1,5 +1,6 @@
 """How much room words take, in units of a slide 16 wide, and how to make them fit."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -39,7 +40,7 @@ def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[st
 
 def _filled(words: str, size: float, room: float, bold: bool) -> list[str]:
     lines = [""]
-    for word in words.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
+    for word in re.sub(" (?=[%=])|(?<==) ", "\N{NO-BREAK SPACE}", words).split(" "):  # 40 % and F = 1 stay together
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and width_of(longer, size, bold) > room:
             lines.append(word)

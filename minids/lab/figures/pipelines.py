@@ -51,7 +51,9 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
     spans = {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
     line = slide.line
     longest, left = max(spans.values()), LEFT + slide.width_of(("DualPipeV", *spans), 19, True) + 0.2
-    height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
+    kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
+    low = slide.legend(left, 0.35 * slide.letters, kinds) + 0.15 + 0.7 * line
+    height = (top - low) / len(spans)
     for i, (schedule, span) in enumerate(spans.items()):
         y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
         devices = 1 + max(column(only(rows, schedule=schedule), "device"))
@@ -66,8 +68,6 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
         slide.lines(LEFT, y + (height - 0.25) / 2, *words[: 3 if height > 4.2 * line else 2])
         if now < longest:
             ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
-    kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
-    slide.legend(left, 0.35 * slide.letters, kinds)
 
 
 def _slots(ax, rows: Rows, now: float, scale: float) -> None:

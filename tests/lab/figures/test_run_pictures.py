@@ -156,7 +156,7 @@ def test_nodes_are_those_of_the_models_choices_under_each_limit(rows, run):
     assert own["v3_limit"] == 4 and 3.5 < own["v3_nodes_by_chance"] <= 4
     shown = words(figures.nodes_and_traffic.drawn(found))
     assert f"by chance: {own['v3_nodes_by_chance']:.1f} nodes; without it {own['v3_nodes_without_limit']:.1f}" in shown
-    assert f"to {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
+    assert f"uses {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
 
 
 def test_guesses_accepted_are_the_models_own_choices(rows, run):
