@@ -111,7 +111,7 @@ def training_run(slide: Slide, rows: Rows) -> None:
     for d in domains:
         mine, looks = only(checks, domain=d), dict(marker="o", color=shades[d], fontweight="bold")
         slide.curve(right, column(mine, "step"), column(mine, "bits_per_byte"), names[d], shades[d], **looks)
-    for ax, highest in ((left, max(column(losses, "smoothed"))), (right, max(column(checks, "bits_per_byte")))):
+    for ax, highest in ((left, max(column(losses, "nats"))), (right, max(column(checks, "bits_per_byte")))):
         ax.set(xlim=(0, steps), ylim=(0, 1.04 * highest))
         ax.locator_params(axis="y", nbins=5, integer=True)
         ax.set_xticks([0, steps // 2, steps] if ax.get_position().width > 0.2 * slide.letters else [0, steps])
