@@ -43,7 +43,7 @@ class Options:
 
 def run(options: Options, given: set[str]) -> None:
     from minids.lab.analysis import routing_trace
-    from minids.lab.figures.run_curves import draw
+    from minids.lab.figures.training import draw
     from minids.model import DeepSeekV3
     from minids.parallel.group import process_group
     from minids.training.run import Run

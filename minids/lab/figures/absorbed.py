@@ -3,9 +3,8 @@
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis import flops
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, Box, Slide
-from minids.lab.figures.style import colour
 from minids.lab.figures.words import token_count
 
 WAYS = {"re-expand": "expanded", "absorbed": "absorbed"}
@@ -25,7 +24,15 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", context:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(5, _rows)
+def absorption(slide: Slide, rows: Rows) -> None:
+    """Absorption: the query times the up-projection first, and the work of one token against the number of tokens before
+    it.
+
+    Left, twice the same three blocks, query, up-projection and cached latents; above a bracket joins the projection with
+    the latents, below it joins the query with the projection. Right, work per token against the tokens before it, on linear
+    axes: the expanding way rises steeply, absorption stays near the floor.
+    """
     longest = max(column(rows, "context"))
     at = {row["way"]: row["flops"] for row in only(rows, context=longest)}
     top = slide.title(
@@ -37,20 +44,15 @@ def _draw(slide: Slide, rows: Rows) -> None:
     left, frame = slide.parts(0.3, top - 0.1, *((1, 1.1) if slide.tall else (4, 3)))
     _algebra(slide, rows[0], left)
     names = {way: f"{way}\n{_work(value)}" for way, value in at.items()}
-    slide.text(frame.x + 0.3, frame.y + frame.h - 0.3, "TFLOP a token", 16, "muted")
-    frame = frame._replace(h=frame.h - 0.5 - 0.5 * slide.line)
-    ends = [words for name in names.values() for words in name.split("\n")]
-    ax = slide.within(frame, "15", ends, grid="y", xlabel="tokens before it")
-    ends = []
-    for way, kind in (("expanded", "muted"), ("absorbed", "latent")):
-        mine, bold = only(rows, way=way), way == "absorbed"
-        xs, ys = column(mine, "context"), [value / 1e12 for value in column(mine, "flops")]
-        ax.plot(xs, ys, color=colour(kind), linewidth=(6 if bold else 4) * slide.scale)
-        ends.append((xs[-1], ys[-1], names[way], {"fontweight": "bold" if bold else "normal", "linespacing": 1.3}))
+    said = [words for name in names.values() for words in name.split("\n")]
+    ax = slide.within(frame, "15", said, "TFLOP a token", grid="y", xlabel="tokens before it")
+    for way, kind, width, weight in (("expanded", "muted", 4, "normal"), ("absorbed", "latent", 6, "bold")):
+        mine = only(rows, way=way)
+        work = [value / 1e12 for value in column(mine, "flops")]
+        slide.curve(ax, column(mine, "context"), work, names[way], kind, width, fontweight=weight, linespacing=1.3)
     ax.set(xlim=(0, longest), ylim=(0, None))
     ax.set_xticks([0, longest / 2, longest], ["0", token_count(longest / 2), token_count(longest)])
     ax.locator_params(axis="y", nbins=4)
-    slide.end_labels(ax, ends, 17)
 
 
 def _work(value: float) -> str:
@@ -86,15 +88,3 @@ def _algebra(slide: Slide, sizes: dict, frame: Box) -> None:
             slide.arrow(*corners, kind="ink", head=False, width=3)
         if not brief:
             slide.text(LEFT, low - 1.75 * line, "made: " + made)
-
-
-absorption = Picture(
-    5,
-    "absorption",
-    "Absorption: the query times the up-projection first, and the work of one token against the number of tokens before it.",
-    "Left, twice the same three blocks, query, up-projection and cached latents; above a bracket joins the projection with "
-    "the latents, below it joins the query with the projection. Right, work per token against the tokens before it, on linear "
-    "axes: the expanding way rises steeply, absorption stays near the floor.",
-    _rows,
-    _draw,
-)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, distinct, only
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging
 from minids.lab.figures.words import size_of
@@ -49,36 +49,6 @@ def _finding(rows: Rows) -> str:
     return f"In the end the busiest expert gets {worst:.1f} times its share with {names[0]}, {best:.1f} times with {names[-1]}"
 
 
-def _draw_load(slide: Slide, rows: Rows) -> None:
-    names, last = distinct(rows, "strategy"), distinct(rows, "step")[-1]
-    top = slide.title(
-        _finding(rows), rows[0]["model"], "One layer; full red: four times an even share or more, full blue: a quarter or less"
-    )
-    line, numbers = slide.line, slide.width_of("busiest 0.00×", 16)
-    left = LEFT + max(slide.width_of(slide.language.say(name), 18, True) for name in names) + 0.8 * slide.letters
-    low, right = 0.2 + 1.9 * line, RIGHT - numbers - 0.1
-    step = (top - low) / len(names)
-    if slide.tall:
-        left, right = LEFT + 0.9 * slide.letters, RIGHT
-    for i, name in enumerate(names):
-        y, grid = top - step * (i + 1) + (0.35 * line if slide.tall else 0), _grid(rows, name)
-        shown, extent = np.log2(np.maximum(grid, 1 / 8)), (0, last, len(grid), 0)
-        high = step - (0.7 if slide.tall else 0.48) * slide.letters
-        ax = slide.heat(left, y + 0.1, right - left, high, shown, diverging(), -2, 2, extent=extent)
-        ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
-        idlest, busiest = _last_quarter(grid)
-        if slide.tall:  # names above their strips
-            slide.text(LEFT, y + step - 0.85 * line, name, 18, weight="bold")
-            slide.text(RIGHT, y + step - 0.85 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
-            continue
-        slide.text(LEFT, y + step / 2 - 0.05, name, 18, weight="bold")
-        told = [(f"busiest {busiest:.2f}×", 16), (f"idlest {idlest:.2f}×", 16)]
-        slide.lines(right + 0.2, y + step / 2 - 0.05, *told[: 2 if step > 2.9 * line else 1])
-    ax.set_xticks([last // 3, 2 * last // 3, last])
-    slide.text((left + right) / 2, 0.15 + 0.5 * line, "step", ha="center")
-    slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
-
-
 def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
     """Loads of one moment as bars."""
     names, step = distinct(rows, "strategy"), distinct(rows, "step")[at]
@@ -103,15 +73,28 @@ def _moments(rows: Rows) -> list[tuple[int, int]]:
     return [(at, 3000 if at + 1 == count else 100) for at in range(count)]
 
 
-expert_load_in_training = Picture(
-    11,
-    "expert_load_in_training",
-    "Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's bias.",
-    "Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with "
-    "an auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows "
-    "the same as bars.",
-    _rows_load,
-    _draw_load,
-    source="study load",
-    film=Film(_moments, _draw_frame),
-)
+@picture(11, _rows_load, source="study load", film=Film(_moments, _draw_frame))
+def expert_load_in_training(slide: Slide, rows: Rows) -> None:
+    """Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's
+    bias.
+
+    Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an
+    auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows the
+    same as bars.
+    """
+    names, last = distinct(rows, "strategy"), distinct(rows, "step")[-1]
+    about = "One layer; full red: four times an even share or more, full blue: a quarter or less"
+    top = slide.title(_finding(rows), rows[0]["model"], about) + 0.1
+    line, left, low = slide.line, LEFT + 0.8 * slide.letters, 0.2 + 1.9 * slide.line
+    step = (top - low) / len(names)
+    for i, name in enumerate(names):
+        y, grid, extent = top - step * (i + 1), _grid(rows, name), (0, last, rows[-1]["expert"] + 1, 0)
+        shown = np.log2(np.maximum(grid, 1 / 8))
+        ax = slide.heat(left, y, RIGHT - left, step - 1.45 * line, shown, diverging(), -2, 2, extent=extent)
+        ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
+        idlest, busiest = _last_quarter(grid)
+        slide.text(left, y + step - 0.7 * line, name, 18, weight="bold")
+        slide.text(RIGHT, y + step - 0.7 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
+    ax.set_xticks([last // 3, 2 * last // 3, last])
+    slide.text((left + RIGHT) / 2, 0.15 + 0.5 * line, "step", ha="center")
+    slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")

@@ -3,7 +3,7 @@
 from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.parameters import total
-from minids.lab.figures.picture import Picture, Rows, column
+from minids.lab.figures.picture import Rows, column, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.studies import results
@@ -26,7 +26,15 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(23, _rows)
+def attention_family(slide: Slide, rows: Rows) -> None:
+    """MHA, GQA, MQA and MLA side by side: which queries share which keys and values, and, hatched, what is cached.
+
+    Four columns of small blocks, one per head: queries above, keys and values below. In MHA each query has a key and a
+    value of its own, all hatched; in GQA four queries share one, in MQA all do; in MLA each has its own, but none is
+    hatched: they are made from one latent below, which is. Under each column the numbers cached, as a bar to scale: 32,768,
+    2,048, 256 and 576.
+    """
     cached = {row["attention"]: row["numbers_per_token_and_layer"] for row in rows}
     top = slide.title(
         f"All heads keep their own keys in MLA, and {cached['MLA']:,} numbers are cached instead of {cached['MHA']:,}",
@@ -35,7 +43,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
     )
     line = slide.line
     names = {"q": "queries", "k": "keys", "v": "values"}
-    margin = max(slide.width_of(slide.language.say(name), 17) for name in (*names.values(), "latent")) + 0.25
+    margin = slide.width_of((*names.values(), "latent"), 17) + 0.25
     wide = (RIGHT - LEFT - margin) / len(rows)
     foot = 0.2 + 4.3 * line
     bottom, room = foot + 0.2 * line, top - foot - 1.6 * line
@@ -86,19 +94,6 @@ def _block(slide: Slide, place: Box, kind: str, cached: bool) -> None:
     slide.box(*place, fill=fill, edge="ink" if cached else fill, hatch="///" if cached else "", round=0.05)
 
 
-attention_family = Picture(
-    23,
-    "attention_family",
-    "MHA, GQA, MQA and MLA side by side: which queries share which keys and values, and, hatched, what is cached.",
-    "Four columns of small blocks, one per head: queries above, keys and values below. In MHA each query has a key and a value "
-    "of its own, all hatched; in GQA four queries share one, in MQA all do; in MLA each has its own, but none is hatched: they "
-    "are made from one latent below, which is. Under each column the numbers cached, as a bar to scale: 32,768, 2,048, "
-    "256 and 576.",
-    _rows,
-    _draw,
-)
-
-
 def _rows_loss(found: dict | None = None) -> Rows:
     """``found``: results of the attention study, by default those kept with the package: models of nearly one size, the same
     text, steps and seeds."""
@@ -115,21 +110,28 @@ def _rows_loss(found: dict | None = None) -> Rows:
     return rows
 
 
-def _draw_loss(slide: Slide, rows: Rows) -> None:
+@picture(24, _rows_loss, source="study attention")
+def cache_and_quality(slide: Slide, rows: Rows) -> None:
+    """Held-out loss of four small models that differ in their attention, against the numbers each caches per token and
+    layer.
+
+    Numbers cached from left to right, loss upwards. Multi-head attention stands far right with the lowest mean; grouped-
+    and multi-query attention cache fewer numbers and stand higher; multi-head latent attention stands furthest left, nearly
+    as low as the first. Small dots show how far the seeds lie apart.
+    """
     kinds = list(dict.fromkeys(column(rows, "attention")))
     of = {kind: [row for row in rows if row["attention"] == kind] for kind in kinds}
     cached = {kind: of[kind][0]["numbers_per_token_and_layer"] for kind in kinds}
     mean = {kind: sum(column(of[kind], "loss")) / len(of[kind]) for kind in kinds}
     fewest = min(kinds, key=lambda kind: cached[kind])
     top = slide.title(
-        f"{fewest} caches the fewest numbers, {cached[fewest]} of {max(cached.values())}; its loss is second to MHA's alone"
-        if fewest == "MLA" and sorted(mean, key=lambda k: mean[k])[:2] == ["MHA", "MLA"]
-        else f"{fewest} caches the fewest numbers, {cached[fewest]} of {max(cached.values())}",
+        f"{fewest} caches {cached[fewest]} numbers instead of {max(cached.values())}"
+        + (", and only MHA's loss is lower" if sorted(mean, key=lambda k: mean[k])[:2] == ["MHA", "MLA"] else ""),
         f"four models of {rows[0]['model']}",
         f"Small dots: {len(of[fewest])} seeds; large ones: their mean, after {rows[0]['steps']} steps",
     )
-    said = dict(xlabel="numbers cached per token and layer", ylabel="held-out loss, nats")
-    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT, top - 0.5), "2.25", xlim=(0, 1.05 * max(cached.values())), **said)
+    said = dict(xlabel="numbers cached per token and layer", xlim=(0, 1.05 * max(cached.values())))
+    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT, top - 0.5), "2.25", ylabel="held-out loss, nats", **said)
     ax.locator_params(axis="y", nbins=5)
     looks = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}
     for kind in kinds:
@@ -140,17 +142,5 @@ def _draw_loss(slide: Slide, rows: Rows) -> None:
         ax.plot([x], [mean[kind]], "o", **dot)
         before = cached[kind] == max(cached.values())
         looks_of = dict(fontweight="bold", ha="right" if before else "left")
-        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", 19, -20 if before else 20, **looks_of)
-
-
-cache_and_quality = Picture(
-    24,
-    "cache_and_quality",
-    "Held-out loss of four small models that differ in their attention, against the numbers each caches per token and layer.",
-    "Numbers cached from left to right, loss upwards. Multi-head attention stands far right with the lowest mean; grouped- and "
-    "multi-query attention cache fewer numbers and stand higher; multi-head latent attention stands furthest left, nearly as "
-    "low as the first. Small dots show how far the seeds lie apart.",
-    _rows_loss,
-    _draw_loss,
-    source="study attention",
-)
+        size = 19 / max(1, slide.letters) ** 0.5
+        slide.label(ax, x, mean[kind], f"{kind}: {mean[kind]:.3f}", size, -20 if before else 20, **looks_of)

@@ -50,8 +50,9 @@ class Language:
         if not self.words:
             return text
         said = self.words.get(phrase) or phrase
-        said = _filled(said, "#", [number.translate(self._marks) for number in numbers])
-        said = _on_lines(_filled(said, "@", [self._name(name) for name in names]), text.count("\n") + 1)
+        if names:  # without them an @ is one of the text's own, as in pass@8
+            said = _filled(said, "@", [self._name(name) for name in names])
+        said = _on_lines(_filled(said, "#", [number.translate(self._marks) for number in numbers]), text.count("\n") + 1)
         return _MARK + said if self.right_to_left and _RIGHT_TO_LEFT.search(said) else said
 
     def _name(self, name: str) -> str:

@@ -1,8 +1,10 @@
 """How much room words take, in units of a slide 16 wide, and how to make them fit."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from minids.lab.figures.glyphs import families
 from minids.lab.figures.style import WIDTH
 
 
@@ -10,11 +12,10 @@ from minids.lab.figures.style import WIDTH
 def width_of(words: str, size: float, bold: bool = False) -> float:
     """How wide words are on a slide, in its units."""
     from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    words = words.replace("$", r"\$")  # a dollar is a dollar
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72 / WIDTH * 16 if words.strip() else 0.0
+    font = FontProperties(family=families(), weight="bold" if bold else "normal", size=size)
+    return text_to_path.get_text_width_height_descent(words, font, ismath=False)[0] / 72 / WIDTH * 16
 
 
 def fitted(words: str, size: float, room: float, bold: bool = False) -> str:
@@ -39,13 +40,13 @@ def wrapped(words: str, size: float, room: float, bold: bool = False) -> list[st
 
 def _filled(words: str, size: float, room: float, bold: bool) -> list[str]:
     lines = [""]
-    for word in words.split(" "):
+    for word in re.sub(" (?=[%=])|(?<==) ", "\N{NO-BREAK SPACE}", words).split(" "):  # 40 % and F = 1 stay together
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and width_of(longer, size, bold) > room:
             lines.append(word)
         else:
             lines[-1] = longer
-    return lines
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:

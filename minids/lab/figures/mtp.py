@@ -4,7 +4,7 @@ import numpy as np
 
 from minids.backend import use_backend
 from minids.config import ModelConfig
-from minids.lab.figures.picture import Picture, Rows, only
+from minids.lab.figures.picture import Rows, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.model import DeepSeekV3
 
@@ -45,7 +45,15 @@ def _outputs(model: DeepSeekV3, tokens: np.ndarray) -> list[np.ndarray]:
         return [model.logits(tokens), *model.mtp_logits(tokens)]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(15, _rows)
+def mtp_chain(slide: Slide, rows: Rows) -> None:
+    """Multi-token prediction as a causal chain: each module takes the state of the one before and the next token's
+    embedding.
+
+    A grid. Bottom row: the words of a sentence. Above each word the main model's state with the next word as its
+    prediction; above that the module's state, which also gets the embedding of the next word and predicts the word after
+    it. Faint lines lead from every position to all later ones.
+    """
     depths = sorted({row["depth"] for row in rows})
     ahead = {d: {row["sees_to"] - row["position"] for row in only(rows, depth=d)} for d in depths}
     assert all(len(steps) == 1 for steps in ahead.values()), "positions differ in how far ahead they see"
@@ -57,7 +65,7 @@ def _draw(slide: Slide, rows: Rows) -> None:
         + ", ".join(f"{'i' if not n else f'i + {n}'} at h{_superscript(d)}" for d, n in zip(depths, steps, strict=True)),
     )
     shown = 4 if slide.letters <= 1.2 else 3  # positions drawn
-    left = LEFT + 0.25 + max(slide.width_of(slide.language.say(w), 18, True) for w in ("MTP module 1", "main model"))
+    left = LEFT + 0.25 + slide.width_of(("MTP module 1", "main model"), 18, True)
     pitch, low = (RIGHT - left) / shown, 0.55
     wide, lane = pitch * 0.38, (top - 0.35 - low - 1.71) / max(1, len(depths) - 1)
     slide.text(LEFT, low + 0.22, "token", 18, weight="bold")
@@ -88,15 +96,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
 
 def _superscript(n: int) -> str:
     return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(n))
-
-
-mtp_chain = Picture(
-    15,
-    "mtp_chain",
-    "Multi-token prediction as a causal chain: each module takes the state of the one before and the next token's embedding.",
-    "A grid. Bottom row: the words of a sentence. Above each word the main model's state with the next word as its "
-    "prediction; above that the module's state, which also gets the embedding of the next word and predicts the word after it. "
-    "Faint lines lead from every position to all later ones.",
-    _rows,
-    _draw,
-)

@@ -5,7 +5,7 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.parameters import activated, parts, total
-from minids.lab.figures.picture import Look, Picture, Rows
+from minids.lab.figures.picture import Look, Rows, picture
 from minids.lab.figures.slide import Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.words import parameter_count
@@ -30,7 +30,15 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: in
     return rows + [{"part": p.name, "parameters": p.total, "active": p.activated} for p in parts(c)]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(1, _rows)
+def architecture(slide: Slide, rows: Rows) -> None:
+    """DeepSeek-V3 on one slide: the column of blocks, one block enlarged, and its mixture of experts.
+
+    Left, from bottom to top: tokens, embedding, dense blocks, blocks with experts, norm and head, next token; a
+    multi-token-prediction module branches off before the head. Middle: one block, norm and multi-head latent attention,
+    then norm and experts, each with a residual path around it. Right: small squares for all routed experts of a layer, few
+    of them in strong colour, with the router and the shared expert above.
+    """
     _drawn(slide, rows)
 
 
@@ -169,16 +177,3 @@ def here(ax, *parts: str) -> None:
         slide.box(x, y, w, h, fill="none", edge="ink", round=0.12)
     pale = PathPatch(Path.make_compound_path(*paths), facecolor=colour("background"), edgecolor="none", alpha=0.68, zorder=9)
     ax.add_patch(pale)
-
-
-architecture = Picture(
-    1,
-    "architecture",
-    "DeepSeek-V3 on one slide: the column of blocks, one block enlarged, and its mixture of experts.",
-    "Left, from bottom to top: tokens, embedding, dense blocks, blocks with experts, norm and head, next token; a multi-"
-    "token-prediction module branches off before the head. Middle: one block, norm and multi-head latent attention, then "
-    "norm and experts, each with a residual path around it. Right: small squares for all routed experts of a layer, few of "
-    "them in strong colour, with the router and the shared expert above.",
-    _rows,
-    _draw,
-)

@@ -119,6 +119,16 @@ class Picture:
         return slide
 
 
+def picture(number: int, rows: Callable[..., Rows], source: str = "arithmetic", film: Film | None = None):
+    """Make a ``Picture`` of the function that draws it: called like it, caption and alternative text from its docstring."""
+
+    def made(draw: Callable[[Slide, Rows], None]) -> Picture:
+        caption, _, alternative = (" ".join(part.split()) for part in (inspect.getdoc(draw) or "").partition("\n\n"))
+        return Picture(number, draw.__name__, caption, alternative, rows, draw, source, film)
+
+    return made
+
+
 def as_csv(rows: Rows) -> str:
     """Rows as text; a column that a row does not have stays empty. Seven digits of a number are more than a picture shows."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -6,7 +6,7 @@ from minids import files
 from minids.lab.analysis.pipeline import Times, simulate
 from minids.lab.analysis.pipeline_measured import compared
 from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Slide
 from minids.lab.figures.style import colour, encoded, ink_on
 from minids.parallel.timeline import Recording
@@ -30,10 +30,6 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedu
     return rows
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
-    _draw_until(slide, rows, max(column(rows, "makespan")))
-
-
 def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
     """What has happened by the time ``now``, at the cursor."""
     first = {row["schedule"]: row for row in reversed(rows)}
@@ -54,21 +50,15 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
     first = {row["schedule"]: row for row in reversed(rows)}
     spans = {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
     line = slide.line
-    longest, left = max(spans.values()), LEFT + max(slide.width_of(name, 19, True) for name in ("DualPipeV", *spans)) + 0.2
-    height, low = (top - 0.35 - 1.2 * line) / len(spans), 0.35 + 1.2 * line
+    longest, left = max(spans.values()), LEFT + slide.width_of(("DualPipeV", *spans), 19, True) + 0.2
+    kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
+    low = slide.legend(left, 0.35 * slide.letters, kinds) + 0.15 + 0.7 * line
+    height = (top - low) / len(spans)
     for i, (schedule, span) in enumerate(spans.items()):
         y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
         devices = 1 + max(column(only(rows, schedule=schedule), "device"))
-        ax = slide.plot(
-            left,
-            y,
-            RIGHT - left,
-            height - 0.25,
-            frame=False,
-            xlim=(0, span if unit else longest),
-            ylim=(devices - 0.5, -0.5),
-            zorder=0.5,
-        )
+        limits = dict(xlim=(0, span if unit else longest), ylim=(devices - 0.5, -0.5))
+        ax = slide.plot(left, y, RIGHT - left, height - 0.25, frame=False, zorder=0.5, **limits)
         ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
         for direction in distinct(mine, "direction"):
             _slots(ax, only(mine, direction=direction), now, slide.scale)
@@ -78,8 +68,6 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
         slide.lines(LEFT, y + (height - 0.25) / 2, *words[: 3 if height > 4.2 * line else 2])
         if now < longest:
             ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
-    kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
-    slide.legend(left, 0.35 * slide.letters, kinds)
 
 
 def _slots(ax, rows: Rows, now: float, scale: float) -> None:
@@ -111,7 +99,14 @@ def measured_rows(recording: Recording) -> Rows:
     return rows
 
 
-def _draw_measured(slide: Slide, rows: Rows) -> None:
+@picture(29, measured_rows, source="run, measured")
+def pipeline_measured(slide: Slide, rows: Rows) -> None:
+    """A pipeline schedule as it was executed, and what the simulator makes of the same order.
+
+    Three timelines, one row per device: measured by the clock; replayed with each chunk's own processor time; simulated
+    with the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of
+    the letters.
+    """
     first = {row["schedule"]: row for row in reversed(rows)}
     one, measured, replayed = rows[0], first["measured"]["makespan"], first["replayed"]["makespan"]
     top = slide.title(
@@ -121,19 +116,6 @@ def _draw_measured(slide: Slide, rows: Rows) -> None:
         "each on its own scale; hatched: fed from the other end",
     )
     _lanes(slide, rows, top, max(column(rows, "makespan")), " ms")
-
-
-pipeline_measured = Picture(
-    29,
-    "pipeline_measured",
-    "A pipeline schedule as it was executed, and what the simulator makes of the same order.",
-    "Three timelines, one row per device: measured by the clock; replayed with each chunk's own processor time; simulated with "
-    "the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of the "
-    "letters.",
-    measured_rows,
-    _draw_measured,
-    source="run, measured",
-)
 
 
 def write_measured(recording: Recording, path: Path) -> None:
@@ -146,14 +128,12 @@ def _moments(rows: Rows) -> list[tuple[float, int]]:
     return [(longest * i / FRAMES, 2500 if i == FRAMES else 200) for i in range(1, FRAMES + 1)]
 
 
-pipeline_schedules = Picture(
-    21,
-    "pipeline_schedules",
-    "Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.",
-    "Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle "
-    "time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from"
-    " both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.",
-    _rows,
-    _draw,
-    film=Film(_moments, _draw_until),
-)
+@picture(21, _rows, film=Film(_moments, _draw_until))
+def pipeline_schedules(slide: Slide, rows: Rows) -> None:
+    """Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.
+
+    Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle
+    time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from
+    both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.
+    """
+    _draw_until(slide, rows, max(column(rows, "makespan")))

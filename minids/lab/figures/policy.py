@@ -7,9 +7,8 @@ from pathlib import Path
 from minids.checkpoint.model_folder import load
 from minids.config.policy import PolicyConfig
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, only
+from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import Box, Slide
-from minids.lab.figures.style import colour
 from minids.training.grpo import PolicyRun
 from minids.training.metrics import read_metrics
 from minids.training.rewards import TASKS
@@ -52,7 +51,15 @@ def rows_of(judge: PolicyRun, measured: list[dict]) -> Rows:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(29, _rows, source="grpo")
+def grpo(slide: Slide, rows: Rows) -> None:
+    """GRPO: answers to one question with their rewards and advantages, and how often a small model is right while it
+    learns.
+
+    Left, a sum and under it a line for each of several answers: a bar where its reward is one, with a line at the group's
+    mean, and a bar of its advantage, to the right for right answers, to the left for wrong ones. Right, against the steps,
+    the share of held-out sums that one answer, the best of a group, and the greedy answer get right: all three rise.
+    """
     answers, curve = only(rows, group="answer"), only(rows, group="curve")
     first, last = curve[0], curve[-1]
     top = slide.title(
@@ -62,17 +69,14 @@ def _draw(slide: Slide, rows: Rows) -> None:
     )
     left, right = slide.parts(0.3, top - 0.1, 1.2, 1)
     _group(slide, answers, left)
-    each, looks = last["answers"], {"one": ("query", 6), "best": ("muted", 3.5), "greedy": ("hidden", 3.5)}
-    names = {"one": "pass@1", "best": f"pass@{each}", "greedy": "greedy"}
-    words = {name: f"{names[name]} {100 * last[name]:.0f}" for name in names}
-    said = dict(xlabel="step", ylabel="held-out, right, %")
-    ax = slide.within(right, "100", words.values(), grid="y", xlim=(0, last["step"]), ylim=(0, 102), **said)
-    for name, (kind, width) in looks.items():
+    said = dict(xlabel="step", grid="y", xlim=(0, last["step"]), ylim=(0, 102))
+    names = {"one": "pass@1", "best": f"pass@{last['answers']}", "greedy": "greedy"}
+    words = {name: f"{said} {100 * last[name]:.0f}" for name, said in names.items()}
+    ax = slide.within(right, "100", words.values(), "held-out, right, %", **said)
+    for name, kind, width, weight in (("one", "query", 6, "bold"), ("best", "muted", 3.5, ""), ("greedy", "hidden", 3.5, "")):
         values = [100 * value for value in column(curve, name)]
-        ax.plot(column(curve, "step"), values, color=colour(kind), linewidth=width * slide.scale, clip_on=False)
+        slide.curve(ax, column(curve, "step"), values, words[name], kind, width, fontweight=weight or "normal")
     ax.locator_params(axis="x", nbins=4)
-    bold = {"one": {"fontweight": "bold"}}
-    slide.end_labels(ax, [(last["step"], 100 * last[name], words[name], bold.get(name, {})) for name in names])
 
 
 def _group(slide: Slide, answers: Rows, frame: Box) -> None:
@@ -104,16 +108,3 @@ def _group(slide: Slide, answers: Rows, frame: Box) -> None:
     slide.arrow((mean, bottom), (mean, high - 2.3 * line), kind="ink", width=2, head=False)
     slide.arrow((zero, bottom), (zero, high - 2.3 * line), kind="ink", width=2, head=False)
     slide.text(frame.x, frame.y + 0.1, f"line: the group's mean, {answers[0]['mean']:.2f}", 16, "muted")
-
-
-grpo = Picture(
-    29,
-    "grpo",
-    "GRPO: answers to one question with their rewards and advantages, and how often a small model is right while it learns.",
-    "Left, a sum and under it a line for each of several answers: a bar where its reward is one, with a line at the group's "
-    "mean, and a bar of its advantage, to the right for right answers, to the left for wrong ones. Right, against the steps, "
-    "the share of held-out sums that one answer, the best of a group, and the greedy answer get right: all three rise.",
-    _rows,
-    _draw,
-    source="grpo",
-)

@@ -1,4 +1,4 @@
-"""Figures 10 and 13: what the router of a trained model does with a text, and with whole domains."""
+"""Figures 10, 13 and 26: what routers do with a text and with whole domains, and how much a balance loss takes from that."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,13 @@ import numpy as np
 
 from minids.backend import op
 from minids.errors import refuse
-from minids.lab.figures.picture import Picture, Rows, column, distinct, only
-from minids.lab.figures.run_curves import domain_colours
+from minids.lab.figures.picture import Rows, column, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, diverging, sequential
 from minids.lab.figures.trained import Trained
+from minids.lab.figures.training import domain_colours
+from minids.lab.figures.words import size_of
+from minids.lab.studies import results
 
 
 def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46, block: int | None = None) -> Rows:
@@ -36,7 +38,13 @@ def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46,
     )
 
 
-def _draw_map(slide: Slide, rows: Rows) -> None:
+@picture(10, _rows_map, source="run")
+def tokens_and_experts(slide: Slide, rows: Rows) -> None:
+    """Which experts each token of a held-out text is sent to in the trained model, and with what gate.
+
+    A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a
+    token has experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any two.
+    """
     experts, groups, places = rows[0]["experts"], rows[0]["groups"], distinct(rows, "place")
     chosen = {p: frozenset(column(only(rows, place=p), "expert")) for p in places}
     letters = {p: only(rows, place=p)[0]["token"] for p in places}
@@ -66,19 +74,6 @@ def _draw_map(slide: Slide, rows: Rows) -> None:
     ax.set_ylabel("expert")
 
 
-tokens_and_experts = Picture(
-    10,
-    "tokens_and_experts",
-    "Which experts each token of a held-out text is sent to in the trained model, and with what gate.",
-    "A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a "
-    "token has experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any "
-    "two.",
-    _rows_map,
-    _draw_map,
-    source="run",
-)
-
-
 def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) -> Rows:
     """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read."""
     trained = Trained.open(run)
@@ -92,6 +87,37 @@ def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int
                 for e in range(experts)
             ]
     return trained.signed(rows)
+
+
+@picture(13, _rows_domains, source="run")
+def experts_by_domain(slide: Slide, rows: Rows) -> None:
+    """Load of every expert in every block of the trained model, domain by domain, against an even share.
+
+    One strip per block, experts across, domains downwards; red cells take more than an even share of a domain, blue cells
+    less. Most experts are red in one domain and blue in another.
+    """
+    domains, blocks = distinct(rows, "domain"), distinct(rows, "block")
+    best = max(rows, key=lambda row: row["times_even"])
+    least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
+    most, few = (slide.short(row["domain"]) for row in (best, least))
+    beside = f" and {least['times_even']:.1f} times of {few}" if len(domains) > 1 else ""
+    top = slide.title(
+        f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
+        rows[0]["model"],
+        f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
+    )
+    low, left = 0.2 + 1.2 * slide.line, LEFT + _margin(slide, domains)
+    frame = Box(left, low, RIGHT - slide.width_of("block 10", 17) - 0.2 - left, top - 0.1 - low)
+    loads = [[column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks]
+    domain_maps(slide, frame, loads, domains, 3)
+    for i, b in enumerate(blocks):
+        slide.text(frame.x + frame.w + 0.2, frame.piece(i, len(blocks), across=False).middle[1], f"block {b}")
+    slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
+
+
+def _margin(slide: Slide, domains: Sequence[str]) -> float:
+    """Room for their names before maps."""
+    return slide.width_of([slide.cut(d, 17, 4) for d in domains], 17) + 0.2
 
 
 def domain_maps(
@@ -110,35 +136,56 @@ def domain_maps(
             label.set_color(shades[d])
 
 
-def _draw_domains(slide: Slide, rows: Rows) -> None:
-    domains, blocks = distinct(rows, "domain"), distinct(rows, "block")
-    best = max(rows, key=lambda row: row["times_even"])
-    least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
-    most, few = (slide.short(row["domain"]) for row in (best, least))
-    beside = f" and {least['times_even']:.1f} times of {few}" if len(domains) > 1 else ""
+PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
+"""Arms of the balance study, each the even load of its kind, and what the picture calls them."""
+
+
+def _rows_pair(found: dict | None = None, pair: dict[str, str] = PAIR) -> Rows:
+    """``found``: results of the balance study, by default those kept with the package; ``pair``: arm → its name here. Loads are
+    those of the first seed, in even shares; what an expert tells of the domain, in bits, is the mean over all."""
+    found = found or results("balance")
+    about = size_of(found["common"]["model"])
+    rows: Rows = []
+    for arm, name in pair.items():
+        held = found["arms"][arm]
+        summary = {key: held["summary"][key]["mean"] for key in ("specialisation", "max_vio", "loss")}
+        for domain, layers in held["details"]["relative_load"].items():
+            rows += [
+                {"model": about, "arm": arm, "strategy": name, "domain": domain, "layer": layer, "expert": e}
+                | {"times_even": load, **summary, "seeds": len(found["seeds"])}
+                for layer, loads in enumerate(layers)
+                for e, load in enumerate(loads)
+            ]
+    return rows
+
+
+@picture(26, _rows_pair, source="study balance")
+def specialisation(slide: Slide, rows: Rows) -> None:
+    """Load of every expert by domain in two small models: balanced by a loss in each sequence, and by V3's bias.
+
+    Two maps side by side, experts across and domains downwards, for two layers. Under that loss all cells are pale: each
+    domain loads the experts alike. Under the bias many are strongly red in one domain and blue in another.
+    """
+    names, domains, layers = (distinct(rows, key) for key in ("strategy", "domain", "layer"))
+    bits = {name: only(rows, strategy=name)[0]["specialisation"] for name in names}
+    plain, ours = names[0], names[-1]
     top = slide.title(
-        f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
-        rows[0]["model"],
-        f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
+        f"With {ours} an expert tells {bits[ours] / bits[plain]:.0f} times as much about the domain as with a {plain}",
+        f"two models of {rows[0]['model']}",
+        f"{bits[ours]:.3f} and {bits[plain]:.3f} bits of {np.log2(len(domains)):.2f}, mean of {rows[0]['seeds']} seeds; "
+        "maps: the first",
     )
-    low, say = 0.2 + 1.2 * slide.line, slide.language.say
-    left = LEFT + max(slide.width_of(say(slide.cut(d, 17, 4)), 17) for d in domains) + 0.2
-    frame = Box(left, low, RIGHT - slide.width_of(say("block 10"), 17) - 0.2 - left, top - 0.1 - low)
-    domain_maps(
-        slide, frame, [[column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks], domains, 3
+    line = slide.line
+    margin = _margin(slide, domains)
+    wide = (RIGHT - LEFT - margin - 0.5) / 2
+    even = ", ".join(f"{only(rows, strategy=name)[0]['max_vio']:.2f}" for name in names)
+    foot = slide.note(
+        f"Full red: four even shares, full blue: a quarter. Both keep the load even over all text (MaxVio {even})"
     )
-    for i, b in enumerate(blocks):
-        slide.text(frame.x + frame.w + 0.2, frame.piece(i, len(blocks), across=False).middle[1], f"block {b}")
-    slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
-
-
-experts_by_domain = Picture(
-    13,
-    "experts_by_domain",
-    "Load of every expert in every block of the trained model, domain by domain, against an even share.",
-    "One strip per block, experts across, domains downwards; red cells take more than an even share of a domain, blue cells "
-    "less. Most experts are red in one domain and blue in another.",
-    _rows_domains,
-    _draw_domains,
-    source="run",
-)
+    low = foot + 1.2 * line
+    for i, name in enumerate(names):
+        x = LEFT + margin + i * (wide + 0.5)
+        slide.text(x + wide / 2, top - 0.7 * line, name, 20, ha="center", weight="bold")
+        of = [[column(only(rows, strategy=name, domain=d, layer=k), "times_even") for d in domains] for k in layers]
+        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, named=i == 0, every=5)
+    slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")

@@ -7,7 +7,7 @@
     slide.step("up-projection")                              what follows appears with the next build of the slide
     slide.arrow(a.above, b.below)
     ax = slide.plot(2, 1, 12, 6)                             ordinary axes somewhere on it
-    slide.end_labels(ax, [(1024, 7.5, "MLA", {})])           curves with their names behind them, none on another
+    slide.curve(ax, [0, 1024], [0, 7.5], "MLA", "latent")    curves with their names behind them, none on another
     slide.bars(2, 1, 9, 6, [3, 2], ["MHA", "MLA"], …)        horizontal bars with names before and words behind them
     slide.heat(2, 1, 9, 6, grid, colours, 0, 1)              a map of coloured cells
     slide.squares(2, 1, 9, 6, 256, fills, groups=8)          so many equal squares, in groups
@@ -20,12 +20,13 @@ said in the slide's language.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minids.lab.figures.language import Language
 from minids.lab.figures.lettering import apart, fitted, width_of, wrapped
+from minids.lab.figures.settle import settle
 from minids.lab.figures.style import WIDTH, colour, ink_on
 
 LEFT, RIGHT = 0.55, 15.55  # where titles begin, and where they end at the latest
@@ -78,6 +79,7 @@ class Slide:
         self.scale = inches / WIDTH
         self.language = language or Language()
         self.steps: list[str] = []
+        self._ends: dict[Any, list] = {}  # axes → what stands behind their curves
         self._before: list[set[int]] = []  # of each step, the artists that were there before it
         ax.set(xlim=(0, 16), ylim=(0, height))
         ax.axis("off")
@@ -93,11 +95,30 @@ class Slide:
             return self.h - 0.2
         big, grown = self.big, self.letters
         if not self.tall:  # large letters are for what is below
-            self.letters = min(grown, 1.2)
+            self.letters, big = min(grown, 1.2), big * grown / min(grown, 1.2)
         finding, about, subtitle = (self.language.say(words) for words in (finding, about, subtitle))
-        below = self._title(finding, about, subtitle, big * grown / self.letters)
+        lines, (edge, ha) = wrapped(finding, big * self.letters, RIGHT - LEFT, bold=True), self.begin
+        self.verbatim(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
+        top, high = self.h - 0.5 - 0.0199 * big * self.letters * len(lines), 0.44 * self.letters
+        about = self.cut(about, 16, RIGHT - LEFT - 0.4)
+        wide = width_of(about, 16 * self.letters) + 0.36
+        frame = self.box(edge if ha == "left" else edge - wide, top - high, wide, high, fill="panel", edge="muted")
+        self.verbatim(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
+        below = top - high
+        if subtitle:  # beside the frame, or below it where that takes less room
+            beside, under = (wrapped(subtitle, 17 * self.letters, RIGHT - LEFT - taken) for taken in (wide + 0.25, 0))
+            if wide > 11 or self.line * len(beside) > high + 0.12 + self.line * len(under):
+                top, beside, wide = top - high - 0.12, under, -0.25
+            at = edge + (wide + 0.25) * (1 if ha == "left" else -1)
+            self.verbatim(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
+            below = min(below, top - self.line * len(beside))
         self.letters = grown
-        return below
+        return below - 0.15
+
+    @property
+    def begin(self) -> tuple[float, str]:
+        """Where lines of the slide's language begin, and how they are aligned there."""
+        return (RIGHT, "right") if self.language.right_to_left else (LEFT, "left")
 
     @property
     def big(self) -> float:
@@ -108,46 +129,17 @@ class Slide:
         """A name for the finding, cut where it is longer than a third of a line."""
         return self.cut(name, self.big, 5, bold=True)
 
-    def _title(self, finding: str, about: str, subtitle: str, big: float) -> float:
-        lines = wrapped(finding, big * self.letters, RIGHT - LEFT, bold=True)
-        mirrored = self.language.right_to_left
-        edge, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self.verbatim(edge, self.h - 0.32, "\n".join(lines), big, weight="bold", va="top", linespacing=1.15, ha=ha)
-        line = 0.0195 * big * self.letters
-        top = self.h - 0.5 - 1.02 * line * len(lines)
-        about, high = self.cut(about, 16, RIGHT - LEFT - 0.4), 0.44 * self.letters
-        wide = self.width_of(about, 16) + 0.36
-        frame = self.box(RIGHT - wide if mirrored else LEFT, top - high, wide, high, fill="panel", edge="muted")
-        self.verbatim(*frame.middle, about, 16, ink_on(colour("panel")), ha="center")
-        if not subtitle:
-            return top - high - 0.15
-        beside, below = (wrapped(subtitle, 17 * self.letters, RIGHT - LEFT - taken) for taken in (wide + 0.25, 0))
-        if wide > 11 or self.line * len(beside) > high + 0.12 + self.line * len(below):
-            top -= high + 0.12  # takes less room below the frame
-            self.verbatim(edge, top - 0.02, "\n".join(below), 17, "muted", va="top", linespacing=1.2, ha=ha)
-            return top - self.line * len(below) - 0.15
-        at = edge - wide - 0.25 if mirrored else edge + wide + 0.25
-        self.verbatim(at, top - 0.02, "\n".join(beside), 17, "muted", va="top", linespacing=1.2, ha=ha)
-        return top - max(high, self.line * len(beside)) - 0.15
-
     @property
     def line(self) -> float:
         """Height of a line of small words."""
         return 0.36 * self.letters
 
-    def note(self, words: str, y: float = 0.12) -> float:
-        """A quiet remark at the slide's foot, on as many lines as it needs above y; returns where it ends."""
-        lines = wrapped(self.language.say(words), 16 * self.letters, RIGHT - LEFT)
-        mirrored = self.language.right_to_left
-        at, ha = (RIGHT, "right") if mirrored else (LEFT, "left")
-        self.verbatim(at, y, "\n".join(lines), 16, "muted", ha=ha, va="bottom", linespacing=1.2)
-        return y + self.line * len(lines)
-
-    def paragraph(self, y: float, words: str, size: float = 20, **looks) -> float:
-        """Words over the slide's width, from y downwards on as many lines as they need; returns where they end."""
-        lines = wrapped(self.language.say(words), size * self.letters, RIGHT - LEFT, bold=looks.get("weight") == "bold")
-        self.verbatim(LEFT, y, "\n".join(lines), size, va="top", linespacing=1.2, **looks)
-        return y - 0.0285 * size * self.letters * (0.4 + 0.6 * len(lines))
+    def note(self, words: str, y: float = 0.12, size: float = 16, kind: str = "muted", va: str = "bottom", **looks) -> float:
+        """A remark over the slide's width, on the lines it needs above y, or below it (``va`` "top"); returns where it ends."""
+        (at, ha), bold = self.begin, looks.get("weight") == "bold"
+        lines = wrapped(self.language.say(words), size * self.letters, RIGHT - LEFT, bold)
+        self.verbatim(at, y, "\n".join(lines), size, kind, ha=ha, va=va, linespacing=1.2, **looks)
+        return y + self.line * size / 16 * len(lines) * (1 if va == "bottom" else -1)
 
     def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
         """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
@@ -174,33 +166,33 @@ class Slide:
             self.text(x, y - high / 2, words, size, kind, ha=ha, weight=weight)
             y -= high
 
-    def width_of(self, words: str, size: float, bold: bool = False) -> float:
-        """How wide words are, in units."""
-        return width_of(words, size * self.letters, bold)
+    def width_of(self, words: str | Iterable[str], size: float, bold: bool = False) -> float:
+        """How wide words are in the slide's language, in units; of several, the widest."""
+        said = [self.language.say(one) for one in ([words] if isinstance(words, str) else words)]
+        lines = [line for one in said for line in one.split("\n")]
+        return max((width_of(line, size * self.letters, bold) for line in lines), default=0.0)
 
     def cut(self, name: str, size: float, room: float, bold: bool = False) -> str:
         """A name, cut with an ellipsis where it is wider than ``room`` units."""
         return fitted(name, size * self.letters, room, bold)
 
-    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16, down: float = 0.0) -> float:
-        """Coloured squares with words behind them: a row, or several above y where the slide ends, or a column with steps of
-        ``down``. Returns the middle of the highest."""
-        side, rows = 0.26 * self.letters, [[]]
-        at = x
+    def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16) -> float:
+        """Coloured squares with words behind them: a row, or several above y where the slide ends. Returns the middle of the
+        highest."""
+        side, rows, at = 0.26 * self.letters, [[]], x
         for words, kind in entries:
-            wide = self.width_of(self.language.say(words), size) + side + 0.12
-            if rows[-1] and (down or at + wide > RIGHT + 0.2):
+            wide = self.width_of(words, size) + side + 0.12
+            if rows[-1] and at + wide > RIGHT + 0.2:
                 rows.append([])
                 at = x
             rows[-1].append((at, words, kind))
             at += wide + 0.5
-        step = (down or 0.42) * self.letters
-        high = y if down else y + step * (len(rows) - 1)
-        for i, row in enumerate(rows):
+        for i, row in enumerate(reversed(rows)):
             for at, words, kind in row:
-                self.rectangle(at, high - i * step - side / 2, side, side, kind)
-                self.text(at + side + 0.12, high - i * step, words, size)
-        return high
+                middle = y + 0.42 * self.letters * i
+                self.rectangle(at, middle - side / 2, side, side, kind)
+                self.text(at + side + 0.12, middle, words, size)
+        return y + 0.42 * self.letters * (len(rows) - 1)
 
     # Blocks and arrows.
 
@@ -218,7 +210,7 @@ class Slide:
         self.ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks, **more))
         if words:
             said = self.language.say(words)
-            widest = max(self.width_of(line, size) for line in said.split("\n"))
+            widest = max(width_of(line, size * self.letters) for line in said.split("\n"))
             size *= min(1.0, (w - 0.1) / max(widest, 1e-9))
             self.verbatim(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
         return Box(x, y, w, h)
@@ -311,13 +303,16 @@ class Slide:
 
     # Plots.
 
-    def within(self, frame: Box, tick: str, names: Iterable[str] = (), **settings):
-        """Axes that fill a frame together with their numbers, up to ``tick`` wide, their labels, and names behind curves."""
-        name_high = 1.15 * self.line if settings.get("ylabel") else 0
-        x = frame.x + self.width_of(tick, 16) + 0.15 + name_high
+    def within(self, frame: Box, tick: str, names: Iterable[str] = (), ylabel: str = "", **settings):
+        """Axes that fill a frame together with their numbers, up to ``tick`` wide, and names behind curves; ``ylabel`` stands
+        above them: nobody in a hall tilts their head."""
+        if ylabel:
+            self.text(frame.x, frame.y + frame.h - 0.45 * self.line, ylabel, 16, "muted")
+        x = frame.x + self.width_of(tick, 16) + 0.15
         y = frame.y + (2.35 if settings.get("xlabel") else 1.2) * self.line
-        behind = max((self.width_of(self.language.say(name), 17, True) + 0.25 for name in names), default=0.1)
-        return self.plot(x, y, frame.x + frame.w - behind - x, frame.y + frame.h - y, **settings)
+        behind = self.width_of(names, 17, True) + 0.25
+        high = frame.y + frame.h - y - (1.2 * self.line if ylabel else 0)
+        return self.plot(x, y, frame.x + frame.w - behind - x, high, **settings)
 
     def plot(self, x: float, y: float, w: float, h: float, grid: str | None = None, frame: bool = True, **settings):
         """Axes whose inside has its lower left corner at x, y; ``grid`` is "x", "y" or "both". Without a ``frame`` they have no
@@ -351,9 +346,7 @@ class Slide:
         """Horizontal bars downwards in this order, names before and ``words`` behind them; ``most`` is the value that fills w.
         Where names or words need more room than there is beside x and w, the bars ``give`` way. Returns axes on which the
         places of the bars are 0, 1, …"""
-        names, words = ([self.language.say(one) for one in said] for said in (names, words))
-        need = max((self.width_of(name, size) for name in names), default=0) + 0.25
-        behind = max((self.width_of(one, size, True) for one in words), default=0) + 0.3
+        need, behind = self.width_of(names, size) + 0.25, self.width_of(words, size, True) + 0.3
         if give and (self.letters > 1 or self.language.words):
             right = min(x + w, RIGHT + 0.2 - behind)
             x = max(x, min(LEFT + need, 7.0))
@@ -361,45 +354,53 @@ class Slide:
         size = min(size, h / (len(values) + 0.2) * 72 * WIDTH / 16 / 1.1 / self.letters)  # lines of words need room
         ax = self.plot(x, y, w, h, frame=False, xlim=(0, most or max(values)), ylim=(len(values) - 0.4, -0.6))
         ax.barh(range(len(values)), values, height=thick, color=[_shade(kind) for kind in kinds])
-        ticks = [fitted(name, size * self.letters, x - LEFT - 0.1) for name in names]
+        ticks = [self.cut(self.language.say(name), size, x - LEFT - 0.1) for name in names]
         ax.set_yticks(range(len(names)), ticks, fontsize=size * self.scale * self.letters)
         for place, (value, said) in enumerate(zip(values, words, strict=False)):
             weight = "bold" if bold and bold[place] else "normal"
-            self._label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
+            self.label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
         return ax
 
     def label(self, ax, x: float, y: float, words: str, size: float = 16, gap: float = 8, va: str = "center", **more):
         """Words ``gap`` typographic points to the right of a point of a plot, beyond its edge where need be."""
-        return self._label(ax, x, y, self.language.say(words), size, gap, va, **more)
-
-    def _label(self, ax, x: float, y: float, words: str, size: float, gap: float = 8, va: str = "center", **more):
         place = dict(xytext=(gap * self.scale, 0), textcoords="offset points", annotation_clip=False)
-        more.setdefault("parse_math", False)
-        text = ax.annotate(words, (x, y), va=va, fontsize=size * self.scale * self.letters, **place, **more)
+        looks = {"va": va, "fontsize": size * self.scale * self.letters, "parse_math": False} | place | more
+        text = ax.annotate(self.language.say(words), (x, y), **looks)
         text.said = True
         return text
+
+    def curve(
+        self, ax, xs: Sequence[float], ys: Sequence[float], words: str = "", kind: str = "ink", width: float = 3.0, marker="",
+        linestyle="-", **looks,
+    ):  # fmt: skip
+        """A curve, and ``words`` that will stand behind its end: ``looks`` are theirs."""
+        lines = dict(linewidth=width * self.scale, markersize=6 * self.scale, clip_on=False)
+        ax.plot(xs, ys, color=_shade(kind), marker=marker, linestyle=linestyle, **lines)
+        if words:
+            self._ends.setdefault(ax, []).append((xs[-1], ys[-1], words, looks))
 
     def end_labels(self, ax, ends: Iterable[tuple[float, float, str, dict]], size: float = 17, gap: float = 10) -> None:
         """Words behind the ends (x, y) of curves, moved up and down until none lies on another; ``ax`` has its limits already.
         The dict is of the text's looks."""
         ax.get_ylim()  # matplotlib sets the limits when somebody asks
         to_share = ax.transScale + ax.transLimits  # data → share of the axes' height, logarithmic or not
-        ends = sorted(((to_share.transform((x, y))[1], x, words, looks) for x, y, words, looks in ends), key=lambda e: -e[0])
+        ends = sorted(((to_share.transform((x, y))[1], words, looks) for x, y, words, looks in ends), key=lambda e: -e[0])
         points_high = ax.get_position().height * self.figure.get_figheight() * 72
         high = 1.3 * size * self.scale * self.letters / points_high  # of a line of words
-        shares = apart([share for share, *_ in ends], high)
+        shares = apart([min(share, 1.0) for share, *_ in ends], high)
+        shares = [share - max(0.0, shares[0] - 1) for share in shares]  # none above the axes
         for i in reversed(range(len(shares))):  # none so low that it meets the numbers of the axis
-            least = shares[i + 1] + high if i + 1 < len(shares) else 0.45 * high * (1 + ends[i][2].count("\n"))
+            least = shares[i + 1] + high if i + 1 < len(shares) else 0.45 * high * (1 + ends[i][1].count("\n"))
             shares[i] = max(shares[i], least)
-        where = ax.get_xaxis_transform()
+        where, edge = ax.get_xaxis_transform(), ax.get_xlim()[1]
         if far := any(abs(share - end[0]) > 0.6 * high for share, end in zip(shares, ends, strict=True)):
             gap += 12
-        for share, (end, x, words, looks) in zip(shares, ends, strict=True):
+        for share, (end, words, looks) in zip(shares, ends, strict=True):
             if far:  # a thin line leads from the curve to its name
                 line = dict(arrowstyle="-", color=colour("muted"), linewidth=1.2 * self.scale, shrinkA=0, shrinkB=0)
                 lead = ((gap - 3) * self.scale, (share - end) * points_high)
-                ax.annotate("", (x, end), lead, where, "offset points", arrowprops=line, annotation_clip=False)
-            self.label(ax, x, share, words, size, gap, xycoords=where, **looks)
+                ax.annotate("", (edge, end), lead, where, "offset points", arrowprops=line, annotation_clip=False)
+            self.label(ax, edge, share, words, size, gap, xycoords=where, **looks)
 
     def powers_of_ten(self, axis, every: int = 1) -> None:
         """Ticks of a logarithmic axis at ``every`` so many powers; the letters are large, so that exponents can be read."""
@@ -433,6 +434,8 @@ class Slide:
         where it may be ``crowded`` makes those letters smaller that lie on others."""
         from matplotlib.text import Text
 
+        for ax, ends in self._ends.items():
+            self.end_labels(ax, ends)
         for plot in self.ax.child_axes:
             for axis in (plot.xaxis, plot.yaxis):
                 axis.label.set_text(self.language.say(axis.label.get_text()))
@@ -444,51 +447,7 @@ class Slide:
                 words = artist.get_text() if isinstance(artist, Text) else type(artist).__name__
                 artist.set_gid(f"step{build}-{i}-{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')[:40]}")
         if crowded:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Makes letters smaller until no text lies on another, leaves the slide, or is wider than its block."""
-        from matplotlib.axis import Axis
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.patches import FancyBboxPatch, Rectangle
-        from matplotlib.text import Text
-
-        canvas = FigureCanvasAgg(self.figure)
-        self.figure.draw_without_rendering()  # ticks find their places
-        renderer = canvas.get_renderer()
-        slide = self.ax.get_window_extent(renderer)
-        unseen = {label for axis in self.ax.findobj(Axis) for label in _out_of_view(axis)}
-        texts = [t for t in self.ax.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in unseen]
-        texts = [t for t in texts if t.get_window_extent(renderer).width > 1]
-        blocks = [p.get_window_extent() for p in self.ax.patches if isinstance(p, FancyBboxPatch | Rectangle)]
-        unit = slide.width / 1920
-        for _ in range(30):
-            boxes, tight = [t.get_window_extent(renderer) for t in texts], set()
-            for i, box in enumerate(boxes):
-                if box.x0 < slide.x0 or box.x1 > slide.x1 or box.y0 < slide.y0 or box.y1 > slide.y1:
-                    tight.add(i)
-                middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
-                under = [b for b in blocks if b.contains(*middle) and b.height > 0.8 * box.height and b.width > 0.5 * box.width]
-                if under and box.width > min(under, key=lambda b: b.width * b.height).width:
-                    tight.add(i)
-                for j in range(i):
-                    other = boxes[j]
-                    across = min(box.x1, other.x1) - max(box.x0, other.x0)
-                    up = min(box.y1, other.y1) - max(box.y0, other.y0)
-                    if across > 2 * unit and up > 3 * unit:
-                        tight |= {i, j}
-            if not tight:
-                return
-            for i in tight:
-                texts[i].set_fontsize(0.95 * texts[i].get_fontsize())
-
-
-def _out_of_view(axis) -> list:
-    """Labels of an axis that exist but are not drawn, beyond its end."""
-    low, high = sorted(axis.get_view_interval())
-    slack = 1e-6 * (high - low)
-    ticks = [t for t in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if not low - slack <= t.get_loc() <= high + slack]
-    return [label for tick in ticks for label in (tick.label1, tick.label2)]
+            settle(self.figure, self.ax)
 
 
 def _shade(kind: str) -> str:

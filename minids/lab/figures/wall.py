@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from minids.config import ModelConfig
-from minids.lab.figures.picture import Picture, Rows, column
+from minids.lab.figures.picture import Rows, column, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, tint
 from minids.lab.figures.trained import Trained
@@ -36,7 +36,14 @@ def _rows(run: str | Path = "", config: ModelConfig | None = None, name: str = "
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(12, _rows)
+def wall_of_experts(slide: Slide, rows: Rows) -> None:
+    """All routed experts of all layers as a wall of cells, in groups, and those that one token meets on its way.
+
+    A wall of nearly fifteen thousand pale cells, a row for each layer and a column for each expert, with gaps between eight
+    groups; in every row eight cells are lit, in at most four groups. At the left a column in another colour, the shared
+    expert, is lit in every row. A line runs upwards through the lit cell with the largest gate of each row.
+    """
     first, blocks = rows[0], list(dict.fromkeys(column(rows, "block")))
     experts, groups = first["experts"], first["groups"]
     each = experts // groups
@@ -78,15 +85,3 @@ def _draw(slide: Slide, rows: Rows) -> None:
     slide.ax.plot(*path[-1], "^", **looks)
     words = "line: the largest gate, layer by layer"
     slide.text(RIGHT, low - 1.75 * line, words, 16, ha="right")
-
-
-wall_of_experts = Picture(
-    12,
-    "wall_of_experts",
-    "All routed experts of all layers as a wall of cells, in groups, and those that one token meets on its way.",
-    "A wall of nearly fifteen thousand pale cells, a row for each layer and a column for each expert, with gaps between eight "
-    "groups; in every row eight cells are lit, in at most four groups. At the left a column in another colour, the shared "
-    "expert, is lit in every row. A line runs upwards through the lit cell with the largest gate of each row.",
-    _rows,
-    _draw,
-)

@@ -56,7 +56,7 @@ def faults(figure, smallest: float = 16.0) -> list[str]:
     for i, (text, box, points, _) in enumerate(every):
         if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
             found.append(f"{text!r} is cut off")
-        if points < smallest - 0.1 or ("^{" in text and points < 1.17 * smallest):  # exponents are 0.7 of the rest
+        if points < smallest - 0.1 or ("^{" in text and points < 1.18 * smallest):  # exponents are 0.7 of the rest
             found.append(f"{text!r} has only {points:g} points")
         for other, second, *_ in every[i + 1 :]:
             across = min(box.x1, second.x1) - max(box.x0, second.x0)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from minids.lab.figures.run_curves import domain_colours
 from minids.lab.figures.style import COLOURS, SURFACES, THEMES, style
+from minids.lab.figures.training import domain_colours
 
 SIGHT = {
     "usual": np.eye(3),

@@ -46,7 +46,7 @@ def test_translations_keep_every_number_and_name(language):
 
 
 @pytest.mark.parametrize("language", KEPT)
-@pytest.mark.parametrize("name", ["one_card", "wall_of_experts", "kv_cache_per_token", "where_parameters_sit"])
+@pytest.mark.parametrize("name", ["one_card", "wall_of_experts", "kv_cache_per_token", "where_parameters_sit", "grpo"])
 def test_nothing_overlaps_in_another_language(language, name):
     assert faults(getattr(figures, name)(words=words_of(language)), smallest=9) == []
 
@@ -71,6 +71,7 @@ def test_phrases_numbers_and_names():
     language = Language(own, ["tiny, 2.6 M", "code"])
     assert language.say("tiny, 2.6 M keeps 1,000 of 2.5") == "von 2,5 behält klein, 2,6 M 1.000"
     assert language.say("a long\nphrase") == "ein langer\nSatz", "on as many lines"
+    assert language.say("pass@8 100") == "pass@8 100", "an @ of the text's own"
     assert language.say("unknown 1.5") == "unknown 1,5" and language.met["unknown #"] == ""
     assert Language().say("E4M3 and GQA-8, 3 of 4") == "E4M3 and GQA-8, 3 of 4"
 

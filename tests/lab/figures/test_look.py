@@ -50,6 +50,10 @@ def test_shapes(name, look):
     assert pixels(figure).shape[1] == 1920
 
 
+def test_a_key_of_two_rows_keeps_off_what_is_above_it():
+    assert crossed(figures.pipeline_schedules(aspect="column")) == []
+
+
 def test_letters_are_as_large_as_asked_where_there_is_room():
     def largest(letters):
         return max(text.get_fontsize() for text in figures.cache_against_context(letters=letters).findobj(match=_is_small))

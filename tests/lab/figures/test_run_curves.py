@@ -9,7 +9,7 @@ from lab.figures.proof import faults, words
 
 from minids import ModelConfig
 from minids.lab.figures.picture import only
-from minids.lab.figures.run_curves import _smoothed, draw, rows_of, training_run
+from minids.lab.figures.training import _smoothed, draw, rows_of, training_run
 
 LINES = [
     {"step": 0, "validation": {"prose": {"loss": 5.5, "bits_per_byte": 8.0}, "code": {"loss": 5.5, "bits_per_byte": 7.9}}},

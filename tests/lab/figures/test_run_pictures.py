@@ -44,7 +44,7 @@ def test_keys_and_values_have_the_latents_rank(rows):
         squares = np.array(values) ** 2
         assert mine[9]["energy_up_to"] == pytest.approx(squares[:10].sum() / squares.sum())
     shown = words(figures.rank_of_keys_and_values.drawn(rows["rank_of_keys_and_values"]))
-    assert "Of 256 numbers of keys and values a token" in shown and "the latent has room for 32" in shown
+    assert "99 % of the 256 numbers of keys and values; the latent has 32" in shown
     assert f"block 1: {1 + sum(row['energy_up_to'] < 0.99 for row in only(rows['rank_of_keys_and_values'], block=1))}" in shown
 
 
@@ -156,7 +156,7 @@ def test_nodes_are_those_of_the_models_choices_under_each_limit(rows, run):
     assert own["v3_limit"] == 4 and 3.5 < own["v3_nodes_by_chance"] <= 4
     shown = words(figures.nodes_and_traffic.drawn(found))
     assert f"by chance: {own['v3_nodes_by_chance']:.1f} nodes; without it {own['v3_nodes_without_limit']:.1f}" in shown
-    assert f"to {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
+    assert f"uses {own['mean_nodes']:.1f} of 4 nodes" in shown and f"{own['loss']:.3f}" in shown
 
 
 def test_guesses_accepted_are_the_models_own_choices(rows, run):

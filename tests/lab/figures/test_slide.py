@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from lab.figures.proof import faults, texts, words
 
-from minids.lab.figures.lettering import apart
+from minids.lab.figures.lettering import apart, wrapped
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import style
 
@@ -97,3 +98,10 @@ def test_bars_and_maps_are_the_numbers():
         assert [patch.get_width() for patch in bars.patches] == [3.0, 1.0]
         assert heat.images[0].get_array().tolist() == [[0.0, 1.0]]
         assert set(words(slide.figure).split("\n")) == {"a", "b", "three", "one", "x", "y", "z"} and faults(slide.figure) == []
+
+
+def test_a_number_and_its_unit_stay_on_one_line():
+    for room in np.arange(2.0, 9.0, 0.25):
+        lines = wrapped("overlapped pair F = 1, of which 40 % are idle", 25, room)
+        assert " ".join(lines) == "overlapped pair F = 1, of which 40 % are idle"
+        assert any("F = 1" in line for line in lines) and any("40 %" in line for line in lines)

@@ -1,12 +1,17 @@
-"""Figure 2: multi-head latent attention, its latents, every shape, and what is cached."""
+"""Figures 2 and 8: multi-head latent attention, what of it is cached, and how many numbers keys and values really are."""
+
+from pathlib import Path
+
+import numpy as np
 
 from minids.config import ModelConfig
 from minids.errors import refuse
 from minids.lab.analysis.kv_cache import mla_elements
 from minids.lab.analysis.parameters import attention_tensors
-from minids.lab.figures.picture import Picture, Rows
+from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, ink_on, tint
+from minids.lab.figures.trained import Trained
 
 
 def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
@@ -40,23 +45,30 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     ]
 
 
-def _draw(slide: Slide, rows: Rows) -> None:
+@picture(2, _rows)
+def mla(slide: Slide, rows: Rows) -> None:
+    """Multi-head latent attention with DeepSeek-V3's shapes: two latents, what is made from them, and what is cached.
+
+    From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent
+    and a rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys
+    and values, one per head; all enter the attention, whose output is as tall a bar again.
+    """
     t = {row["name"]: row for row in rows if row["what"] == "tensor"}
     cached = sum(row["elements"] for row in t.values() if row["cached"])
     heads = t["v"]["heads"]
     full = t["k_nope"]["elements"] + t["v"]["elements"]
     top = slide.title(
-        f"MLA caches {cached} numbers per token and layer, where {heads} heads of keys and values are {full:,}",
+        f"MLA caches {cached} numbers per token and layer instead of {full:,}",
         f"{t['h']['model']}, arithmetic",
         "Heights of h, u, latents and the shared key to scale",
     )
     strip = 0.5 + slide.line  # below: what is cached and what it stands for, to one scale
     base, room = 0.75 + strip, top - 1.3 - strip
-    latents = {"c_q": ("$c^Q$", 0.83, 2.0), "c_kv": ("$c^{KV}$", 0.40, 1.2), "k_rope": ("$k^R$", 0.07, 1.1)}
+    latents = {"c_q": ("$c^Q$", 0.83, 0.4), "c_kv": ("$c^{KV}$", 0.40, 0.25), "k_rope": ("$k^R$", 0.07, 0.2)}
     grown, rope = slide.letters > 1.2, "" if slide.letters > 1.2 else ", RoPE"  # large letters take its room
     sign, begin, cards = (17.5, 3.4, 8.3) if grown else (21, 4.0, 8.6)  # size of symbols; where latents and heads begin
     latents = {name: place for name, place in latents.items() if name in t}
-    unit = min(room / t["h"]["size"], *(high / t[name]["size"] for name, (*_, high) in latents.items()))  # slide per element
+    unit = min(room * share / t[name]["size"] for name, share in (("h", 1), *((n, high) for n, (*_, high) in latents.items())))
     level = {name: base + room * share for name, (_, share, _) in latents.items()}
     tall, centre = unit * t["h"]["size"], base + room / 2
     h, u = (slide.rectangle(x, centre - tall / 2, 0.55, tall, "hidden") for x in (LEFT, RIGHT - 0.65))
@@ -113,13 +125,54 @@ def _cards(slide: Slide, x: float, y: float, w: float, h: float, kind: str) -> B
     return card
 
 
-mla = Picture(
-    2,
-    "mla",
-    "Multi-head latent attention with DeepSeek-V3's shapes: two latents, what is made from them, and what is cached.",
-    "From left to right: the hidden state as a tall bar; arrows to three short bars, the query latent, the key-value latent "
-    "and a rotary key; a dashed frame around the last two says what is cached. From the latents come stacks of queries, keys"
-    " and values, one per head; all enter the attention, whose output is as tall a bar again.",
-    _rows,
-    _draw,
-)
+def _rows_rank(run: str | Path = "runs/tiny", length: int = 256, windows: int = 4) -> Rows:
+    """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read."""
+    trained = Trained.open(run)
+    if trained.model.config.attention != "mla":
+        raise refuse("run", str(run), f"its attention is {trained.model.config.attention}; this picture is about MLA")
+    tokens = np.concatenate([trained.window(domain, length, windows) for domain in trained.held_out.domains])
+    rows: Rows = []
+    for at in trained.through(tokens):
+        mla = at.block.attention
+        c_kv, k_rope, _ = mla.latent(at.normed, at.rotary)
+        k, v, _ = mla.keys_values(c_kv, k_rope)
+        both = np.concatenate([k[..., : mla.d_nope], v], axis=-1)  # (B, T, H, d_nope + d_v)
+        both = both.reshape(-1, mla.heads * (mla.d_nope + mla.d_v)).astype(np.float64)
+        singular = np.linalg.svd(both, compute_uv=False)
+        energy = np.cumsum(singular**2) / np.sum(singular**2)
+        rows += [
+            {"block": at.index, "index": i + 1, "singular_value": float(value / singular[0]), "energy_up_to": float(energy[i])}
+            | {"latent": mla.d_latent, "columns": both.shape[1], "tokens": len(both)}
+            for i, value in enumerate(singular)
+        ]
+    return trained.signed(rows)
+
+
+@picture(8, _rows_rank, source="run")
+def rank_of_keys_and_values(slide: Slide, rows: Rows) -> None:
+    """How many directions hold the energy of all heads' keys and values in the trained model, block by block: fewer than the
+    latent has numbers.
+
+    Rising curves, one per block, share of the energy against directions up to the size of the latent. They climb fast and
+    flatten; dots mark where each reaches 99 percent, well before the right edge.
+    """
+    latent, columns, blocks = rows[0]["latent"], rows[0]["columns"], distinct(rows, "block")
+    needed = [1 + sum(row["energy_up_to"] < 0.99 for row in only(rows, block=b)) for b in blocks]
+    span = f"{min(needed)} to {max(needed)}" if min(needed) < max(needed) else f"{max(needed)}"
+    top = slide.title(
+        f"{span} directions hold 99 % of the {columns} numbers of keys and values; the latent has {latent}",
+        rows[0]["model"],
+        f"Energy of singular values over {rows[0]['tokens']:,} held-out tokens, the largest first",
+    )
+    frame = Box(LEFT, 0.3, RIGHT - LEFT - slide.width_of("block 0:  00", 17) - 0.26 * slide.letters - 0.4, top - 0.4)
+    limits = dict(xlim=(0, latent), ylim=(0, 103), xlabel="directions", grid="y")
+    ax, line, right = slide.within(frame, "100", (), "energy in them, %", **limits), slide.line, frame.behind[0] + 0.3
+    dot = dict(markeredgecolor=colour("ink"), markersize=12 * slide.scale, clip_on=False, zorder=3)
+    slide.text(right, top - 0.5 * line, "99 % within", 16, "muted")
+    for i, (b, at) in enumerate(zip(blocks, needed, strict=True)):
+        shade = tint(colour("latent"), 0.4 + 0.6 * i / max(1, len(blocks) - 1))
+        values = [0, *(100 * row["energy_up_to"] for row in only(rows, block=b)[:latent])]
+        slide.curve(ax, range(len(values)), values, kind=shade)
+        ax.plot([at], [values[at]], "o", color=shade, **dot)
+        slide.legend(right, top - 1.6 * line - 1.25 * line * i, [(f"block {b}: {at}", shade)], 17)
+    ax.axhline(99, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
