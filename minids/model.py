@@ -208,7 +208,12 @@ class DeepSeekV3:
     @property
     def moe_layers(self) -> list[moe.MoE]:
         """Every layer with experts: the main model's in order, then those of the MTP modules."""
-        return [b.moe for b in (*self.blocks, *(m.block for m in self.mtp)) if b.moe]
+        return self.moe_layers_at_work(mtp=True)
+
+    def moe_layers_at_work(self, mtp: bool) -> list[moe.MoE]:
+        """The same; without ``mtp``, those of the main model alone."""
+        modules = self.mtp if mtp else []
+        return [b.moe for b in (*self.blocks, *(m.block for m in modules)) if b.moe]
 
     @one_blas_thread()
     def forward(
@@ -328,13 +333,16 @@ class DeepSeekV3:
         return losses
 
     def update_biases(self, counts: Array, speed: float) -> None:
-        """After an optimizer step: counts (MoE layers, E) of the whole global batch, as summed from ``Losses.counts``."""
+        """After an optimizer step: counts (MoE layers, E) of the whole global batch, as summed from ``Losses.counts``.
+        Layers of MTP modules that rested have none, and keep their biases."""
         arguments.number("speed", speed)
-        wanted = (len(self.moe_layers), self.config.n_routed_experts)
+        main, every = (self.moe_layers_at_work(mtp) for mtp in (False, True))
+        layers = main if np.shape(counts)[:1] == (len(main),) else every
+        wanted = (len(layers), self.config.n_routed_experts)
         if np.shape(counts) != wanted or np.asarray(counts).dtype.kind not in "iuf":
             raise refuse("counts", f"of shape {np.shape(counts)}", f"must be numbers of shape {wanted}, as Losses.counts")
         if self.config.balance == "bias":
-            for layer, count in zip(self.moe_layers, counts, strict=True):
+            for layer, count in zip(layers, counts, strict=True):
                 layer.update_bias(count, speed)
 
     @one_blas_thread()

@@ -31,6 +31,7 @@ MODEL = ModelConfig.preset(
     qk_nope_head_dim=8,
     qk_rope_head_dim=4,
     v_head_dim=8,
+    initializer_range=0.02,
 )
 RUN = TrainConfig(
     steps=14,

@@ -11,13 +11,13 @@ from minids.words import did_you_mean
 
 # V3's mechanisms at laptop size: one dense block first, 4 groups of which a token may use 2, one shared expert, one MTP module.
 _TINY = {
-    **dict(vocab_size=258, bos_token_id=256, eos_token_id=257, max_position_embeddings=512, initializer_range=0.02),
+    **dict(vocab_size=258, bos_token_id=256, eos_token_id=257, max_position_embeddings=512),
     **dict(hidden_size=128, num_hidden_layers=5, first_k_dense_replace=1, intermediate_size=384, moe_intermediate_size=64),
     **dict(num_attention_heads=4, q_lora_rank=64, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32),
     **dict(n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2),
 }
 _SMALL = _TINY | {
-    **dict(max_position_embeddings=1024, hidden_size=192, num_hidden_layers=6, intermediate_size=512),
+    **dict(max_position_embeddings=1024, initializer_range=0.02, hidden_size=192, num_hidden_layers=6, intermediate_size=512),
     **dict(moe_intermediate_size=96, num_attention_heads=6, q_lora_rank=96, kv_lora_rank=48),
 }
 _LAPTOP = _SMALL | {
@@ -25,7 +25,7 @@ _LAPTOP = _SMALL | {
     **dict(num_attention_heads=8, q_lora_rank=128, kv_lora_rank=64),
 }
 _SHAKESPEARE = _TINY | {
-    **dict(vocab_size=65, bos_token_id=None, eos_token_id=None, max_position_embeddings=64, initializer_range=0.006),
+    **dict(vocab_size=65, bos_token_id=None, eos_token_id=None, max_position_embeddings=64),
     **dict(num_hidden_layers=2, first_k_dense_replace=0, num_nextn_predict_layers=0),
     **dict(num_experts_per_tok=2, routed_scaling_factor=1.0),
     "intermediate_size": 192,  # of no layer here, but of the dense models that the study race compares it with
@@ -72,11 +72,13 @@ _MUON = {
     **dict(optimizer="muon", muon_rounds=4, muon_momentum=0.9, learning_rate=0.015, warmup_steps=50),
     **dict(constant_until=0.1, decay_until=1.0, final_from=1.0, decay_shape="linear", decay_to=0.0),
 }
+_MTP_LAST = dict(mtp_from=0.7, mtp_late_factor=1.0)  # the modules rest until then; λ as at V3's beginning
 _RUNS: dict[str, dict[str, Any]] = {
-    # As the search in docs/recipe.md found it: Muon, a rate that falls to 0, and short sequences for most of the run.
-    "tiny": dict(steps=1600, batch_size=8, context_length=256, short_context=128, short_context_until=0.8)
-    | dict(eval_every=400, sample_every=800)
-    | _MUON,
+    # As the search in docs/recipe.md found it: Muon, a rate that falls to 0, few subwords, short sequences and no MTP at first.
+    "tiny": dict(steps=1750, batch_size=8, context_length=256, short_context=128, short_context_until=0.8)
+    | dict(eval_every=350, sample_every=875, tokenizer="bpe", bpe_vocab_size=768)
+    | _MUON
+    | _MTP_LAST,
     "small": dict(steps=2000, batch_size=8, context_length=256, learning_rate=2e-3),
     "laptop": dict(steps=2400, batch_size=8, context_length=256, learning_rate=2e-3, tokenizer="bpe"),
     # As many characters as nanoGPT's CPU recipe sees (2,000 steps of 12 × 64), by Muon with a rate that falls to 0 all the way.
@@ -99,7 +101,7 @@ def train_fields(name: str, optimizer: str | None = None) -> dict[str, Any]:
     """``optimizer``: with "adamw", rate and schedule of a preset that trains by Muon are left to V3's recipe."""
     found = _look_up(_RUNS, name, "training run")
     if optimizer == "adamw" and found.get("optimizer") == "muon":
-        return {field: value for field, value in found.items() if field not in _MUON}
+        return {field: value for field, value in found.items() if field not in _MUON | _MTP_LAST}
     return found
 
 

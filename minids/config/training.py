@@ -55,6 +55,8 @@ class TrainConfig(Replaceable):
     """Rate after the decay, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
     final_to: float = 7.3e-6 / 2.2e-4
     """Last rate, as a share of the peak (V3: 7.3e-6 of 2.2e-4)."""
+    mtp_from: float = 0.0
+    """Share of the run's tokens before which the MTP modules rest: not read and not trained (V3 trains them from the start)."""
     mtp_late_factor: float = 1.0 / 3.0
     """λ is multiplied by this once the decay begins (V3: 0.3, then 0.1)."""
     weight_decay: float = 0.1
@@ -114,7 +116,7 @@ class TrainConfig(Replaceable):
         check_fields(self, at_least=dict.fromkeys(may_be_0, 0) | {"bpe_vocab_size": 300}, above=above)
         shares = ("constant_until", "decay_until", "final_from")
         may_be_1 = (*shares, "fim_rate", "line_token_split_rate", "short_context_until", "batch_ramp_until", "batch_ramp_from")
-        for name in (*may_be_1, "beta1", "beta2", "ema_decay", "muon_momentum", "validation_share"):
+        for name in (*may_be_1, "mtp_from", "beta1", "beta2", "ema_decay", "muon_momentum", "validation_share"):
             if getattr(self, name) > 1 or (name not in may_be_1 and getattr(self, name) == 1):
                 raise refuse(name, getattr(self, name), "must lie between 0 and 1")
         if self.batch_size * self.context_length > MOST_TOKENS:

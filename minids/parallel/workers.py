@@ -46,7 +46,13 @@ class RankWorkers(Workers):
             history.end_step([each for found in everyone for each in json.loads(found)])
 
     def forward_backward(
-        self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float, how: Mapping[str, Any] | None = None
+        self,
+        tokens: Array,
+        targets: Array,
+        weight: float,
+        mtp_loss_weight: float,
+        how: Mapping[str, Any] | None = None,
+        mtp: bool = True,
     ) -> Losses:
         """As of a single process; ``tokens`` and ``targets`` (B, T) are the whole batch, the same on all ranks."""
         if how is not None:
@@ -65,13 +71,13 @@ class RankWorkers(Workers):
                 model.parameters.grads[part.place] = 0  # but the first worker of all adds to what there is
 
         def work(model: DeepSeekV3, part: Array, goal: Array, share: float) -> Losses:
-            return model.forward_backward(part, goal, weight * share, mtp_loss_weight)
+            return model.forward_backward(part, goal, weight * share, mtp_loss_weight, mtp)
 
         losses = self.share_out(work, models, parts[mine], goals[mine], shares[mine])
         if not models:
-            self._idle()
+            self._idle(mtp)
         self._numbers = [max(0, min(self.count, active - rank * self.count)) for rank in range(self.ranks.size)]
-        return weighted(self._gathered(losses), shares)
+        return weighted(self._gathered(losses, mtp), shares)
 
     def sum_gradients(self) -> None:
         """Those of the last batch, over all ranks, into everyone's."""
@@ -99,16 +105,17 @@ class RankWorkers(Workers):
         assert self._numbers is not None
         return [1 if part.always else self._numbers[rank] for rank in part.ranks.members]
 
-    def _idle(self) -> None:
+    def _idle(self, mtp: bool) -> None:
         """Without a sequence of the batch: this rank's experts still serve the others' tokens, in all layers' order."""
-        layers = [layer for layer in self.models[0].moe_layers if layer.exchange]
+        layers = [layer for layer in self.models[0].moe_layers_at_work(mtp) if layer.exchange]
         for backward in reversed([layer.exchange.idle(layer) for layer in layers if layer.exchange]):
             backward()
 
-    def _gathered(self, losses: list[Losses]) -> list[Losses]:
+    def _gathered(self, losses: list[Losses], mtp: bool) -> list[Losses]:
         """This rank's workers' losses → all workers', in order. Counts travel as float64, which holds them exactly."""
         model = self.models[0]
-        layers, experts, depths = len(model.moe_layers), model.config.n_routed_experts, len(model.mtp)
+        layers, depths = len(model.moe_layers_at_work(mtp)), len(model.mtp) * mtp
+        experts = model.config.n_routed_experts
         rows = np.zeros((self.count, 4 + depths + layers * experts))
         for row, each in zip(rows, losses, strict=False):
             row[:] = (1, each.total, each.main, each.balance, *each.mtp, *each.counts.reshape(-1))

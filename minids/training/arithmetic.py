@@ -16,14 +16,16 @@ SEED, KINDS = 1729, 8
 PEOPLE = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Lena", "Max", "Nora", "Omar", "Pia")
 THINGS = ("apple", "book", "button", "card", "coin", "cup", "marble", "pencil", "shell", "stamp", "stone", "ticket")
 OPERATIONS = ("Adding", "Taking away", "Times", "Divided by")  # in the order of ``drill``
+SUMS = 4
+"""Facts of adding in tables and drill, for one of each other operation."""
 SMALL = 0.4
 """Share of the numbers in problems that have one digit."""
 
 
 def pages(size: int) -> Iterator[tuple[str, bytes]]:
-    """(name, text) of pages, ``size`` bytes or a little more. Two of eight are tables, two long sums, two problems."""
+    """(name, text) of pages, ``size`` bytes or a little more. Three of nine are long sums, two tables, two problems."""
     draw = Draw()
-    kinds = (_tables, _sums, _problems, _drill_page, _tables, _sums, _problems, _differences)
+    kinds = (_tables, _sums, _problems, _drill_page, _sums, _tables, _problems, _sums, _differences)
     page = written = 0
     while written < size:
         text = kinds[page % len(kinds)](draw)
@@ -40,9 +42,9 @@ class Draw:
     def number(self, low: int, high: int) -> int:
         return low + int(self.share() * (high - low + 1))
 
-    def sums_first(self, kinds: int) -> int:
-        """One of so many kinds, the first of which, sums, is twice as likely: all others rest on them."""
-        return max(0, self.number(-1, kinds - 1))
+    def sums_first(self, kinds: int, times: int = 2) -> int:
+        """One of so many kinds, the first of which, sums, is ``times`` as likely as any other: all others rest on them."""
+        return max(0, self.number(1 - times, kinds - 1))
 
     def shuffled(self, numbers: Iterable[int]) -> list[int]:
         found = list(numbers)
@@ -59,12 +61,14 @@ def _tables(draw: Draw) -> str:
         facts = (drill(operation, other, number) for other in draw.shuffled(range(operation // 2, 10)))
         return f"{OPERATIONS[operation]} {number}\n" + "".join(f"{fact}\n" for fact in facts)
 
-    return "Tables\n\n" + "\n".join(table(draw.sums_first(4), draw.number(1, 9)) for _ in range(15))
+    return "Tables\n\n" + "\n".join(table(draw.sums_first(len(OPERATIONS), SUMS), draw.number(1, 9)) for _ in range(15))
 
 
 def _drill_page(draw: Draw) -> str:
     """Facts of any operation, one behind another."""
-    return "Drill\n\n" + "".join(drill(draw.sums_first(4), draw.number(0, 9), draw.number(1, 9)) + "\n" for _ in range(150))
+    return "Drill\n\n" + "".join(
+        drill(draw.sums_first(len(OPERATIONS), SUMS), draw.number(0, 9), draw.number(1, 9)) + "\n" for _ in range(150)
+    )
 
 
 def _sums(draw: Draw) -> str:

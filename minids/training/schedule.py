@@ -23,13 +23,15 @@ class Settings(NamedTuple):
     learning_rate: float
     mtp_loss_weight: float
     bias_update_speed: float
+    mtp: bool  # whether the MTP modules take part
 
 
 def settings(step: int, model: ModelConfig, train: TrainConfig) -> Settings:
     """Of step ``step``, counted from 0."""
     done = share_done(step, train)
     mtp_loss_weight = model.mtp_loss_weight * (train.mtp_late_factor if done >= train.constant_until else 1.0)
-    return Settings(learning_rate(step, train), mtp_loss_weight, model.bias_update_speed if done < train.decay_until else 0.0)
+    bias_update_speed = model.bias_update_speed if done < train.decay_until else 0.0
+    return Settings(learning_rate(step, train), mtp_loss_weight, bias_update_speed, mtp=done >= train.mtp_from)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

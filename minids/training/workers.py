@@ -73,20 +73,27 @@ class Workers:
             history.end_step([model.parameters.histories[name].seen for model in self.models])
 
     def forward_backward(
-        self, tokens: Array, targets: Array, weight: float, mtp_loss_weight: float, how: Mapping[str, Any] | None = None
+        self,
+        tokens: Array,
+        targets: Array,
+        weight: float,
+        mtp_loss_weight: float,
+        how: Mapping[str, Any] | None = None,
+        mtp: bool = True,
     ) -> Losses:
         """Add ``weight`` times the gradients of a batch (B, T) to the model's own; every target must count. ``how``: other
-        arguments of ``DeepSeekV3.forward``, which look at the batch as a whole: one thread reads it, and targets are free."""
+        arguments of ``DeepSeekV3.forward``, which look at the batch as a whole: one thread reads it, and targets are free.
+        ``mtp=False``: the MTP modules rest."""
         count = min(self.count, len(tokens))  # a batch that still grows may have fewer sequences than there are threads
         main, *others = self.models[:count]
         if how is not None or not others:
-            return main.forward_backward(tokens, targets, weight, mtp_loss_weight, **(how or {}))
+            return main.forward_backward(tokens, targets, weight, mtp_loss_weight, **{"mtp": mtp, **(how or {})})
         shares = [len(part) / len(tokens) for part in np.array_split(tokens, count)]
 
         def work(model: DeepSeekV3, part: Array, goals: Array, share: float) -> Losses:
             if model is not main:
                 model.parameters.zero_grads()
-            return model.forward_backward(part, goals, weight * share, mtp_loss_weight)
+            return model.forward_backward(part, goals, weight * share, mtp_loss_weight, mtp)
 
         parts = (np.array_split(array, count) for array in (tokens, targets))
         losses = self.share_out(work, self.models[:count], *parts, shares)

@@ -475,7 +475,7 @@ def test_where_a_character_cannot_be_printed_another_one_is():
 
 
 def test_the_preset_sets_the_defaults_that_help_shows_and_the_last_one_counts(capsys):
-    for arguments, steps in (([], 1600), (["--preset", "small"], 2000), (["--preset", "small", "--preset=tiny"], 1600)):
+    for arguments, steps in (([], 1750), (["--preset", "small"], 2000), (["--preset", "small", "--preset=tiny"], 1750)):
         out = said(capsys, "train", *arguments, "--help")[1]
         assert f"Optimizer steps. (default: {steps})" in out
 

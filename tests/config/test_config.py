@@ -307,6 +307,6 @@ def test_configs_are_frozen_and_every_field_has_a_type(cls):
 def test_v3s_own_recipe_is_one_option_away_from_a_preset_that_trains_by_muon():
     ours, theirs, plain = TrainConfig.preset("tiny"), TrainConfig.preset("tiny", optimizer="adamw"), TrainConfig()
     assert ours.optimizer == "muon" and theirs.optimizer == "adamw"
-    for field in ("learning_rate", "constant_until", "decay_until", "final_from", "decay_shape", "decay_to"):
+    for field in ("learning_rate", "constant_until", "decay_until", "final_from", "decay_shape", "decay_to", "mtp_from"):
         assert getattr(theirs, field) == getattr(plain, field) != getattr(ours, field), field
     assert (theirs.steps, theirs.context_length) == (ours.steps, ours.context_length)

@@ -54,8 +54,10 @@ def trained(
     lines = []
     with group.workers(mine, settings.workers or 1) as workers:
         for done in training_steps(mine, optimizer, Given(list(sequences), 32), settings, workers):
-            each = done.losses
-            lines.append([each.total, each.main, each.balance, *each.mtp, done.norm, *each.counts.reshape(-1).tolist()])
+            each, loads = done.losses, np.zeros((len(mine.moe_layers), config.n_routed_experts))
+            loads[: len(each.counts)] = each.counts  # MTP modules that rest have no loads and no losses
+            modules = each.mtp or (0.0,) * len(mine.mtp)
+            lines.append([each.total, each.main, each.balance, *modules, done.norm, *loads.reshape(-1)])
     moments = optimizer.state()
     with group.whole(mine) as model:
         arrays = {p.name: p.value for p in model.parameters} | model.parameters.buffers
@@ -143,6 +145,7 @@ def test_fifty_steps_of_expert_parallelism_are_those_of_one_process(tmp_path, la
         {"gradient_accumulation_steps": 2},
         {"qk_clip": 0.05},
         {"clip_norm": 0.0},
+        {"mtp_from": 0.5},
     ],
     ids=json.dumps,
 )
@@ -157,7 +160,7 @@ def test_expert_parallelism_in_float32(tmp_path):
 
 
 def test_a_rank_without_a_sequence_serves_the_others(tmp_path):
-    train = {"gradient_accumulation_steps": 2, "steps": 8}
+    train = {"gradient_accumulation_steps": 2, "steps": 8, "mtp_from": 0.3}
     sequences = {"dtype": "float64", "sequences": [2, 2, 4, 4, 1, 1]}
     for name in ("four ranks", "two replicas of two"):
         one, several = both(tmp_path, *EXPERTS[name], train, {}, {}, **sequences)

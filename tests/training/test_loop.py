@@ -103,3 +103,28 @@ def test_a_loss_that_is_no_number_ends_the_loop_and_moves_no_bias():
     with np.errstate(all="ignore"), pytest.raises(Diverged, match="step 1: loss = nan"):
         next(training.steps())
     assert not any(layer.bias.any() for layer in training.model.moe_layers)
+
+
+def test_mtp_modules_that_rest_are_not_read_and_the_main_model_learns_as_without_them():
+    """Gradients of a step at rest are those with λ = 0, apart from the modules' balance loss, which is theirs alone."""
+    resting, weightless = (
+        Training(MODEL.replace(aux_loss_alpha=0.0, mtp_loss_weight=weight), TRAIN.replace(mtp_from=share, weight_decay=0.0))
+        for weight, share in ((0.3, 0.5), (0.0, 0.0))
+    )
+    before = {p.name: p.value.copy() for p in resting.model.parameters}
+    modules = MODEL.num_nextn_predict_layers
+    assert modules
+    at_rest, awake = list(islice(resting.steps(), 3)), list(islice(weightless.steps(), 3))
+    for mine, theirs in zip(at_rest, awake, strict=True):
+        assert mine.losses.mtp == () and len(theirs.losses.mtp) == modules
+        assert mine.losses.main == pytest.approx(theirs.losses.main, rel=1e-6)
+        np.testing.assert_array_equal(mine.losses.counts, theirs.losses.counts[:-modules])
+    for p, q in zip(resting.model.parameters, weightless.model.parameters, strict=True):
+        np.testing.assert_allclose(p.value, q.value, rtol=1e-5, atol=1e-7, err_msg=p.name)
+    module = [p for p in resting.model.parameters if f".{MODEL.num_hidden_layers}." in p.name and "embed" not in p.name]
+    assert module and all((p.value == before[p.name]).all() for p in module)
+    assert not resting.model.moe_layers[-1].bias.any()
+
+    woken = list(resting.steps(finished=3))
+    assert all(len(done.losses.mtp) == modules for done in woken)
+    assert any((p.value != before[p.name]).any() for p in module) and resting.model.moe_layers[-1].bias.any()

@@ -59,3 +59,9 @@ def test_mtp_weight_and_bias_speed(tokens_in_t, weight, speed):
     now = settings(round(tokens_in_t * 10_000), V3, V3_RUN)
     assert now.mtp_loss_weight == pytest.approx(weight)
     assert now.bias_update_speed == speed
+    assert now.mtp
+
+
+def test_mtp_modules_rest_before_the_share_that_is_asked_for():
+    run = TrainConfig(steps=10, mtp_from=0.3)
+    assert [settings(step, V3, run).mtp for step in range(10)] == [False] * 3 + [True] * 7

@@ -30,6 +30,16 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(count):
     np.testing.assert_allclose(shared_gradients, whole_gradients, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("how", [None, {}])
+def test_modules_that_rest_are_left_out_by_all_threads(how):
+    model = build(TINY)
+    with Workers(model, 2) as workers:
+        losses = workers.forward_backward(*BATCH, 0.5, 0.2, how, mtp=False)
+    alone = model.losses(*BATCH, mtp=False)
+    assert losses.mtp == () and losses.total == pytest.approx(alone.total, rel=1e-12)
+    assert np.array_equal(losses.counts, alone.counts)
+
+
 def test_the_same_number_of_threads_gives_the_same_bits():
     assert all(np.array_equal(gradients(2)[1], gradients(2)[1]) for _ in range(5))
 
