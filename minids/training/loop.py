@@ -72,7 +72,8 @@ def training_steps(
         with clip.recording() if clip else nullcontext():
             for _ in range(parts):
                 tokens, targets, *how = batches.next()  # (B, T) each; targets are the tokens that follow
-                each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight, *how, mtp=now.mtp))
+                how_read = how[0] if how else None
+                each.append(workers.forward_backward(tokens, targets, 1 / parts, now.mtp_loss_weight, how_read, now.mtp))
         losses = weighted(each, [1 / parts] * parts)
 
         # Clip the gradients' norm, then update every weight.

@@ -366,7 +366,7 @@ toy = ModelConfig.preset("tiny").replace(
     vocab_size=128, hidden_size=32, num_hidden_layers=2, intermediate_size=64,
     q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16,
     n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32,
-    num_nextn_predict_layers=0, bos_token_id=None, eos_token_id=None,
+    num_nextn_predict_layers=0, bos_token_id=None, eos_token_id=None, initializer_range=0.02,
 )  # fmt: skip
 
 

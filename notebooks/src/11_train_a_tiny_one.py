@@ -80,7 +80,7 @@ print("targets 40 to 80:", repr(tokenizer.decode(targets[0, 40:80])))
 config = ModelConfig.preset("tiny").replace(
     hidden_size=64, num_hidden_layers=3, intermediate_size=192, moe_intermediate_size=32,
     q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16,
-    bias_update_speed=0.005,
+    bias_update_speed=0.005, initializer_range=0.02,
 )  # fmt: skip
 model = minids.DeepSeekV3(config, seed=0)
 model.tokenizer = tokenizer

@@ -243,7 +243,9 @@ print(f"now it is: {np.abs(layer.weight.grad).max():.2f}")
 
 # %%
 sizes = {"hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 8, "vocab_size": 32}
-small = ModelConfig.preset("tiny", **sizes, bos_token_id=None, eos_token_id=None)
+small = ModelConfig.preset(
+    "tiny", **sizes, bos_token_id=None, eos_token_id=None, initializer_range=0.02
+)
 model = DeepSeekV3(small, seed=0, dtype=np.float64)
 text = rng.integers(0, 32, (8, 1, 13))  # micro-batches, sequences, tokens
 model.parameters.zero_grads()

@@ -354,15 +354,15 @@ BAD = {
     "guesses without modules": (["generate", "--checkpoint", "RUN", "--speculative", "--no-mtp"], "mtp = False: leaves"),
     "another shape than the checkpoint's": (
         ["train", "--data", "TEXT", "--init-from", "RUN", "--preset", "small", "--out", "NEW"],
-        "its model.embed_tokens.weight is (258, 16), this run asks for (258, 192)",
+        "its model.embed_tokens.weight is (272, 16), this run asks for (272, 192)",
     ),
     "one size that is not the checkpoint's": (
         ["train", "--data", "TEXT", "--init-from", "RUN", "--model.hidden-size", "32", "--out", "NEW"],
-        "this run asks for (258, 32)",
+        "this run asks for (272, 32)",
     ),
     "another tokenizer than the checkpoint's": (
-        ["train", "--data", "TEXT", "--init-from", "RUN", "--tokenizer", "bpe", "--out", "NEW"],
-        "tokenizer = 'bpe': the checkpoint has its own (bytes)",
+        ["train", "--data", "TEXT", "--init-from", "RUN", "--tokenizer", "bytes", "--out", "NEW"],
+        "tokenizer = 'bytes': the checkpoint has its own (bpe)",
     ),
     "beginning from nothing": (["train", "--data", "TEXT", "--init-from", "MISSING", "--out", "NEW"], "not a folder"),
     "beginning from itself": (["train", "--data", "TEXT", "--init-from", "RUN", "--out", "RUN"], "holds a run already"),

@@ -164,7 +164,7 @@ def rank_of_keys_and_values(slide: Slide, rows: Rows) -> None:
         rows[0]["model"],
         f"Energy of singular values over {rows[0]['tokens']:,} held-out tokens, the largest first",
     )
-    frame = Box(LEFT, 0.3, RIGHT - LEFT - slide.width_of("block 0:  00", 17) - 0.26 * slide.letters - 0.4, top - 0.4)
+    frame = Box(LEFT, 0.3, RIGHT - LEFT - slide.width_of("block 0: 00", 17) - 0.26 * slide.letters - 0.4, top - 0.4)
     limits = dict(xlim=(0, latent), ylim=(0, 103), xlabel="directions", grid="y")
     ax, line, right = slide.within(frame, "100", (), "energy in them, %", **limits), slide.line, frame.behind[0] + 0.3
     dot = dict(markeredgecolor=colour("ink"), markersize=12 * slide.scale, clip_on=False, zorder=3)

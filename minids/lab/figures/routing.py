@@ -60,13 +60,13 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     for row in rows:
         grid[row["expert"], row["place"]] = row["gate"]
     high = np.nanmax(grid)
-    left, low = 0.85 + 0.9 * slide.letters, 0.45 + 0.5 * slide.letters
-    ax = slide.heat(
-        left, low, RIGHT - left, top - 0.35 - low, grid, sequential("routed", 0.35), 0, high, [letters[p] for p in places]
-    )
+    shown = [word if len(word) <= 6 else f"{word[:5]}…" for word in letters.values()]
+    longest = max(map(len, shown))  # subwords stand upright
+    left, low = 0.85 + 0.9 * slide.letters, 0.45 + (0.5 + 0.17 * (longest - 1)) * slide.letters
+    ax = slide.heat(left, low, RIGHT - left, top - 0.35 - low, grid, sequential("routed", 0.35), 0, high, shown)
     ax.set_facecolor(colour("panel"))
     for label in ax.get_xticklabels():
-        label.set_family("DejaVu Sans Mono")
+        label.set(family="DejaVu Sans Mono", rotation=90 * (longest > 1))
     size = experts // groups
     ax.set_yticks(range(0, experts, max(1, size // 2)))
     for g in range(1, groups):

@@ -68,29 +68,46 @@ def _draw_until(slide: Slide, rows: Rows, passes: float) -> None:
             cells.append((guess, "guess" if pending else "stands" if row["drafted"] else "struck"))
         if not pending and not row["drafted"]:
             cells.append((row["token"], "written"))
-    total = GIVEN + len(rows) + sum(row["refused"] != "" for row in rows)
+    every = GIVEN * [1] + [len(each) for row in rows for each in (row["refused"], row["token"]) if each]
     line = slide.line
     wide, room = RIGHT - LEFT, top - 0.35 - 1.9 * line
-    cell = max(min(wide / n, room / -(-total // n) / 1.5) for n in range(8, 80))
-    across = int(wide / cell + 1e-9)
+    cell = max(min(wide / n, room / (1 + _flow(every, n)[-1][0]) / 1.5) for n in range(max(8, max(every)), 80))
     fills = {"given": "panel", "written": "background", "stands": "rope", "struck": "background", "guess": "mtp"}
-    for i, (letter, look) in enumerate(cells):
-        x, y = LEFT + cell * (i % across), top - 0.3 - 1.5 * cell * (i // across + 1)
+    places = _flow([len(letters) for letters, _ in cells], int(wide / cell + 1e-9))
+    for (letters, look), (down, across) in zip(cells, places, strict=True):
+        broad = cell * _cells(len(letters))
+        x, y = LEFT + cell * across, top - 0.3 - 1.5 * cell * (down + 1)
         fill, middle = colour(fills[look]), y + 0.56 * cell
         if look != "written":
             edge = "faint" if look == "struck" else fill
-            slide.box(x + 0.03, y, cell - 0.06, 1.15 * cell, fill=fill, edge=edge, round=0.05)
+            slide.box(x + 0.03, y, broad - 0.06, 1.15 * cell, fill=fill, edge=edge, round=0.05)
         ink = colour("muted") if look == "struck" else ink_on(fill)
         weight = "bold" if look in ("stands", "guess") else "normal"
         size = min(20.0, 58 * cell / slide.letters)
-        slide.verbatim(x + cell / 2, middle, letter, size, ink, ha="center", family="DejaVu Sans Mono", weight=weight)
+        slide.verbatim(x + broad / 2, middle, letters, size, ink, ha="center", family="DejaVu Sans Mono", weight=weight)
         if look == "struck":
-            slide.arrow((x + 0.1 * cell, middle), (x + 0.9 * cell, middle), kind="shared", head=False, width=3)
+            slide.arrow((x + 0.1 * cell, middle), (x + broad - 0.1 * cell, middle), kind="shared", head=False, width=3)
     looks = [("a guess that stands", "rope"), ("struck out", "shared"), ("given", "faint")]
     slide.legend(LEFT, 0.35 * slide.letters, looks if passes == int(passes) else [("a guess", "mtp"), *looks[:2]])
     done = [row for row in rows[1:] if row["pass"] <= passes]
     told = f"pass {int(passes)}: {len(done)} tokens"
     slide.text(RIGHT, top + 0.2 * slide.line, told, 18, ha="right", weight="bold")
+
+
+def _cells(letters: int) -> float:
+    """Width of a token of so many letters, in cells of one letter."""
+    return 1 + 0.62 * (letters - 1)
+
+
+def _flow(lengths: list[int], across: int) -> list[tuple[int, float]]:
+    """(line, place in it) of tokens of these lengths, one behind another in lines of ``across`` cells; none is broken."""
+    places, down, x = [], 0, 0.0
+    for length in lengths:
+        if x + _cells(length) > across + 1e-9:
+            down, x = down + 1, 0.0
+        places.append((down, x))
+        x += _cells(length)
+    return places
 
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:

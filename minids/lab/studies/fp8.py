@@ -83,7 +83,7 @@ def _seeds(of: list[float]) -> str:
 
 
 COMMON = {
-    "model": dataclasses.asdict(ModelConfig.preset("tiny")),
+    "model": dataclasses.asdict(ModelConfig.preset("tiny", initializer_range=0.02)),
     "train": {"batch_size": 4, "context_length": 64, "learning_rate": 2.2e-4, "warmup_steps": 50, "eval_tokens": 8192},
 }
 

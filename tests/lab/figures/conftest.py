@@ -20,7 +20,8 @@ def run(tmp_path_factory):
     for name, text in TEXTS.items():
         files.append(str(folder / f"{name}.txt"))
         (folder / f"{name}.txt").write_text("".join(f"{i}. {text}" for i in range(60)), encoding="utf-8")
-    model = ModelConfig.preset("tiny", num_hidden_layers=3, hidden_size=32, intermediate_size=48, moe_intermediate_size=16)
+    sizes = dict(num_hidden_layers=3, hidden_size=32, intermediate_size=48, moe_intermediate_size=16)
+    model = ModelConfig.preset("tiny", **sizes, initializer_range=0.02)
     train = TrainConfig(
         steps=12, batch_size=4, context_length=32, warmup_steps=2, log_every=2, eval_every=6, eval_tokens=64,
         sample_every=0, save_every=12, workers=1, validation_share=0.3,
