@@ -142,6 +142,8 @@ class RankGroup(ProcessGroup):
         np.savez(stream, *(array for batch in own for array in batch))
         each = [np.load(io.BytesIO(found)) for found in gathered_bytes(self.ranks, stream.getvalue())]
         held = [[found[f"arr_{i}"] for i in range(len(found.files))] for found in each if found.files]
+        if not held:
+            return ()
         kinds = max(len(batch) for batch in own) if own else 2
         joined = []
         for kind in range(kinds):

@@ -17,6 +17,7 @@ from minids.parallel.communicator import Communicator
 from minids.terminal import quietly, say
 
 PATIENCE = 0.5  # seconds that a rank leaves to each rank before it to say what is wrong
+LAST_WORDS = 0.2  # seconds that mpiexec gets to read them: what is in the pipe when all are ended is lost
 
 
 def together(world: Communicator, work: Callable[[], int]) -> int:
@@ -38,5 +39,6 @@ def together(world: Communicator, work: Callable[[], int]) -> int:
                 say(f"process {world.rank}: {line}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(LAST_WORDS)
         world.abort(code)
     return code

@@ -81,7 +81,7 @@ class ProcessGroup:
 
     def joined_batches(self, batches: Sequence[Sequence[Sequence[Array]]]) -> tuple[Array, ...]:
         """Of each batch, of each thread that had sequences of it, some arrays with one row per sequence, (B', …) → these arrays
-        with the rows of all batches, threads and processes, in order."""
+        with the rows of all batches, threads and processes, in order; none, if no process has any."""
         return tuple(np.concatenate(arrays) for arrays in zip(*(call for batch in batches for call in batch), strict=True))
 
     def wait(self) -> None:

@@ -142,9 +142,8 @@ class Recorder:
         for i, layer in enumerate(self.models[0].moe_layers):
             per_model = [kept[i] for kept in self._kept if kept[i]]  # [model][batch]
             batches = [list(batch) for batch in zip(*per_model, strict=True)]
-            if batches or group.size > 1:  # the layers of MTP modules are left out of a pass that leaves them out
-                chosen, gates = group.joined_batches(batches)
-                layers.append(LayerTrace(layer.name, chosen, gates, self._biases[i]))
+            if joined := group.joined_batches(batches):  # nothing, for the layer of an MTP module that rests
+                layers.append(LayerTrace(layer.name, *joined, self._biases[i]))
         config = self.models[0].config
         return RoutingTrace(tuple(layers), tokens, config.n_routed_experts, config.n_group, step, domains, domain)
 
