@@ -1,4 +1,7 @@
-"""What the speed on this machine depends on: found out by ``examined``, judged by ``advice``, shown by ``table``."""
+"""What the speed on this machine depends on: found out by ``examined``, judged by ``advice``, shown by ``table``.
+
+Every bench says above its numbers what machine they are of: ``machine`` and ``machine_in_words``.
+"""
 
 import importlib
 import importlib.metadata
@@ -128,6 +131,23 @@ def table(facts: Facts) -> str:
     found = advice(facts)
     lines += ["", "What would be faster:" if found else "Nothing is known that would be faster here."]
     return "\n".join(lines + [_folded("  - ", sentence) for sentence in found])
+
+
+def machine(facts: Facts) -> dict:
+    """What a measured speed has to say of where it was measured, for JSON."""
+    names = ["system", "python", "cpu", "cores", "load", "avx512"]
+    names += ["blas", "blas_kernels", "blas_in_kernels", "backend", "versions"]
+    return {name: getattr(facts, name) for name in names}
+
+
+def machine_in_words(facts: Facts) -> str:
+    """The same, in a line or two above a table of speeds."""
+    vectors = ", AVX-512" if facts.avx512 else ""
+    cores = f"{facts.cores} core{'s' * (facts.cores != 1)}"
+    blas = f"{facts.blas} with {facts.blas_kernels or 'unknown'} kernels"
+    versions = ", ".join(f"{name} {facts.versions[name]}" for name in ("numpy", "numba", "torch") if name in facts.versions)
+    load = "" if facts.load is None else f"; {facts.load:.1f} processes wanted a core before"
+    return _folded("", f"{facts.cpu}{vectors}, {cores}; {blas}; Python {facts.python}, {versions}{load}.")
 
 
 def _folded(mark: str, text: str) -> str:

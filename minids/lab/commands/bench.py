@@ -76,6 +76,9 @@ def run(options: Options, given: set[str]) -> None:
         raise refuse("checkpoint", None, "bench speculation measures a trained run; say --checkpoint and its folder")
     if o.what != "speculation" and o.checkpoint is not None:
         raise refuse("checkpoint", o.checkpoint, "concerns bench speculation; the others measure models of fixed sizes")
+    from minids.lab.bench import doctor
+
+    where = doctor.examined()  # before the measurement makes a load of its own
     bench = importlib.import_module(f"minids.lab.bench.{o.what}")  # each has run() → what JSON knows, and table()
     if o.what == "speculation":
         found = bench.run(o.checkpoint, o.rounds, o.threads)
@@ -85,4 +88,7 @@ def run(options: Options, given: set[str]) -> None:
         sizes = () if o.what == "race" else (o.sizes,)
         parts = (o.parts, lambda part: say(part, "…", file=sys.stderr)) if o.what == "decode" else ()
         found = bench.run(*sizes, o.rounds, o.threads, o.against, *parts)
-    say(json.dumps(found, indent=2) if o.json else fit(bench.table(found)))
+    if o.json:
+        say(json.dumps({"machine": doctor.machine(where), **found}, indent=2))
+    else:
+        say(f"{doctor.machine_in_words(where)}\n\n{fit(bench.table(found))}")

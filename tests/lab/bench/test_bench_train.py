@@ -1,12 +1,15 @@
 """What the bench of a training step measures is the training step."""
 
+import json
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
 from minids.cli import main
 from minids.errors import MinidsError
 from minids.lab.bench import memory, peers, train
+from minids.lab.bench.doctor import examined
 from minids.lab.bench.sizes import SIZES, A, B, Size
 from minids.model import DeepSeekV3
 
@@ -66,7 +69,16 @@ def test_a_peer_that_is_not_installed_is_refused_in_one_line(monkeypatch):
 
 def test_the_command_prints_json(small, capsys):
     assert main(["bench", "train", "--sizes", "A-12x64", "--rounds", "1", "--json"]) == 0
-    assert '"tokens_per_second"' in capsys.readouterr().out
+    found = json.loads(capsys.readouterr().out)
+    assert found["sizes"]["A-12x64"]["contenders"]["numba"]["tokens_per_second"] > 0
+    assert found["machine"]["cpu"] == examined().cpu and found["machine"]["versions"]["numpy"] == np.__version__
+
+
+def test_the_machine_stands_above_the_speeds(small, capsys):
+    assert main(["bench", "train", "--sizes", "A-12x64", "--rounds", "1"]) == 0
+    above, _, below = capsys.readouterr().out.partition("\n\n")
+    facts = examined()
+    assert facts.cpu in above and facts.blas in above and f"numpy {np.__version__}" in above and "of sgemm" in below
 
 
 @pytest.mark.parametrize(

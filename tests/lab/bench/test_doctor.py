@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from minids.cli import main
-from minids.lab.bench.doctor import Facts, advice, examined, table
+from minids.lab.bench.doctor import Facts, advice, examined, machine_in_words, table
 
 WELL = Facts(
     system="Linux 6 on x86_64", python="3.12", cpu="AMD EPYC 9B45", cores=2, load=0.2, avx512=True, better_kernels="SkylakeX",
@@ -47,6 +47,13 @@ def test_a_processor_whose_kernels_are_chosen_well_needs_no_variable():
     plain = replace(WELL, avx512=False, better_kernels=None, coretype=None, blas_kernels="Haswell")
     assert advice(plain) == []
     assert "without AVX-512" in table(plain)
+
+
+def test_the_machine_in_words():
+    line = "AMD EPYC 9B45, AVX-512, 2 cores; openblas 0.3.31 with SkylakeX kernels; Python 3.12, numpy 2.4"
+    assert machine_in_words(WELL) == f"{line}; 0.2 processes wanted a core before."
+    other = replace(WELL, avx512=False, cores=1, load=None, blas_kernels=None)
+    assert machine_in_words(other) == "AMD EPYC 9B45, 1 core; openblas 0.3.31 with unknown kernels; Python 3.12, numpy 2.4."
 
 
 def test_a_system_that_tells_no_load():
