@@ -19,7 +19,7 @@ from pathlib import Path
 from minids.errors import refuse
 from minids.training import arithmetic
 
-DOMAIN_BYTES = {"prose": 1_400_000, "code": 1_150_000, "arithmetic": 1_250_000}
+DOMAIN_BYTES = {"prose": 1_400_000, "code": 1_150_000, "arithmetic": 800_000}
 """Size up to which each domain is filled. CPython 3.11 to 3.13 hold 1.2 to 1.4 MB of prose, the slowest to learn."""
 DOCUMENT_BYTES = 8_000
 """A longer module is cut into documents of at most this size: so the held-out tenth comes from many places."""
