@@ -249,6 +249,14 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ),
             ("rotary.cos[t : t + 1], rotary.sin[t : t + 1]", "rotary.cos[:1], rotary.sin[:1]", "position 0 has one key"),
             ("held[..., d_c:], scale)", "held[..., d_c:], d_h**-0.5)", "position 0 has one key"),
+            (
+                "return by_absorption(heads(c_q, w_uq), turned, held[:, :, 0, :d_c], held[..., d_c:], scale)",
+                "c, r = held[:, :, 0, :d_c], np.broadcast_to(held[..., d_c:], (B, t + 1, H, d_r))\n"
+                "    q = np.concatenate([heads(c_q, w_uq), turned], axis=-1)\n"
+                "    k = np.concatenate([heads(c, w_uk), r], axis=-1)\n"
+                "    return attention.forward(q, k, heads(c, w_uv), scale)[0]",
+                "one key for all heads",
+            ),
         ],
     },
     "06": {
