@@ -321,7 +321,8 @@ def gates_around(top_k: int = 2) -> None:
 def learned(runs: Mapping[str, Learned]) -> None:
     """The plane after the training of some routers of more than one expert, and the losses of all.
 
-    A point has the colour of the expert with the largest gate; the number in a quarter is the expert that is right there.
+    A point has the colour of the expert with the largest gate; the number in a quarter is the expert that is right there. The
+    titles say for how many tokens these are the same, before the training and after.
     """
     planes = {name: found for name, found in runs.items() if found.losses[-1] < found.losses[0]}
     figure, axes = notebook.picture(1, len(planes) + 1, width=9.4, height=3.0, width_ratios=[*[1] * len(planes), 1.3])
@@ -335,7 +336,7 @@ def learned(runs: Mapping[str, Learned]) -> None:
             round_ = {"boxstyle": "circle", "facecolor": f"C{e}", "edgecolor": "white"}
             ax.text(x, y, str(e), ha="center", va="center", color="white", weight="bold", bbox=round_)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{name}\n{found.right[0]:.0%} → {found.right[-1]:.0%} right", fontsize=10)
+        ax.set_title(f"{name}: {found.right[0]:.0%} → {found.right[-1]:.0%}", fontsize=10)
     line, ends = axes[-1], []
     for (name, found), colour in zip(runs.items(), ("C1", "C3", "C0", "C2"), strict=True):
         line.plot(found.losses, color=colour, label=f"{name}: {found.losses[-1]:.2f}")
