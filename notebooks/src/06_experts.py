@@ -436,7 +436,7 @@ runs = {"K = 1": (1, 0), "K = 2": (2, 0), "K = 2, again": (2, 2), "K = 4": (4, 0
 draw.learned({name: lesson.learn(top_k, seed) for name, (top_k, seed) in runs.items()})
 
 # %% [markdown]
-# **What to notice.** The colour of a point is the expert with the largest gate, and the number is the expert that is right in the quarter. Above stands for how many tokens the two are the same, before and after. With all four experts at work, the slopes find
+# **What to notice.** The colour of a point is the expert with the largest gate, and the number is the expert that is right in the quarter. The percentages say for how many tokens the two are the same, before the training and after. With all four experts at work, the slopes find
 # every quarter: 99 % of the tokens give their largest gate to the right expert, 26 % did at the beginning. So a decision can be learned by following slopes, through the
 # gates. With two of four it depends on the start. One run finds everything. In the other no token of quarter 1 chooses expert 1, so it gets no gradient there, and the quarter is never learned.
 #
