@@ -12,7 +12,7 @@
 # The module is simple. The **indices** are the hard part: what exactly may position $i$ see, and what must it predict? Off by one, the loss is very low and the
 # model useless. So this notebook is mostly about indices, and draws them.
 #
-# Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py), [`cross_entropy.py`](minids/ops/cross_entropy.py),
+# Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py),
 # [`linear.py`](minids/ops/linear.py), [`rmsnorm.py`](minids/ops/rmsnorm.py), [`layers/mtp.py`](minids/layers/mtp.py),
 # [`model.py`](minids/model.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py), [`analysis/flops.py`](minids/lab/analysis/flops.py),
 # and the kept runs of `minids study mtp` ([`studies/mtp.py`](minids/lab/studies/mtp.py), read by
@@ -28,7 +28,7 @@ from minids.lab.analysis import flops, parameters
 from minids.lab.lessons import mtp as lesson
 from minids.lab.plots import mtp as draw
 from minids.lab.studies.store import results
-from minids.ops import cross_entropy, linear, mtp_combine, rmsnorm
+from minids.ops import linear, mtp_combine, rmsnorm
 
 notebook.set_up()
 notebook.here("mtp", "embedding", "head")
@@ -82,7 +82,8 @@ check.ok(lesson.check_shown_and_target(shown_and_target))
 
 # %%
 def off_by_one(whole, k):
-    return whole[:, k + 1 :], whole[:, k + 1 :]
+    _, target = shown_and_target(whole, k)
+    return target, target
 
 
 notebook.caught(lesson.check_shown_and_target(off_by_one, depths=[1]))
@@ -232,16 +233,11 @@ draw.staircases([influence(logits) for logits in chain])
 # $$
 #
 # (V3 eqs 24, 25; $\lambda = 0.3$ for the first 10T tokens, then 0.1.) The sum has $T-k$ terms and is divided by $T$: with $T = 4096$ a
-# matter of 0.02 %, in our sentence of 5 % and 9 %. The targets of depth $k$ are those of the main model without the first $k$.
+# matter of 0.02 %, in our sentence of 5 % and 9 %. The targets of depth $k$ are those of the main model without the first $k$. Here
+# are the losses of the model with two modules, divided in both ways:
 
 # %%
-losses = two.losses(tokens, targets)
-by_model = (losses.main, *losses.mtp)
-for depth, logits in enumerate([two.logits(tokens), *two.mtp_logits(tokens)]):
-    flat, right = logits.reshape(-1, V), targets[:, depth:].reshape(-1)  # (N, V), (N,)
-    loss, _ = cross_entropy.forward(flat, right, targets.size)  # summed and divided by B · T
-    mean, _ = cross_entropy.forward(flat, right)  # divided by its own number of terms
-    print(f"depth {depth}: eq. 24 {loss:.4f}, the model {by_model[depth]:.4f}, own mean {mean:.4f}")
+lesson.told_losses(two, tokens, targets)
 
 # %% [markdown]
 # **What to notice.** This model is untrained, and guesses: $\ln 768 = 6.64$ nats a token. The right column divides by the number of terms that

@@ -8,6 +8,7 @@ from minids import check
 from minids.check import Report
 from minids.model import DeepSeekV3
 from minids.ops import cross_entropy, mtp_combine
+from minids.terminal import say
 
 Array = np.ndarray
 
@@ -79,6 +80,16 @@ def its_own_mean(all_logits: Sequence[Array], targets: Array, weight: float) -> 
 
 
 # Measured.
+
+
+def told_losses(model: DeepSeekV3, tokens: Array, targets: Array) -> None:
+    """Print the loss of every depth: divided by B · T as in eq. 24, the model's own, and divided by its own number of terms."""
+    losses = model.losses(tokens, targets)
+    all_logits = [model.logits(tokens), *model.mtp_logits(tokens)]
+    for depth, (logits, own) in enumerate(zip(all_logits, (losses.main, *losses.mtp), strict=True)):
+        flat, right = logits.reshape(-1, logits.shape[-1]), targets[:, depth:].reshape(-1)  # (N, V), (N,)
+        divided, mean = cross_entropy.forward(flat, right, targets.size)[0], cross_entropy.forward(flat, right)[0]
+        say(f"depth {depth}: eq. 24 {divided:.4f}, the model {own:.4f}, own mean {mean:.4f}")
 
 
 def second_gradients(model: DeepSeekV3, tokens: Array, targets: Array, names: Sequence[str], weight: float) -> dict[str, float]:
