@@ -5,6 +5,7 @@
     notebook.show(figure, "what is to be seen")             into the page, small enough to commit
     notebook.shapes(letters, q=q, k=k)                      every array with its shape, in numbers and in letters
     notebook.caught(check.gradient(forward, wrong, …))      a wrong solution, which the check has to notice
+    notebook.findings(results("balance"))                   what a kept study says of its claims
     notebook.explore(draw, position=(0, 100))               sliders under a picture, in a live session
     notebook.slide("attention_family")                      one of the pictures for talks
     notebook.here("attention")                              the map of the model, with what this page is about
@@ -243,6 +244,14 @@ def caught(report: Report) -> None:
     for line in str(report).split("\n"):
         indent = " " * (len(line) - len(line.lstrip()))
         say(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def findings(study: Mapping) -> None:
+    """Print what a kept study says of each of its claims: yes, no or undecided, and the numbers."""
+    verdicts = {True: "yes", False: "no", None: "undecided"}
+    for found in study["findings"]:
+        for line in (f"{verdicts[found['holds']]:<11}{found['claim']}", f"{'':<11}{found['numbers']}"):
+            say(textwrap.fill(line, _COLUMNS + 15, subsequent_indent=" " * 11))
 
 
 def explore(draw: Callable, **controls) -> None:

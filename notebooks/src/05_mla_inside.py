@@ -6,9 +6,9 @@
 #
 # %% [markdown]
 # [Notebook 4](notebooks/04_mha_to_mla.ipynb) ended with a small cache. Here you build the whole of DeepSeek-V3's attention from eleven
-# equations, compare it with the package number by number, and then move one bracket, the step after which the small cache is also fast.
-# Three questions come up on the way: why the rotary key is kept apart and shared, why nobody multiplies the matrices together
-# beforehand although they stand side by side, and what training does to the rotary part.
+# equations, compare it with the package number by number, and then move one bracket. After that step the small cache is also fast.
+# Three questions come up on the way. Why is the rotary key kept apart, and shared by all heads? Two matrices stand side by side: why does
+# nobody multiply them beforehand? And what does training do to the rotary part?
 #
 # Equations are those of section 2.1.1 of the [V3 report](https://arxiv.org/abs/2412.19437); the moved bracket is described in section
 # 2.1.2 of [V2's](https://arxiv.org/abs/2405.04434). Used here: [the layer](minids/layers/mla.py),
@@ -16,6 +16,7 @@
 # [rmsnorm](minids/ops/rmsnorm.py), [rope](minids/ops/rope.py), [yarn](minids/ops/yarn.py), the walk through a model's
 # blocks, [through](minids/lab/figures/trained.py), the two forms of [decode](minids/inference/decoder.py) with their
 # [cache](minids/inference/cache.py), the counts of [flops](minids/lab/analysis/flops.py), and the study of [QK-Clip](minids/lab/studies/qk_clip.py).
+# The checks of the exercises are in [lessons/latent](minids/lab/lessons/latent.py).
 
 # %%
 import numpy as np
@@ -26,6 +27,7 @@ from minids.inference.decoder import Decoder
 from minids.lab import notebook
 from minids.lab.analysis import flops
 from minids.lab.figures.trained import through
+from minids.lab.lessons import latent as lesson
 from minids.lab.plots import latent as draw
 from minids.ops import attention, linear, rmsnorm, rope, yarn
 
@@ -36,7 +38,8 @@ notebook.here("attention")
 # %% [markdown]
 # ## 1. A layer small enough to print
 #
-# It is the second block's of [the trained model](notebooks/model/README.md), and it reads the sentence of these notebooks:
+# Take the attention of the second block of [the trained model](notebooks/model/README.md). It reads the sentence of these notebooks, "The sum of 17 and 25 is 42,
+# so return self.value."
 #
 # | | letter | V3 | here |
 # |---|---|---|---|
@@ -48,7 +51,7 @@ notebook.here("attention")
 # | a head's query and key: position | $d_r$ | 64 | 16 |
 # | a head's value | $d_v$ | 128 | 24 |
 #
-# (Some sizes coincide in this model, and the shapes below say so: $d_v = d_h$, as in V3, $d = n_h d_v$ and $d_c' = d_c + d_r$.)
+# (Some sizes of this model are equal, and the shapes below say so: $d_v = d_h$, as in V3, $d = n_h d_v$ and $d_c' = d_c + d_r$.)
 
 # %%
 model = notebook.model(np.float64)
@@ -56,20 +59,10 @@ tokens, pieces = notebook.read(model)
 at = list(through(model, tokens))[1]
 layer, h, rotary = at.block.attention, at.normed, at.rotary  # (B, T, d) goes in
 
-B, T, H, d, d_c, d_q, d_h, d_r, d_v = 1, 23, 4, 96, 32, 48, 24, 16, 24
-letters = {
-    "T": T, "H": H, "d=H·d_v": d, "d_c": d_c, "d_c'=d_c+d_r": d_q, "d_h=d_v": d_h, "d_r": d_r,
-    "d_h+d_r": d_h + d_r,
-    "H(d_h+d_r)": H * (d_h + d_r), "H(d_h+d_v)": H * (d_h + d_v),
-}  # fmt: skip
-notebook.shapes(
-    letters,
-    q_a_proj=layer.q_a_proj.weight.value,
-    q_b_proj=layer.q_b_proj.weight.value,
-    kv_a_proj=layer.kv_a_proj.weight.value,
-    kv_b_proj=layer.kv_b_proj.weight.value,
-    o_proj=layer.o_proj.weight.value,
-)
+B, T, H, d_c, d_h, d_r, d_v = 1, 23, 4, 32, 24, 16, 24
+letters = lesson.letters(model.config, T)
+matrices = ("q_a_proj", "q_b_proj", "kv_a_proj", "kv_b_proj", "o_proj")
+notebook.shapes(letters, **{name: getattr(layer, name).weight.value for name in matrices})
 
 # %% [markdown]
 # Five matrices, though the equations have eight: the program keeps those together that read the same thing, one above the other.
@@ -81,7 +74,7 @@ w_dkv, w_kr = np.split(layer.kv_a_proj.weight.value, [d_c])  # W^DKV, W^KR
 kv_up = layer.kv_b_proj.weight.value.reshape(H, d_h + d_v, d_c)
 w_uk, w_uv = kv_up[:, :d_h], kv_up[:, d_h:]  # W^UK_i, W^UV_i of all heads
 w_dq = layer.q_a_proj.weight.value  # W^DQ
-q_up = layer.q_b_proj.weight.value.reshape(H, d_h + d_r, d_q)
+q_up = layer.q_b_proj.weight.value.reshape(H, d_h + d_r, -1)
 w_uq, w_qr = q_up[:, :d_h], q_up[:, d_h:]  # W^UQ_i, W^QR_i
 w_o = layer.o_proj.weight.value  # W^O
 gain_c, gain_q = layer.kv_a_layernorm.gain.value, layer.q_a_layernorm.gain.value
@@ -99,8 +92,8 @@ notebook.shapes(letters, w_dkv=w_dkv, w_kr=w_kr, w_uk=w_uk, w_uv=w_uv, w_uq=w_uq
 # $$ k_{t,i} = [\,k^C_{t,i}\,;\, k^R_t\,] \;\;(4), \qquad
 # v^C_{t,i} = W^{UV}_i c^{KV}_t \;\;(5). $$
 #
-# What the equations leave out and the program has: an RMSNorm on the latent before it is used. The cache keeps the *normed* latent, so that
-# the norm is never repeated.
+# The program has one more step, which the equations leave out: an RMSNorm on the latent before it is used. The cache keeps the *normed*
+# latent, so the norm is never repeated.
 
 
 # %%
@@ -125,7 +118,7 @@ notebook.shapes(letters, h=h, c_kv=c_kv, k_content=k_content, k_rope=k_rope, k=k
 # q^R_{t,i} = \mathrm{RoPE}(W^{QR}_i c^Q_t) \;\;(8), \qquad q_{t,i} = [\,q^C_{t,i}\,;\,q^R_{t,i}\,] \;\;(9). $$
 #
 # Nobody caches a query, so this latent saves nothing when the model writes. It saves when the model *learns*: of a token the backward pass needs
-# to keep 1,536 numbers instead of 24,576, and makes the rest again.
+# to keep 1,536 numbers instead of 24,576. It makes the rest again.
 #
 # ### Attention
 #
@@ -159,8 +152,8 @@ draw.widths()
 #
 # ## 3. One rotary key for all heads
 #
-# $k^R$ has no head index in equation 3. If every head had its own, the cache would hold $d_c + n_h d_r = 512 + 8192$ numbers, and fifteen times
-# the memory would go to positions alone. So one key serves 128 heads: in (4) it is *copied*, and a copy on the way forward is a sum on the way back.
+# $k^R$ has no head index in equation 3. If every head had its own, the cache would hold $d_c + n_h d_r = 512 + 8192$ numbers of a token, fifteen times
+# as many, nearly all of them for positions. So one key serves 128 heads. In (4) it is *copied*, and a copy on the way forward is a sum on the way back.
 #
 # ### Exercise 1: the gradient of a shared key
 #
@@ -175,16 +168,11 @@ def shared_key_backward(dk, saved):
 
 
 # %% tags=["check"]
-def keys(content, k_rope):
-    return np.concatenate([content, np.broadcast_to(k_rope, (*content.shape[:3], d_r))], axis=-1)
-
-
-parts = {"content": k_content[:, :5], "k_rope": k_rope[:, :5]}
-check.ok(check.gradient(keys, shared_key_backward, parts, hints={"n_heads": H}))
+check.ok(lesson.check_shared_key_backward(shared_key_backward, k_content, k_rope))
 
 # %% [markdown]
-# Two wrong ones that train to a falling loss all the same, made of yours. The check tries what would repair them. For the first it finds the cause; the second is
-# not off by a factor, and the check says that it knows no repair, but wrong it is:
+# Two wrong answers, made from yours. Their shapes are right. The check tries on the numbers what would repair them. For the first it finds the
+# cause. The second is not off by a factor, so the check refuses it and names no cause:
 
 
 # %%
@@ -194,24 +182,23 @@ def mean_over_heads(dk, saved):
 
 
 def first_head_only(dk, saved):
-    content, _ = shared_key_backward(dk, saved)
-    return content, dk[..., :1, d_h:]
+    return shared_key_backward(dk, saved)[0], dk[..., :1, d_h:]
 
 
 for wrong in (mean_over_heads, first_head_only):
-    notebook.caught(check.gradient(keys, wrong, parts, hints={"n_heads": H}))
+    notebook.caught(lesson.check_shared_key_backward(wrong, k_content, k_rope))
 
 # %% [markdown]
 # ## 4. Moving a bracket
 #
 # Now the model writes. The cache holds $[\,c_j\,;\,k^R_j\,]$ of all earlier tokens, and a new query wants scores and values. The obvious way is to
-# expand the cache by equations 2 and 5 and go on as before: at every new token, $T$ old keys and values for each of 128 heads. But look at
-# what is done with an expanded key. It is multiplied by a query, and a product of three things has two brackets:
+# expand the cache by equations 2 and 5 and go on as before: at every new token, $T$ old keys and values for each of 128 heads. But what
+# is done with an expanded key? It is multiplied by a query, and a product of three factors can be bracketed in two ways:
 #
 # $$ q^C_i \cdot \big(W^{UK}_i c_j\big) \;=\; \big(W^{UK\top}_i q^C_i\big) \cdot c_j . $$
 #
-# On the left a matrix product *for each cached token* $j$; on the right one for the query, and then dot products with the cache as it lies there. The
-# values, likewise, are summed before they are expanded and not after:
+# On the left there is a matrix product *for each cached token* $j$. On the right there is one for the query, and then dot products with the
+# cache as it is. Likewise, values can be expanded after they are summed, instead of before:
 #
 # $$ \sum_j p_{ij}\, \big(W^{UV}_i c_j\big) \;=\; W^{UV}_i \Big(\sum_j p_{ij}\, c_j\Big) . $$
 #
@@ -230,18 +217,21 @@ def absorbed_queries(q_content, w_uk):
 
 
 # %% tags=["check"]
-right_queries = np.stack([q_content[:, :, i] @ w_uk[i] for i in range(H)], axis=2)
-
-
-def head_by_head(q_content, w_uk):
-    return right_queries
-
-
-check.ok(check.against(head_by_head, absorbed_queries, q_content, w_uk))
+check.ok(lesson.check_absorbed_queries(absorbed_queries, q_content, w_uk))
 
 # %% [markdown]
 # ### Exercise 3: the value matrix, after the sum
 #
+# Now attend with these queries. The keys are the cache itself, $[\,c\,;\,k^R\,]$, and the values are the first $d_c$ entries of the same
+# cache. That is ordinary `attention` with *one* key-value head:
+
+# %%
+cached = np.concatenate([c_kv[:, :, None], k_rope], axis=-1)  # (B, T, 1, d_c + d_r)
+absorbed = lesson.head_by_head(q_content, w_uk)  # what exercise 2 asks for, by a loop
+latent_queries = np.concatenate([absorbed, q_rope], axis=-1)  # (B, T, H, d_c + d_r)
+mixed, _ = attention.forward(latent_queries, cached, cached[..., :d_c], scale)  # (B, T, H, d_c)
+
+# %% [markdown]
 # `mixed` holds $\sum_j p_{ij}\, c_j$ for every head. Make the outputs of it.
 
 
@@ -252,20 +242,10 @@ def values_after(mixed, w_uv):
 
 
 # %% tags=["check"]
-cached = np.concatenate([c_kv[:, :, None], k_rope], axis=-1)  # (B, T, 1, d_c + d_r)
-latent_queries = np.concatenate([right_queries, q_rope], axis=-1)  # (B, T, H, d_c + d_r)
-mixed, _ = attention.forward(latent_queries, cached, cached[..., :d_c], scale)  # (B, T, H, d_c)
-
-
-def expanded(mixed, w_uv):
-    return o
-
-
-check.ok(check.against(expanded, values_after, mixed, w_uv))
+check.ok(lesson.check_values_after(values_after, mixed, w_uv, o))
 
 # %% [markdown]
-# The same output $o$. And look at what the middle line of that check did: it called ordinary `attention` with *one* key-value head. Its keys are the cache
-# itself, $[\,c\,;\,k^R\,]$, its values the first $d_c$ entries of the same cache.
+# The same output $o$, and no key or value of any head was made. The two forms beside each other:
 
 # %%
 print("expanded, as in training: H heads with keys and values of their own")
@@ -275,8 +255,8 @@ notebook.shapes(letters, q=latent_queries, k=cached, v=cached[..., :d_c])
 
 # %% [markdown]
 # **What to notice.** Absorbed, MLA *is* multi-query attention ([notebook 4](notebooks/04_mha_to_mla.ipynb)), the form with the smallest cache of all, but with heads of
-# $512 + 64 = 576$ instead of 128 numbers. It has the memory of one head and the freedom of 128, because each has its own
-# $W^{UK}_i$ to look at the cache with.
+# $512 + 64 = 576$ instead of 128 numbers. It has the memory of one head, and still 128 different heads, because each looks at
+# the cache through its own $W^{UK}_i$.
 #
 # ## 5. Proof, on a whole model
 #
@@ -284,17 +264,17 @@ notebook.shapes(letters, q=latent_queries, k=cached, v=cached[..., :d_c])
 # package has both; here they read the sentence in pieces of 12, 1, 1 and 9 tokens, each from its own cache, through all four blocks:
 
 # %%
-pieces_read = ((0, 12), (12, 13), (13, 14), (14, 23))
 out = {}
 for absorb in (False, True):
     decoder = Decoder(model, "latent", batch=B, absorb=absorb)
-    out[absorb] = np.concatenate([decoder.read(tokens[:, a:b]) for a, b in pieces_read], axis=1)
+    parts = [decoder.read(tokens[:, a:b]) for a, b in ((0, 12), (12, 13), (13, 14), (14, 23))]
+    out[absorb] = np.concatenate(parts, axis=1)  # logits of all positions
 difference = np.abs(out[True] - out[False]).max() / np.abs(out[False]).max()
 print(f"float64: the forms differ by less than 1e-12: {difference < 1e-12}")
 
 # %% [markdown]
-# A wrong form is not off by some rounding but in the first digit. One mistake is so natural that it
-# deserves a look. Absorbed heads have $d_c + d_r$ entries; should the softmax not be scaled by $1/\sqrt{d_c + d_r}$?
+# A wrong form is off in the first digit. One mistake is so natural that it deserves a look. Absorbed heads have $d_c + d_r$ entries. Should the
+# softmax not be scaled by $1/\sqrt{d_c + d_r}$?
 
 
 # %%
@@ -309,17 +289,13 @@ def scaled_by_its_own_size(q_content, q_rope, c_kv, k_rope, scale):
     return by_absorption(q_content, q_rope, c_kv, k_rope, (d_c + d_r) ** -0.5)
 
 
-def right_output(*_):
-    return o
-
-
 everything = (q_content, q_rope, c_kv, k_rope, scale)
-check.ok(check.against(right_output, by_absorption, *everything))
-notebook.caught(check.against(right_output, scaled_by_its_own_size, *everything))
+check.ok(lesson.check_absorbed(by_absorption, o, *everything))
+notebook.caught(lesson.check_absorbed(scaled_by_its_own_size, o, *everything))
 
 # %% [markdown]
-# No: the scores are unchanged, so is their scale, $1/\sqrt{d_h + d_r}$. A model trained in one form and
-# run with the other scale attends too evenly everywhere, and no shape complains. (The first position is right all the same: it has one key, whose weight is 1 at any scale.)
+# No: the scores are unchanged, so is their scale, $1/\sqrt{d_h + d_r}$. With the other scale a
+# model attends too evenly: here $d_c + d_r = 48$ is more than $d_h + d_r = 40$, in V3 576 is three times 192. No shape shows it. (The first position is right all the same: it has one key, whose weight is 1 at any scale.)
 #
 # ## 6. Why the position had to stay outside
 #
@@ -327,8 +303,8 @@ notebook.caught(check.against(right_output, scaled_by_its_own_size, *everything)
 #
 # $$ (R_t\, q)^\top R_j W^{UK} c_j = q^\top R_{j-t}\, W^{UK} c_j , $$
 #
-# and what would have to be absorbed, $W^{UK\top} R_{t-j}\, q$, is *another vector for every distance*. Matrices do not commute, so the turn cannot be
-# moved past $W^{UK}$ to the other side.
+# and what would have to be absorbed, $W^{UK\top} R_{t-j}\, q$, is *another vector for every distance*. A turn and $W^{UK}$ do not commute, so the turn
+# cannot be moved to the other side of it.
 #
 # **Write your guess; then run.** Take 2,000 random pairs of a query and a key with V3's 128 content coordinates, and use for all distances the vector that is right for distance 0. At a distance of 32
 # tokens, how well do the scores agree with the right ones: nearly, half, or not at all?
@@ -350,34 +326,27 @@ draw.one_query_for_all(fixed=scores.pop(0), right=scores)
 # ## 7. Why not multiply the matrices beforehand?
 #
 # The absorbed query is $W^{UK\top}_i W^{UQ}_i c^Q$: two matrices side by side, both constant when training is over. Why not replace them by their product
-# once and for all? Likewise $W^O_i W^{UV}_i$ at the other end. "Absorbed" even sounds as if that were done. Count the numbers first:
+# once and for all? Likewise $W^O_i W^{UV}_i$ at the other end. "Absorbed" sounds as if that were done.
+#
+# **Write your guess; then run.** Has the product of one head, 512 × 1536, fewer numbers than its two factors together, as many, or more?
 
 # %%
-v3 = minids.ModelConfig.preset("deepseek-v3")
-apart_k, merged_k = 128 * (1536 + 512), 512 * 1536  # V3's sizes, see the table above
-apart_v, merged_v = 128 * (512 + 7168), 7168 * 512
-print(f"{'per head':<14} kept apart   multiplied   ratio")
-for name, apart, merged in (
-    ("W^UQ and W^UK", apart_k, merged_k),
-    ("W^UV and W^O", apart_v, merged_v),
-):
-    print(f"{name:<14} {apart:>10,} {merged:>12,} {merged / apart:>7.2f}")
+apart_k, merged_k = 128 * (1536 + 512), 512 * 1536  # per head: W^UQ and W^UK, their product
+apart_v, merged_v = 128 * (512 + 7168), 7168 * 512  # W^UV and W^O
+print(f"per head: {merged_k / apart_k:.2f} times as many; for values {merged_v / apart_v:.2f}")
 more = 61 * 128 * (merged_k + merged_v - apart_k - apart_v)
-print(f"\nall heads and layers: {more / 1e9:.1f} billion numbers more;")
-print("in all, V3 uses 37 billion for a token")
+print(f"in all {more / 1e9:.1f} billion more; V3 uses 37 billion numbers for a token")
 
 product = np.einsum("hmc,hmq->hcq", w_uk, w_uq)  # (H, d_c, d_c')
 rank = np.linalg.matrix_rank(product[0])
-print(f"\nhere: the product {product[0].shape} of one head has rank {rank}, which is d_h")
-
+print(f"here: the product {product[0].shape} of one head has rank {rank}, which is d_h")
 draw.product(counts=(apart_k, merged_k))
 
 # %% [markdown]
-# **What to notice.** The product says nothing that its two factors do not say: its rank is $d_h = 128$, though it is $512 \times 1536$. It holds no more
-# than the two, with three times as many numbers to read from memory and as many more multiplications, at *every* token. (And products of matrices in 8 bits would have to
-# be rounded once more.) So $W^{UK}$ is absorbed by the *order* of multiplication, not into a new matrix: the thin
-# factors are applied one after the other.
-# That is what DeepSeek's code does, and [decoder.py](minids/inference/decoder.py) here.
+# **What to notice.** The product says nothing that its two factors do not say: its rank is $d_h = 128$, though it is $512 \times 1536$. But it has three
+# times as many numbers to read from memory, and to multiply by, at *every* token. (And the product of two matrices in 8 bits would have to be
+# rounded once more.) So $W^{UK}$ is absorbed by the *order* of multiplication, not into a new matrix: the thin
+# factors are applied one after the other. That is what DeepSeek's code does, and [decoder.py](minids/inference/decoder.py) here.
 #
 # ### Exercise 4: when would it pay?
 #
@@ -391,17 +360,16 @@ def break_even(d_c, d_q):
 
 
 # %% tags=["check"]
-check.ok(check.close(break_even(512, 1536), 384.0, name="V3"))
-check.ok(check.close(break_even(20, 30), 12.0, name="small"))
-check.ok(check.close(break_even(10, 30), 7.5, name="smaller"))
+check.ok(lesson.check_break_even(break_even))
 
 # %% [markdown]
-# V3's heads of 128 are a third of that, so for V3 it does not pay.
+# For V3 that is 384. Its heads of 128 are a third of it, so the product does not pay.
 #
 # ### Exercise 5: a decoder that never makes a key
 #
 # Put it together: one step of decoding. `x` is the hidden state of one new token at position $t$, `cache` a list with one array
-# (B, 1, 1, d_c + d_r) per earlier token. Append the new entry, attend absorbed, return $o$.
+# (B, 1, 1, d_c + d_r) per earlier token. Append the new entry, attend absorbed, return $o$. (The check looks at the numbers, and at
+# how many heads the keys have that `attention.forward` is given: one.)
 
 
 # %% tags=["solution"]
@@ -421,24 +389,11 @@ def step(x, t, cache):
 
 
 # %% tags=["check"]
-def decoded(h, one_step):
-    cache = []
-    return np.concatenate([one_step(h[:, t : t + 1], t, cache) for t in range(T)], axis=1)
-
-
-def my_decoder(h):
-    return decoded(h, step)
-
-
-def all_at_once(h):
-    return o
-
-
-check.ok(check.against(all_at_once, my_decoder, h))
+check.ok(lesson.check_step(step, h, o))
 
 # %% [markdown]
-# A cache makes mistakes of its own kind. Told that every token stands at position 0, your step is right for the first token, and for
-# the first token only:
+# A cache allows mistakes of its own kind. If your step is told that every token stands at position 0, it is right for the first token
+# only:
 
 
 # %%
@@ -446,38 +401,29 @@ def always_position_zero(x, t, cache):
     return step(x, 0, cache)
 
 
-def forgetful_decoder(h):
-    return decoded(h, always_position_zero)
-
-
-notebook.caught(check.against(all_at_once, forgetful_decoder, h))
+notebook.caught(lesson.check_step(always_position_zero, h, o))
 
 # %% [markdown]
 # ## 8. What a step costs: arithmetic and memory
 #
 # Per pair of query and key the absorbed form does *more* arithmetic, $2 n_h (576 + 512)$ operations against $2 n_h (192 + 128)$, 3.4 times as
-# many. It saves the expansion. Three ways to write one token with V3, all 61 layers, weights included:
+# many. It saves the expansion. There are three ways to write one token with V3: absorbed, from the latents; expanded again from the latents at each
+# token; or with a full cache of all keys and values. Counted for all 61 layers, in BF16 where bytes are meant, the work with the weights included:
 #
 # **Write your guess; then run.** After 65,536 tokens, which of the three does the most arithmetic, and how many times that of the absorbed one?
 
 # %%
-ways = ("absorbed", "re-expand", "full cache")
+v3 = minids.ModelConfig.preset("deepseek-v3")
 contexts = 2 ** np.arange(8, 18)
-costs = {way: [flops.decode(v3, int(c), way) for c in contexts] for way in ways}
-print(f"{'':<9}{'GFLOP of one new token':>37}    {'GB of cache, BF16':>20}")
-print(f"{'context':<9}" + "".join(f"{way:>13}" for way in ways) + f"{'latent':>11}{'full':>11}")
-for i in range(2, len(contexts), 3):
-    work = "".join(f"{costs[way][i].flops / 1e9:>13,.0f}" for way in ways)
-    latent, full = (2e-9 * costs[way][i].cache_elements for way in ("absorbed", "full cache"))
-    print(f"{contexts[i]:<9,}{work}{latent:>11.2f}{full:>11.1f}")
-
-draw.decoding(contexts, costs)
+ways = ("absorbed", "re-expand", "full cache")
+costs = {way: [flops.decode(v3, int(context), way) for context in contexts] for way in ways}
+draw.decoding(contexts, costs, at=65_536)
 
 # %% [markdown]
-# **What to notice.** Two different things are saved. Against re-expanding it is mostly *arithmetic*: at 65,536 tokens 113 times less of it. Against a full cache
-# it is *traffic*: 71 times fewer bytes, for 3.4 times the arithmetic per pair. A processor that can do hundreds of operations while it
-# fetches one byte takes that bargain gladly. (Re-expanding moves
-# most of all on the right, because the expanded keys and values are written and read again.)
+# **What to notice.** This is the answer to the question at the top. Against re-expanding, absorbing saves *arithmetic*: at 65,536 tokens it needs 113 times less. Against
+# a full cache it saves *traffic*: 71 times fewer bytes, 4.6 GB instead of 327. It pays with arithmetic, three times that of the full cache. A
+# processor that can do hundreds of operations while it fetches one byte gains by that. (On the right, re-expanding moves most of all, because the
+# expanded keys and values are written and read again.)
 #
 # ## 9. A claim checked: one form to write, another to read
 #
@@ -488,47 +434,27 @@ draw.decoding(contexts, costs)
 # $$ S^* = \frac{d_c (d_h + d_v)}{2 d_c - d_h - d_v} , $$
 #
 # whatever the context is.
+#
+# **Write your guess; then run.** The cache holds 4,096 tokens, and one of them is new. How many times the work of the absorbed form does the expanded form do?
 
 # %%
-border = flops.absorption_pays_until(v3)
-by_hand = 512 * 256 / (1024 - 256)
-print(f"512 · 256 / (1024 − 256) = {by_hand:.1f};  the package: {border:.1f} new tokens\n")
-
-
-def attention_work(new_tokens, context):
-    """GFLOP of one layer's attention for some new tokens: expanded, absorbed."""
-    per_pair = flops.attention_per_pair(v3), flops.absorbed_attention_per_pair(v3)
-    seen = context - (new_tokens - 1) / 2  # causal: a new token sees the earlier ones only
-    per_latent = 2 * 128 * 512 * (128 + 128)  # to expand one, or to absorb one query and output
-    expanded = per_latent * context + per_pair[0] * new_tokens * seen
-    absorbed = per_latent * new_tokens + per_pair[1] * new_tokens * seen
-    return expanded / 1e9, absorbed / 1e9
-
-
-for count in (1, 2, 16, 171, 4096):
-    expanded, absorbed = attention_work(count, 4096)
-    print(
-        f"{count:>5} new of 4,096: expanded {expanded:>6.1f} GFLOP, absorbed {absorbed:>7.1f},"
-        f" quotient {expanded / absorbed:>7.2f}"
-    )
-
-
-# %%
-draw.border()
+by_hand = 512 * (128 + 128) / (2 * 512 - 128 - 128)
+print(f"S* = {by_hand:.1f} new tokens; the package: {flops.absorption_pays_until(v3):.1f}")
+draw.border(context=4096)
 notebook.explore(draw.border, context=[1024, 4096, 32768, 131072], latent=(160, 1024, 32))
 
 # %% [markdown]
-# **What to notice.** For one new token absorbing needs a hundredth of the arithmetic, for two a sixtieth; a prompt of 4,096 costs three times as much absorbed
+# **What to notice.** For one new token the absorbed form does a 117th of the arithmetic, for two a 59th. A prompt of 4,096 costs three times as much absorbed
 # as expanded. Writing brings one token a step, two with speculation ([notebook 9](notebooks/09_speculative_decoding.ipynb)), both far left of the border. (The
-# curves cross a little left of the dotted line, because to absorb a query costs something too, which the formula leaves out. With a running kernel two sliders
-# appear here; a smaller latent moves the border to the right.)
+# curves cross a little left of the dotted line, because it costs something to absorb a query as well, and the formula leaves that out. With a running kernel there are
+# two controls here. A smaller latent moves the border to the right.)
 #
 # ### And the clock
 #
-# Operations are not seconds: measure yours. The next cell takes one layer with V3's head sizes and 8 of its heads, lets the forms take
-# turns on one thread, and keeps the fastest of five, which other programs have disturbed least. Left, the expanded line should climb with the context while the absorbed one lies far below it; right, they should cross in
-# the neighbourhood of the dotted line, and usually not exactly on it: a count of operations knows nothing of how well a matrix product fills a processor. It is the only cell on this page whose output depends on
-# the machine, so it is not kept here.
+# Operations are not seconds, so measure them on your machine. The next cell takes one layer with V3's head sizes and 8 of its heads. The two forms take
+# turns on one thread, and the fastest of five counts, which other programs have disturbed least. On the left, the expanded line should climb with the context, and the
+# absorbed one should lie far below it. On the right, the lines should cross near the dotted line, but not exactly on it: a count of operations does not know how
+# well a matrix product uses a processor. This is the only cell of the page whose output depends on the machine, so its output is not kept.
 
 # %% tags=["timing"]
 draw.clock()
@@ -536,35 +462,25 @@ draw.clock()
 # %% [markdown]
 # ## 10. What training does to the rotary part
 #
-# A score has two terms, $q^C \cdot k^C$ and $q^R \cdot k^R$, of 24 and of 16 coordinates here.
+# A score has two terms, $q^C \cdot k^C$ and $q^R \cdot k^R$, of 24 and of 16 coordinates here. The term that varies more from key to key decides
+# which keys get the weight.
 #
 # **Write your guess; then run.** Which of the two decides where the trained model looks?
 
 # %%
-shares = np.empty((model.config.num_hidden_layers, H))
-causal = np.tril(np.ones((T, T), bool))
-for at in through(model, tokens):
-    q, *_ = at.block.attention.queries(at.normed, at.rotary)
-    latent = at.block.attention.latent(at.normed, at.rotary)
-    k, *_ = at.block.attention.keys_values(*latent[:2])
-    for i in range(H):
-        content, position = (
-            (q[0, :, i, part] @ k[0, :, i, part].T)[causal]
-            for part in (slice(d_h), slice(d_h, None))
-        )
-        shares[at.index, i] = position.var() / (position.var() + content.var())
+shares = lesson.rotary_shares(model, tokens)  # (blocks, H), of the variance of all scores
 print(f"the rotary part has {shares.min():.0%} to {shares.max():.0%} of the variance")
 draw.rotary_part(shares)
 
 # %% [markdown]
-# **What to notice.** The sixteen rotary coordinates decide in every head. They are made from the hidden state, so they carry more than the position. And training makes them large: on the right
-# the largest score (before the softmax) of whole training runs, with two optimizers, [three seeds](minids/lab/studies/qk_clip.py). Softmax of such scores is all or nothing. The authors of Kimi-K2, an MLA model of a trillion parameters, saw scores beyond 1,000 in a smaller run and answered with
+# **What to notice.** The sixteen rotary coordinates decide in every head. They are made from the hidden state, so they can carry more than the position. And scores grow in training: on the right is
+# the largest score (before the softmax) of whole training runs, with two optimizers and [three seeds](minids/lab/studies/qk_clip.py). The softmax of such large scores is nearly all or nothing. The authors of Kimi-K2, an MLA model of a trillion parameters, saw scores beyond 1,000 in a smaller run and answered with
 # **QK-Clip**: after a step, each head whose largest score is above $\tau$ has its weights made smaller, $\gamma = \tau / \text{largest}$,
 #
 # $$ W^{UQ}_i,\, W^{UK}_i \leftarrow \sqrt\gamma\, W, \qquad W^{QR}_i \leftarrow \gamma\, W^{QR}_i, \qquad W^{KR} \text{ as it is.} $$
 #
-# Why is the content's share divided among two matrices and the position's not? Because $W^{KR}$ is *one for all heads*, and another head's scores are no reason to change it: the shared key again. Here it holds the
-# largest score at 10, and the loss does not mind as far as three seeds tell: +0.010 nats [−0.013, +0.033] (`minids study qk-clip`, `minids train --qk-clip 10`).
+# Why does the content's $\gamma$ go to two matrices in equal parts, and the position's to one? Because $W^{KR}$ is *one for all heads*. One head's scores are no reason to change the keys of the others. Here QK-Clip holds the
+# largest score at 10. With three seeds no difference in loss can be told: +0.010 nats [−0.013, +0.033] (`minids study qk-clip`, `minids train --qk-clip 10`).
 #
 # ## Where to go from here
 #

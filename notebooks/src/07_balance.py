@@ -5,13 +5,14 @@
 # the router away from what the model needs?**
 #
 # %% [markdown]
-# You will see a router collapse, cure it with a bias that has no gradient, derive the small sequence-wise loss that DeepSeek-V3 keeps
-# beside it, ask what evenness does to specialisation, and end on the wires: why a token may go to four nodes and no more.
+# You will see a router collapse, and cure it with a bias that has no gradient. Then you derive the small sequence-wise loss that DeepSeek-V3 keeps
+# beside the bias, see what evenness does to specialisation, and count what goes over the wires: why may a token go to four nodes and no more?
 #
 # Code used here: [router](minids/ops/router.py), [bias_update](minids/ops/bias_update.py), [balance_loss](minids/ops/balance_loss.py), the
 # statistics of [routing](minids/lab/analysis/routing.py) and [metrics](minids/training/metrics.py), the costs of
 # [traffic](minids/lab/analysis/traffic.py) and [network](minids/lab/analysis/network.py), and the kept runs of the
-# [balance study](minids/lab/studies/balance.py), read by [results](minids/lab/studies/store.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
+# [balance study](minids/lab/studies/balance.py), read by [results](minids/lab/studies/store.py). The checks of the exercises are in
+# [lessons/balance](minids/lab/lessons/balance.py). Papers: section 2.1.2 (equations 16 to 20), 3.2.2
 # and 4.5 of the [V3 report](https://arxiv.org/abs/2412.19437), and [Wang et al. 2024](https://arxiv.org/abs/2408.15664), where the bias
 # comes from.
 
@@ -22,9 +23,9 @@ import minids
 from minids import check
 from minids.lab import notebook
 from minids.lab.analysis import network, traffic
-from minids.lab.analysis.routing import nodes_touched, specialisation
+from minids.lab.analysis.routing import specialisation
+from minids.lab.lessons import balance as lesson
 from minids.lab.plots import balance as draw
-from minids.lab.plots.experts import Router
 from minids.lab.studies.store import results
 from minids.ops import balance_loss, bias_update, router
 from minids.training.metrics import max_violation
@@ -49,35 +50,12 @@ notebook.here("router")
 
 # %%
 study = results("balance")
-arms = study["arms"]
-E, K = 16, 4
-domains = list(arms["none"]["details"]["relative_load"])
-
-
-def loads(arm):
-    """Relative load by domain, layer and expert, (D, layers, E), of an arm's first seed."""
-    return np.array(list(arms[arm]["details"]["relative_load"].values()))
-
-
-left_alone = loads("none")
-share = left_alone.mean(axis=0)  # (layers, E), the domains counted alike
-notebook.shapes({"D": len(domains), "E": E}, left_alone=left_alone, share=share)
-print()
-for layer, load in enumerate(share):
-    print(
-        f"MoE layer {layer}: busiest expert {load.max():.1f} times the mean,",
-        f"{np.sum(load < 0.1)} of {E} experts below a tenth of it",
-    )
-summary = arms["none"]["summary"]["max_vio"]
-print(
-    f"MaxVio {summary['mean']:.2f} ± {summary['spread']:.2f}; the worst possible is {E / K - 1:.0f}"
-)
-
-draw.left_alone(share)
+arms, E, K = study["arms"], 16, 4
+draw.left_alone(arms["none"])
 
 # %% [markdown]
-# **What to notice.** Four times the mean means *every token*: those experts have all but become a dense layer, and the idle ones are memory paid
-# for nothing. With one expert per GPU the whole machine would wait for the busiest.
+# **What to notice.** Four times the mean means *every token*. Those experts are nearly a dense layer, and the memory of the idle ones is wasted: 4 of 16 in
+# the one layer and 7 of 16 in the other get less than a tenth of an even share. With one expert per GPU all would wait for the busiest.
 #
 # ## 2. A bias that only decides
 #
@@ -86,7 +64,7 @@ draw.left_alone(share)
 #
 # $$ \text{chosen} = \text{TopK}_i\,(s_i + b_i), \qquad g_i = \frac{s_i}{\sum_{j\,\in\,\text{chosen}} s_j} . $$
 #
-# The gate $g_i$ uses the score alone, so $b$ never appears in what the model computes. It is a thermostat, not a parameter. After every step
+# The gate $g_i$ uses the score alone, so $b$ never appears in what the model computes. It is no parameter with a gradient; it works like a thermostat. After every step
 #
 # $$ e_i = \bar c - c_i, \qquad b_i \leftarrow b_i + \gamma\,\text{sign}(e_i) . $$
 
@@ -95,24 +73,17 @@ N = 2048
 popularity = np.linspace(1.2, -1.2, E)  # what collapse has made of the logits
 
 
-def batch():
-    """Logits of N fresh tokens (N, E): taste differs by token, popularity does not."""
+def batch(rng):
+    """Logits of N new tokens (N, E): each has a taste of its own, and popularity is the same for all."""
     return popularity + rng.standard_normal((N, E))
 
 
-bias = np.array([-0.2] * (E // 2) + [0.2] * (E // 2), dtype=np.float32)
-routing, _ = router.forward(batch(), bias, K)
-notebook.shapes(
-    {"N": N, "E": E, "K": K},
-    bias=bias,
-    scores=routing.scores,
-    chosen=routing.chosen,
-    gates=routing.gates,
-)
+bias = np.repeat([-0.2, 0.2], E // 2)
+routing, _ = router.forward(batch(rng), bias, K)
+sizes = {"N": N, "E": E, "K": K}
+notebook.shapes(sizes, bias=bias, scores=routing.scores, chosen=routing.chosen, gates=routing.gates)
 by_hand = np.take_along_axis(routing.scores, routing.chosen, axis=1)  # unbiased
-by_hand /= by_hand.sum(axis=1, keepdims=True)
-print("\ngates from unbiased scores:")
-check.ok(check.close(routing.gates, by_hand, name="gates"))
+check.ok(check.close(routing.gates, by_hand / by_hand.sum(axis=1, keepdims=True), name="gates"))
 
 # %% [markdown]
 # ### Exercise 1: the thermostat
@@ -129,26 +100,10 @@ def turn(bias, chosen, speed):
 
 
 # %% tags=["check"]
-def right_turn(bias, chosen, speed):
-    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
-    return bias_update.updated(bias, counts, speed)
-
-
-def turn_by_the_median(bias, chosen, speed):
-    counts = np.bincount(chosen.reshape(-1), minlength=len(bias))
-    return bias + speed * np.sign(np.median(counts) - counts)
-
-
-# Expert 5 is idle; experts 1, 3 and 4 have exactly the mean.
-few = np.array([[0, 4], [0, 3], [1, 0], [2, 0], [4, 3], [0, 1]])
-skewed = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 1], [0, 2], [0, 3], [0, 4]])
-zero, start = np.zeros(6, np.float32), np.linspace(-0.05, 0.05, 6, dtype=np.float32)
-questions = [(zero, few, 0.01), (start, few, 0.01), (start, skewed, 0.01)]
-usual = {"this compares each count with the median; c̄ is the mean.": turn_by_the_median}
-check.ok(check.against(right_turn, turn, questions, tolerance=1e-5, usual=usual))
+check.ok(lesson.check_turn(turn))
 
 # %% [markdown]
-# With the wrong sign the thermostat heats a room that is too hot. It runs, all shapes are right, and the check says what it is. Here is yours, turned round:
+# With the wrong sign the thermostat heats a room that is too hot. It runs, and all shapes are right. The check finds it. Here is your answer with the sign flipped:
 
 
 # %%
@@ -156,40 +111,34 @@ def wrong_way(bias, chosen, speed):
     return 2 * bias - turn(bias, chosen, speed)
 
 
-notebook.caught(check.against(right_turn, wrong_way, questions, tolerance=1e-5))
+notebook.caught(lesson.check_turn(wrong_way))
 
 # %% [markdown]
 # ## 3. Three speeds
 #
-# Scores lie between 0 and 1, and so $\gamma$ has a scale. Let the unequal popularity from above stand still, and turn the thermostat 300
-# times, slowly, at V3's pace ($\gamma = 0.001$), and fast:
+# Scores lie between 0 and 1, so it matters how large $\gamma$ is. Keep the unequal popularity from above as it is, and let the thermostat take 300
+# steps, with a small $\gamma$, with V3's 0.001, and with a large one.
+#
+# **Write your guess; then run.** Which of 0.0001, 0.001 and 0.03 is the most even after 300 steps?
+
 
 # %%
-speeds = (0.0001, 0.001, 0.03)
-history, biases = {}, {}
-for speed in speeds:
-    rng = np.random.default_rng(1)  # the same tokens for each
-    bias, seen = np.zeros(E, dtype=np.float32), []
-    for _ in range(300):
-        routing, _ = router.forward(batch(), bias, K)
+def run(speed, steps=300):
+    """MaxVio of every step, and the bias at the end."""
+    rng, bias, seen = np.random.default_rng(1), np.zeros(E, dtype=np.float32), []
+    for _ in range(steps):
+        routing, _ = router.forward(batch(rng), bias, K)  # the same tokens for every speed
         counts = np.bincount(routing.chosen.reshape(-1), minlength=E)
         seen.append(max_violation(counts))
         bias = bias_update.updated(bias, counts, speed)
-    history[speed], biases[speed] = np.array(seen), bias
-    print(
-        f"γ = {speed:<7g} MaxVio at first {seen[0]:.2f}, mean of the last 50 steps {np.mean(seen[-50:]):.2f}"
-    )
-even = [
-    max_violation(np.bincount(np.argsort(rng.random((N, E)))[:, :K].reshape(-1))) for _ in range(50)
-]
-floor = np.mean(even)
-print(f"choices by lot:   {floor:.2f}, the chance of a finite batch")
+    return seen, bias
 
-draw.speeds(history, biases, floor)
+
+draw.speeds({speed: run(speed) for speed in (0.0001, 0.001, 0.03)}, floor=lesson.by_lot(N, E, K))
 
 # %% [markdown]
-# **What to notice.** The slow one can move $b$ by 0.03 in 300 steps, and the popular experts need several times as much. The fast one arrives
-# at once and then jumps by 0.03 for ever, past the goal and back. V3's pace arrives, and stays at what chance alone does to a batch. The report
+# **What to notice.** With 0.0001 a bias can move by 0.03 in 300 steps, and the popular experts need several times as much. With 0.03 it arrives
+# at once, and then jumps by 0.03 past the goal and back. With V3's 0.001 it arrives and stays at 0.08, hardly above choices by lot. The report
 # has 0.001 for 14.3 trillion tokens and 0 for the last 500 billion (section 4.2): at the end the thermostat is switched off.
 #
 # How long will it take? A bias moves by $\gamma$ a step, and the extreme experts need about 0.25, so 250 steps at 0.001 and 83 at 0.003:
@@ -197,24 +146,20 @@ draw.speeds(history, biases, floor)
 
 # %%
 draw.thermostat()
-notebook.explore(
-    draw.thermostat,
-    gamma=[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
-    steps=(50, 600, 50),
-    popularity_spread=(0.0, 2.4, 0.2),
-    tokens=[128, 1024, 2048],
-)
+gammas, spreads = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], (0.0, 2.4, 0.2)
+controls = {"gamma": gammas, "popularity_spread": spreads, "tokens": [128, 1024, 2048]}
+notebook.explore(draw.thermostat, steps=(50, 600, 50), **controls)
 
 # %% [markdown]
-# (With a running kernel there are controls for $\gamma$, the steps, the spread of the popularity and the size of the batch. With a spread of 0 nothing has to be balanced: what MaxVio is
+# (With a running kernel there are controls for $\gamma$, the steps, the spread of the popularity and the size of the batch. With a spread of 0 there is nothing to balance. Which MaxVio is
 # left, and how does it depend on the number of tokens?)
 #
 # The rule looks at *finished* steps only. A bias computed from the load of the tokens at hand would tell early tokens about later ones.
 #
 # ### The biases of a trained model
 #
-# [The small model](notebooks/model/README.md) of these notebooks was balanced in this way for 1,750 steps. Let it go on from the sentence, eight texts of 230 tokens, and count who serves them, once with its
-# biases and once without.
+# [The small model](notebooks/model/README.md) of these notebooks was balanced in this way for 1,750 steps. Let it continue the sentence eight times by 230 tokens, and count how many of these tokens each expert
+# gets, once with the biases and once without.
 #
 # **Write your guess; then run.** Its biases lie between −0.06 and 0.12, its scores between 0 and 1. Does it make a difference to switch them off?
 
@@ -222,19 +167,11 @@ notebook.explore(
 model = notebook.model()
 tokens, _ = notebook.read(model)
 texts = [minids.generate(model, tokens[0], 230, temperature=1.0, seed=seed) for seed in range(8)]
-load = {}
-for name, with_bias in (("with its biases", True), ("without them", False)):
-    counts = 0
-    for text in texts:
-        routers = Router(model, text[None], [""] * len(text))
-        chosen = [routers.routed(block, bias=with_bias).chosen for block in routers.scores]
-        counts = counts + np.array([np.bincount(c.ravel(), minlength=E) for c in chosen])
-    load[name] = counts / counts.mean(axis=1, keepdims=True)  # (blocks, E)
-draw.on_and_off(load)
+draw.on_and_off(model, texts)
 
 # %% [markdown]
-# **What to notice.** Small numbers, but where many scores are small too they decide. Without the biases the busiest experts have more, and the idlest less; the gates, and so the weights of what is
-# computed, never saw them.
+# **What to notice.** The biases are small, but many scores are small too, and there they decide. Without the biases the busiest experts have more tokens, and the idlest have fewer. The gates never
+# contain the biases.
 #
 # ## 4. The loss that stays: one sequence at a time
 #
@@ -247,31 +184,26 @@ draw.on_and_off(load)
 # P_i = \frac1T \sum_t s'_{it} . $$
 #
 # $f$ is what experts got, $P$ what the router wanted to give. As $\sum_i P_i = 1$, an even load ($f_i = 1$) gives exactly $\alpha$, **whatever the
-# scores are**. Checked, and two extremes beside it:
+# scores are**. Here that is checked, beside two extremes.
+#
+# **Write your guess; then run.** All tokens choose the same $K$ experts, but the router wanted others. Is the loss above $\alpha$ or below?
 
 # %%
 T = 64
-alpha = 1e-4
-scores = rng.uniform(0.05, 0.95, (T, E))
 in_turn = (np.arange(T)[:, None] * K + np.arange(K)) % E  # every expert equally often
 same = np.tile(np.arange(K), (T, 1))  # the first K take everything
 sharp = np.where(np.arange(E) < K, 0.98, 1e-3) * np.ones((T, 1))
-
-notebook.shapes({"T": T, "E": E, "K": K}, scores=scores, chosen=in_turn)
-print()
-for name, s, chosen in (
-    ("even load, any scores", scores, in_turn),
+for name, scores, chosen in (
+    ("even load, any scores", rng.uniform(0.05, 0.95, (T, E)), in_turn),
     ("K experts chosen and wanted", sharp, same),
     ("K experts chosen, others wanted", sharp[:, ::-1], same),
 ):
-    value, _ = balance_loss.forward(s, chosen, T)
-    print(f"{name:<32} loss / α = {value:.4f}    loss = {alpha * value:.2e}")
-print(f"E / K = {E / K:.0f}")
+    print(f"{name:<32} loss / α = {balance_loss.forward(scores, chosen, T)[0]:.4f}")
 
 # %% [markdown]
-# **What to notice.** $\alpha$ is the value of an even load, and it is *not the smallest*: the third line is nearly 0. A router that
-# chooses what it wants most does not get there, but with a bias choice and wish do differ. So a loss below $\alpha$ is no bug; a MaxVio of 0 is read
-# off the counts, never off this loss.
+# **What to notice.** $\alpha$ is the value of an even load, and it is *not the smallest*: the third line is nearly 0. (The second is nearly $E/K = 4$.) A router that
+# chooses what it wants most does not get there, but with a bias, what is chosen and what is wanted differ. So a loss below $\alpha$ is no bug. Evenness has to be read from the
+# counts, not from this loss.
 #
 # ### Exercise 2: equations 17 to 20
 #
@@ -288,15 +220,7 @@ def sequence_loss(scores, chosen):
 
 
 # %% tags=["check"]
-def right_loss(scores, chosen):
-    return balance_loss.forward(scores, chosen, len(scores))[0]
-
-
-some = rng.uniform(0.05, 0.95, (45, 14))
-other = rng.uniform(0.05, 0.95, (33, 10))
-uneven = router.choose(some + np.linspace(0.3, 0, 14), 3)
-questions = [(some, uneven), (other, router.choose(other, 7))]
-check.ok(check.against(right_loss, sequence_loss, questions))
+check.ok(lesson.check_sequence_loss(sequence_loss))
 
 # %% [markdown]
 # ### Exercise 3: its gradient
@@ -320,56 +244,40 @@ def loss_backward(d_loss, saved):
 
 
 # %% tags=["check"]
-two = {"scores": some[:10], "chosen": uneven[:10], "tokens_per_group": 5}
-check.ok(check.gradient(balance_loss.forward, loss_backward, two))
+check.ok(lesson.check_loss_backward(loss_backward))
 
 # %% [markdown]
-# Two wrong ones. The first takes the normaliser $S_t$ for a constant; the second *detaches* $P$, because "balance is only counted". It is
-# silent in training: the loss is reported as ever, and nothing is ever balanced by it.
-
+# Two wrong answers. The first takes the normaliser $S_t$ for a constant. The second *detaches* $P$, because "balance is only counted". That mistake does not show
+# in training: the loss is reported as always, and it balances nothing.
 
 # %%
-def constant_normaliser(d_loss, saved):
-    # Were S constant, an expert that nobody chose would get no gradient: yours, with that one's taken off.
-    ds = loss_backward(d_loss, saved).reshape(saved.share.shape)  # (G, T, E)
-    idle = np.broadcast_to(saved.load.argmin(axis=-1)[..., None], (*ds.shape[:2], 1))
-    return (ds - np.take_along_axis(ds, idle, axis=-1)).reshape(-1, ds.shape[-1])
-
-
-def detached(d_loss, saved):
-    return np.zeros(saved.share.shape).reshape(-1, saved.share.shape[-1])
-
-
-for wrong in (constant_normaliser, detached):
-    notebook.caught(check.gradient(balance_loss.forward, wrong, two))
+for wrong in (lesson.constant_normaliser, lesson.detached):
+    notebook.caught(lesson.check_loss_backward(wrong))
 
 # %% [markdown]
 # ## 5. Even over what? Scope and specialisation
 #
-# Two sequences, one of prose, one of arithmetic; each has half of the experts to itself. Over the batch the load is even. Within each
-# sequence it could not be less so. The same function, two scopes:
+# Take two sequences, one of prose and one of arithmetic. Each has half of the experts to itself. Over the batch the load is even; within a
+# sequence half of the experts get nothing. The loss is the same function in two scopes: over both sequences, or within each.
+#
+# **Write your guess; then run.** Which of the two losses is larger than $\alpha$?
 
 # %%
-half = np.arange(E) < E // 2
-prose = np.where(half, 0.9, 0.1) * np.ones((T, 1))
-arithmetic = prose[:, ::-1]
-both = np.concatenate([prose, arithmetic])  # (2T, E)
-chosen = (np.arange(T)[:, None] * K + np.arange(K)) % (E // 2)
-chosen = np.concatenate([chosen, chosen + E // 2])
-
-d_scores = {}
+prose = np.where(np.arange(E) < E // 2, 0.9, 0.1) * np.ones((T, 1))
+scores = np.concatenate([prose, prose[:, ::-1]])  # (2T, E): prose, then arithmetic
+first = (np.arange(T)[:, None] * K + np.arange(K)) % (E // 2)
+chosen = np.concatenate([first, first + E // 2])
 for name, scope in (("over the batch", 2 * T), ("within sequences", T)):
-    value, saved = balance_loss.forward(both, chosen, scope)
-    d_scores[name] = balance_loss.backward(1.0, saved)
-    print(f"{name:<17} loss / α = {value:.2f}, largest gradient {np.abs(d_scores[name]).max():.1e}")
+    loss, saved = balance_loss.forward(scores, chosen, scope)
+    steepest = np.abs(balance_loss.backward(1.0, saved)).max()
+    print(f"{name:<17} loss / α = {loss:.2f}, largest gradient {steepest:.1e}")
 halves = np.array([np.bincount(c.reshape(-1), minlength=E) for c in np.split(chosen, 2)])
-print(f"MaxVio of the batch {max_violation(halves.sum(axis=0)):.2f}")
 print(f"the choice of an expert tells {specialisation(halves):.2f} bit about the domain")
 
 # %% [markdown]
 # **What to notice.** Perfect specialisation costs nothing over the batch, and is *punished* within sequences: the gradient lowers the
-# scores of exactly the experts that know the subject. This is why the weight is tiny, and the report's section 4.5.3 says so in numbers: validation
-# loss of a 1B model 2.258 with a sequence-wise loss, 2.253 with a batch-wise one, 2.253 with the bias. The scope matters, not the loss.
+# scores of exactly the experts that know the subject. So its weight has to be tiny. The report's section 4.5.3 has numbers: the validation
+# loss of a 1B model was 2.258 with a sequence-wise loss, 2.253 with a batch-wise one, 2.253 with the bias. The scope matters, not the loss.
 #
 # ## 6. Fourteen ways, trained
 #
@@ -379,55 +287,36 @@ print(f"the choice of an expert tells {specialisation(halves):.2f} bit about the
 # **Write your guess; then run.** Does the bias, or an auxiliary loss, end with the lower loss at the same evenness: or can three seeds not tell?
 
 # %%
-print(f"{'':<34}{'loss':>16}{'MaxVio':>16}{'bits':>16}")
-for name, arm in arms.items():
-    values = [arm["summary"][key] for key in ("loss", "max_vio", "specialisation")]
-    texts = (
-        f"{v['mean']:.{n}f} ± {v['spread']:.{n}f}" for v, n in zip(values, (3, 2, 3), strict=True)
-    )
-    print(f"{name:<34}" + "".join(f"{text:>16}" for text in texts))
-
+lesson.told_arms(arms)
 draw.loss_and_evenness(arms)
 
 # %% [markdown]
-# How much of the papers' story do runs of 300 steps carry? The study draws its conclusions itself:
+# How much of what the papers say can be seen in runs of 300 steps? The study judges its claims itself:
 
 # %%
-for finding in study["findings"]:
-    verdict = {True: "yes", False: "no", None: "undecided"}[finding["holds"]]
-    print(f"{verdict:<11}{finding['claim']}\n{'':<11}{finding['numbers']}")
+notebook.findings(study)
 
 # %% [markdown]
-# **What to notice.** Without balancing MaxVio ends near its worst; with the bias at 0.14. $\gamma = 0.001$, right for a run of trillions of
+# **What to notice.** This is the answer to the question at the top. Without balancing MaxVio ends near its worst, 2.75; with the bias at 0.14, and no loss was added. $\gamma = 0.001$, right for a run of trillions of
 # tokens, is too slow for one of 300 steps: 0.003 is the pace here. "Undecided" means that the 95 % interval of the difference, seed by seed,
 # holds zero. So it is with the price of the batch-wise loss: three seeds leave room for 0.2 nats on either side of 0.005. On the scope there is
 # a hint: with the best weight of each, the loss over the batch ends 0.05 below the one within sequences, which is the report's sign; the
-# interval, from 0.14 below to 0.04 above, does not decide it. What every seed shows is the last line, specialisation.
+# interval, from 0.14 below to 0.04 above, does not decide it. What every seed shows is in the last line: specialisation.
 #
 # ## 7. What the experts know
 #
-# The report's Figure 9 draws the load by domain. Here is ours, for the bias and for the loss within sequences:
+# The report's Figure 9 shows the load by domain. Here is that of the study, for the bias and for the loss within sequences.
+#
+# **Write your guess; then run.** Both are nearly even over all text. Which of the two has experts that one domain uses more than the others?
 
 # %%
-pair = ("bias 0.003", "sequence loss 0.1")
-bits = {name: arms[name]["summary"]["specialisation"] for name in pair}
-draw.by_domain({name: loads(name)[:, -1] for name in pair}, bits, domains)  # the last layer
-
-# %%
-for name in pair:
-    load = loads(name)
-    print(
-        f"{name:<18} busiest expert of a domain: {load.max(axis=-1).mean():.2f} times the mean;",
-        f"of the domains together: {load.mean(axis=0).max(axis=-1).mean():.2f}",
-    )
-ratio = bits[pair[0]]["mean"] / bits[pair[1]]["mean"]
-print(f"specialisation: {ratio:.0f} times as much with the bias")
+draw.by_domain(arms, ("bias 0.003", "sequence loss 0.1"))
 
 # %% [markdown]
-# Both are nearly even over all text; the one has experts for subjects, the other has experts for everything. Two rows of the table confirm this: a light
-# loss over the batch (0.01) specialises nearly as much as the bias, so again it is the scope; and without any balancing there is *less* of it,
-# because experts that take every token cannot tell subjects apart. (The weight of the loss here is a thousand
-# times V3's, which is what makes it visible. The arm with V3's $10^{-4}$ beside the bias is in the table: it keeps its specialisation.)
+# **What to notice.** With the bias, experts have domains, and the choice of an expert tells twelve times as many bits about the domain. With the loss within sequences, each expert serves all domains alike. Two rows of the table confirm that the scope
+# matters: a light loss over the batch (0.01) specialises nearly as much as the bias. And without any balancing there is *less* specialisation, because experts that
+# take every token cannot tell domains apart. (The weight of the loss here is a thousand times V3's, so that its effect shows. The arm with V3's $10^{-4}$ beside the bias
+# is in the table: it keeps its specialisation.)
 #
 # ## 8. At most four nodes
 #
@@ -455,90 +344,58 @@ def limited(biased, top_k, n_group, topk_group):
 
 
 # %% tags=["check"]
-positive = rng.uniform(0.05, 0.95, (200, E))
-negative = positive - 1  # the same choice: a common shift changes no order
-arguments = [(positive, K, 4, 2), (negative, K, 4, 2)]
-check.ok(check.against(router.choose, limited, arguments))
+check.ok(lesson.check_limited(limited))
 
 # %% [markdown]
 # ### Why $-\infty$ and not 0
 #
-# Scores are positive, so 0 looks like "less than all of them", and in V2, which has no bias, it is. V3's official code had it too at first, and others
+# Scores are positive, so 0 seems to be below all of them. In V2, which has no bias, it is. V3's official code had it too at first, and others
 # [took it over](https://github.com/vllm-project/vllm/pull/13474).
-# But $b$ may be negative, and then a *forbidden* expert with 0 beats an allowed one:
+# But $b$ may be negative, and then a *forbidden* expert with 0 beats an allowed one. Here all biases are 0, and then all are −1, which changes no order:
 
 
 # %%
 def masked_with_zero(biased, top_k, n_group, topk_group):
     """The right groups, but 0 for what is forbidden."""
-    experts = biased.shape[1]
-    allowed = router.choose(biased, experts // n_group * topk_group, n_group, topk_group)
-    masked = np.zeros_like(biased)
-    np.put_along_axis(masked, allowed, np.take_along_axis(biased, allowed, axis=1), axis=1)
-    return router.choose(masked, top_k)
+    allowed = router.choose(biased, E // n_group * topk_group, n_group, topk_group)
+    kept = (np.arange(E) == allowed[..., None]).any(axis=1)  # (N, E)
+    return router.choose(np.where(kept, biased, 0), top_k)
 
 
-print("positive scores:")
-check.ok(check.against(router.choose, masked_with_zero, positive, K, 4, 2))
-print("\nwith negative biases:")
-notebook.caught(check.against(router.choose, masked_with_zero, negative, K, 4, 2))
+check.ok(lesson.check_limited(masked_with_zero, shifts=(0,)))
+notebook.caught(lesson.check_limited(masked_with_zero, shifts=(-1,)))
 
 # %% [markdown]
-# A shift common to all biases changes no order, so a right router must not notice it. That makes a test which needs no reference: choose, shift
+# A shift common to all biases changes no order, so the choice of a right router stays the same. That makes a test which needs no reference: choose, shift
 # all biases, choose again, and compare the *sets* of experts.
+#
+# **Write your guess; then run.** How far must the biases go down before the mask of 0 is noticed?
 
 # %%
-shifts = np.linspace(0, -1, 21)
-changed = {}
-for name, function in (("−∞", router.choose), ("0", masked_with_zero)):
-    unshifted = np.sort(function(positive, K, 4, 2), axis=1)
-    again = [np.sort(function(positive + b, K, 4, 2), axis=1) for b in shifts]
-    changed[name] = np.array([np.mean(np.any(a != unshifted, axis=1)) for a in again])
-    print(f"masked with {name:<3} tokens with other experts, at most {changed[name].max():.0%}")
-nodes = nodes_touched(masked_with_zero(positive - 0.75, K, 4, 2), E, 4)
-print(
-    f"masked with 0, shifted by −0.75: {np.mean(nodes > 2):.0%} of tokens go to more than 2 nodes"
-)
-
-draw.shifted(shifts, changed)
+draw.shifted({"−∞": router.choose, "0": masked_with_zero})
 
 # %% [markdown]
-# **What to notice.** Small shifts do no harm, so the mistake sleeps until training has moved the biases. At the right end every allowed expert
-# is below 0, and every token goes to forbidden experts only. Could it bite V3? Somebody looked at the released weights: the smallest of all its biases is
-# [reported](https://github.com/huggingface/transformers/pull/45441) to be +2.02, so every allowed expert beats 0, and the mistake stays without effect there. (The thermostat knows no level: only differences between biases
-# matter.) In a model whose biases hover around 0, as that of these notebooks, it would not.
+# **What to notice.** Small shifts do no harm, so the mistake does not show until training has moved the biases. At the right end every allowed expert
+# is below 0, and every token goes to forbidden experts only. Does it matter for V3? The smallest of all biases in the released weights is
+# [reported](https://github.com/huggingface/transformers/pull/45441) to be +2.02, so every allowed expert beats 0, and the mistake has no effect there. (The thermostat fixes no level: only differences between biases
+# matter.) In a model whose biases lie around 0, like that of these notebooks, it can have one.
 #
 # ## 9. What the limit saves
 #
 # Count it at V3's sizes ($E = 256$, $K = 8$, 8 nodes, $d = 7168$). A token goes out in FP8 with a scale for every 128 numbers, and comes back in
 # BF16. Inside a node NVLink hands it on, 160 GB/s against InfiniBand's 50 (section 3.2.2). The scores here are drawn
-# independently for each expert; a trained router's are not, so the last column is an illustration, the others are arithmetic.
+# independently for each expert. A trained router's are not, so the right picture is an illustration; the left one is arithmetic.
+#
+# **Write your guess; then run.** Without a limit, on how many of the 8 nodes are the 8 experts of a token, on average?
 
 # %%
 v3_scores = rng.uniform(size=(4000, 256))
-free = np.take_along_axis(v3_scores, router.choose(v3_scores, 8), axis=1).sum()
-table = traffic.against_limit(v3_scores, 8, 8, 7168)
-kept_share = []
-print(" M   nodes   kB a token   InfiniBand      NVLink   score kept")
-for row in table:
-    chosen = router.choose(v3_scores, 8, 8, row.limit)
-    kept_share.append(np.take_along_axis(v3_scores, chosen, axis=1).sum() / free)
-    t = row.traffic
-    print(
-        f"{row.limit:>2}{t.nodes:>8.2f}{t.bytes / 1000:>13.1f}{1e6 * t.infiniband_seconds:>10.2f} µs"
-        f"{1e6 * t.nvlink_seconds:>9.2f} µs{kept_share[-1]:>13.1%}"
-    )
-
+table = traffic.against_limit(v3_scores, top_k=8, nodes=8, hidden_size=7168)
+draw.wires(table, kept=lesson.score_kept(v3_scores, top_k=8, nodes=8))
 by_lot = 8 * (1 - np.prod([(224 - i) / (256 - i) for i in range(8)]))
-print(f"\nno limit, by combinatorics: {by_lot:.2f} nodes")
-print(f"experts per node that NVLink keeps up with: {network.experts_per_node():.1f}")
-print(f"four nodes: {network.experts_at_no_extra_cost():.1f}, the report's 'up to 13'; V3 uses 8")
-
-infiniband, nvlink = (
-    np.array([1e6 * getattr(row.traffic, wire) for row in table])
-    for wire in ("infiniband_seconds", "nvlink_seconds")
-)
-draw.wires([row.limit for row in table], infiniband, nvlink[0], kept_share)
+print(f"no limit, by combinatorics: {by_lot:.2f} nodes")
+print(f"experts per node that NVLink keeps up with: {network.experts_per_node():.1f};", end=" ")
+print(f"four nodes: {network.experts_at_no_extra_cost():.1f}, the report's 'up to 13'")
 
 # %% [markdown]
 # **What to notice.** Without a limit a token uses 5.3 of 8 nodes by chance; the limit of 4 takes a quarter of that traffic away and costs almost
@@ -559,12 +416,7 @@ def crossing(chosen, experts, nodes, d):
 
 
 # %% tags=["check"]
-def right_crossing(chosen, experts, nodes, d):
-    return traffic.meter(chosen, experts, nodes, d).bytes
-
-
-picks = router.choose(v3_scores[:500], 8, 8, 4)
-check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
+check.ok(lesson.check_crossing(crossing))
 
 # %% [markdown]
 # ## Where to go from here
@@ -577,7 +429,7 @@ check.ok(check.against(right_crossing, crossing, picks, 256, 8, 7168))
 notebook.card(
     """
     - Left alone a router collapses: what is chosen learns, and what learns is chosen.
-    - A bias, moved by a small step against the load, decides who is chosen and never what is computed.
+    - A bias, moved by a small step against the load, has a say in who is chosen, never in the gates.
     - A loss within each sequence punishes experts that know a subject; over the batch, or by the bias,
       they may. So V3 keeps it at a weight of 0.0001.
     """,

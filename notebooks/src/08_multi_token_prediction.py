@@ -5,18 +5,18 @@
 # about the token after next as well, without the model ever seeing an answer?**
 
 # %% [markdown]
-# DeepSeek-V3's answer (section 2.2 of the [report](https://arxiv.org/abs/2412.19437)) is a *chain*: behind the main model stands a small module, one more Transformer
-# block, which is told the next token and predicts the one after it. Behind that could stand another. V3 trains with one module (depth 1) and throws it away
-# afterwards, or keeps it to draft tokens: that is the subject of [notebook 9](notebooks/09_speculative_decoding.ipynb).
+# DeepSeek-V3's answer (section 2.2 of the [report](https://arxiv.org/abs/2412.19437)) is a *chain*. Behind the main model stands a small module, one more Transformer
+# block, which is told the next token and predicts the one after it. Another module could stand behind that one. V3 trains with one module (depth 1). Afterwards it is thrown away,
+# or kept to draft tokens, which is the subject of [notebook 9](notebooks/09_speculative_decoding.ipynb).
 #
-# The hard part is not the module but the **indices**: what exactly may position $i$ see, and what must it predict? An error by one gives a wonderful loss and a useless
-# model. So this notebook is mostly about indices, drawn.
+# The module is simple. The **indices** are the hard part: what exactly may position $i$ see, and what must it predict? Off by one, the loss is very low and the
+# model useless. So this notebook is mostly about indices, and draws them.
 #
-# Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py), [`cross_entropy.py`](minids/ops/cross_entropy.py),
+# Code used here: [`ops/mtp_combine.py`](minids/ops/mtp_combine.py),
 # [`linear.py`](minids/ops/linear.py), [`rmsnorm.py`](minids/ops/rmsnorm.py), [`layers/mtp.py`](minids/layers/mtp.py),
 # [`model.py`](minids/model.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py), [`analysis/flops.py`](minids/lab/analysis/flops.py),
 # and the kept runs of `minids study mtp` ([`studies/mtp.py`](minids/lab/studies/mtp.py), read by
-# [`studies/store.py`](minids/lab/studies/store.py)).
+# [`studies/store.py`](minids/lab/studies/store.py)). The checks of the exercises are in [`lessons/mtp.py`](minids/lab/lessons/mtp.py).
 
 # %%
 import numpy as np
@@ -25,9 +25,10 @@ import minids
 from minids import ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import flops, parameters
-from minids.lab.plots import mtp
+from minids.lab.lessons import mtp as lesson
+from minids.lab.plots import mtp as draw
 from minids.lab.studies.store import results
-from minids.ops import cross_entropy, linear, mtp_combine, rmsnorm
+from minids.ops import linear, mtp_combine, rmsnorm
 
 notebook.set_up()
 notebook.here("mtp", "embedding", "head")
@@ -47,14 +48,14 @@ notebook.here("mtp", "embedding", "head")
 # In the drawing each box is one position of one depth: on top the word that enters, below it the word it has to predict. Position 2 is in colour.
 
 # %%
-mtp.chain()
-notebook.explore(mtp.chain, depths=(1, 3), position=(1, 4))
+draw.chain()
+notebook.explore(draw.chain, depths=(1, 3), position=(1, 4))
 
 # %% [markdown]
 # (With a running kernel two sliders appear here: add a depth, move along the text.)
 #
-# **What to notice.** Green is what enters, orange what has to be predicted: always the *next* word, so nobody is ever shown an answer. Going down a column the words move on by one; the
-# arrow carries what the depth above knows about position $i$. Each depth has one position fewer, because at the end of the text there is nothing left to be shown.
+# **What to notice.** Green is the word that enters, orange the one that has to be predicted. It is always the *next* word, so no box is ever shown its answer. Down a column the words move on by one. The
+# arrow carries what the depth above knows about position $i$. Each depth has one position fewer, because there is no further word to show at the end of the text.
 
 # %% [markdown]
 # ### Exercise 1: the targets of every depth
@@ -73,47 +74,25 @@ def shown_and_target(whole, k):
 
 
 # %% tags=["check"]
-def reference(whole, k):
-    """The same from the table of section 1, place by place."""
-    T = whole.shape[1] - 1
-    place = np.arange(T - k)
-    shown = np.stack([whole[:, i + k] for i in place], axis=1)
-    target = np.stack([whole[:, i + k + 1] for i in place], axis=1)
-    return shown, target
-
-
-def as_one(function):
-    """The same function with its two arrays in one, so that both are compared."""
-
-    def stacked(whole, k):
-        pair = function(whole, k)
-        return None if pair is None else np.stack(pair)
-
-    stacked.__name__ = function.__name__
-    return stacked
-
-
-whole = np.arange(3 * 11).reshape(3, 11) % 17  # (B, T + 1): any text
-depths = [(whole, 0), (whole, 1), (whole, 2)]
-check.ok(check.against(as_one(reference), as_one(shown_and_target), depths))
+check.ok(lesson.check_shown_and_target(shown_and_target))
 
 # %% [markdown]
-# The classic error by one shows the module its target. The loss it gives is wonderful, and the check has an eye on it:
+# The usual error by one shows the module its target. The loss is then very low, because the answer has only to be copied. The check refuses it:
 
 
 # %%
 def off_by_one(whole, k):
-    """Shows the module its target."""
-    return whole[:, k + 1 :], whole[:, k + 1 :]
+    _, target = shown_and_target(whole, k)
+    return target, target
 
 
-notebook.caught(check.against(as_one(reference), as_one(off_by_one), [(whole, 1)]))
+notebook.caught(lesson.check_shown_and_target(off_by_one, depths=[1]))
 
 # %% [markdown]
 # ## 2. One step of the chain, in NumPy
 #
-# In words: take what the depth above knows about position $i$, take the next word that it did not know, normalise both, join them by one matrix, and let one more
-# Transformer block think about it. V3 eqs 21–23, for $i = 1 \dots T-k$:
+# In words: take what the depth above knows about position $i$, and the next word, which it did not know. Normalise both, join them by one matrix, and give the result to one more
+# Transformer block. V3 eqs 21–23, for $i = 1 \dots T-k$:
 #
 # $$
 # h'^{\,k}_i = M_k\,\big[\,\mathrm{RMSNorm}(h^{k-1}_i)\,;\,\mathrm{RMSNorm}(\mathrm{Emb}(t_{i+k}))\,\big],\qquad
@@ -127,14 +106,9 @@ notebook.caught(check.against(as_one(reference), as_one(off_by_one), [(whole, 1)
 
 # %%
 model = notebook.model(np.float64)
-config, read = model.config, notebook.read(model)
-tokens, targets = (
-    read.tokens[:, :-1],
-    read.tokens[:, 1:],
-)  # (B, T) each: a target is the token after
-B, T = tokens.shape
-V = config.vocab_size
-print(T, "positions:", *read.pieces)
+read = notebook.read(model)
+tokens, targets = read.tokens[:, :-1], read.tokens[:, 1:]  # (B, T) each
+(B, T), V = tokens.shape, model.config.vocab_size
 
 # (B, T, d): h⁰, the main model's state after its final norm
 x, _ = model.embed_tokens.forward(tokens)
@@ -154,30 +128,24 @@ module = model.mtp[0]
 shown = embedding[tokens[:, 1:]]  # (B, T−1, d)  Emb(t_{i+1})
 known = hidden[:, :-1]  # (B, T−1, d)  h⁰_i, whose successor exists
 
-# Each half gets a norm of its own: the two come from different worlds.
+# Each half gets a norm of its own, for their sizes differ.
 e, _ = rmsnorm.forward(shown, module.enorm.value)
 h, _ = rmsnorm.forward(known, module.hnorm.value)
 both = np.concatenate([e, h], axis=-1)  # (B, T−1, 2d)
 joined, _ = linear.forward(both, module.eh_proj.value)  # (B, T−1, d)
 notebook.shapes(letters, shown=shown, known=known, both=both, joined=joined)
-
-
-def weights_of(module):
-    """What joins the two halves: the gains of the two norms, and M."""
-    return module.enorm.value, module.hnorm.value, module.eh_proj.value
-
-
-by_the_package, _ = mtp_combine.forward(shown, known, *weights_of(module))
-print("equal to ops/mtp_combine:", np.array_equal(joined, by_the_package))
+weights = module.enorm.value, module.hnorm.value, module.eh_proj.value
+check.ok(check.close(joined, mtp_combine.forward(shown, known, *weights)[0], name="joined"))
 
 # %% [markdown]
-# **What to notice.** `shown` has the small rms of an embedding, `known` that of a normalised state; after the two norms both halves arrive at about the same size (1, times trained gains), so neither drowns the other.
+# **What to notice.** `shown` has the small rms of an embedding, `known` that of a normalised state. After the two norms both halves have about the same size (1, times trained gains), so neither hides the other.
 #
-# The paper writes the state first and the embedding second; the released weights (`eh_proj`, fed by `enorm` and `hnorm`) and every program that runs them have the embedding first. From scratch the order is a
-# matter of taste, for a checkpoint it is not: swap the halves and a released module predicts noise.
+# The paper writes the state first and the embedding second. The released weights (`eh_proj`, fed by `enorm` and `hnorm`) have the embedding first. A model trained from scratch can have
+# either order; a checkpoint cannot: with the halves swapped, `eh_proj` multiplies each half by the other's columns.
 #
-# Next the block, the module's own final norm, and the **shared** head. **Write your guess; then run:** after "The sum of 17", shown
-# "␣and", what will the module say comes next?
+# Next the block, the module's own final norm, and the **shared** head.
+#
+# **Write your guess; then run.** After "The sum of 17", shown "␣and", which token does the module say comes next?
 
 # %%
 # (B, T−1, d): attention over positions 1 … i, then experts
@@ -185,13 +153,15 @@ state, _ = module.block.forward(joined, model.rotary(T - 1))
 h1, _ = module.norm.forward(state)  # (B, T−1, d)  h¹
 logits1 = h1 @ model.head.weight.value.T  # (B, T−1, V): the main model's head
 
-print("equal to the model's:", np.allclose(logits1, model.mtp_logits(tokens)[0], atol=1e-12))
+check.ok(check.close(logits1, model.mtp_logits(tokens)[0], name="logits of the module"))
 print("position shown     asked for  module says")
 for i in range(4, 10):
     says = model.tokenizer.decode([int(logits1[0, i].argmax())]).replace(" ", "␣")
     print(f"{i:>8} {read.pieces[i + 1]:<9} {read.pieces[i + 2]:<10} {says}")
 
 # %% [markdown]
+# **What to notice.** After "The sum of 17" the module, shown "␣and", says "␣", and that is right: a space token begins the next number. It cannot know the digits of a number, and guesses others.
+#
 # ### Exercise 2: join, and the way back
 #
 # Write `combine(embedding, state, enorm, hnorm, eh_proj)` as in section 2, and its backward pass. `rmsnorm.forward` and `rmsnorm.backward` may be used. Return gradients in the order of the arguments.
@@ -219,57 +189,39 @@ def combine_backward(dy, saved):
 
 
 # %% tags=["check"]
-rng = np.random.default_rng(5)
-inputs = {
-    "embedding": rng.normal(size=(2, 3, 4)), "state": rng.normal(size=(2, 3, 4)),
-    "enorm": rng.uniform(0.5, 1.5, 4), "hnorm": rng.uniform(0.5, 1.5, 4), "eh_proj": rng.normal(size=(4, 8)),
-}  # fmt: skip
-check.ok(check.against(mtp_combine.forward, combine, *inputs.values()))
-check.ok(check.gradient(combine, combine_backward, inputs))
+check.ok(lesson.check_combine(combine))
+check.ok(lesson.check_combine_backward(combine, combine_backward))
 
 # %% [markdown]
 # ## 3. Who sees what? Ask the network itself
 #
-# For a chain of two modules we need a second one: same sizes, untrained.
-# Instead of trusting the derivation, *measure* it: change one token $t_j$ and record which logits move. A logit that moves has seen the token; one that stays where it was has not.
-
+# For a chain of two modules we need a model with two: the same sizes, untrained.
+# Instead of trusting the derivation, *measure* it: change one token $t_j$ and record which logits move. A position whose logits move has seen the token; one whose logits stay has not.
+#
+# **Write your guess; then run.** Position 3 of depth 2 must predict token 6. What is the last token that it sees?
 
 # %%
-two = minids.DeepSeekV3(config.replace(num_nextn_predict_layers=2), seed=1, dtype=np.float64)
+two = minids.DeepSeekV3(model.config.replace(num_nextn_predict_layers=2), seed=1, dtype=np.float64)
 ten = tokens[:, :10]  # (B, T) of this section
 
 
-def influence(run, count):
-    """How far the logits at position i move when token j changes: (count, T).
-
-    run(tokens) gives logits (B, count, V).
-    """
-    before, moved = run(ten), np.zeros((count, 10))
+def influence(logits):
+    """How far the logits at position i move when token j changes: (positions, T)."""
+    before, moved = logits(ten), []  # (B, positions, V)
     for j in range(10):
         changed = ten.copy()
         changed[0, j] = (changed[0, j] + 1) % V
-        moved[:, j] = np.abs(run(changed) - before).max(axis=(0, 2))
-    return moved
+        moved.append(np.abs(logits(changed) - before).max(axis=(0, 2)))
+    return np.stack(moved, axis=1)
 
 
-maps = [
-    influence(two.logits, 10),
-    influence(lambda x: two.mtp_logits(x)[0], 9),
-    influence(lambda x: two.mtp_logits(x)[1], 8),
-]
-for depth, moved in enumerate(maps):
-    sees = [int(np.flatnonzero(row > 1e-12).max()) + 1 for row in moved]
-    right = all(s == i + depth for i, s in enumerate(sees, start=1))
-    print(
-        f"depth {depth}: positions 1, 2, 3 … see tokens up to {sees[:3]} …; never a target: {right}"
-    )
-
-# %% tags=["picture"]
-mtp.staircases(maps)
+chain = (two.logits, lambda x: two.mtp_logits(x)[0], lambda x: two.mtp_logits(x)[1])
+draw.staircases([influence(logits) for logits in chain])
 
 # %% [markdown]
-# **The claim, checked.** The paper keeps "the complete causal chain at each prediction depth". Blue is what a position depends on; the orange dot is the token it has to predict. In every map the dot sits exactly one step outside the
-# staircase: everything up to it is used, and it is not.
+# **What to notice.** Blue is what a position depends on; the orange dot is the token that it has to predict. In every map the dot lies exactly one step outside the
+# staircase. Everything before the target is used, and the target is not. So the answer to the question at the top is yes: each position is asked for the token after next, and none sees an answer. The paper calls this
+# "the complete causal chain at each prediction depth".
 #
 # ## 4. The loss, and what it divides by
 #
@@ -281,23 +233,15 @@ mtp.staircases(maps)
 # $$
 #
 # (V3 eqs 24, 25; $\lambda = 0.3$ for the first 10T tokens, then 0.1.) The sum has $T-k$ terms and is divided by $T$: with $T = 4096$ a
-# matter of 0.02 %, in our sentence of 5 % and 9 %. The targets of depth $k$ are those of the main model without the first $k$.
+# matter of 0.02 %, in our sentence of 5 % and 9 %. The targets of depth $k$ are those of the main model without the first $k$. Here
+# are the losses of the model with two modules, divided in both ways:
 
 # %%
-losses = two.losses(tokens, targets)
-count = targets.size  # B · T
-for depth, logits in enumerate([two.logits(tokens), *two.mtp_logits(tokens)]):
-    flat, right = logits.reshape(-1, V), targets[:, depth:].reshape(-1)  # (N, V), (N,)
-    loss, _ = cross_entropy.forward(flat, right, count)  # summed and divided by B · T
-    mean, _ = cross_entropy.forward(flat, right)  # divided by its own number of terms
-    model_says = (losses.main, *losses.mtp)[depth]
-    print(f"depth {depth}: by eq. 24 {loss:.6f}, the model {model_says:.6f}; own mean {mean:.6f}")
-total = losses.main + config.mtp_loss_weight * np.mean(losses.mtp) + losses.balance
-print("total = main + λ · mean of the depths + balance:", bool(np.isclose(total, losses.total)))
+lesson.told_losses(two, tokens, targets)
 
 # %% [markdown]
-# **What to notice.** This model is untrained, and guesses: $\ln 768 = 6.64$ nats a token. The right column divides by the terms that are
-# really there, and shows that all depths guess alike; eq. 24 divides by $T$, so in a short text the deeper losses look smaller than
+# **What to notice.** This model is untrained, and guesses: $\ln 768 = 6.64$ nats a token. The right column divides by the number of terms that
+# there are, and shows that all depths guess alike. Eq. 24 divides by $T$, so in a short text the deeper losses look smaller than
 # they are.
 
 # %% [markdown]
@@ -323,116 +267,62 @@ def mtp_loss(all_logits, targets, weight):
 
 
 # %% tags=["check"]
-def by_the_model(all_logits, targets, weight):
-    """The package's losses of the same batch."""
-    found = two.losses(tokens, targets)
-    return found.main + weight * np.mean(found.mtp)
-
-
-all_logits = [two.logits(tokens), *two.mtp_logits(tokens)]
-check.ok(
-    check.against(by_the_model, mtp_loss, [(all_logits, targets, 0.3), (all_logits, targets, 0.1)])
-)
+check.ok(lesson.check_mtp_loss(mtp_loss, two, tokens, targets))
 
 # %% [markdown]
-# Dividing each depth's loss by its own number of terms is what some training codes do; it is not eq. 24:
-
+# Another way divides each depth's loss by its own number of terms. That is not eq. 24:
 
 # %%
-def its_own_mean(all_logits, targets, weight):
-    """Divides depth k by B · (T − k)."""
-    mean = []
-    for k, x in enumerate(all_logits):
-        mean.append(cross_entropy.forward(x.reshape(-1, V), targets[:, k:].reshape(-1))[0])
-    return mean[0] + weight * np.mean(mean[1:])
-
-
-notebook.caught(check.against(by_the_model, its_own_mean, all_logits, targets, 0.3))
+notebook.caught(lesson.check_mtp_loss(lesson.its_own_mean, two, tokens, targets))
 
 # %% [markdown]
 # ## 5. Two uses, two gradients
 #
 # Embedding and head serve every depth, so their gradients are **sums** over all uses; and $h^0$ gets a gradient from the head *and* from
-# module 1. That is where the extra training signal enters the main model. Measured in the trained model, on the sentence.
-# **Write your guess; then run:** with $\lambda = 0.3$, how large is the second question's gradient beside the first's?
-
+# module 1. Through these the second question trains the main model. Here it is measured in the trained model, on the sentence.
+#
+# **Write your guess; then run.** With $\lambda = 0.3$, how large is the second question's gradient beside the first's?
 
 # %%
-def gradients(weight, which):
-    """Gradient of the loss by one parameter, with λ = weight."""
-    model.parameters.zero_grads()
-    model.forward_backward(tokens, targets, mtp_loss_weight=weight)
-    return model.parameters[which].grad.copy()
-
-
-shares = {}
-for name in (
+names = (
     "model.embed_tokens.weight",
     "lm_head.weight",
     "model.layers.1.mlp.gate.weight",
     "model.layers.0.self_attn.o_proj.weight",
-):
-    main, with_mtp = gradients(0.0, name), gradients(0.3, name)
-    shares[name] = np.linalg.norm(with_mtp - main) / np.linalg.norm(main)
-
-# %% tags=["picture"]
-mtp.second_gradient(shares)
+)
+draw.second_gradient(lesson.second_gradients(model, tokens, targets, names, weight=0.3))
 
 # %% [markdown]
-# **What to notice.** Nothing is detached: every parameter of the main model hears, through $h^0$, whether its state was useful for
-# predicting *two* tokens ahead; of the embedding's gradient half as much again comes from the second question. V3's Table 4 reports
+# **What to notice.** Nothing is detached. Through $h^0$ every parameter of the main model gets a gradient that tells whether its state was useful for
+# predicting *two* tokens ahead; for the embedding it is half as large as that of the main loss. V3's Table 4 reports
 # what this buys: with the module dropped again at test time, HumanEval rises from 20.7 to 26.8 (small model) and from 44.5 to 53.7
 # (large), while the plain language-model loss does not move (0.729 bits per byte in both small models).
 #
-# And here? `minids study mtp` trained five small models of each kind on the same text. **Write your guess; then run:** is the main
-# loss lower with a module?
+# And here? `minids study mtp` trained five small models of each kind on the same text.
+#
+# **Write your guess; then run.** Is the main loss lower with a module?
 
 # %%
 study = results("mtp")
-for finding in study["findings"]:
-    verdict = {True: "yes", False: "no", None: "undecided"}[finding["holds"]]
-    print(f"{verdict:<10}{finding['claim']}\n          {finding['numbers']}")
-
-
-def of_seeds(arm, number):
-    """One number of all runs of an arm."""
-    return study["arms"][arm]["summary"][number]["values"]
-
-
-# %% tags=["picture"]
-arms = {
-    "no module": "none",
-    "λ = 0.1": "weight 0.1",
-    "λ = 0.3": "weight 0.3",
-    "two modules": "two modules",
-}
-mtp.study(
-    {name: of_seeds(arm, "loss") for name, arm in arms.items()},
-    {
-        "first token": 100 * np.array(of_seeds("weight 0.3", "first_token")),
-        "second, shown the first": 100 * np.array(of_seeds("weight 0.3", "second_token")),
-    },
-)
+notebook.findings(study)
+draw.study(study)
 
 # %% [markdown]
-# **What to notice.** The main loss does not move as far as five seeds can tell, as in V3's table; benchmarks like HumanEval are beyond
-# models of this size. And the second token is not *harder* than the first: at depth 1 the module is shown $t_{i+1}$ and asked for
-# $t_{i+2}$, exactly what the main model is asked one position later, and it stands on one block more. In a shallow model that one block
-# counts for something; in V3's 61 for little. Without being *shown* $t_{i+1}$ nobody could do it.
+# **What to notice.** Five seeds show no change of the main loss, as in V3's table. (Benchmarks like HumanEval are too hard for
+# models of this size.) And the second token is not *harder* than the first: at depth 1 the module is shown $t_{i+1}$ and asked for
+# $t_{i+2}$, which is what the main model is asked one position later. And the module stands on one block more, which counts in a shallow model. It can do so only because it is *shown* $t_{i+1}$.
 #
 # ## 6. What does a module cost?
 
 # %%
 v3 = ModelConfig.preset("deepseek-v3")
-print(f"parameters only the module has   {parameters.mtp_total(v3):>16,}")
-print(f"of these at work on one token    {parameters.mtp_activated(v3):>16,}")
-main_flops, extra = flops.training(v3, 4096), flops.mtp_training(v3, 4096)
-print(
-    f"training work per token: {main_flops / 1e9:.1f} + {extra / 1e9:.1f} GFLOP: {extra / main_flops:.1%} more"
-)
+print(f"parameters of the module alone: {parameters.mtp_total(v3):,}")
+print(f"of these at work on one token:  {parameters.mtp_activated(v3):,}")
+main, extra = flops.training(v3, 4096) / 1e9, flops.mtp_training(v3, 4096) / 1e9
+print(f"training, GFLOP per token: {main:.1f} + {extra:.1f}, {extra / main:.1%} more")
 
 # %% [markdown]
-# (The README of the released weights says 11.5B: it leaves out `eh_proj`'s 0.1B.) Four percent more work for a second question at every position; more than half of it is not the block but the second use of the head, a $129{,}280 \times 7168$ matrix.
+# **What to notice.** A second question at every position costs four percent more work. More than half of that is not the block but the second use of the head, a $129{,}280 \times 7168$ matrix. (The README of the released weights says 11.5B: it leaves out `eh_proj`'s 0.1B.)
 
 # %% [markdown]
 # ## Where to go from here
@@ -444,11 +334,11 @@ print(
 # %% tags=["picture"]
 notebook.card(
     """
-    - Depth k, at position i, is shown token i + k and asked for token i + k + 1: never shown an answer.
+    - Depth k, at position i, is shown token i + k and asked for token i + k + 1. It never sees an answer.
     - It is a chain: depth 2 stands on depth 1. Embedding and head are the main model's own.
     - The loss sums T − k terms and divides by T; λ / D of it is added.
     """,
     number="+4 %",
     meaning="work per token for a second question at every position, in V3. GFLOP of training per token:",
-    bars={"main model": main_flops / 1e9, "module": extra / 1e9},
+    bars={"main model": main, "module": extra},
 )

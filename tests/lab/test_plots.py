@@ -114,6 +114,7 @@ SLIDERS = [  # a drawing that moves, at ends of its sliders
     (positions.slowed, dict(factor=64, base=10000, trained=8192)),
     (attention.conversation, dict(tokens=160_000, heads=128, groups=16, latent=1024, bits=16)),
     (latent.border, dict(context=131072, latent=160)),
+    (experts.planes, dict(bias=-0.5)),
     (balance.thermostat, dict(gamma=0.1, steps=50, popularity_spread=0.0, tokens=128)),
     (gradients.perpendicular, dict(direction=360)),
 ]

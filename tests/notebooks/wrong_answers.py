@@ -249,11 +249,19 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ),
             ("rotary.cos[t : t + 1], rotary.sin[t : t + 1]", "rotary.cos[:1], rotary.sin[:1]", "position 0 has one key"),
             ("held[..., d_c:], scale)", "held[..., d_c:], d_h**-0.5)", "position 0 has one key"),
+            (
+                "return by_absorption(heads(c_q, w_uq), turned, held[:, :, 0, :d_c], held[..., d_c:], scale)",
+                "c, r = held[:, :, 0, :d_c], np.broadcast_to(held[..., d_c:], (B, t + 1, H, d_r))\n"
+                "    q = np.concatenate([heads(c_q, w_uq), turned], axis=-1)\n"
+                "    k = np.concatenate([heads(c, w_uk), r], axis=-1)\n"
+                "    return attention.forward(q, k, heads(c, w_uv), scale)[0]",
+                "one key for all heads",
+            ),
         ],
     },
     "06": {
         "gates_of": [
-            ("np.take_along_axis(scores, chosen", "np.take_along_axis(scores + bias, chosen", None),
+            ("np.take_along_axis(scores, chosen", "np.take_along_axis(scores + bias, chosen", "of s alone"),
             ("np.argsort(-(scores + bias)", "np.argsort(-scores", None),
             ("np.argsort(-(scores + bias)", "np.argsort((scores + bias)", None),
             (
@@ -279,7 +287,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ('before = np.einsum("nd,eid->nei", u, w_gate)', 'before = np.einsum("nd,eid->nei", u, w_up)', None),
         ],
         "merged": [
-            ("w_down.transpose(1, 0, 2).reshape(size, -1)", "w_down.reshape(size, -1)", None),
+            ("w_down.transpose(1, 0, 2).reshape(size, -1)", "w_down.reshape(size, -1)", "mere reshape"),
             (
                 "return w_gate.reshape(-1, size), w_up.reshape(-1, size)",
                 "return w_up.reshape(-1, size), w_gate.reshape(-1, size)",
@@ -337,7 +345,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
         "shown_and_target": [
             ("whole[:, k:-1], whole[:, k + 1 :]", "whole[:, : whole.shape[1] - 1 - k], whole[:, k + 1 :]", None),
             ("whole[:, k:-1], whole[:, k + 1 :]", "whole[:, k + 1 :], whole[:, k:-1]", None),
-            ("whole[:, k:-1], whole[:, k + 1 :]", "whole[:, k + 1 :], whole[:, k + 1 :]", None),
+            ("whole[:, k:-1], whole[:, k + 1 :]", "whole[:, k + 1 :], whole[:, k + 1 :]", "shown its answer"),
             ("whole[:, k + 1 :]", "whole[:, 1 : whole.shape[1] - k]", None),
         ],
         "combine_backward": [

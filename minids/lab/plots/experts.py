@@ -11,9 +11,11 @@ from minids.lab import notebook
 from minids.lab.figures.routed_text import palette
 from minids.lab.figures.style import ink_on
 from minids.lab.figures.trained import through
+from minids.lab.lessons import experts as lesson
+from minids.lab.lessons.experts import Learned
 from minids.lab.page import Cell
 from minids.model import DeepSeekV3
-from minids.ops import router
+from minids.ops import dispatch, router
 from minids.ops.dispatch import Plan
 from minids.ops.router import Routing
 
@@ -59,7 +61,7 @@ class Router:
         for t, piece in enumerate(self.pieces):
             fill = self.colours[lead[t]]
             axes.barh(0.5, 0.96, left=t, height=1, color=fill)
-            axes.text(t + 0.48, 0.5, piece, ha="center", va="center", fontsize=7.5, color=ink_on(fill))
+            axes.text(t + 0.48, 0.5, piece, ha="center", va="center", fontsize=_letters(piece), color=ink_on(fill))
             for e, gate in zip(found.chosen[t], found.gates[t], strict=True):
                 axes.barh(row[e] + 0.5, 0.96, left=t, height=0.94, color=self.colours[e], alpha=min(1, 0.12 + 0.6 * gate))
         for e, y in row.items():
@@ -154,7 +156,7 @@ class Training:
             for t, (piece, e) in enumerate(zip(self.now.pieces, self.at(step).strongest(block), strict=True)):
                 fill = self.now.colours[e]
                 axes.barh(row, 0.96, left=t, height=0.9, color=fill)
-                axes.text(t + 0.48, row, piece, ha="center", va="center", fontsize=7.5, color=ink_on(fill))
+                axes.text(t + 0.48, row, piece, ha="center", va="center", fontsize=_letters(piece), color=ink_on(fill))
             axes.text(-0.2, row, f"step {step:,}", ha="right", va="center", fontsize=9)
             axes.text(count + 0.2, row, "{} of {}".format(*self.together(step, block)), ha="left", va="center", fontsize=9)
         axes.text(count + 1.6, -0.8, "digits that share one", ha="right", va="center", fontsize=9)
@@ -164,6 +166,11 @@ class Training:
         notebook.show(
             figure, f"The sentence at {len(steps)} steps of training: digits soon share a colour, which changes later."
         )
+
+
+def _letters(piece: str) -> float:
+    """The size in which a piece fits into its field."""
+    return 7.5 if len(piece) < 7 else 6
 
 
 def _thousandths(values: Array) -> list:
@@ -205,43 +212,137 @@ def there_and_back(pieces: Sequence[str], routing: Routing, plan: Plan, colours:
     notebook.show(figure, f"{count} tokens, each with {top_k} lines to rows that are sorted by expert.")
 
 
-def planes(panels: Mapping[str, tuple[Array, int, Array | None]], side: int = 240) -> None:
-    """The plane, coloured by the set of experts that each point chooses. ``panels``: name → centroids (E, 2), K, bias (E,)."""
-    axis = np.linspace(-3, 3, side)
-    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)  # (side², 2)
-    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in notebook.COLOURS[:6]])
+def pushed(pieces: Sequence[str], routing: Routing, bias: Array, expert: int, tokens: Sequence[int]) -> None:
+    """The gates of some tokens, in the order of choice; one expert, whose bias brought it in front, in orange."""
+    figure, axes = notebook.picture(1, len(tokens), width=9.4, height=2.5, sharey=True)
+    for ax, n in zip(axes, tokens, strict=True):
+        chosen, gates = routing.chosen[n].tolist(), routing.gates[n]
+        bars = ax.bar(range(len(chosen)), gates, color=["C1" if e == expert else "#999999" for e in chosen])
+        ax.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=9)
+        score = routing.scores[n, expert]
+        ax.set_title(f"“{pieces[n]}”\n{expert}: s = {score:.2f}, s + b = {score + bias[expert]:.2f}", fontsize=10)
+        ax.set(xticks=range(len(chosen)), xticklabels=chosen, xlabel="experts, best s + b first")
+        ax.grid(axis="x", visible=False)
+    axes[0].set(ylabel="gate", ylim=(0, 1.15 * routing.gates[list(tokens)].max()))
+    notebook.show(figure, f"Gates of {len(tokens)} tokens: expert {expert}, first by its bias, has one of the smallest gates.")
+
+
+def overflow(spreads: Sequence[float] = (0.0, 0.5, 1.0, 2.0), tokens: int = 4096, experts: int = 64, top_k: int = 8) -> None:
+    """Copies that every expert gets, busiest first, as popularity differs more; what is above the capacity is dropped."""
+    rng, capacity = np.random.default_rng(0), tokens * top_k // experts
+    liked = rng.standard_normal(experts)
+    figure, axes = notebook.picture(1, len(spreads), width=9.4, height=2.9, sharey=True)
+    for ax, spread in zip(axes, spreads, strict=True):
+        logits = rng.standard_normal((tokens, experts)) + spread * liked
+        load = np.sort(dispatch.plan(router.choose(logits, top_k), experts).counts)[::-1]
+        kept = np.minimum(load, capacity)
+        ax.bar(range(experts), kept, width=1, color="C0", label="kept")
+        ax.bar(range(experts), load - kept, bottom=kept, width=1, color="C1", label="dropped")
+        ax.axhline(capacity, color="black", linewidth=0.9)
+        lost = (load - kept).sum() / load.sum()
+        ax.set_title(f"spread {spread:g}: {lost:.1%} dropped\nbusiest {load.max() / capacity:.1f} × capacity", fontsize=10)
+        ax.set(xticks=[], xlabel=f"{experts} experts, busiest first")
+    axes[0].set(ylabel="copies")
+    axes[0].legend(loc="upper right", fontsize=8.5)
+    notebook.show(figure, "Loads of 64 experts at four spreads of popularity; what stands above the capacity would be dropped.")
+
+
+def around(count: int) -> Array:
+    """Centroids on a circle, not quite even: (count, 2)."""
+    turn = 2 * np.pi * (np.arange(count) + 0.5 * np.sin(3 * np.arange(count))) / count
+    return 1.5 * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+
+
+def planes(bias: float = 0.25) -> None:
+    """The plane, coloured by the set of experts that each point chooses: 1 of 4, 4 of 16, and 1 of 4 with a bias for one."""
+    helped = np.array([0, 0, bias, 0])
+    panels = {
+        "1 of 4": (around(4), 1, None),
+        "4 of 16": (around(16), 4, None),
+        f"1 of 4, bias {bias:.2f} for 2": (around(4), 1, helped),
+    }
+    points = _square()
     figure, axes = notebook.picture(1, len(panels), width=9.4, height=3.5, sharey=True)
-    for ax, (name, (centroids, top_k, bias)) in zip(axes, panels.items(), strict=True):
-        chosen = np.sort(router.forward(points @ centroids.T, bias, top_k)[0].chosen, axis=-1)
+    for ax, (name, (centroids, top_k, added)) in zip(axes, panels.items(), strict=True):
+        chosen = np.sort(router.forward(points @ centroids.T, added, top_k)[0].chosen, axis=-1)
         _, which = np.unique(chosen, axis=0, return_inverse=True)
-        which = which.reshape(side, side)
         count = int(which.max()) + 1
         # Neighbours around the circle get different colours: number the sets by their angle.
         of_set = [points[which.ravel() == s].T[::-1] for s in range(count)]
         angle = [np.angle(np.exp(1j * np.arctan2(*place)).mean()) for place in of_set]
-        shade = colours[np.argsort(np.argsort(angle)) % min(len(colours), count)] * 0.55 + 0.45
-        ax.imshow(shade[which], origin="lower", extent=(-3, 3, -3, 3), interpolation="nearest")
-        for e, (x, y) in enumerate(centroids):
-            ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1})
-            if len(centroids) == 4:
-                ax.text(1.25 * x, 1.25 * y, str(e), ha="center", va="center", weight="bold")
-        ax.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
-        ax.grid(False)
-        ax.set_title(f"{name}: {count} sets")
+        _plane(ax, which, np.argsort(np.argsort(angle)) % min(6, count), centroids)
+        ax.set_title(f"{name}: {count} sets", fontsize=11)
     notebook.show(
         figure, "Three planes cut into sectors by the experts chosen; with a bias one region swells around the origin."
     )
 
 
-def gates_around(degrees: Array, gates: Array, exchanged: Array) -> None:
-    """Gates of all experts while a token walks around a circle, gates (steps, E); dashed where an expert is exchanged."""
+def _square(side: int = 240) -> Array:
+    """Points of the plane, (side², 2)."""
+    axis = np.linspace(-3, 3, side)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def _plane(ax, which: Array, colour: Array, centroids: Array) -> None:
+    """Every point in the colour of its number in ``which`` (side²), with the centroids as arrows."""
+    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in notebook.COLOURS[:6]])
+    side = round(which.size**0.5)
+    shade = colours[colour] * 0.55 + 0.45
+    ax.imshow(shade[which.reshape(side, side)], origin="lower", extent=(-3, 3, -3, 3), interpolation="nearest")
+    for e, (x, y) in enumerate(centroids):
+        ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1})
+        if len(centroids) == 4:
+            long = 1 + 0.4 / max(np.hypot(x, y), 0.2)
+            ax.text(long * x, long * y, str(e), ha="center", va="center", weight="bold")
+    ax.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+    ax.grid(False)
+
+
+def gates_around(top_k: int = 2) -> None:
+    """Gates of four experts while a token walks around a circle; dashed where an expert is exchanged."""
+    turn = np.linspace(0, 2 * np.pi, 1441)
+    walk, _ = router.forward(1.5 * np.stack([np.cos(turn), np.sin(turn)], axis=-1) @ around(4).T, None, top_k)
+    gates = np.zeros((len(turn), 4))
+    np.put_along_axis(gates, walk.chosen, walk.gates, axis=-1)
+    exchanged = np.degrees(turn[np.flatnonzero((np.diff(gates > 0, axis=0)).any(axis=1))])
     figure, axes = notebook.picture(height=3.0)
     for e, gate in enumerate(gates.T):
-        axes.plot(degrees, gate, color=f"C{e}", label=f"expert {e}")
-    for where in degrees[exchanged]:
+        axes.plot(np.degrees(turn), gate, color=f"C{e}", label=f"expert {e}")
+    for where in exchanged:
         axes.axvline(where, color="#999999", lw=0.8, ls="--")
+        axes.text(where + 2, 0.02, f"{where:.0f}°", fontsize=9)
     axes.set(xlabel="direction of the token, degrees", ylabel="gate", xlim=(0, 360), ylim=(-0.03, 0.95))
     axes.set(xticks=range(0, 361, 45))
     axes.legend(ncol=4, loc="upper center")
-    axes.set_title("Two of four experts: smooth between the dashed lines, at each one leaves and another comes")
+    axes.set_title(f"{top_k} of four experts: smooth between the dashed lines, at each one leaves and another comes")
     notebook.show(figure, "Gates of four experts around a circle, smooth pieces with jumps between them.")
+
+
+def learned(runs: Mapping[str, Learned]) -> None:
+    """The plane after the training of some routers of more than one expert, and the losses of all.
+
+    A point has the colour of the expert with the largest gate; the number in a quarter is the expert that is right there. The
+    titles say for how many tokens these are the same, before the training and after.
+    """
+    planes = {name: found for name, found in runs.items() if found.losses[-1] < found.losses[0]}
+    figure, axes = notebook.picture(1, len(planes) + 1, width=9.4, height=3.0, width_ratios=[*[1] * len(planes), 1.3])
+    points = _square(120)
+    for ax, (name, found) in zip(axes, planes.items(), strict=False):
+        scores = lesson.in_the_plane(points) @ found.centroids.T  # the sigmoid keeps the order, and so do the gates
+        _plane(ax, scores.argmax(axis=1), np.arange(4), np.empty((0, 2)))
+        ax.axhline(0, color="black", linewidth=1, linestyle="--")
+        ax.axvline(0, color="black", linewidth=1, linestyle="--")
+        for e, (x, y) in enumerate(((1.5, 1.5), (-1.5, 1.5), (-1.5, -1.5), (1.5, -1.5))):
+            round_ = {"boxstyle": "circle", "facecolor": f"C{e}", "edgecolor": "white"}
+            ax.text(x, y, str(e), ha="center", va="center", color="white", weight="bold", bbox=round_)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"{name}: {found.right[0]:.0%} → {found.right[-1]:.0%}", fontsize=10)
+    line, ends = axes[-1], []
+    for (name, found), colour in zip(runs.items(), ("C1", "C3", "C0", "C2"), strict=True):
+        line.plot(found.losses, color=colour, label=f"{name}: {found.losses[-1]:.2f}")
+        ends.append(found.losses[0])
+    line.set(xlabel="step", ylabel="loss", ylim=(0, 1.6 * max(ends)))
+    line.legend(fontsize=8.5, loc="upper right")
+    notebook.show(
+        figure, "Routers in the plane find the quarters of their experts, or most of them; that of one expert stays as it was."
+    )

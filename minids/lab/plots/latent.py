@@ -82,40 +82,65 @@ def product(counts: tuple[int, int]) -> None:
     notebook.show(figure, "Two thin matrices, and their product of three times their area.")
 
 
-def decoding(contexts: Array, costs: Mapping[str, list]) -> None:
-    """Arithmetic and traffic of one new token by context, for three ways to use the cache."""
-    figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.5)
+def decoding(contexts: Array, costs: Mapping[str, list], at: int = 65_536) -> None:
+    """Arithmetic and traffic of one new token by context, for three ways to use the cache; numbers of one context."""
+    figure, (left, right) = notebook.picture(1, 2, width=9.4, height=3.6)
     traffic = {way: 2e-9 * np.array([c.cache_elements for c in costs[way]]) for way in _WAYS}
     traffic["re-expand"] = traffic["re-expand"] + 2 * traffic["full cache"]  # expanded, written and read
-    for way, colour in _WAYS.items():
-        left.loglog(contexts, [c.flops / 1e9 for c in costs[way]], "o-", color=colour, label=way)
-        right.loglog(contexts, traffic[way], "o-", color=colour)
-    left.set(xlabel="tokens of context", ylabel="GFLOP per new token")
+    work = {way: np.array([c.flops / 1e9 for c in costs[way]]) for way in _WAYS}
+    place = list(contexts).index(at)
+    for axes, values in ((left, work), (right, traffic)):
+        for way, colour in _WAYS.items():
+            axes.loglog(contexts, values[way], "o-", color=colour, label=way)
+            number = values[way][place]
+            told = f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+            low = way == "full cache"  # a line runs just above it
+            axes.annotate(
+                told, (at, number), (4, -13) if low else (-5, 5), textcoords="offset points", ha="left" if low else "right",
+                color=colour, weight="bold",
+            )  # fmt: skip
+        axes.axvline(at, color="black", linewidth=0.9, linestyle=":")
+        axes.set_ylim(top=8 * max(v.max() for v in values.values()))
+        axes.set(xlabel=f"tokens of context; numbers: at {at:,}")
+    left.set(ylabel="GFLOP per new token")
     left.set_title("Arithmetic")
-    left.legend(loc="upper left")
-    right.set(xlabel="tokens of context", ylabel="GB per new token")
+    left.legend(loc="upper left", ncols=3, fontsize=8.5)
+    right.set(ylabel="GB per new token")
     right.set_title("Traffic of keys, values, latents")
     notebook.show(figure, "Left: arithmetic by context, re-expanding far above. Right: traffic, absorbed far below.")
 
 
 def border(context: int = 4096, latent: int = 512) -> None:
-    """Work of both forms by the number of new tokens, for V3 with another latent size."""
+    """Work of both forms by the number of new tokens, for V3 with another latent size; between them, its quotient."""
     new = np.unique(np.geomspace(1, context, 60).astype(int))
-    seen = context - (new - 1) / 2
-    per_latent = 2 * _H * latent * (_CONTENT + _VALUE)
-    forms = {
-        "expanded": per_latent * context + flops.attention_per_pair(_V3) * new * seen,
-        "absorbed": per_latent * new + 2 * _H * (2 * latent + _ROPE) * new * seen,
-    }
-    figure, axes = notebook.picture(height=3.0)
-    for (name, work), colour in zip(forms.items(), ("C1", "C0"), strict=True):
-        axes.loglog(new, work / 1e9, color=colour, label=name)
+    expanded, absorbed = (np.array([_work(form, int(n), context, latent) for n in new]) for form in ("expanded", "absorbed"))
+    figure, axes = notebook.picture(height=3.2)
+    axes.loglog(new, expanded / 1e9, color="C1", label="expanded")
+    axes.loglog(new, absorbed / 1e9, color="C0", label="absorbed")
+    for n in sorted({1, 2, 16, context}):
+        two = [_work(form, n, context, latent) for form in ("expanded", "absorbed")]
+        axes.plot([n, n], np.array(two) / 1e9, color="#999999", linewidth=1)
+        told = f"{two[0] / two[1]:.0f}×" if two[0] > 9.5 * two[1] else f"{two[0] / two[1]:.2g}×"
+        last = n == context
+        axes.annotate(
+            told, (n, np.sqrt(two[0] * two[1]) / 1e9), (-5 if last else 5, 0), textcoords="offset points",
+            ha="right" if last else "left", va="center", weight="bold",
+        )  # fmt: skip
     crossing = latent * (_CONTENT + _VALUE) / (2 * latent - _CONTENT - _VALUE)
     axes.axvline(crossing, color="black", linewidth=0.9, linestyle=":")
-    axes.set(xlabel="new tokens in one call", ylabel="GFLOP per layer")
+    axes.set(xlabel="new tokens in one call; bold: expanded / absorbed", ylabel="GFLOP per layer")
     axes.set_title(f"{context:,} tokens in all, latent of {latent}: S* = {crossing:.0f}")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.1, 1))
     notebook.show(figure, "Work of both forms against the number of new tokens; they cross.")
+
+
+def _work(form: str, new: int, context: int, latent: int) -> float:
+    """FLOPs of one layer's attention for the last ``new`` of ``context`` tokens, V3 with this latent."""
+    pairs = new * (context - (new - 1) / 2)  # causal: a new token sees the earlier ones only
+    per_latent = 2 * _H * latent * (_CONTENT + _VALUE)  # to expand one, or to absorb one query and output
+    if form == "expanded":
+        return per_latent * context + flops.attention_per_pair(_V3) * pairs
+    return per_latent * new + 2 * _H * (2 * latent + _ROPE) * pairs
 
 
 def rotary_part(shares: Array) -> None:

@@ -49,7 +49,10 @@ def staircases(maps: Sequence[Array]) -> None:
         axis.plot(target[keep], np.arange(len(moved))[keep], "o", color=ORANGE, ms=6)
         axis.set(xticks=range(T), xticklabels=range(1, T + 1), yticks=range(len(moved)), yticklabels=range(1, len(moved) + 1))
         axis.set(xlabel="token $t_j$ that is changed", ylabel="position i" if depth == 0 else "")
-        axis.set_title("main model" if depth == 0 else f"depth {depth}")
+        sees = [int(np.flatnonzero(row > 1e-12).max()) for row in moved]
+        right = all(last == i + depth for i, last in enumerate(sees))  # the token before the one to predict
+        verdict = "never sees its target" if right else "sees its target"
+        axis.set_title(f"{'main model' if depth == 0 else f'depth {depth}'}: {verdict}", fontsize=10.5)
         axis.grid(False)
     alt = "Three staircases: depth k sees tokens up to i plus k; the token to predict, a dot, lies just outside each."
     notebook.show(figure, alt)
@@ -67,16 +70,27 @@ def second_gradient(shares: Mapping[str, float]) -> None:
     notebook.show(figure, f"Bars: {label}, for embedding, head, router and attention.")
 
 
-def study(losses: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> None:
-    """Left: main loss of every arm, a dot a seed. Right: how often the first and the second token are right."""
-    figure, (left, right) = notebook.picture(1, 2, width=9, height=2.5)
-    for axis, table, label in (
-        (left, losses, "main loss, nats per token"),
-        (right, second, "right guesses, %"),
+def study(kept: Mapping) -> None:
+    """The kept study. Left: main loss of every arm, a dot a seed. Right: how often first and second token are right."""
+    arms = {"no module": "none", "λ = 0.1": "weight 0.1", "λ = 0.3": "weight 0.3", "two modules": "two modules"}
+
+    def of_seeds(arm: str, number: str, scale: float = 1) -> Array:
+        return scale * np.array(kept["arms"][arm]["summary"][number]["values"])
+
+    losses = {name: of_seeds(arm, "loss") for name, arm in arms.items()}
+    right = {
+        "first token": of_seeds("weight 0.3", "first_token", 100),
+        "second, shown the first": of_seeds("weight 0.3", "second_token", 100),
+    }
+    figure, axes = notebook.picture(1, 2, width=9.4, height=2.6)
+    for axis, table, label, form in (
+        (axes[0], losses, "main loss, nats per token", "{:.3f}"),
+        (axes[1], right, "right guesses, %", "{:.1f}"),
     ):
         for y, values in enumerate(list(table.values())[::-1]):
             axis.plot(values, [y] * len(values), "o", color=SKY, ms=5)
             axis.plot([np.mean(values)], [y], "|", color=BLUE, ms=16, mew=3)
+            axis.annotate(form.format(np.mean(values)), (np.mean(values), y + 0.27), ha="center", color=BLUE, fontsize=9)
         axis.set_yticks(range(len(table)), list(table)[::-1])
-        axis.set(xlabel=label, ylim=(-0.6, len(table) - 0.4))
+        axis.set(xlabel=label, ylim=(-0.6, len(table) - 0.3))
     notebook.show(figure, "Left: the main losses of all arms overlap. Right: the second token is right as often as the first.")
