@@ -16,7 +16,7 @@ Array = np.ndarray
 
 _T, _D_R, _D = 48, 16, 10
 _COS, _SIN = yarn.rotation_table(yarn.plain_frequencies(_D_R, 10000.0), np.arange(_T))
-_RNG = np.random.default_rng(0)
+_RNG = np.random.default_rng(7)
 _X = _RNG.standard_normal((2, _T, 3, _D_R))
 _HIDDEN = _RNG.standard_normal((1, _T, _D))
 _W_Q, _W_K = _RNG.standard_normal((2, _D_R, _D))
