@@ -336,13 +336,18 @@ tokens, targets = whole[:, :-1], whole[:, 1:]
 logits = pico.linear(pico.hidden_states(tokens, w, c), w, "lm_head")  # (B, T, V)
 position = pieces.index("␣self")
 loss, d_logits = pico.cross_entropy(logits[:, position], targets[:, position], 1)
-print(f"loss {loss:.2f} nats; the gradient sums to {abs(d_logits.sum()):.0e}")
+print(
+    f"loss {loss:.2f}; {np.sum(d_logits < 0)} negative; the gradient sums to {abs(d_logits.sum()):.0e}"
+)
 probabilities = pico.softmax(logits[0, position])
 likely = np.argsort(-probabilities)[:6]
 words, came = notebook.pieces_of(model, likely), pieces[position + 1]
 draw.predicted(words, probabilities[likely], d_logits[0, likely], came=came)
 
 # %% [markdown]
+# **What to notice.** The gradient is negative at one token only, the one that came: its logit should rise, all others should fall. Training goes against
+# the gradient.
+#
 # ## 7. The same list, read upwards
 #
 # A model is a list of operations. Its forward pass goes down the list and keeps what each one saved; its backward pass goes up and
@@ -380,8 +385,8 @@ for position in (pieces.index("5") - 1, pieces.index("␣self")):
 draw.reach(pieces[:-1], sizes)
 
 # %% [markdown]
-# **What to notice.** Nothing arrives from the future, and half comes from the last three tokens. For the dot the comma counts too, where the clause began. For the `5` the digits of 17 count for little: this model does
-# not add, it knows what usually follows.
+# **What to notice.** Nothing arrives from the future, and about half comes from the last three tokens. For the dot the comma counts too, where the clause began. For the `5` the digits of 17 count for little: this
+# model does not add, it knows what usually follows.
 #
 # ## 8. A whole DeepSeek-V3, measured
 #
