@@ -336,9 +336,7 @@ tokens, targets = whole[:, :-1], whole[:, 1:]
 logits = pico.linear(pico.hidden_states(tokens, w, c), w, "lm_head")  # (B, T, V)
 position = pieces.index("␣self")
 loss, d_logits = pico.cross_entropy(logits[:, position], targets[:, position], 1)
-print(
-    f"loss {loss:.2f}; {np.sum(d_logits < 0)} negative; the gradient sums to {abs(d_logits.sum()):.0e}"
-)
+print(f"loss {loss:.2f}; negative at {np.sum(d_logits < 0)} token; sum {abs(d_logits.sum()):.0e}")
 probabilities = pico.softmax(logits[0, position])
 likely = np.argsort(-probabilities)[:6]
 words, came = notebook.pieces_of(model, likely), pieces[position + 1]
