@@ -61,9 +61,10 @@ class Report:
             raise AssertionError(str(self)) from self.exception
 
 
-def ok(report: Report) -> None:
-    """Print the report: "✓ …", or the explanation. For the last line of a notebook's exercise."""
-    say(report)
+def ok(*reports: Report) -> None:
+    """Print the reports: "✓ …", or the explanation. For the last line of a notebook's exercise."""
+    for report in reports:
+        say(report)
 
 
 def in_place(what: str, path: str) -> Finding:

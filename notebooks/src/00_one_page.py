@@ -1,16 +1,18 @@
 # %% [markdown]
 # # 0. All of DeepSeek-V3 in one file
 #
-# DeepSeek-V3 has latent attention, routed experts, a balancing bias and a second look ahead. **How much code is that, with the
-# backward pass written out by hand and the training loop included?** 550 lines of NumPy. This page walks through
+# DeepSeek-V3 has latent attention, routed experts, a balancing bias and a module that looks one token further. **How much code is that,
+# with the backward pass written out by hand and the training loop included?** 550 lines of NumPy. This page walks through
 # them once forward and once backward.
 #
 # %% [markdown]
-# The file is [`minids/pico.py`](minids/pico.py). It imports nothing of this package, and the package checks itself against it. Open it in a
+# The file is [`minids/pico.py`](minids/pico.py). It imports nothing of this package, and the tests compare the package with it. Open it in a
 # second window: this page calls its functions in the order in which they stand there, which is the order of the
-# [V3 report](https://arxiv.org/abs/2412.19437).
+# [V3 report](https://arxiv.org/abs/2412.19437). What only prepares or checks is in [lessons/one_page](minids/lab/lessons/one_page.py).
 #
-# You need NumPy and the chain rule. What each part is *for* is the matter of the notebooks that follow; here you see that they fit together.
+# You need NumPy and the chain rule. What each part is *for* is explained in the notebooks that follow; here you see that the parts fit together.
+#
+# **Write your guess; then run.** Which part takes the most lines? And which takes more, all of forward or all of backward?
 
 # %%
 import inspect
@@ -20,19 +22,23 @@ import numpy as np
 
 from minids import check, pico
 from minids.lab import notebook
+from minids.lab.lessons import one_page as lesson
 from minids.lab.plots import one_page as draw
 
 notebook.set_up()
 rng = np.random.default_rng(0)
 notebook.here()
-lines = inspect.getsource(pico).splitlines()
-print(f"{len(lines)} lines, {sum(line.startswith('def ') for line in lines)} functions")
+parts = lesson.lines_by_part()
+draw.parts(parts)
 
 # %% [markdown]
+# **What to notice.** Router and experts take the most lines of all parts of the model. The functions of the forward pass have 195 lines, those of the
+# backward pass 104, about half as many.
+#
 # ## 1. A model small enough to print
 #
 # One dense block, one block with experts, one module that looks a token further. All sizes are different, so that a shape says which
-# array it is. A token is a byte.
+# array it is. A token is a byte, and the text is "all on one page of NumPy", cut in two.
 
 # %%
 sizes = dict(num_hidden_layers=2, hidden_size=28, intermediate_size=40, moe_intermediate_size=13)
@@ -46,26 +52,20 @@ w = pico.init_weights(c, rng, np.float64)
 text = np.frombuffer(b"all on one page of NumPy", np.uint8).reshape(2, 12).astype(int)
 tokens, targets = text[:, :-1], text[:, 1:]
 
-letters = {"B": 2, "T": 11, "N": 22, "d": 28, "H": 3, "V": 256, "E": 12, "K": 4, "I": 13}
-letters |= {"d_c'": 20, "d_c": 16, "d_h+d_r": 23, "d_h+d_v": 21, "d_c+d_r": 24, "d_v": 6, "d_r": 8}
-letters |= {"H·d_v": 18, "T-1": 10, "2d": 56}
+letters = lesson.letters(c, *tokens.shape)
 
-print(
-    f"{len(w)} arrays, {sum(a.size for a in w.values()):,} numbers. Those of the block with experts:\n"
-)
-for name, array in w.items():
-    if name.startswith("model.layers.1.mlp."):
-        print(f"{name:<52} {array.shape}")
+print(f"{len(w)} arrays, {sum(a.size for a in w.values()):,} numbers; in the block with experts:\n")
+notebook.shapes(letters, **{name: w[name] for name in w if ".layers.1.mlp." in name})
 
 # %% [markdown]
 # **What to notice.** The weights are a dict, and the names are those of the files that DeepSeek publishes. The experts of a layer are one
-# array with the expert as its first axis. `e_score_correction_bias` is the only array that never gets a gradient.
+# array with the expert as its first axis. `e_score_correction_bias`, one number for each expert, is the only array without a gradient.
 #
 # ## 2. Forward: a block's attention
 #
 # Each function returns its result and what its backward pass will need again, `y, saved = f(...)`. For attention that is ten arrays, and
-# they say what it does: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights of the softmax,
-# $o$ what the heads bring home.
+# the most important of them are printed here: $c_q$ and $c_{kv}$ are the two latents, $q$, $k$, $v$ what is made of them, $a$ the weights
+# of the softmax, $o$ what the heads give back.
 
 # %%
 p = "model.layers.0."
@@ -76,13 +76,13 @@ _, c_q, _, c_kv, _, q, k, v, a, o = saved_mla
 notebook.shapes(letters, x=x, h=h, c_q=c_q, c_kv=c_kv, q=q, k=k, v=v, a=a, o=o, attended=attended)
 
 # %% [markdown]
-# **What to notice.** `k` holds 3 heads of 23 numbers for each token and `v` 3 of 6: 87 numbers, all made of the 16 of `c_kv` and 8 of a rotated key that the
-# heads share. A server would keep those 24. In V3 they are 576, where ordinary attention would keep 32,768.
+# **What to notice.** For each token `k` holds 3 heads of 23 numbers and `v` 3 of 6: 87 numbers, all made of the 16 of `c_kv` and the 8 of a rotated key
+# that the heads share. A model that writes text only has to keep those 24. In V3 they are 576, where ordinary attention would keep 32,768.
 #
 # ## 3. Forward: the experts
 #
-# The second block has a router instead of one network. Scores come from a sigmoid, the bias is added to decide who is chosen, and the
-# gates are made of the scores *without* it.
+# In the second block a router and 12 small networks, the experts, stand in the place of one network. The router's scores come from a sigmoid. A bias
+# is added to decide which experts are chosen, and the gates, with which their outputs are added, are made of the scores *without* it.
 
 # %%
 choices = {}
@@ -94,22 +94,19 @@ u, _ = pico.rmsnorm(x_mid, w, p + "post_attention_layernorm", c.rms_norm_eps)
 s, chosen, gates = pico.route(pico.rows(u), w, p + "mlp.", c, choices)
 y, balance, _ = pico.moe(u, w, p + "mlp.", c, choices)
 notebook.shapes(letters, u=u, s=s, chosen=chosen, gates=gates, y=y)
-print("\ntoken  experts        gates")
 for n in range(4):
-    print(
-        f"{chr(tokens[0, n])!r:<6} {chosen[n]!s:<14} {np.round(gates[n], 2)}  sum {gates[n].sum():.1f}"
-    )
+    print(chr(tokens[0, n]), "experts", chosen[n], "gates", gates[n], f"sum {gates[n].sum():.1f}")
 
 # %% [markdown]
-# **What to notice.** The gates of every token add up to 2.5, `routed_scaling_factor`. With three groups of four experts and two groups allowed, no token reaches experts of
-# all three.
+# **What to notice.** The gates of every token add up to 2.5, `routed_scaling_factor`. The experts form three groups of four, and a token may use
+# two groups: no row has experts of all three (0 to 3, 4 to 7, 8 to 11).
 #
 # ## 4. Forward: two predictions, one number
 #
-# `pico.forward` does all of it: both blocks, the head, the MTP module that is shown the token ahead, the same head again. Three losses
-# come out, and their weighted sum is what training makes smaller.
+# `pico.forward` does all of it: both blocks, the head, the module for multi-token prediction (MTP), which is shown the next token and predicts the one
+# after it, the same head again. Three losses come out, and their weighted sum is what training makes smaller.
 #
-# **Write your guess; then run.** How much does a model that knows nothing lose on a byte of which there are 256?
+# **Write your guess; then run.** What is the loss of a model that finds all 256 bytes equally likely?
 
 # %%
 losses, saved_depths = pico.forward(tokens, targets, w, c)
@@ -122,7 +119,7 @@ print(f"total            {losses.total:.6f}")
 
 # %% [markdown]
 # **What to notice.** A loss is the end of the chain, so `cross_entropy` returns its gradient at once: what was predicted minus what came. That is
-# `d_logits`, and there the way back begins. (The loss is far above guessing because these weights are large, so that everything on this page is well visible.)
+# `d_logits`, and there the way back begins. (The loss is far above guessing because these random weights are large, 0.3 where training begins with 0.02.)
 #
 # ### Exercise 1: the matrix product
 #
@@ -139,20 +136,13 @@ def my_linear_backward(dy, x, W):
 
 
 # %% tags=["check"]
-def linear_reference(dy, x, W):
-    gradient = {"W.weight": np.zeros_like(W)}
-    dx = pico.linear_backward(dy, x, {"W.weight": W}, gradient, "W")
-    return dx, gradient["W.weight"]
-
-
-W = w["lm_head.weight"]
-check.ok(check.against(linear_reference, my_linear_backward, d_logits, hidden, W))
+check.ok(lesson.check_linear_backward(my_linear_backward))
 
 # %% [markdown]
 # ## 5. Backward: the same list upwards
 #
 # A gradient goes the way of the data in the other direction, and *adds up* wherever the data was used twice. The gradients of the
-# weights are collected in a dict `g`. This is `pico.loss_and_grads`, one line at a time:
+# weights are collected in a dict `g`. This is what `pico.loss_and_grads` does, written out:
 
 # %%
 g = {name: np.zeros_like(W) for name, W in w.items() if not name.endswith("correction_bias")}
@@ -178,12 +168,13 @@ same = all(np.array_equal(g[name], at_once[name]) for name in at_once)
 print(f"\n{len(g)} gradients, equal to those of loss_and_grads: {same}")
 
 # %% [markdown]
-# **What to notice.** The matrix `lm_head` was used twice, so two lines add into `g["lm_head.weight"]`. The embedding was used twice too, by the main model and by the MTP module.
+# **What to notice.** The matrix `lm_head` was used twice, so two lines add into `g["lm_head.weight"]`. The embedding was used twice too, by the main
+# model and by the MTP module.
 #
 # ### Exercise 2: where three heads share one key
 #
-# Inside attention is the place that most people get wrong. The rotated part of the key is one vector for all heads. In the forward pass
-# it is copied; so in the backward pass ... Given $dk$ (B, H, T, d_h + d_r), split off what goes to the content part of each head and what goes to the shared key.
+# Here a mistake is easily made. The rotated part of the key is one vector for all heads: in the forward pass every head uses it. What does that mean
+# for the backward pass? Given $dk$ (B, H, T, d_h + d_r), return what goes to the content part of each head, and what goes to the shared key.
 
 
 # %% tags=["solution"]
@@ -194,17 +185,11 @@ def split_key_gradient(dk, d_h):
 
 
 # %% tags=["check"]
-def key_reference(dk, d_h):
-    content, position = np.split(dk, [d_h], axis=-1)
-    return content, np.einsum("bhtr->btr", position)
-
-
-dk = rng.standard_normal(k.shape)
-check.ok(check.against(key_reference, split_key_gradient, dk, c.qk_nope_head_dim))
+check.ok(lesson.check_split_key_gradient(split_key_gradient))
 
 # %% [markdown]
-# With the mean instead of the sum the shapes are right, the loss falls, and the key learns at a third of its speed. In V3, with 128 heads, at
-# 1/128. The check knows that mistake. Yours, divided:
+# Three heads' gradients must be added. Their mean has the right shape too, and is a third of the sum; in V3, with 128 heads, 1/128. The check knows that
+# mistake. Here is your answer, divided:
 
 
 # %%
@@ -213,40 +198,41 @@ def with_the_mean(dk, d_h):
     return content, shared / dk.shape[1]
 
 
-notebook.caught(check.against(key_reference, with_the_mean, dk, c.qk_nope_head_dim))
+notebook.caught(lesson.check_split_key_gradient(with_the_mean))
 
 # %% [markdown]
 # ## 6. Is it right? Measure
 #
 # A gradient is a slope: move one weight a little, and see how far the loss moves. Only the choice of experts must be held still, because it jumps
-# and has no slope. `forward` takes the choices that it once returned.
+# and has no slope. `forward` takes the choices that it returned before.
 #
 # **Write your guess; then run.** With a step ten times smaller, how many times smaller is the difference between the slope and the gradient?
 
 # %%
-name, entry = (
-    "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
-    (19, 3),
-)  # a row of the shared key
-print(f"{name}[{entry[0]}, {entry[1]}]\n")
-print(f"by hand              {g[name][entry]:+.12f}")
-for step in (1e-2, 1e-3, 1e-4):
-    total = []
-    for sign in (1, -1):
-        moved = w[name].copy()
-        moved[entry] += sign * step
-        total.append(pico.forward(tokens, targets, w | {name: moved}, c, losses.choices)[0].total)
-    slope = (total[0] - total[1]) / (2 * step)
-    print(f"measured, h = {step:<6} {slope:+.12f}   difference {abs(slope - g[name][entry]):.0e}")
+name = "model.layers.0.self_attn.kv_a_proj_with_mqa.weight"
+entry = 19, 3  # in a row that makes the shared key
+
+
+def loss_at(step):
+    """The total loss with this one weight moved."""
+    moved = w[name].copy()
+    moved[entry] += step
+    return pico.forward(tokens, targets, w | {name: moved}, c, losses.choices)[0].total
+
+
+print(f"by hand               {g[name][entry]:+.12f}")
+for h in (1e-2, 1e-3, 1e-4):
+    slope = (loss_at(h) - loss_at(-h)) / (2 * h)
+    print(f"measured, h = {h:<7} {slope:+.12f}   difference {abs(slope - g[name][entry]):.0e}")
 
 # %% [markdown]
-# **What to notice.** With a step ten times smaller the difference is a hundred times smaller: that is the curvature of the loss, and the
-# gradient is exact. The tests do this for every weight, and compare all gradients with those of the package, written apart.
+# **What to notice.** With a step ten times smaller the difference is a hundred times smaller. So it comes from the curvature of the loss, not from
+# the gradient. The [tests](tests/test_pico.py) do this for every array, and compare all gradients with those of the package.
 #
 # ### Exercise 3: one matrix in two places
 #
 # Small models often use one matrix for both embedding and head, `tie_word_embeddings`. You have the gradients of a model that keeps the two apart,
-# and in it both matrices happen to be equal. What is the gradient of the one matrix that replaces them?
+# with the same numbers in both. What is the gradient of the one matrix that replaces them?
 
 
 # %% tags=["solution"]
@@ -256,19 +242,13 @@ def tied_gradient(g):
 
 
 # %% tags=["check"]
-shared = w["model.embed_tokens.weight"]
-_, apart = pico.loss_and_grads(tokens, targets, w | {"lm_head.weight": shared}, c)
-one = {name: W for name, W in w.items() if name != "lm_head.weight"}
-_, together = pico.loss_and_grads(
-    tokens, targets, one, SimpleNamespace(**vars(c) | {"tie_word_embeddings": True})
-)
-check.ok(check.close(tied_gradient(apart), together["model.embed_tokens.weight"], name="tied"))
+check.ok(lesson.check_tied_gradient(tied_gradient, w, tokens, targets, c))
 
 # %% [markdown]
 # ## 7. It learns
 #
-# 120 steps of AdamW; the text is the file itself. `update_biases` belongs to no gradient: after each step it looks at who was chosen, and makes busy
-# experts a little less likely.
+# 120 steps of AdamW; the text is the file itself. `update_biases` uses no gradient: after each step it looks at which experts were chosen, and makes
+# busy ones a little less likely.
 #
 # **Write your guess; then run.** It begins near 5.5 nats a byte, which is guessing. Where does it end?
 
@@ -277,19 +257,17 @@ source = np.frombuffer(inspect.getsource(pico).encode(), np.uint8).astype(int)
 tiny = dict(hidden_size=64, num_hidden_layers=3, intermediate_size=128, moe_intermediate_size=32)
 c2 = SimpleNamespace(**vars(pico.CONFIG) | tiny)
 w2, moments, T = pico.init_weights(c2, np.random.default_rng(1)), {}, 96
-curve, busiest = [], []
+history = []
 for step in range(1, 121):
     starts = rng.integers(0, len(source) - T - 1, 8)
     batch = source[starts[:, None] + np.arange(T + 1)]
     losses, grads = pico.loss_and_grads(batch[:, :-1], batch[:, 1:], w2, c2)
     pico.adamw(w2, grads, moments, step, lr=4e-3 * min(step / 10, 1))
     pico.update_biases(w2, losses.choices, c2)
-    curve.append((losses.main, losses.mtp[0]))
-    load = [np.bincount(chosen.ravel(), minlength=16) for chosen in losses.choices.values()]
-    busiest.append([counts.max() / counts.mean() - 1 for counts in load])
-curve, busiest = np.array(curve), np.array(busiest)
-print(f"first step {curve[0, 0]:.1f} nats a byte, last ten {curve[-10:, 0].mean():.1f}")
+    history.append(losses)
 
+curve, busiest = lesson.curves(history)
+print(f"first step {curve[0, 0]:.1f} nats a byte, last ten {curve[-10:, 0].mean():.1f}")
 draw.learning(curve, busiest, guessing=np.log(256))
 
 # %%
@@ -299,7 +277,8 @@ print(bytes(written.tolist()).decode(errors="replace"))
 
 # %% [markdown]
 # **What to notice.** Both losses fall together. That of the MTP module is the lower one: it has been shown the byte between, and has one block more. At first
-# a few experts take everything that four may take, 3 above the mean; then the biases spread the tokens. And the text is not Python yet: that takes the two minutes of
+# the busiest expert gets up to four times the mean, the most that is possible; then the biases spread the tokens. The text is not Python yet. A longer
+# training takes two minutes:
 #
 # ```
 # python -m minids.pico some.txt
@@ -317,13 +296,11 @@ print(bytes(written.tolist()).decode(errors="replace"))
 # %% tags=["picture"]
 notebook.card(
     """
-    - All of DeepSeek-V3 is 43 functions: what stands above is forward, what stands right below it is
-      its backward pass.
-    - Where the forward pass uses something twice, as the head, the embedding or the shared key, its
-      gradients add up.
+    - All of DeepSeek-V3 is 43 functions; right below a function stands its backward pass.
+    - What the forward pass uses twice (head, embedding, the shared key) gets the sum of its gradients.
     - The bias that balances the experts has no gradient; it is moved after each step.
     """,
     "550 lines",
-    "of NumPy, training loop included; the whole package has 32,000:",
-    {"pico.py": 550, "minids": 32000},
+    "of NumPy, training included; lines of functions by what they do:",
+    {way: sum(getattr(n, way) for n in parts.values()) for way in ("forward", "backward", "use")},
 )

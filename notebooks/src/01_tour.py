@@ -7,14 +7,14 @@
 # %% [markdown]
 # You will follow one sentence from text to loss through a trained model that has every mechanism of V3's architecture and 1.3 million parameters: embedding, a block
 # with latent attention and experts, the head, the module that looks two tokens ahead. Then you put V3's sizes in place of the small ones,
-# and a picture says which part is how old. Nothing is derived here; each stop names the notebook that does it. [Notebook 0](notebooks/00_one_page.ipynb) walks the
-# same way through the code, one file from top to bottom.
+# and a picture shows how old each part is. Nothing is derived here; each stop names the notebook that does it. [Notebook 0](notebooks/00_one_page.ipynb) goes
+# the same way through the code, one file from top to bottom.
 #
 # You need matrix products and a rough idea of what attention is. The paper is the [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437),
 # section 2; numbers in brackets are its equations. Code used: [model](minids/model.py), [block](minids/layers/block.py),
 # [mla](minids/layers/mla.py), [moe](minids/layers/moe.py), [mtp](minids/layers/mtp.py), [rmsnorm](minids/ops/rmsnorm.py),
 # [router](minids/ops/router.py), [cross_entropy](minids/ops/cross_entropy.py), [parameters](minids/lab/analysis/parameters.py),
-# [kv_cache](minids/lab/analysis/kv_cache.py).
+# [kv_cache](minids/lab/analysis/kv_cache.py). The checks of the exercises are in [lessons/tour](minids/lab/lessons/tour.py).
 
 # %%
 import numpy as np
@@ -23,15 +23,16 @@ import minids
 from minids import ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import kv_cache, parameters
+from minids.lab.lessons import tour as lesson
 from minids.lab.plots import tour as draw
-from minids.ops import cross_entropy, rmsnorm, router
+from minids.ops import cross_entropy, rmsnorm
 
 notebook.set_up()
 rng = np.random.default_rng(0)
 notebook.here()
 
 # %% [markdown]
-# That is the map. It stands at the head of the next eight notebooks as well, with the part in colour that each is about. (It has V3's sizes.)
+# That is the map, with V3's sizes. It stands at the head of every notebook, and the part that the notebook is about is in colour.
 #
 # ## 1. A model with everything on, and a sentence
 #
@@ -78,9 +79,9 @@ notebook.shapes({"T": T, "d": 96, "V": 768}, table=model.embed_tokens.weight.val
 #
 # $$ x \leftarrow x + \mathrm{MLA}(\mathrm{RMSNorm}(x)), \qquad x \leftarrow x + \mathrm{experts}(\mathrm{RMSNorm}(x)) . $$
 #
-# (In V3's first three blocks one ordinary network stands in the place of the experts.) Tokens talk to each other in the first half and only there; in the second each is worked on alone. What a half finds out is *added*.
-# The norm gives every token the same length before it is looked at. Here is the first half of block 1, the first with
-# experts, after block 0 has done its work:
+# (In V3's first three blocks one ordinary network stands in the place of the experts.) In the first half a token reads others; in the second each is worked on
+# alone. The result of each half is *added* to what came in. The norm gives every token the same length before it is read. Here is the
+# input of block 1, the first with experts, before and after the norm:
 
 # %%
 x, _ = model.blocks[0].forward(x, rotary)
@@ -91,7 +92,7 @@ notebook.shapes({"T": T, "d": 96}, x=x, normed=normed)
 # %% [markdown]
 # ### Attention with two latents
 #
-# Multi-head Latent Attention (MLA, section 2.1.1) makes no query, key or value from $x$ directly. It first squeezes $x$ into two
+# Multi-head Latent Attention (MLA, section 2.1.1) does not make queries, keys and values from $x$ directly. It first compresses $x$ into two
 # small vectors, the *latents*, and makes all heads from those:
 #
 # $$ \underbrace{c^Q = W^{DQ} x}_{(6)} \;\to\; q_i, \qquad\qquad
@@ -116,7 +117,7 @@ x = x + attended
 
 # %% [markdown]
 # **What to notice.** To write the next token a model needs keys and values of all earlier ones. MLA has to remember only $c^{KV}$ and $k^R$:
-# here 48 numbers, in V3 576, where ordinary attention with V3's heads would keep 32,768. This is the first of DeepSeek's ideas (it came with V2).
+# here 48 numbers, in V3 576, where ordinary attention with V3's heads would keep 32,768. This is DeepSeek's first idea (it came with V2).
 # [Notebook 4](notebooks/04_mha_to_mla.ipynb) leads there, [notebook 5](notebooks/05_mla_inside.ipynb) shows why keys and values need not even
 # be made when the model writes, and [notebook 3](notebooks/03_positions.ipynb) explains the rotation.
 #
@@ -138,29 +139,21 @@ notebook.shapes(
 )  # fmt: skip
 x = x + out
 
-
-def gates_of(routing):
-    """(T, E): gates, 0 where an expert was not chosen."""
-    grid = np.zeros((T, config.n_routed_experts))
-    np.put_along_axis(grid, routing.chosen, routing.gates, axis=1)
-    return grid
-
-
 fresh = minids.DeepSeekV3(config, seed=0, dtype=np.float64)
 _, before = fresh.forward(tokens, targets)
 panels = {
-    "Who serves whom, before any training": gates_of(before.blocks[1].ffn.routing),
-    "and after it": gates_of(routing),
+    "Gates before any training": lesson.gates_of(before.blocks[1].ffn.routing),
+    "and after it": lesson.gates_of(routing),
 }
 draw.gates(panels, pieces[:-1], groups=4)
 
 # %% [markdown]
 # **What to notice.** Each column has four coloured cells, and they lie in two of the four groups between the lines: V3 keeps a group
 # on one node of its cluster, and a token that visits few nodes is cheap to send (node-limited routing). Before training the gates are nearly equal;
-# afterwards the router prefers: look at the three columns of "␣", or at the six digits. The gates of a token sum to 2.5, V3's scaling factor. With V3's sizes a token pays for 9 experts of 257: the reason why so large a model
-# computes so little.
+# afterwards they differ, and equal tokens choose alike: look at the columns of "␣", or at the digits. The gates of a token sum to 2.5, V3's scaling
+# factor. In V3 a token uses 9 experts of 257. That is why so large a model computes so little.
 #
-# Which experts are chosen depends on the scores *plus a bias* that only looks after the load; the gates do not see the bias (16). That is
+# Which experts are chosen depends on the scores *plus a bias*, which is there to balance the load; the gates do not contain the bias (16). That is
 # "auxiliary-loss-free" balancing, the second idea. [Notebook 6](notebooks/06_experts.ipynb) is about the experts,
 # [notebook 7](notebooks/07_balance.ipynb) about their balance.
 #
@@ -179,18 +172,10 @@ def gates(scores, bias, chosen):
 
 
 # %% tags=["check"]
-some_logits, some_bias = rng.standard_normal((6, 16)), 0.3 * rng.standard_normal(16)
-right, _ = router.forward(some_logits, some_bias, top_k=4, n_group=4, topk_group=2, scale=2.5)
-
-
-def right_gates(scores, bias, chosen):
-    return right.gates
-
-
-check.ok(check.against(right_gates, gates, right.scores, some_bias, right.chosen))
+check.ok(lesson.check_gates(gates))
 
 # %% [markdown]
-# A natural mistake is to let the bias into the gates as well. Then what was meant to even out the load changes what the model computes:
+# A natural mistake is to use the biased scores for the gates as well. Then the bias, which is meant to balance the load, changes what the model computes:
 
 
 # %%
@@ -198,7 +183,7 @@ def biased_gates(scores, bias, chosen):
     return gates(scores + bias, bias, chosen)  # yours, given the wrong scores
 
 
-notebook.caught(check.against(right_gates, biased_gates, right.scores, some_bias, right.chosen))
+notebook.caught(lesson.check_gates(biased_gates))
 
 # %% [markdown]
 # ### Exercise 2: a block from its parts
@@ -218,11 +203,7 @@ def my_block(x):
 
 
 # %% tags=["check"]
-def right_block(x):
-    return block.forward(x, rotary)[0]
-
-
-check.ok(check.against(right_block, my_block, rng.standard_normal((B, T, 96))))
+check.ok(lesson.check_my_block(my_block, block, rotary))
 
 # %% [markdown]
 # ## 4. Third stop: the head, and the loss
@@ -230,7 +211,8 @@ check.ok(check.against(right_block, my_block, rng.standard_normal((B, T, 96))))
 # After the last block comes one more norm, and a table like the first: each of its $V$ rows is compared with the token's state, and the products
 # (the *logits*) become probabilities by a softmax. The loss is the mean surprise at what really came, $-\ln p(\text{target})$.
 #
-# **Write your guess; then run.** The model has read text much like this, but never this sentence. Which token surprises it least: `2` after `4`, `.` after `self`, or `value` after the dot?
+# **Write your guess; then run.** The model has read text much like this, but never this sentence. Which token surprises it least: `2` after `4`, `.` after
+# `self`, or `value` after the dot?
 
 # %%
 for later in model.blocks[2:]:
@@ -246,10 +228,10 @@ print(f"loss {loss:.3f} nats per token; in one call {model.losses(tokens, target
 print(f"untrained {fresh.losses(tokens, targets).main:.3f}; ln 768 = {np.log(768):.3f}")
 
 # %% [markdown]
-# **What to notice.** After `self` it expects the dot, because that is how Python is written; which name follows is a guess of one in hundreds. The model
-# knows where digits stand and does not add. And an untrained model should not know anything: all 768 tokens about equally likely, so a loss of about $\ln V$. This is the
-# cheapest test of any language model, and for V3 it would say $\ln 129{,}280 = 11.77$. A first loss far above means that the logits are too large;
-# one far *below* means that the answer leaks into the input. The second can be tested too: change one token, and look where the logits move.
+# **What to notice.** After `self` it expects the dot, because that is how Python is written; the name that follows it does not expect. It
+# knows where digits stand, but it does not add. And an untrained model should not know anything: all 768 tokens about equally likely, so a loss of about $\ln V$. This is a
+# cheap test of any language model, and for V3 it would be $\ln 129{,}280 = 11.77$. A first loss far above means that the logits are too large;
+# one far *below* means that the model sees what it has to predict. This can be tested directly, too: change one token, and see where the logits change.
 
 # %%
 changed = tokens.copy()
@@ -285,13 +267,13 @@ losses = model.losses(tokens, targets)
 print(f"\nMTP loss {losses.mtp[0]:.3f}, main loss {losses.main:.3f}, total {losses.total:.3f}")
 
 # %% [markdown]
-# The total is $L_\text{main} + \lambda L_\text{MTP}$ with $\lambda = 0.3$ (25), and a balance term with weight 0.0001. The module makes training
-# signals denser, and when the model writes it can guess ahead: [notebook 8](notebooks/08_multi_token_prediction.ipynb) and
+# The total is $L_\text{main} + \lambda L_\text{MTP}$ with $\lambda = 0.3$ (25), and a balance term with weight 0.0001. In training every token is now a
+# target twice; and when the model writes, the module can guess ahead: [notebook 8](notebooks/08_multi_token_prediction.ipynb) and
 # [notebook 9](notebooks/09_speculative_decoding.ipynb).
 #
 # ### Exercise 3: the right indices
 #
-# Most mistakes in MTP are made here. From the tokens and targets of a batch, what is shown to the module, and what must it predict?
+# An index is easily off by one here. From the tokens and targets of a batch, what is shown to the module, and what must it predict?
 
 
 # %% tags=["solution"]
@@ -302,17 +284,12 @@ def shown_and_asked(tokens, targets):
 
 
 # %% tags=["check"]
-def right_pair(tokens, targets):
-    together = np.concatenate([tokens, targets[:, -1:]], axis=1)  # (B, T + 1)
-    return together[:, 1:-1], together[:, 2:]
-
-
-check.ok(check.against(right_pair, shown_and_asked, tokens, targets))
+check.ok(lesson.check_shown_and_asked(shown_and_asked, tokens, targets))
 
 # %% [markdown]
 # ## 6. The same with V3's sizes
 #
-# Nothing that you have seen changes but the numbers. No weight is needed to count them, a configuration is enough.
+# Only the sizes change. To count parameters no weights are needed, a configuration is enough.
 #
 # **Write your guess; then run.** How much of the 671 billion lies in routed experts: half, four fifths, or nearly all?
 
@@ -326,9 +303,9 @@ print(f"cache per token, bytes  {kv_cache.bytes_per_token(v3):>15,}   the paper:
 notebook.slide("where_parameters_sit", height=4.0)
 
 # %% [markdown]
-# **What to notice.** V3 costs as much as a dense model of 37 billion parameters. Nearly all of its 671 billion
+# **What to notice.** A token is multiplied with as many parameters as in a dense model of 37 billion. Nearly all of the 671 billion
 # lie in experts, of which a token uses 8 of 256 in each of 58 blocks. (Looking up one row of the embedding is not counted as work; counted in full it would be 37.6B. The ISCA paper on
-# V3's hardware, [Table 1](https://arxiv.org/abs/2505.09343), has the 70.272 kB.) All of it, and the dollars: [notebook 13](notebooks/13_what_it_costs.ipynb);
+# V3's hardware, [Table 1](https://arxiv.org/abs/2505.09343), has the 70.272 kB.) More of this, and the dollars: [notebook 13](notebooks/13_what_it_costs.ipynb);
 # the files themselves: [notebook 12](notebooks/12_real_checkpoints.ipynb).
 #
 # ### Exercise 4: 70,272 bytes
@@ -344,15 +321,13 @@ def cache_bytes(config):
 
 
 # %% tags=["check"]
-presets = {name: ModelConfig.preset(name) for name in ("deepseek-v3", "deepseek-v2", "kimi-k2")}
-for name, c in (presets | {"ours": config}).items():
-    check.ok(check.close(cache_bytes(c), kv_cache.bytes_per_token(c), name=name))
+check.ok(lesson.check_cache_bytes(cache_bytes, config))
 
 # %% [markdown]
 # ## 7. Which of the parts are really new?
 #
-# **Write your guess; then run.** You have met about ten parts: many heads, latents, rotations, norms, gated networks, experts, groups, biases, a look ahead. How many of them appear for the
-# first time in DeepSeek-V3, in December 2024?
+# **Write your guess; then run.** You have met about ten parts: many heads, latents, rotations, norms, gated networks, experts, groups, biases, a look ahead.
+# How many of them appear for the first time in DeepSeek-V3, in December 2024?
 
 # %%
 draw.parts_by_year()
@@ -360,8 +335,8 @@ draw.parts_by_year()
 # %% [markdown]
 # **What to notice.** Of what you have seen today one thing is first in V3, and it is a change to an idea of the same year: the look ahead as a chain, in
 # which every prediction sees the one before it. Latents, fine-grained experts and the bias are DeepSeek's too, but from papers of the eleven months before. The rest is
-# older and others'. What the report adds beyond the architecture is how to *train* it: eight-bit numbers in tiles ([notebook 10](notebooks/10_fp8.ipynb)) and a pipeline
-# with less waiting ([notebook 13](notebooks/13_what_it_costs.ipynb)). V3 is less an invention than a choice: of all these parts, those that make the same quality cheaper, together for the first time.
+# older and from others. What the report adds beyond the architecture is how to *train* it: eight-bit numbers in tiles ([notebook 10](notebooks/10_fp8.ipynb)) and a pipeline
+# with less waiting ([notebook 15](notebooks/15_pipelines.ipynb)). So the model is a choice of parts more than an invention.
 # (Years are those of the papers on arXiv.)
 #
 # ## 8. And backwards
@@ -388,8 +363,7 @@ check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, inputs))
 # %% tags=["picture"]
 notebook.card(
     """
-    - A block looks back (attention with two latents) and asks a few of many experts; what it finds
-      is added to the token's row.
+    - A block looks back (attention with two latents), asks a few of many experts, and adds the results.
     - The router chooses by score plus bias and weighs by score alone; one shared expert is always on.
     - Behind the last block a module is shown the next token and predicts the one after it.
     """,

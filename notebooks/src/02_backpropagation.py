@@ -5,23 +5,23 @@
 # them, and how can you *know* that they are right?**
 #
 # %% [markdown]
-# Frameworks record what you compute and differentiate the recording. This package does neither: under every function stands its backward pass, and both can be read in a minute. In this notebook you derive those of
+# Frameworks record what you compute and differentiate the recording. This package does not: under every function stands its backward pass, and both can be read in a minute. In this notebook you derive those of
 # [`pico.py`](minids/pico.py), the whole model in one file ([notebook 0](notebooks/00_one_page.ipynb) walks through it forward and back),
 # see wrong ones caught, and end with a gradient of a trained DeepSeek-V3 that agrees with its slope to ten digits.
 #
 # You need the chain rule and matrix products, nothing else. `pico.py` keeps all weights in one dict; the package has the same operations a module each, with arrays for arguments, which is what the checks take:
 # [rmsnorm](minids/ops/rmsnorm.py),
-# [attention](minids/ops/attention.py), [embedding](minids/ops/embedding.py);
-# the checks are in [minids/check](minids/check/__init__.py).
+# [attention](minids/ops/attention.py);
+# the checks are in [minids/check](minids/check/__init__.py), and what only prepares or prints in [lessons/gradients](minids/lab/lessons/gradients.py).
 
 # %%
 import numpy as np
 
-import minids
-from minids import check, pico
+from minids import ModelConfig, check, pico
 from minids.lab import notebook
+from minids.lab.lessons import gradients as lesson
 from minids.lab.plots import gradients as draw
-from minids.ops import attention, embedding, rmsnorm
+from minids.ops import attention, rmsnorm
 
 notebook.set_up()
 rng = np.random.default_rng(0)
@@ -62,7 +62,6 @@ notebook.here()
 
 # %%
 N, d_in, d_out = 5, 4, 3
-letters = {"N": N, "in": d_in, "out": d_out}
 w = {"map.weight": rng.standard_normal((d_out, d_in))}
 g = {"map.weight": np.zeros((d_out, d_in))}
 
@@ -70,12 +69,11 @@ x = rng.standard_normal((N, d_in))
 y = pico.linear(x, w, "map")
 dy = rng.standard_normal(y.shape)  # what the rest of the model would hand back
 dx = pico.linear_backward(dy, x, w, g, "map")
-notebook.shapes(letters, x=x, weight=w["map.weight"], y=y, dy=dy, dx=dx, d_weight=g["map.weight"])
+notebook.shapes({"N": 5, "in": 4, "out": 3}, x=x, y=y, dy=dy, dx=dx, d_weight=g["map.weight"])
 
 # %% [markdown]
-# **What to notice.** Every gradient has the shape of what it is the gradient of. That alone settles most doubts about which factor
-# is transposed, and it catches no other mistake at all: a gradient of the right shape can be wrong by a factor, by a sign, by a
-# forgotten term. For those one needs a measurement.
+# **What to notice.** Every gradient has the shape of what it is the gradient of. That helps to see which factor is transposed. But a gradient of the
+# right shape can still be wrong by a factor, by a sign, by a forgotten term. To find those one has to measure.
 #
 # ## 2. A gradient is a slope, so measure it
 #
@@ -85,26 +83,22 @@ notebook.shapes(letters, x=x, weight=w["map.weight"], y=y, dy=dy, dx=dx, d_weigh
 # $$ \frac{L(x + h) - L(x - h)}{2h} \;=\; \frac{\partial L}{\partial x} \;+\; \underbrace{c\,h^2}_{\text{curvature}} \;+\;
 # \underbrace{\frac{\varepsilon}{h}}_{\text{round-off}} . $$
 #
-# **Write your guess; then run.** How small should $h$ be, as small as possible? Try all of them, on every entry of the input of RMSNorm:
+# (The two last terms are the error: $c$ depends on the function, and $\varepsilon$ is the precision of the numbers.)
+#
+# **Write your guess; then run.** How small should $h$ be? The cell tries 73 of them, on every entry of the input of RMSNorm:
 
 # %%
-d = 8
-token = rng.standard_normal((1, d))
+d, steps = 8, np.logspace(-9, 0, 73)
+token, d_token = rng.standard_normal((2, 1, d))
 gain = 1 + 0.2 * rng.standard_normal(d)
-d_token = rng.standard_normal((1, d))
 
 
 def central_differences(h, dtype=np.float64):
     """Slopes of sum(dy · rmsnorm(x)) by every entry of x, two evaluations each."""
-    slopes = []
-    for i in range(d):
-        up, down = token.astype(dtype), token.astype(dtype)
-        up[0, i] += dtype(h)
-        down[0, i] -= dtype(h)
-        y_up, _ = rmsnorm.forward(up, gain.astype(dtype))
-        y_down, _ = rmsnorm.forward(down, gain.astype(dtype))
-        slopes.append(np.sum(d_token * (y_up - y_down)) / (2 * h))
-    return np.array(slopes)
+    x, step = token.astype(dtype), dtype(h) * np.eye(d, dtype=dtype)  # row i moves entry i
+    up, _ = rmsnorm.forward(x + step, gain.astype(dtype))
+    down, _ = rmsnorm.forward(x - step, gain.astype(dtype))
+    return np.sum(d_token * (up - down), axis=1) / (2 * h)
 
 
 def both_steps(h):
@@ -113,25 +107,13 @@ def both_steps(h):
 
 
 exact = rmsnorm.backward(d_token, rmsnorm.forward(token, gain)[1])[0][0]
-steps = np.logspace(-9, 0, 73)
-methods = {
-    "float32": lambda h: central_differences(h, np.float32),
-    "float64": central_differences,
-    "float64, two steps combined": both_steps,
-}
-error = {
-    name: np.array([np.abs(slopes(h) - exact).max() / np.abs(exact).max() for h in steps])
-    for name, slopes in methods.items()
-}
-for name, errors in error.items():
-    print(f"{name:<28} at best {errors.min():.0e}, with h = {steps[errors.argmin()]:.0e}")
-
+error = lesson.errors(central_differences, both_steps, steps, exact)
 draw.steps(steps, error)
 
 # %% [markdown]
-# **What to notice.** In float32 no step gives more than four or five digits: too few to tell a right gradient from one that lacks
-# a small term. In float64 there are ten, and combining two steps (Richardson's trick) buys two more. Hence the rule of this
-# package: *train in float32, prove in float64*. [`check.gradient`](minids/check/gradients.py) does all of this and takes any
+# **What to notice.** Neither the smallest step is best nor the largest. In float32 no step gives more than about five digits: too few to tell a right
+# gradient from one that lacks a small term. In float64 there are ten or eleven, and combining two steps (Richardson extrapolation) gives one or two more.
+# Hence the rule of this package: *train in float32, prove in float64*. [`check.gradient`](minids/check/gradients.py) measures like this and takes a
 # relative error above $10^{-7}$ for a mistake.
 
 # %%
@@ -160,23 +142,21 @@ check.ok(check.gradient(rmsnorm.forward, rmsnorm.backward, {"x": token, "gain": 
 #     return r * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
 # ```
 #
-# The second term has a meaning that a picture shows best. Making $x$ longer does not change $y$ at all: the norm divides it away.
-# So the gradient must not have any part along $x$, and the second term is exactly what removes it. In two dimensions:
+# What is the second term for? Making $x$ longer does not change $y$: the norm divides by the length. So the gradient must not have any part along $x$,
+# and the second term removes that part. (Apart from $\varepsilon$, which is tiny.) Here are 2,000 random tokens, and one in two dimensions:
 
 # %%
 many, wishes = rng.standard_normal((2, 2000, d))
-w, g = {"norm.weight": np.ones(d)}, {"norm.weight": np.zeros(d)}
-_, saved = pico.rmsnorm(many, w, "norm", 1e-6)
-dx = pico.rmsnorm_backward(wishes, saved, w, g, "norm")
-cosine = np.sum(many * dx, axis=-1) / np.linalg.norm(many, axis=-1) / np.linalg.norm(dx, axis=-1)
-print(f"2,000 tokens: largest cosine between x and dx {np.abs(cosine).max():.0e}")
+_, saved = rmsnorm.forward(many, np.ones(d))
+dx, _ = rmsnorm.backward(wishes, saved)
+print(f"2,000 tokens: largest cosine between x and dx {np.abs(lesson.cosines(many, dx)).max():.0e}")
 
 draw.perpendicular()
 notebook.explore(draw.perpendicular, direction=(0, 360, 6))
 
 # %% [markdown]
 # **What to notice.** Whatever direction the rest of the model asks for (orange), what arrives at $x$ (blue) is at a right angle to $x$; on the right, for all of
-# 2,000 tokens (blue line), while the first term alone points anywhere. A learner that forgets the second term makes $x$ longer and longer, to no effect.
+# 2,000 tokens (blue line). The first term alone has any angle.
 # (With a running kernel a slider turns the orange arrow.)
 #
 # ### Exercise 1: the sigmoid-weighted unit
@@ -199,7 +179,7 @@ def silu_backward(dy, saved):
 
 
 # %% tags=["check"]
-check.ok(check.gradient(silu_forward, silu_backward, {"p": rng.standard_normal((3, 4))}))
+check.ok(lesson.check_silu_backward(silu_forward, silu_backward))
 
 # %% [markdown]
 # The check does not guess from the size of an error; it *tries* the usual repairs on the numbers and names the one that makes
@@ -213,16 +193,14 @@ def only_the_second_factor(dy, saved):
     return dy * s * (1 - s)
 
 
-notebook.caught(
-    check.gradient(silu_forward, only_the_second_factor, {"p": rng.standard_normal((3, 4))})
-)
+notebook.caught(lesson.check_silu_backward(silu_forward, only_the_second_factor))
 
 # %% [markdown]
 # ### Exercise 2: RMSNorm that saves less
 #
 # DeepSeek-V3 does not keep the outputs of its norms for the backward pass; it computes them again when they are needed
 # ([section 3.2.3](https://arxiv.org/abs/2412.19437)). Write RMSNorm so that it saves its two inputs, `(x, gain)`, and nothing that it
-# computed. The input is kept by somebody anyway, so this is free memory for a little arithmetic.
+# computed. The input is in memory anyway, so this saves memory for a little more arithmetic.
 
 
 # %% tags=["solution"]
@@ -244,33 +222,19 @@ def thrifty_backward(dy, saved):
 
 
 # %% tags=["check"]
-tokens = rng.standard_normal((2, 3, gain.size))
-check.ok(check.against(rmsnorm.forward, thrifty_forward, tokens, gain))
-check.ok(check.gradient(thrifty_forward, thrifty_backward, {"x": tokens, "gain": gain}))
-
-
-def both_inputs(x, gain):
-    return x, gain
-
-
-def what_is_saved(x, gain):
-    return thrifty_forward(x, gain)[1]
-
-
-check.ok(check.against(both_inputs, what_is_saved, tokens, gain))
+check.ok(*lesson.check_thrifty(thrifty_forward, thrifty_backward))
 
 # %% [markdown]
-# The mistake that nearly everybody makes first is to forget that $r$ moves. Its gradient has the right shape, is never zero, and trains
-# a model to a falling loss:
+# A usual mistake is to forget that $r$ depends on $x$. The gradient then has the right shape and is not zero, so a test of these two does not find it:
 
 
 # %%
-def a_fixed_yardstick(dy, saved):
+def r_held_constant(dy, saved):
     normed, rstd, gain = saved
     return dy * gain * rstd, np.sum((dy * normed).reshape(-1, gain.size), axis=0)
 
 
-notebook.caught(check.gradient(rmsnorm.forward, a_fixed_yardstick, {"x": tokens, "gain": gain}))
+notebook.caught(lesson.check_rmsnorm_backward(r_held_constant))
 
 # %% [markdown]
 # ## 4. Softmax, whose gradient rows sum to zero
@@ -291,8 +255,7 @@ notebook.caught(check.gradient(rmsnorm.forward, a_fixed_yardstick, {"x": tokens,
 
 # %%
 def softmax_forward(z):
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
+    p = pico.softmax(z)
     return p, p
 
 
@@ -303,42 +266,32 @@ def softmax_backward(dp, p):
 
 
 # %% tags=["check"]
-check.ok(check.gradient(softmax_forward, softmax_backward, {"z": 3 * rng.standard_normal((4, 6))}))
-weights, wanted = pico.softmax(rng.standard_normal((4, 6))), rng.standard_normal((4, 6))
-check.ok(check.against(pico.softmax_backward, softmax_backward, wanted, weights))
+check.ok(*lesson.check_softmax_backward(softmax_forward, softmax_backward))
 
 # %% [markdown]
-# With that line you hold the heart of the backward pass of [attention](minids/ops/attention.py) (equation 10 of the report). The rest
+# That line is the main part of the backward pass of [attention](minids/ops/attention.py) (equation 10 of the report). The rest
 # is linear maps: $o = p\,v$ gives $dv = p^\top do$ and $dp = do\,v^\top$; $z = \sigma\,q k^\top$ gives $dq = \sigma\,dz\,k$ and
 # $dk = \sigma\,dz^\top q$.
 
 # %%
 B, T, H, d_h = 2, 5, 3, 4
-q, k, v = (rng.standard_normal((B, T, H, d_h)) for _ in range(3))
+q, k, v, do = rng.standard_normal((4, B, T, H, d_h))
 o, saved = attention.forward(q, k, v, d_h**-0.5)
-do = rng.standard_normal(o.shape)
 dq, dk, dv = attention.backward(do, saved)
-notebook.shapes(
-    {"B": B, "T": T, "H": H, "d_h": d_h}, q=q, k=k, v=v, o=o, do=do, dq=dq, dk=dk, dv=dv
-)
-check.ok(
-    check.gradient(
-        attention.forward,
-        attention.backward,
-        {"q": q, "k": k, "v": v, "scale": d_h**-0.5},
-        wrt=["q", "k", "v"],
-    )
-)
+notebook.shapes({"B": B, "T": T, "H": H, "d_h": d_h}, q=q, k=k, v=v, o=o, dq=dq, dk=dk, dv=dv)
+inputs = {"q": q, "k": k, "v": v, "scale": d_h**-0.5}
+check.ok(check.gradient(attention.forward, attention.backward, inputs, wrt=["q", "k", "v"]))
 
 # %% [markdown]
 # ## 5. The same parameter in many places
 #
 # The chain rule sums over *all* ways. A row of the embedding table is used wherever its token stands; its gradient is the sum over
-# those places. In NumPy there is a trap on the way.
+# those places. In NumPy this is easily written wrong.
 #
 # ### Exercise 4: the gradient of a lookup
 #
-# Write the backward pass of $x_t = W[t]$: a matrix like $W$, to whose rows the gradients of all places of a token are added.
+# Write the backward pass of $x_t = W[t]$: a matrix like $W$, to whose rows the gradients of all places of a token are added. The check reads the tokens
+# 3, 1, 3 and 0, 3, 1.
 
 
 # %% tags=["solution"]
@@ -351,56 +304,52 @@ def lookup_backward(dx, saved):
 
 
 # %% tags=["check"]
-# Token 3 stands in three places, token 1 in two, tokens 2 and 4 in none.
-ids = np.array([[3, 1, 3], [0, 3, 1]])
-table = rng.standard_normal((5, 2))
-check.ok(check.gradient(embedding.forward, lookup_backward, {"tokens": ids, "weight": table}))
-
+check.ok(lesson.check_lookup_backward(lookup_backward))
 
 # %% [markdown]
-# The trap is to index with the tokens and write `+=`. NumPy reads the rows, adds, and writes them back, so of equal tokens only the last one stays. It is as if yours were given no other gradients:
+# The usual mistake is to index with the tokens and write `+=`. NumPy reads the rows, adds, and writes them back, so of equal tokens only the last one stays. It is
+# as if your answer were given no other gradients:
 
 
 # %%
 def the_trap(dx, saved):
-    last_of_its_kind = np.array([[0, 0, 0], [1, 1, 1]])  # of the tokens above
-    return lookup_backward(dx * last_of_its_kind[..., None], saved)
+    return lookup_backward(dx * lesson.last_of_its_kind(saved[0])[..., None], saved)
 
 
-notebook.caught(check.gradient(embedding.forward, the_trap, {"tokens": ids, "weight": table}))
+notebook.caught(lesson.check_lookup_backward(the_trap))
 
 # %% [markdown]
 # ## 6. What was predicted minus what came
 #
 # At the end stands the loss, the mean surprise $-\ln p[\text{target}]$ over the tokens that really came. A logarithm on top of a softmax
-# makes the simplest gradient of all: the predicted distribution, minus one at the target, divided by the number of tokens. Here for one token of the sentence of these notebooks, the dot behind `self`, as
-# [the trained model](notebooks/model/README.md) expects it. `pico.py` takes its weights as they are: the names are the same.
+# makes a simple gradient: the predicted distribution, minus one at the target, divided by the number of tokens. Here for one token of the sentence of
+# these notebooks, the dot after `self`, as [the trained model](notebooks/model/README.md) expects it. `pico.py` takes its weights as they are: the names are the same.
+#
+# **Write your guess; then run.** At how many of the vocabulary's 768 tokens is the gradient negative?
 
 # %%
 model = notebook.model(np.float64)
-c = model.config.replace(num_nextn_predict_layers=0, aux_loss_alpha=0.0)  # the main loss alone
-w = {p.name: p.value for p in model.parameters} | model.parameters.buffers
+w, c = lesson.for_pico(model)  # the main loss alone
 whole, pieces = notebook.read(model)
 tokens, targets = whole[:, :-1], whole[:, 1:]
 
 logits = pico.linear(pico.hidden_states(tokens, w, c), w, "lm_head")  # (B, T, V)
 position = pieces.index("␣self")
 loss, d_logits = pico.cross_entropy(logits[:, position], targets[:, position], 1)
+print(f"loss {loss:.2f}; negative at {np.sum(d_logits < 0)} token; sum {abs(d_logits.sum()):.0e}")
 probabilities = pico.softmax(logits[0, position])
 likely = np.argsort(-probabilities)[:6]
-print(f"loss {loss:.2f} nats; the gradient sums to {abs(d_logits.sum()):.0e}")
-draw.predicted(
-    words=notebook.pieces_of(model, likely),
-    probabilities=probabilities[likely],
-    gradient=d_logits[0, likely],
-    came=pieces[position + 1],
-)
+words, came = notebook.pieces_of(model, likely), pieces[position + 1]
+draw.predicted(words, probabilities[likely], d_logits[0, likely], came=came)
 
 # %% [markdown]
+# **What to notice.** The gradient is negative at one token only, the one that came: its logit should rise, all others should fall. Training goes against
+# the gradient.
+#
 # ## 7. The same list, read upwards
 #
-# A model is a list of operations. Its forward pass walks down the list and keeps what each one saved; its backward pass walks up and
-# hands the gradient from one to the next. This is a block of `pico.py`, both ways (without the loss that balances):
+# A model is a list of operations. Its forward pass goes down the list and keeps what each one saved; its backward pass goes up and
+# passes the gradient from one to the next. This is a block of `pico.py`, both ways (without the loss that balances):
 #
 # ```python
 # def block(x, w, layer, c, choices):
@@ -419,61 +368,49 @@ draw.predicted(
 #     return dx + rmsnorm_backward(dh, saved_1, ...)
 # ```
 #
-# **What to notice.** Where the forward pass *reads an array twice*, as the residual does with $x$, the backward pass *adds two gradients*. That is the whole of the
-# book-keeping, and most wrong backward passes are a forgotten addition.
+# **What to notice.** Where the forward pass *reads an array twice*, as the residual does with $x$, the backward pass *adds two gradients*. This addition is
+# easily forgotten, and the shapes do not show it.
 #
 # Now run it through the whole trained model, back to the rows of the embedding: what arrives at a token's row says how much the loss at *one* position depends on that token.
 #
-# **Write your guess; then run.** On which tokens does the prediction of the dot behind `self` depend? On which that of the `5` behind `2`?
+# **Write your guess; then run.** On which tokens does the prediction of the dot after `self` depend? On which that of the `5` after `2`?
 
 # %%
-rows = {**w, "model.embed_tokens.weight": w["model.embed_tokens.weight"][tokens[0]]}  # one a place
-places = np.arange(tokens.size)[None]
 sizes = {}
 for position in (pieces.index("5") - 1, pieces.index("␣self")):
-    only = np.full_like(targets, pico.IGNORE)
-    only[0, position] = targets[0, position]
-    _, grads = pico.loss_and_grads(places, only, rows, c)
     name = f"The prediction of “{pieces[position + 1]}” after “{pieces[position]}”"
-    sizes[name] = np.linalg.norm(grads["model.embed_tokens.weight"], axis=-1)
+    sizes[name] = lesson.reach(w, c, tokens, targets, position)
 draw.reach(pieces[:-1], sizes)
 
 # %% [markdown]
-# **What to notice.** Nothing arrives from the future, and half comes from the last three tokens. For the dot the comma counts too, where the clause began. For the `5` the digits of 17 count for little: this model does
-# not add, it knows what usually follows.
+# **What to notice.** Nothing arrives from the future, and about half comes from the last three tokens. For the dot the comma counts too, where the clause began. For the `5` the digits of 17 count for little: this
+# model does not add, it knows what usually follows.
 #
 # ## 8. A whole DeepSeek-V3, measured
 #
 # Is all of it right? Move *all* parameters a little along a random direction $v$ and compare
 # the slope of the loss with $\sum \text{gradient} \cdot v$. Now with everything: latent attention, experts and their router, balance
-# loss, multi-token prediction. The choice of experts is a step and has no slope, so it is held still.
+# loss, multi-token prediction. The choice of experts is a step and has no slope, so it is held still. The slope comes from two steps, as above.
 #
 # **Write your guess; then run.** To how many digits do the two slopes agree?
 
 # %%
 c = model.config
 losses, grads = pico.loss_and_grads(tokens, targets, w, c)
-direction = {name: rng.standard_normal(grad.shape) for name, grad in grads.items()}
-length = np.sqrt(sum(np.sum(v * v) for v in direction.values()))
-predicted = sum(np.sum(grads[name] * v) for name, v in direction.items()) / length
+direction = lesson.random_direction(grads, rng)
+predicted = sum(np.sum(grads[name] * v) for name, v in direction.items())
 
 
 def loss_at(step):
     """The total loss with all parameters moved by ``step`` along the direction."""
-    moved = w | {name: w[name] + step / length * v for name, v in direction.items()}
-    return pico.forward(tokens, targets, moved, c, losses.choices)[0].total
+    moved = {name: w[name] + step * v for name, v in direction.items()}
+    return pico.forward(tokens, targets, w | moved, c, losses.choices)[0].total
 
 
-def slope(h):
-    return (loss_at(h) - loss_at(-h)) / (2 * h)
-
-
-measured = (4 * slope(0.005) - slope(0.01)) / 3
-count = sum(grad.size for grad in grads.values())
-print(f"{count:,} parameters in {len(grads)} arrays, loss {losses.total:.4f}")
-print(f"slope by the backward pass    {predicted:.12f}")
-print(f"slope by four evaluations     {measured:.12f}")
-print(f"relative difference           {abs(measured / predicted - 1):.0e}")
+measured = lesson.slope(loss_at, 0.01)
+print(f"by the backward pass   {predicted:.12f}   ({model.parameters.values.size:,} parameters)")
+print(f"by four evaluations    {measured:.12f}")
+print(f"relative difference    {abs(measured / predicted - 1):.0e}")
 
 # %% [markdown]
 # Every parameter takes part in that one number. The [tests](tests/test_pico.py) of this package do it array by array, and against
@@ -483,31 +420,12 @@ print(f"relative difference           {abs(measured / predicted - 1):.0e}")
 #
 # Section 3.2.3 of the [report](https://arxiv.org/abs/2412.19437) says that all RMSNorms and the up-projections of the latent
 # attention are computed again during the backward pass, so that their outputs need not be stored. How much is that, of what a block
-# keeps? Count the numbers that one dense block keeps per token at the true sizes, an array a line:
+# keeps? Count the numbers that one dense block keeps per token at V3's sizes:
 #
 # **Write your guess; then run.** What share of those numbers are outputs of norms and of up-projections: a tenth, a quarter, a half?
 
 # %%
-v3 = minids.ModelConfig.preset("deepseek-v3")
-H, d = v3.num_attention_heads, v3.hidden_size
-kept = {  # array: (numbers per token, whether V3 computes it again)
-    "residual stream, twice": (2 * d, False),
-    "outputs of the two norms": (2 * d, True),
-    "the two latents and k_rope": (
-        v3.q_lora_rank + v3.kv_lora_rank + v3.qk_rope_head_dim,
-        False,
-    ),
-    "the two latents, normalised": (v3.q_lora_rank + v3.kv_lora_rank, True),
-    "queries of all heads": (H * v3.qk_head_dim, True),
-    "keys and values of all heads": (H * (v3.qk_nope_head_dim + v3.v_head_dim), True),
-    "output of attention": (H * v3.v_head_dim, False),
-    "gate and up of SwiGLU": (2 * v3.intermediate_size, False),
-}
-everything = sum(count for count, _ in kept.values())
-again = sum(count for count, recomputed in kept.values() if recomputed)
-for name, (count, recomputed) in kept.items():
-    print(f"{name:<32} {count:>7,}  {'computed again' if recomputed else ''}")
-print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not be kept")
+lesson.print_kept(ModelConfig.preset("deepseek-v3"))
 
 # %% [markdown]
 # Half of it. Measured with this package, `--recompute` keeps 136 MB where 311 were kept, and a pass takes 1.15 times as long ([findings](docs/findings.md)). (Attention's probabilities are not in the list: kernels such as FlashAttention never write them down. The report also
@@ -521,11 +439,9 @@ print(f"{'all':<32} {everything:>7,}  of which {again / everything:.0%} need not
 # %% tags=["picture"]
 notebook.card(
     """
-    - A gradient has the shape of its array and says how the loss moves with each entry. An operation
-      only passes it on.
-    - Where the forward pass reads twice, the backward pass adds. Where nothing changes the output, as
-      the length of x before a norm, the gradient is zero.
-    - Measure it: two steps up and down in float64 give ten digits; float32 gives four.
+    - A gradient has the shape of its array; an operation only passes it on.
+    - What the forward pass reads twice gets the sum of two gradients.
+    - Measure it, a step up and a step down: float64 gives ten digits, float32 four or five.
     """,
     "10⁻⁷",
     "relative error above which a gradient is taken for wrong; digits that can be measured:",

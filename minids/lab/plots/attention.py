@@ -16,6 +16,15 @@ _COLOURS = {"MHA": "C1", "GQA": "C4", "MQA": "C2", "MLA": "C0"}
 _CARD = 80  # GB of an H800
 _LAYERS, _HEAD, _ROPE = 61, 128, 64  # DeepSeek-V3
 
+CONVERSATION = {
+    "tokens": (0, 160_000, 4_000),
+    "heads": [16, 32, 64, 128],
+    "groups": [1, 2, 4, 8, 16],
+    "latent": (64, 1024, 64),
+    "bits": [16, 8, 6],
+}
+"""What the sliders of ``conversation`` run over."""
+
 
 def looked_at(pieces: Sequence[str], probs: Array, query: int = -1) -> None:
     """The tokens of a text, shaded by the weight that one of them gives to each: a row per head. ``probs`` (H, T, T)."""

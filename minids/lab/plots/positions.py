@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from matplotlib import colormaps
 
 from minids.lab import notebook
 from minids.lab.studies.store import results
@@ -11,6 +12,9 @@ from minids.ops import yarn
 Array = np.ndarray
 
 _ARMS = {"no extension": "C1", "interpolation": "C4", "YaRN": "C0"}
+
+SLOWED = {"factor": (1, 64), "base": [10000, 50000, 500000], "trained": [2048, 4096, 8192]}
+"""What the sliders of ``slowed`` run over."""
 
 
 def turns_and_scores(keys: Array, scores: Array) -> None:
@@ -48,12 +52,14 @@ def pairs(distance: int = 5, base: int = 10000) -> None:
 
 def layouts(size: int = 16) -> None:
     """Which pair each of ``size`` coordinates belongs to, in both layouts."""
+    shades = colormaps["cividis_r"]
     figure, axes = notebook.picture(2, 1, height=2.2, sharex=True)
     for ax, name in zip(axes, ("interleaved", "half-split"), strict=True):
         for c in range(size):
             pair = c // 2 if name == "interleaved" else c % (size // 2)
-            ax.bar(c + 0.47, 1, width=0.94, color=f"C{pair % 6}", alpha=0.75)
-            ax.text(c + 0.47, 0.5, str(pair), ha="center", va="center", fontsize=11)
+            ax.bar(c + 0.47, 1, width=0.94, color=shades(pair / (size // 2 - 1)))
+            dark = pair > size // 4
+            ax.text(c + 0.47, 0.5, str(pair), ha="center", va="center", fontsize=11, color="white" if dark else "black")
         ax.set(xlim=(-0.1, size), ylim=(0, 1), yticks=[], xticks=np.arange(size) + 0.47, xticklabels=range(size))
         ax.grid(False)
         ax.set_ylabel(name, rotation=0, ha="right", va="center")

@@ -37,7 +37,7 @@ def surprise(pieces: Sequence[str], nats: Array, guesses: Sequence[str]) -> None
     labels = [f"{piece}\n{guess}" for piece, guess in zip(pieces, guesses, strict=True)]
     axes.set_xticks(np.arange(count), labels, fontsize=8)
     axes.axhline(np.mean(nats), color="black", linewidth=0.9, linestyle=":")
-    axes.text(15.5, np.mean(nats) + 0.12, f"mean {np.mean(nats):.2f}", ha="right", fontsize=9)
+    axes.text(count - 0.3, np.mean(nats), f"mean\n{np.mean(nats):.2f}", va="center", fontsize=9)
     axes.set(ylabel="surprise, nats", xlim=(-0.6, count - 0.4))
     axes.grid(axis="x", visible=False)
     axes.set_title("Upper line: the token that came. Lower line: the model's first guess. Blue: it was right")
