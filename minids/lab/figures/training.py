@@ -88,9 +88,9 @@ def training_run(slide: Slide, rows: Rows) -> None:
     steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
     best, line = domains[-1], slide.line
-    begin = only(checks, domain=best)[0]["bits_per_byte"]
+    begin, digits = only(checks, domain=best)[0]["bits_per_byte"], 1 if ends[best] >= 1 else 2
     top = slide.title(
-        f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.2g} to {ends[best]:.2g} bits",
+        f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.1f} to {ends[best]:.{digits}f} bits",
         rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
