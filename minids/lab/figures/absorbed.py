@@ -6,6 +6,7 @@ from minids.lab.analysis import flops
 from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, Box, Slide
 from minids.lab.figures.words import token_count
+from minids.words import si
 
 WAYS = {"re-expand": "expanded", "absorbed": "absorbed"}
 
@@ -41,9 +42,9 @@ def absorption(slide: Slide, rows: Rows) -> None:
         f"{rows[0]['model']}, arithmetic",
         "The keys are never made again: the query goes to the latents. Values are treated alike",
     )
-    left, frame = slide.parts(0.3, top - 0.1, *((1, 1.1) if slide.tall else (4, 3)))
+    left, frame = slide.parts(0.3, top - 0.1, *((1.3, 1) if slide.tall else (4, 3)))
     _algebra(slide, rows[0], left)
-    names = {way: f"{way}\n{_work(value)}" for way, value in at.items()}
+    names = {way: f"{way}\n{si(value, 'FLOP')}" for way, value in at.items()}
     said = [words for name in names.values() for words in name.split("\n")]
     ax = slide.within(frame, "15", said, "TFLOP a token", grid="y", xlabel="tokens before it")
     for way, kind, width, weight in (("expanded", "muted", 4, "normal"), ("absorbed", "latent", 6, "bold")):
@@ -53,10 +54,6 @@ def absorption(slide: Slide, rows: Rows) -> None:
     ax.set(xlim=(0, longest), ylim=(0, None))
     ax.set_xticks([0, longest / 2, longest], ["0", token_count(longest / 2), token_count(longest)])
     ax.locator_params(axis="y", nbins=4)
-
-
-def _work(value: float) -> str:
-    return f"{value / 1e12:.1f} TFLOP" if value >= 1e12 else f"{value / 1e9:.0f} GFLOP"
 
 
 def _algebra(slide: Slide, sizes: dict, frame: Box) -> None:

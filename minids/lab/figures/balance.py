@@ -60,7 +60,7 @@ def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
         grid, x, wide = _grid(rows, name), x + number, wide - number - 0.2
         ax = slide.plot(x, y + 1.9 * line, wide, high - 3.4 * line, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
         ax.bar(range(len(grid)), np.minimum(grid[:, at], 4), 0.8, color=colour("routed"))
-        ax.axhline(1, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (4, 2)))
+        slide.level(ax, 1)
         ax.set_yticks([0, 1, 2, 3, 4] if i % across == 0 else [])
         ax.set_xticks([0, len(grid) - 1])
         slide.text(x + wide / 2, y + high - 0.75 * line, name, 18, ha="center", weight="bold")

@@ -13,7 +13,8 @@ from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Rows, column, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour
-from minids.lab.figures.words import byte_count, token_count
+from minids.lab.figures.words import token_count
+from minids.words import si
 
 PAGE = 500  # tokens of a printed page
 CARD = 80e9  # bytes of an H800's memory
@@ -103,7 +104,7 @@ def _draw_moment(slide: Slide, rows: Rows, tokens: int) -> None:
     line, big = slide.line, 1 / max(1, slide.letters)  # headings do not grow with the letters
     shown = min(sum(cards), 14)
     step = (RIGHT - LEFT - 0.9) / shown
-    low, high = 0.3 + 3.4 * line, top - 0.7 - 6 * line
+    low, high = 0.3 + 4.4 * line, top - 0.7 - 7 * line
     slide.text(LEFT, top - 1.1 * line, f"{tokens:,} tokens", 34 * big, weight="bold")
     if tokens == end:
         slide.text(RIGHT, top - 1.1 * line, f"{ratio:.0f} times less with MLA", 34 * big, weight="bold", ha="right")
@@ -119,10 +120,9 @@ def _draw_moment(slide: Slide, rows: Rows, tokens: int) -> None:
             slide.rectangle(place.x + 0.05, place.y + 0.05, place.w - 0.1, fill * (place.h - 0.1), kind)
             if full:
                 slide.text(place.middle[0], place.y + place.h - 0.5, "full", 22 * big, "background", ha="center", weight="bold")
-        over = f"{byte_count(held)} on {math.ceil(held / card)} cards"
-        words = over if held > card else f"{byte_count(held)}, {100 * held / card:.1f} % of a card"
+        over = f"\non {math.ceil(held / card)} cards" if held > card else f",\n{100 * held / card:.1f} % of a card"
         slide.text(at, low - 1.2 * line, row["attention"], 28 * big, ha=ha, weight="bold")
-        slide.text(at, low - 2.6 * line, words, 22 * big, ha=ha)
+        slide.text(at, low - 3.2 * line, si(held, "B") + over, 22 * big, ha=ha)
 
 
 @picture(7, _rows, film=Film(_moments, _draw_moment))
@@ -225,8 +225,8 @@ def kv_cache_per_token(slide: Slide, rows: Rows) -> None:
     fills = ["latent" if row["attention"] == "mla" else "muted" if row in kinds else "other" for row in shown]
     low = slide.legend(LEFT, slide.line, [(words, kind) for kind, words in looks.items() if kind in fills]) + 0.6 * slide.line
     sizes, names = column(shown, "bytes_per_token"), [_called(row) for row in shown]
-    words, bold = [byte_count(size) for size in sizes], [fill == "latent" for fill in fills]
-    slide.bars(5.0, low, 9.3, top - 0.3 - low, sizes, names, fills, words, bold)
+    words, bold = [si(size, "B") for size in sizes], [fill == "latent" for fill in fills]
+    slide.bars(Box(LEFT, low, RIGHT - LEFT, top - 0.3 - low), sizes, names, fills, words, bold)
 
 
 def _called(row: dict) -> str:
@@ -275,9 +275,9 @@ def cache_against_context(slide: Slide, rows: Rows) -> None:
         f"{first['model']}, arithmetic",
         f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups",
     )
-    names = {curve: slide.cut(curve, 17, 1.5) + f"  {byte_count(row['bytes'])}" for curve, row in of.items()}
+    names = {curve: slide.cut(curve, 17, 1.5) + f"  {si(row['bytes'], 'B')}" for curve, row in of.items()}
     frame = Box(LEFT, 0.3, RIGHT - LEFT - 0.2, top - 0.6)
-    ax = slide.within(frame, byte_count(600e9), names.values(), grid="y", xlabel="tokens read")
+    ax = slide.within(frame, "600 GB", names.values(), grid="y", xlabel="tokens read")
     kinds, spare = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}, cycle(SPARE)
     for curve, row in of.items():
         kind, width, weight = kinds.get(curve) or next(spare), *((6, "bold") if curve == "MLA" else (3.5, "normal"))
@@ -286,8 +286,8 @@ def cache_against_context(slide: Slide, rows: Rows) -> None:
     ax.set_xticks([context * i / 4 for i in range(5)], [token_count(context * i / 4) if i else "0" for i in range(5)])
     every = card * max(1, round(ax.get_ylim()[1] / card / 6))
     ticks = np.arange(0, ax.get_ylim()[1], every)  # whole cards
-    ax.set_yticks(ticks, [byte_count(tick) if tick else "0" for tick in ticks])
-    ax.axhline(card, color=colour("ink"), linewidth=2 * slide.scale, linestyle=(0, (5, 3)))
+    ax.set_yticks(ticks, [si(tick, "B") if tick else "0" for tick in ticks])
+    slide.level(ax, card)
     for row in rows:
         if row["fits"] < context and row["curve"] in kinds:
             ax.plot([row["fits"]], [card], "o", color=colour("ink"), markersize=11 * slide.scale)

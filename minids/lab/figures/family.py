@@ -73,7 +73,7 @@ def attention_family(slide: Slide, rows: Rows) -> None:
             slide.box(*latent, "", fill=colour("latent"), edge="ink", hatch="///")
             for head in heads["v"]:
                 slide.arrow(latent.above, head.below, head=False, width=1.4)
-        slide.text(x + w / 2, top - 0.7 * line, row["attention"], 26 / max(1, slide.letters), ha="center", weight="bold")
+        slide.text(x + w / 2, top - 0.85 * line, row["attention"], 26 / max(1, slide.letters), ha="center", weight="bold")
         number = row["numbers_per_token_and_layer"]
         slide.text(x + w / 2, foot - 0.9 * line, f"{number:,}", 26 / max(1, slide.letters), ha="center", weight="bold")
         slide.rectangle(x, foot - 2.3 * line, w * number / longest, 0.6 * line, "ink")

@@ -24,11 +24,11 @@ class Film:
     moments: Callable[[list[dict]], Sequence[tuple[Any, int]]]
     draw: Callable[[Any, list[dict], Any], None]
 
-    def frames(self, picture, rows, look, every: int = 1) -> Iterator[tuple[np.ndarray, int]]:
-        """Each frame's pixels, (h, w) of one number a colour, and its milliseconds; only each ``every``-th."""
+    def frames(self, picture, rows, look) -> Iterator[tuple[np.ndarray, int]]:
+        """Each frame's pixels, (h, w) of one number a colour, and its milliseconds."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        for what, milliseconds in list(self.moments(rows))[::every]:
+        for what, milliseconds in self.moments(rows):
             slide = picture.slide(rows, None, look, lambda slide, rows, what=what: self.draw(slide, rows, what))
             slide.figure.set_dpi(ACROSS / slide.figure.get_figwidth())
             canvas = FigureCanvasAgg(slide.figure)

@@ -10,7 +10,7 @@ from minids.lab.analysis.kv_cache import mla_elements
 from minids.lab.analysis.parameters import attention_tensors
 from minids.lab.figures.picture import Rows, distinct, only, picture
 from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour, ink_on, tint
+from minids.lab.figures.style import colour, ink_on, sequential, tint
 from minids.lab.figures.trained import Trained
 
 
@@ -79,7 +79,9 @@ def mla(slide: Slide, rows: Rows) -> None:
     high = level["c_kv"] + (0.8 if grown else 1.02) - base
     looks = dict(fill=pale, edge="latent", linestyle=(0, (4, 2)))
     frame = slide.box(begin - 0.35, base - 0.3, cards - begin - 1.75, high, **looks)
-    slide.text(frame.x + 0.05, frame.above[1] + 0.1 + 0.26 * slide.letters, f"cached: {cached}", 18, weight="bold")
+    words = f"cached: {cached}"
+    size = slide.fit(words, 18, frame.w, bold=True)
+    slide.text(frame.middle[0], frame.above[1] + 0.1 + 0.26 * slide.letters, words, size, ha="center", weight="bold")
     after = frame.x + frame.w + 0.1
     matrices = {"c_q": "$W^{DQ}$", "c_kv": "$W^{DKV}$", "k_rope": "$W^{KR}$" + rope}
     for name, (symbol, *_) in latents.items():
@@ -156,6 +158,8 @@ def rank_of_keys_and_values(slide: Slide, rows: Rows) -> None:
     Rising curves, one per block, share of the energy against directions up to the size of the latent. They climb fast and
     flatten; dots mark where each reaches 99 percent, well before the right edge.
     """
+    from matplotlib.colors import to_hex
+
     latent, columns, blocks = rows[0]["latent"], rows[0]["columns"], distinct(rows, "block")
     needed = [1 + sum(row["energy_up_to"] < 0.99 for row in only(rows, block=b)) for b in blocks]
     span = f"{min(needed)} to {max(needed)}" if min(needed) < max(needed) else f"{max(needed)}"
@@ -167,12 +171,13 @@ def rank_of_keys_and_values(slide: Slide, rows: Rows) -> None:
     frame = Box(LEFT, 0.3, RIGHT - LEFT - slide.width_of("block 0: 00", 17) - 0.26 * slide.letters - 0.4, top - 0.4)
     limits = dict(xlim=(0, latent), ylim=(0, 103), xlabel="directions", grid="y")
     ax, line, right = slide.within(frame, "100", (), "energy in them, %", **limits), slide.line, frame.behind[0] + 0.3
+    shades = sequential("latent", 0.35)
     dot = dict(markeredgecolor=colour("ink"), markersize=12 * slide.scale, clip_on=False, zorder=3)
     slide.text(right, top - 0.5 * line, "99 % within", 16, "muted")
     for i, (b, at) in enumerate(zip(blocks, needed, strict=True)):
-        shade = tint(colour("latent"), 0.4 + 0.6 * i / max(1, len(blocks) - 1))
+        shade = to_hex(shades(i / max(1, len(blocks) - 1)))
         values = [0, *(100 * row["energy_up_to"] for row in only(rows, block=b)[:latent])]
         slide.curve(ax, range(len(values)), values, kind=shade)
         ax.plot([at], [values[at]], "o", color=shade, **dot)
         slide.legend(right, top - 1.6 * line - 1.25 * line * i, [(f"block {b}: {at}", shade)], 17)
-    ax.axhline(99, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
+    slide.level(ax, 99)

@@ -67,7 +67,9 @@ def mtp_chain(slide: Slide, rows: Rows) -> None:
     shown = 4 if slide.letters <= 1.2 else 3  # positions drawn
     left = LEFT + 0.25 + slide.width_of(("MTP module 1", "main model"), 18, True)
     pitch, low = (RIGHT - left) / shown, 0.55
-    wide, lane = pitch * 0.38, (top - 0.35 - low - 1.71) / max(1, len(depths) - 1)
+    wide, room = pitch * 0.38, top - 0.35 - low - 1.09
+    high = max(0.62, 0.12 * room)
+    lane = (room - high) / max(1, len(depths) - 1)
     slide.text(LEFT, low + 0.22, "token", 18, weight="bold")
     below = [
         slide.box(left + pitch * i, low, wide, 0.48, fill="panel", edge="muted")
@@ -77,13 +79,13 @@ def mtp_chain(slide: Slide, rows: Rows) -> None:
         slide.verbatim(*place.middle, row["word"], ha="center")
     for d in depths:
         y, kind = low + 1.09 + lane * d, "mtp" if d else "hidden"
-        slide.text(LEFT, y + 0.32, f"MTP module {d}" if d else "main model", 18, weight="bold")
-        slide.text(LEFT, y - 0.09, f"predicts i + {d + 1}", 16, "muted")
+        name = f"MTP module {d}" if d else "main model"
+        slide.lines(LEFT, y + high / 2, (name, 18, "ink", "bold"), (f"predicts i + {d + 1}", 16, "muted"))
         for i, under in enumerate(below):  # every position sees those before it
             for j in range(i + 1, len(below)):
                 slide.arrow(under.above, (left + pitch * j + 0.3 * wide, y), kind="faint", width=1.6, head=False)
         for i, row in enumerate(only(rows, depth=d)[:shown]):
-            state = slide.box(left + pitch * i, y, wide, 0.62, f"h{_superscript(d)}", kind, 18)
+            state = slide.box(left + pitch * i, y, wide, high, f"h{_superscript(d)}", kind, 18)
             # from the token, or from the depth before and the embedding of the token shown
             slide.arrow(below[i].above, (state.below[0], y - 0.02))
             below[i], (x, middle) = state, state.behind

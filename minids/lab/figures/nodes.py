@@ -74,15 +74,16 @@ def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
     )
     held, without = first["v3_nodes_by_chance"], first["v3_nodes_without_limit"]
     foot = slide.note(f"DeepSeek-V3's limit of {first['v3_limit']}, by chance: {held:.1f} nodes; without it {without:.1f}")
-    left, right = slide.parts(foot + 0.1, top - 0.2, 1, 1)
+    left, right = slide.parts(foot + 0.1, top - 0.2, 1.6 if slide.tall else 1, 1)
     ax = slide.within(left, "4", ["by chance"], "nodes it uses", grid="y", xlabel="node limit M")
-    step = 72 * slide.figure.get_figwidth() * ax.get_position().width / (len(limits) + 0.2)  # points
+    highest, place = max(column(rows, "nodes")), ax.get_position()
+    steps = place.width / (len(limits) + 0.2), place.height * slide.h / 16 / (highest + 0.2)
+    step = 72 * slide.figure.get_figwidth() * min(steps)  # points
     for row in rows:
         if row["share_of_tokens"] > 0.002:
             side = min(74, 0.95 * step / slide.scale) * np.sqrt(row["share_of_tokens"]) * slide.scale
             shade = colour("routed" if row["M"] == own else "other")
             ax.plot([row["M"]], [row["nodes"]], "o", color=shade, markersize=side, markeredgewidth=0, clip_on=False)
-    highest = max(column(rows, "nodes"))
     for name, words, line in (("mean_nodes", "mean", "-"), ("mean_nodes_by_chance", "by chance", (0, (2, 1.5)))):
         slide.curve(ax, limits, [each[m][name] for m in limits], words, width=2.5, linestyle=line)
     ax.set(xlim=(limits[0] - 0.6, free + 0.6), ylim=(0.4, highest + 0.6), xticks=limits, yticks=range(1, highest + 1))
@@ -98,9 +99,8 @@ def _columns(slide: Slide, each: dict[int, dict], own: int, frame: Box) -> None:
     high = min(1.1 * slide.letters * len(each), frame.h - head)
     kinds, words = ["routed" if m == own else "other" for m in each], [f"{count:,.0f}" for count in counts]
     names, bold = [f"M = {m}" for m in each], [m == own for m in each]
-    x = frame.x + slide.width_of(names[-1], 17) + 0.3
-    wide = right - loss - 0.6 - slide.width_of("1,000", 17, True) - x
-    slide.bars(x, top - head - high, wide, high, counts, names, kinds, words, bold, thick=0.45, give=False)
+    beside = Box(frame.x, top - head - high, frame.w - loss - 0.3, high)
+    slide.bars(beside, counts, names, kinds, words, bold, thick=0.45)
     for i, row in enumerate(each.values()):
         weight = "bold" if bold[i] else "normal"
         slide.text(right, top - head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
@@ -173,12 +173,11 @@ def all_to_all(slide: Slide, rows: Rows) -> None:
     source = place[home, first["home_card"]]
     slide.box(*source, "token", "hidden", min(16, 44 * source.h / slide.letters), round=0.06)
     slide.step("InfiniBand")
-    y = source.middle[1]
-    for n in reached:
-        if n != home:
-            target, side = place[n, first["home_card"]], 1 if n < home else -1  # the side it comes from
-            end = target.middle[0] + side * target.w / 2
-            _way(slide, (source.middle[0] - side * source.w / 2, y), (end, y), "value", 4)
+    trips = sorted((n for n in reached if n != home), key=lambda n: abs(n - home))
+    for lane, n in enumerate(trips):  # each by itself: none goes on from another node
+        y = source.y + source.h * (lane + 0.7) / (len(trips) + 0.4)
+        target, side = place[n, first["home_card"]], 1 if n < home else -1  # the side it comes from
+        _way(slide, (source.middle[0] - side * source.w / 2, y), (target.middle[0] + side * target.w / 2, y), "value", 3)
     slide.step("NVLink")
     sizes = Counter((row["node"], row["card"]) for row in rows)
     for (n, card), count in sizes.items():

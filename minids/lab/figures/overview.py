@@ -54,9 +54,9 @@ def _drawn(slide: Slide, rows: Rows) -> dict[str, Box]:
     low, upper = 0.4, top - 0.65
     if slide.tall:  # the experts below the rest
         low, upper = 0.4 + 0.42 * top, 0.58 * top - 0.65
-    at = _column(slide, s, Box(0.6, low, 4.75, upper))
-    wide = 6.5 if slide.tall else 3.85
-    at |= _block(slide, s, Box(15.45 - wide if slide.tall else 5.75, low, wide, upper), at["blocks"])
+    wide, block = (7.2, 6.4) if slide.tall else (4.75, 3.85)
+    at = _column(slide, s, Box(0.6, low, wide, upper))
+    at |= _block(slide, s, Box(15.45 - block if slide.tall else 5.75, low, block, upper), at["blocks"])
     place = Box(0.55, 0.3, 14.9, 0.42 * top - 0.45) if slide.tall else Box(10.15, low, 5.3, upper)
     return at | _experts(slide, s, [row["expert"] for row in rows if "expert" in row], place, at["experts"])
 
@@ -65,15 +65,15 @@ def _column(slide: Slide, s: dict, frame: Box) -> dict[str, Box]:
     """The model from tokens to logits, upwards; the MTP module beside its upper end."""
     dense, moe, high = f"{s['dense_blocks']} × dense", f"{s['moe_blocks']} × MoE", 2.3 * slide.line
     column = [("tokens", "", 0.5), ("embedding", "hidden", 0.62), (dense, "hidden", 0.7), (moe, "routed", 1.25)]
-    at = slide.stack(frame.x, frame.y, 2.7, frame.h, [*column, ("norm, head", "hidden", 0.62), ("next\ntoken", "", high)])
+    wide, size = 0.37 * frame.w, slide.fit("one\nfurther", 18, 0.37 * frame.w, bold=True)
+    blocks = [*column, ("norm, head", "hidden", 0.62), ("next\ntoken", "", high)]
+    at = slide.stack(frame.x, frame.y, 0.57 * frame.w, frame.h, blocks, size)
     if s["num_nextn_predict_layers"]:
         head, leaves, said = at["norm, head"], (at[moe].above[1] + at["norm, head"].y) / 2, at["next\ntoken"]
-        mtp = slide.box(frame.x + frame.w - 1.75, head.y, 1.75, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
+        mtp = slide.box(frame.x + frame.w - wide, head.y, wide, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
         slide.arrow(mtp.above, (mtp.middle[0], said.y), kind="mtp")
-        slide.text(
-            mtp.middle[0], said.middle[1], "one\nfurther", 18 if slide.letters <= 1.2 else 12, ha="center", weight="bold"
-        )
+        slide.text(mtp.middle[0], said.middle[1], "one\nfurther", size, ha="center", weight="bold")
         at["mtp"] = mtp
     return at | {"blocks": at[moe], "head": at["norm, head"]}
 
@@ -125,7 +125,8 @@ def _experts(slide: Slide, s: dict, chosen: list[int], frame: Box, source: Box) 
     for box in (shared, router_box):
         slide.arrow((x + w / 2, y + h), (x + w / 2, enters), (box.above[0], enters), box.above)
     fills = [colour("query") if e in chosen else tint(colour("routed"), 0.35) for e in range(s["n_routed_experts"])]
-    grid = Box(x + 0.45, low + 0.7, w - 0.75, high - 0.55 - low - 0.7)
+    shaft = 0.7 if slide.tall else 0.95
+    grid = Box(x + 0.45, low + shaft, w - 0.75, high - 0.5 - low - shaft)
     slide.arrow(router_box.below, (router_box.middle[0], grid.y + grid.h + 0.05))
     slide.squares(*grid, len(fills), fills, s["n_group"], (4 if slide.tall else 2) if s["n_group"] > 1 else 1)
     slide.arrow((shared.x + 0.1, shared.y), (shared.x + 0.1, plus[1]), (plus[0] - 0.2, plus[1]), kind="shared", width=2.6)

@@ -30,10 +30,14 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedu
     return rows
 
 
+def _of_each(rows: Rows, name: str) -> dict[str, float]:
+    """Schedule → the value of a column that all of its slots share."""
+    return {schedule: only(rows, schedule=schedule)[0][name] for schedule in distinct(rows, "schedule")}
+
+
 def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
     """What has happened by the time ``now``, at the cursor."""
-    first = {row["schedule"]: row for row in reversed(rows)}
-    one, spans = rows[0], {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
+    one, spans = rows[0], _of_each(rows, "makespan")
     ranked = sorted(spans, key=lambda name: spans[name])
     others = " and ".join(f"{name} after {spans[name]:g}" for name in ranked[1:])
     top = slide.title(
@@ -47,10 +51,9 @@ def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
 
 def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> None:
     """A lane for each schedule, a row in it for each device, up to the time ``now``. With a ``unit`` each has its own scale."""
-    first = {row["schedule"]: row for row in reversed(rows)}
-    spans = {name: first[name]["makespan"] for name in distinct(rows, "schedule")}
-    line = slide.line
-    longest, left = max(spans.values()), LEFT + slide.width_of(tuple(spans), 19, True) + 0.2
+    spans, waits, line = _of_each(rows, "makespan"), _of_each(rows, "bubble"), slide.line
+    ends = [f"{span:.3g}{unit}" if unit else f"done at {span:g}" for span in spans.values()]
+    longest, left = max(spans.values()), LEFT + max(slide.width_of(spans, 19, True), slide.width_of(ends, 16)) + 0.2
     kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
     low = slide.legend(left, 0.35 * slide.letters, kinds) + 0.15 + 0.7 * line
     height = (top - low) / len(spans)
@@ -62,8 +65,8 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
         ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
         for direction in distinct(mine, "direction"):
             _slots(ax, only(mine, direction=direction), now, slide.scale)
-        bubble = f"idle {100 * first[schedule]['bubble'] / span:.0f} %"
-        so_far = f"{span:.3g}{unit}" if unit else f"{min(now, span):.1f} of {span:g}" if now < span else f"done at {span:g}"
+        bubble = f"idle {100 * waits[schedule] / span:.0f} %"
+        so_far = f"{now:.1f} of {span:g}" if now < span else ends[i]
         words = [(schedule, 19, "ink", "bold"), (bubble, 16), (so_far, 16, "muted")]
         slide.lines(LEFT, y + (height - 0.25) / 2, *words[: 3 if height > 4.2 * line else 2])
         if now < longest:
@@ -107,10 +110,9 @@ def pipeline_measured(slide: Slide, rows: Rows) -> None:
     with the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of
     the letters.
     """
-    first = {row["schedule"]: row for row in reversed(rows)}
-    one, measured, replayed = rows[0], first["measured"]["makespan"], first["replayed"]["makespan"]
+    one, spans = rows[0], _of_each(rows, "makespan")
     top = slide.title(
-        f"{one['order']} took {measured:.3g} ms; with a core for each device it would be {replayed:.3g}",
+        f"{one['order']} took {spans['measured']:.3g} ms; with a core for each device it would be {spans['replayed']:.3g}",
         f"{one['model']}, measured",
         f"{one['stages']} stages, {one['microbatches']} micro-batches, cores for {one['processes']} processes: {one['cores']}; "
         "each on its own scale; hatched: fed from the other end",

@@ -67,7 +67,7 @@ def grpo(slide: Slide, rows: Rows) -> None:
         rows[0]["model"],
         f"GRPO, {last['step']} steps: advantage = (reward − mean of the group) / its standard deviation",
     )
-    left, right = slide.parts(0.3, top - 0.1, 1.2, 1)
+    left, right = slide.parts(0.3, top - 0.1, 1.6 if slide.tall else 1.2, 1)
     _group(slide, answers, left)
     said = dict(xlabel="step", grid="y", xlim=(0, last["step"]), ylim=(0, 102))
     names = {"one": "pass@1", "best": f"pass@{last['answers']}", "greedy": "greedy"}
@@ -83,7 +83,7 @@ def _group(slide: Slide, answers: Rows, frame: Box) -> None:
     """A question, and under it a line for each answer: what it says, its reward, and its advantage to the left or right."""
     line, mono = slide.line, dict(family="DejaVu Sans Mono")
     step = (frame.h - 3.3 * line) / len(answers)
-    size = min(17, 45 * step / slide.letters)
+    size = min(17, 50 * step / slide.letters)
     letter = 0.602 * size * slide.letters / 57.6  # letters of DejaVu Sans Mono are 0.602 of their size wide
     high, most = frame.y + frame.h, max(abs(row["advantage"]) for row in answers) or 1.0
     room = int(0.42 * frame.w / letter)

@@ -73,7 +73,7 @@ def rope_and_yarn(slide: Slide, rows: Rows) -> None:
     round = dict(frame=False, aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
     for i, pair in enumerate(shown):
         x, y, w, h = circles.piece(i, len(shown), across=slide.tall)
-        size = min(h - 0.2, w - label - 0.1, 2.6)
+        size = min(h - 0.2, w - label - 0.1)
         ax = slide.plot(x + label, y + (h - size) / 2, size, size, **round)
         ax.plot(np.cos(angle), np.sin(angle), color=colour("faint"), linewidth=2 * slide.scale)
         for row in only(turns, pair=pair):
@@ -91,7 +91,7 @@ def rope_and_yarn(slide: Slide, rows: Rows) -> None:
     fast, slow = pairs[0]["fast"], pairs[0]["slow"]
     ax.axhspan(slow, fast, color=colour("panel"), linewidth=0)
     for turns in (fast, slow):
-        ax.axhline(turns, color=colour("ink"), linewidth=1.8 * slide.scale, linestyle=(0, (5, 3)))
+        slide.level(ax, turns)
     to_share = ax.transScale + ax.transLimits
     upper, lower = (to_share.transform((1, turns))[1] for turns in (fast, slow))  # in the height of the axes
     for height, said, ha, at in (

@@ -62,8 +62,8 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     high = np.nanmax(grid)
     shown = [word if len(word) <= 6 else f"{word[:5]}…" for word in letters.values()]
     longest = max(map(len, shown))  # subwords stand upright
-    left, low = 0.85 + 0.9 * slide.letters, 0.45 + (0.5 + 0.17 * (longest - 1)) * slide.letters
-    ax = slide.heat(left, low, RIGHT - left, top - 0.35 - low, grid, sequential("routed", 0.35), 0, high, shown)
+    left, low = LEFT + slide.width_of("00", 16) + 0.15, 0.2 + (0.4 + 0.17 * (longest - 1)) * slide.letters
+    ax = slide.heat(left, low, RIGHT - left, top - 1.1 * slide.line - low, grid, sequential("routed", 0.35), 0, high, shown)
     ax.set_facecolor(colour("panel"))
     for label in ax.get_xticklabels():
         label.set(family="DejaVu Sans Mono", rotation=90 * (longest > 1))
@@ -71,7 +71,7 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     ax.set_yticks(range(0, experts, max(1, size // 2)))
     for g in range(1, groups):
         ax.axhline(g * size - 0.5, color=colour("background"), linewidth=5 * slide.scale)
-    ax.set_ylabel("expert")
+    slide.text(LEFT, top - 0.5 * slide.line, "expert", 16, "muted")
 
 
 def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) -> Rows:
@@ -100,7 +100,7 @@ def experts_by_domain(slide: Slide, rows: Rows) -> None:
     best = max(rows, key=lambda row: row["times_even"])
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
     most, few = (slide.short(row["domain"]) for row in (best, least))
-    beside = f" and {least['times_even']:.1f} times of {few}" if len(domains) > 1 else ""
+    beside = f", {least['times_even']:.1f} times that of {few}" if len(domains) > 1 else ""
     top = slide.title(
         f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
         rows[0]["model"],
@@ -109,9 +109,7 @@ def experts_by_domain(slide: Slide, rows: Rows) -> None:
     low, left = 0.2 + 1.2 * slide.line, LEFT + _margin(slide, domains)
     frame = Box(left, low, RIGHT - slide.width_of("block 10", 17) - 0.2 - left, top - 0.1 - low)
     loads = [[column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks]
-    domain_maps(slide, frame, loads, domains, 3)
-    for i, b in enumerate(blocks):
-        slide.text(frame.x + frame.w + 0.2, frame.piece(i, len(blocks), across=False).middle[1], f"block {b}")
+    domain_maps(slide, frame, loads, domains, 3, [f"block {b}" for b in blocks])
     slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
 
 
@@ -121,10 +119,11 @@ def _margin(slide: Slide, domains: Sequence[str]) -> float:
 
 
 def domain_maps(
-    slide: Slide, frame: Box, loads: Sequence, domains: Sequence[str], limit: float, named: bool = True, every: int = 1
-):
+    slide: Slide, frame: Box, loads: Sequence, domains: Sequence[str], limit: float, blocks: Sequence[str] = (),
+    named: bool = True, every: int = 1,
+):  # fmt: skip
     """Maps one below the other of ``loads`` (domains, experts) each, in even shares; full colours at ``limit`` times as much or
-    as little. Names of the domains before them, if they are to be ``named``, numbers of experts below."""
+    as little. Names of the domains before them, if they are to be ``named``, of ``blocks`` behind, experts' numbers below."""
     shades = domain_colours(domains)
     for i, grid in enumerate(loads):
         x, y, w, h = frame.piece(i, len(loads), across=False)
@@ -132,6 +131,8 @@ def domain_maps(
         ax = slide.heat(x, y + 0.1, w, h - 0.2, shown, diverging(), -np.log2(limit), np.log2(limit), (), names)
         if i + 1 == len(loads):
             ax.set_xticks(range(0, len(grid[0]), every))
+        if blocks:
+            slide.text(x + w + 0.2, y + h / 2, blocks[i])
         for label, d in zip(ax.get_yticklabels(), domains if named else (), strict=True):
             label.set_color(shades[d])
 
@@ -177,7 +178,8 @@ def specialisation(slide: Slide, rows: Rows) -> None:
     )
     line = slide.line
     margin = _margin(slide, domains)
-    wide = (RIGHT - LEFT - margin - 0.5) / 2
+    blocks = [f"layer {k + 1}" for k in layers]
+    wide = (RIGHT - LEFT - margin - slide.width_of(blocks, 17) - 0.7) / 2
     even = ", ".join(f"{only(rows, strategy=name)[0]['max_vio']:.2f}" for name in names)
     foot = slide.note(
         f"Full red: four even shares, full blue: a quarter. Both keep the load even over all text (MaxVio {even})"
@@ -185,7 +187,8 @@ def specialisation(slide: Slide, rows: Rows) -> None:
     low = foot + 1.2 * line
     for i, name in enumerate(names):
         x = LEFT + margin + i * (wide + 0.5)
-        slide.text(x + wide / 2, top - 0.7 * line, name, 20, ha="center", weight="bold")
+        size = slide.fit(names, 20, wide + 0.4, bold=True)
+        slide.text(x + wide / 2, top - 0.7 * line, name, size, ha="center", weight="bold")
         of = [[column(only(rows, strategy=name, domain=d, layer=k), "times_even") for d in domains] for k in layers]
-        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, named=i == 0, every=5)
+        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, blocks if i else (), i == 0, 5)
     slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")

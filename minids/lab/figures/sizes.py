@@ -7,9 +7,9 @@ from minids.lab.analysis import cost, flops
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY, comparison
 from minids.lab.analysis.parameters import activated, parts, total
 from minids.lab.figures.picture import Rows, column, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
-from minids.lab.figures.style import colour, ink_on, tint
-from minids.lab.figures.words import parameter_count, percent
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
+from minids.lab.figures.style import colour, tint
+from minids.lab.figures.words import parameter_count
 
 _SHOWN = ("DeepSeek-V3", "DeepSeek-V2", "Kimi-K2")
 
@@ -57,14 +57,14 @@ def training_cost(slide: Slide, rows: Rows) -> None:
     words = [f"{gflop:,.0f} GFLOP" if gflop >= 10 else f"{gflop:.2g} GFLOP" for gflop in values]
     kinds, bold = ["hidden" if one else "routed" for one in dense], [not one for one in dense]
     low = slide.legend(LEFT, 0.35 * slide.letters, [("dense", "hidden"), ("mixture of experts", "routed")]) + 0.5 * slide.line
-    ax = slide.bars(3.55, low, 9.6, top - 0.3 - low, values, column(work, "name"), kinds, words, bold, thick=0.62)
-    for place, row in enumerate(work):
-        size = parameter_count(row["parameters"]) + (" parameters" if slide.letters <= 1.5 or row["dense"] else "")
-        size += "" if row["dense"] else f", {parameter_count(row['active'])} active"
-        inside = row is largest
-        looks = dict(color=ink_on(colour("hidden")) if inside else colour("muted"))
-        behind = 26 + 57.6 * slide.width_of(words[place], 17, bold=True)  # points behind the bar: its number's, and a gap
-        slide.label(ax, 0 if inside else values[place], place, size, 17, 10 if inside else behind, "center_baseline", **looks)
+    notes = [
+        parameter_count(row["parameters"])
+        + (" parameters" if slide.letters <= 1.5 or row["dense"] else "")
+        + ("" if row["dense"] else f", {parameter_count(row['active'])} active")
+        for row in work
+    ]
+    frame = Box(LEFT, low, RIGHT - LEFT, top - 0.3 - low)
+    slide.bars(frame, values, column(work, "name"), kinds, words, bold, notes, thick=0.62)
 
 
 _GROUPS = {
@@ -109,7 +109,7 @@ def where_parameters_sit(slide: Slide, rows: Rows) -> None:
     whole, active = sum(column(rows, "parameters")), sum(column(rows, "active"))
     top = slide.title(
         f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {parameter_count(active)} work on a token: "
-        f"{percent(active / whole, 1)}",
+        f"{100 * active / whole:.1f} %",
         f"{rows[0]['model']}, arithmetic",
         "To scale; strong colour: at work on one token (the embedding is a look-up, not counted)",
     )
@@ -125,7 +125,7 @@ def where_parameters_sit(slide: Slide, rows: Rows) -> None:
         if row is rows[0]:
             slide.text(x + w / 2, y + 0.62 * side, row["part"], 24, ha="center", weight="bold")
             slide.text(x + w / 2, y + 0.50 * side, parameter_count(row["parameters"]), 24, ha="center")
-            words = f"{percent(share, 1)} of them, {parameter_count(row['active'])}"
+            words = f"{100 * share:.1f} % of them, {parameter_count(row['active'])}"
             slide.text(x + w / 2, y + share * side + 0.32, words, 18, ha="center")
         x += w
     # Part, parameters, of which active.

@@ -8,83 +8,30 @@
     slide.arrow(a.above, b.below)
     ax = slide.plot(2, 1, 12, 6)                             ordinary axes somewhere on it
     slide.curve(ax, [0, 1024], [0, 7.5], "MLA", "latent")    curves with their names behind them, none on another
-    slide.bars(2, 1, 9, 6, [3, 2], ["MHA", "MLA"], …)        horizontal bars with names before and words behind them
+    slide.bars(frame, [3, 2], ["MHA", "MLA"], …)             horizontal bars with names before and words behind them
     slide.heat(2, 1, 9, 6, grid, colours, 0, 1)              a map of coloured cells
     slide.squares(2, 1, 9, 6, 256, fills, groups=8)          so many equal squares, in groups
     left, right = slide.parts(1, 7, 2, 1)                    frames, side by side or one below the other, and axes that
     ax = slide.within(left, "0.00", xlabel="step")           fill one together with their numbers and names
 
-Letters and lines are given for a slide of 12.8 inches and scale with it; ``letters`` makes the letters alone larger. Words are
-said in the slide's language.
+Where nothing else is said, places are in the slide's units and sizes in points.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from minids.lab.figures.language import Language
-from minids.lab.figures.lettering import apart, fitted, width_of, wrapped
+from minids.lab.figures.canvas import Box, Canvas, shade_of
+from minids.lab.figures.lettering import apart, width_of, wrapped
 from minids.lab.figures.settle import settle
 from minids.lab.figures.style import WIDTH, colour, ink_on
 
 LEFT, RIGHT = 0.55, 15.55  # where titles begin, and where they end at the latest
 
 
-class Box(NamedTuple):
-    """A block's place; the middles of its sides are where arrows begin and end."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y + self.h / 2
-
-    @property
-    def above(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y + self.h
-
-    @property
-    def below(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y
-
-    @property
-    def behind(self) -> tuple[float, float]:
-        return self.x + self.w, self.y + self.h / 2
-
-    def piece(self, i: int, count: int, across: bool = True) -> "Box":
-        """The i-th of ``count`` equal pieces, from the left or from above."""
-        w, h = (self.w / count, self.h) if across else (self.w, self.h / count)
-        return Box(self.x + i * w, self.y, w, h) if across else Box(self.x, self.y + self.h - (i + 1) * h, w, h)
-
-
-class Slide:
-    """One frame. ``figure`` is what to save; ``ax`` the axes that span the slide in its own units."""
-
-    def __init__(
-        self, ax=None, height: float = 9.0, inches: float = WIDTH, letters: float = 1.0, titled: bool = True,
-        language: Language | None = None, transparent: bool = False,
-    ):  # fmt: skip
-        from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
-        given = ax is not None
-        if not given:
-            figure = Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches)
-            ax = figure.add_axes((0, 0, 1, 1))
-        self.ax, self.figure, self.h, self.letters, self.titled = ax, ax.figure, height, letters, titled
-        self.scale = inches / WIDTH
-        self.language = language or Language()
-        self.steps: list[str] = []
-        self._ends: dict[Any, list] = {}  # axes → what stands behind their curves
-        self._before: list[set[int]] = []  # of each step, the artists that were there before it
-        ax.set(xlim=(0, 16), ylim=(0, height))
-        ax.axis("off")
-        if given and not transparent:  # the figure is somebody else's, and may have another theme's colour
-            self.rectangle(0, 0, 16, height, colour("background"), zorder=-10)
+class Slide(Canvas):
+    """A canvas with a title above and plots on it."""
 
     # Words.
 
@@ -129,52 +76,12 @@ class Slide:
         """A name for the finding, cut where it is longer than a third of a line."""
         return self.cut(name, self.big, 5, bold=True)
 
-    @property
-    def line(self) -> float:
-        """Height of a line of small words."""
-        return 0.36 * self.letters
-
     def note(self, words: str, y: float = 0.12, size: float = 16, kind: str = "muted", va: str = "bottom", **looks) -> float:
         """A remark over the slide's width, on the lines it needs above y, or below it (``va`` "top"); returns where it ends."""
         (at, ha), bold = self.begin, looks.get("weight") == "bold"
         lines = wrapped(self.language.say(words), size * self.letters, RIGHT - LEFT, bold)
         self.verbatim(at, y, "\n".join(lines), size, kind, ha=ha, va=va, linespacing=1.2, **looks)
         return y + self.line * size / 16 * len(lines) * (1 if va == "bottom" else -1)
-
-    def text(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
-        """Words at a place; ``kind`` is a colour's name, or a colour. Returns the text."""
-        return self.verbatim(x, y, self.language.say(words), size, kind, ha, va, **more)
-
-    def math(self, x: float, y: float, formula: str, kind: str = "ink", ha="center", size: float = 21):
-        """A formula between dollars."""
-        return self.verbatim(x, y, formula, size, kind, ha=ha, parse_math=True)
-
-    def verbatim(self, x: float, y: float, words: str, size: float = 17, kind: str = "ink", ha="left", va="center", **more):
-        """Words of a text that a model read or wrote, or such as are said already: no language is theirs."""
-        more.setdefault("parse_math", False)  # a dollar is a dollar
-        text = self.ax.text(x, y, words, fontsize=size * self.scale * self.letters, ha=ha, va=va, color=_shade(kind), **more)
-        text.said = True
-        return text
-
-    def lines(self, x: float, y: float, *lines: tuple, ha: str = "left", down: float = 1.45) -> None:
-        """Lines one below the other, their middle at y; each (words, size, kind, weight), of which the last two may be left
-        out."""
-        heights = [down * line[1] * self.letters / 72 / WIDTH * 16 for line in lines]
-        y += sum(heights) / 2
-        for (words, size, *looks), high in zip(lines, heights, strict=True):
-            kind, weight = (*looks, *("ink", "normal")[len(looks) :])
-            self.text(x, y - high / 2, words, size, kind, ha=ha, weight=weight)
-            y -= high
-
-    def width_of(self, words: str | Iterable[str], size: float, bold: bool = False) -> float:
-        """How wide words are in the slide's language, in units; of several, the widest."""
-        said = [self.language.say(one) for one in ([words] if isinstance(words, str) else words)]
-        lines = [line for one in said for line in one.split("\n")]
-        return max((width_of(line, size * self.letters, bold) for line in lines), default=0.0)
-
-    def cut(self, name: str, size: float, room: float, bold: bool = False) -> str:
-        """A name, cut with an ellipsis where it is wider than ``room`` units."""
-        return fitted(name, size * self.letters, room, bold)
 
     def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16) -> float:
         """Coloured squares with words behind them: a row, or several above y where the slide ends. Returns the middle of the
@@ -194,99 +101,6 @@ class Slide:
                 self.text(at + side + 0.12, middle, words, size)
         return y + 0.42 * self.letters * (len(rows) - 1)
 
-    # Blocks and arrows.
-
-    def box(
-        self, x: float, y: float, w: float, h: float, words: str = "", kind: str = "hidden", size: float = 17,
-        edge: str = "", fill: str = "", round: float = 0.12, linestyle="-", hatch: str = "", **more,
-    ) -> Box:  # fmt: skip
-        """A rounded block with its lower left corner at x, y, and words in its middle, smaller where there is no room for them;
-        returns its place. ``fill`` and ``edge`` are both ``kind`` if they are not given."""
-        from matplotlib.patches import FancyBboxPatch
-
-        fill = _shade(fill or kind)
-        style = f"round,pad=0,rounding_size={min(round, w / 2, h / 2)}"
-        looks = dict(facecolor=fill, edgecolor=_shade(edge) if edge else fill, linestyle=linestyle, hatch=hatch or None)
-        self.ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks, **more))
-        if words:
-            said = self.language.say(words)
-            widest = max(width_of(line, size * self.letters) for line in said.split("\n"))
-            size *= min(1.0, (w - 0.1) / max(widest, 1e-9))
-            self.verbatim(x + w / 2, y + h / 2, said, size, ink_on(fill), ha="center", linespacing=1.25)
-        return Box(x, y, w, h)
-
-    def rectangle(self, x: float, y: float, w: float, h: float, fill: str, edge: str = "none", linewidth: float = 1.0, **more):
-        """A plain rectangle in slide units; returns its place."""
-        from matplotlib.patches import Rectangle
-
-        looks = dict(facecolor=_shade(fill), edgecolor=edge if edge == "none" else _shade(edge))
-        self.ax.add_patch(Rectangle((x, y), w, h, linewidth=linewidth * self.scale, **looks, **more))
-        return Box(x, y, w, h)
-
-    def many(self, boxes: Sequence[Box], fills: Sequence[str], **looks) -> None:
-        """Plain rectangles by the thousand, as one drawing."""
-        from matplotlib.collections import PolyCollection
-
-        corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
-        self.ax.add_collection(PolyCollection(corners, facecolors=[_shade(fill) for fill in fills], edgecolors="none", **looks))
-
-    def texture(self, place: Box, shown, kind: str, zorder: float = 0.5) -> None:
-        """Small squares where ``shown`` (rows, columns) says so, as one image: for more of them than shapes can be drawn."""
-        from matplotlib.colors import to_rgb
-
-        alpha = np.kron(shown, np.pad(np.ones((3, 3)), (0, 1)))  # a gap between them
-        image = np.concatenate([np.broadcast_to(to_rgb(_shade(kind)), (*alpha.shape, 3)), alpha[..., None]], axis=-1)
-        ax = self.plot(*place, frame=False, zorder=zorder)
-        ax.imshow(image, aspect="auto", interpolation="antialiased")
-
-    def squares(
-        self, x: float, y: float, w: float, h: float, count: int, fills: Sequence[str], groups: int = 1, columns: int = 1
-    ) -> list[Box]:  # fmt: skip
-        """``count`` squares as large as there is room for, group by group in ``columns`` columns, with a small gap between;
-        returns their places."""
-        each, lines = -(-count // groups), -(-groups // columns)
-        wide, high = (w - 0.2 * (columns - 1)) / columns, (h - 0.16 * (lines - 1)) / lines
-        whole = [n for n in range(1, each + 1) if each % n == 0]  # every row is full
-        across = max(whole, key=lambda n: min(wide / n, high / (each // n)))
-        size = min(wide / across, high / -(-each // across))
-        found = []
-        for i in range(count):
-            group, place = divmod(i, each)
-            left = x + group % columns * (wide + 0.2) + (wide - size * across) / 2 + size * (place % across)
-            below = y + h - group // columns * (high + 0.16) - size * (1 + place // across)
-            found.append(Box(left + 0.05 * size, below + 0.05 * size, 0.9 * size, 0.9 * size))
-        self.many(found, fills)
-        return found
-
-    def arrow(self, *points: tuple[float, float], kind: str = "muted", width: float = 2.2, head: bool = True):
-        """A line through points, with a head at its end."""
-        shade, thick = _shade(kind), width * self.scale
-        if head:
-            shape = dict(arrowstyle="-|>,head_width=0.28,head_length=0.55", mutation_scale=18 * self.scale)
-            looks = dict(color=shade, linewidth=thick, shrinkA=0, shrinkB=0, **shape)
-            self.ax.annotate("", points[-1], points[-2], arrowprops=looks)
-            points = points[:-1]
-        if len(points) > 1:
-            ends = dict(solid_capstyle="butt", solid_joinstyle="miter")
-            self.ax.plot(*zip(*points, strict=True), color=shade, linewidth=thick, **ends)
-
-    def stack(self, x: float, y: float, w: float, h: float, blocks: Iterable[tuple[str, str, float]]) -> dict[str, Box]:
-        """Blocks (words, kind, height) from y upwards with arrows between, spread over a height h; a kind of "" is words alone.
-        Returns words → place."""
-        blocks = [(words, kind, height if kind else max(height, 1.35 * self.line)) for words, kind, height in blocks]
-        gap = (h - sum(height for *_, height in blocks)) / (len(blocks) - 1)
-        places: dict[str, Box] = {}
-        for words, kind, height in blocks:
-            if kind:
-                places[words] = self.box(x, y, w, height, words, kind)
-            else:
-                places[words] = Box(x, y, w, height)
-                self.text(*places[words].middle, words, 18, ha="center", weight="bold")
-            if len(places) < len(blocks):
-                self.arrow(places[words].above, (x + w / 2, y + height + gap))
-            y += height + gap
-        return places
-
     def parts(self, low: float, high: float, *shares: float, tall: bool | None = None, gap: float = 0.5) -> list[Box]:
         """Frames for the parts of a picture, sized by ``shares``: side by side, or one below the other where it is ``tall``."""
         tall = self.tall if tall is None else tall
@@ -295,11 +109,6 @@ class Slide:
             frames.append(Box(LEFT, high - at - size, RIGHT - LEFT, size) if tall else Box(LEFT + at, low, size, high - low))
             at += size + gap
         return frames
-
-    @property
-    def tall(self) -> bool:
-        """Whether two plots have more room one below the other."""
-        return self.h > 12.5
 
     # Plots.
 
@@ -339,26 +148,27 @@ class Slide:
         return ax
 
     def bars(
-        self, x: float, y: float, w: float, h: float, values: Sequence[float], names: Sequence[str], kinds: Sequence[str],
-        words: Sequence[str] = (), bold: Sequence[bool] = (), most: float = 0.0, thick: float = 0.66, size: float = 17,
-        give: bool = True,
+        self, frame: Box, values: Sequence[float], names: Sequence[str], kinds: Sequence[str], words: Sequence[str] = (),
+        bold: Sequence[bool] = (), notes: Sequence[str] = (), most: float = 0.0, thick: float = 0.66, size: float = 17,
     ):  # fmt: skip
-        """Horizontal bars downwards in this order, names before and ``words`` behind them; ``most`` is the value that fills w.
-        Where names or words need more room than there is beside x and w, the bars ``give`` way. Returns axes on which the
-        places of the bars are 0, 1, …"""
-        need, behind = self.width_of(names, size) + 0.25, self.width_of(words, size, True) + 0.3
-        if give and (self.letters > 1 or self.language.words):
-            right = min(x + w, RIGHT + 0.2 - behind)
-            x = max(x, min(LEFT + need, 7.0))
-            w = right - x
-        size = min(size, h / (len(values) + 0.2) * 72 * WIDTH / 16 / 1.1 / self.letters)  # lines of words need room
-        ax = self.plot(x, y, w, h, frame=False, xlim=(0, most or max(values)), ylim=(len(values) - 0.4, -0.6))
-        ax.barh(range(len(values)), values, height=thick, color=[_shade(kind) for kind in kinds])
-        ticks = [self.cut(self.language.say(name), size, x - LEFT - 0.1) for name in names]
+        """Horizontal bars downwards in a frame, in this order: names before them, ``words`` and quiet ``notes`` behind, the
+        note of the longest in it. ``most`` is the value that fills the room. Returns axes on which their places are 0, 1, …"""
+        size = min(size, frame.h / (len(values) + 0.2) * 72 * WIDTH / 16 / 1.1 / self.letters)  # lines of words need room
+        x, longest = frame.x + min(self.width_of(names, size) + 0.25, 0.45 * frame.w), max(values)
+        behind = [self.width_of(said, size, bold=True) + 0.3 for said in words] or [0.0] * len(values)
+        room = [(frame.x + frame.w - x - taken) * longest / value for value, taken in zip(values, behind, strict=True) if value]
+        limits = dict(xlim=(0, most or longest), ylim=(len(values) - 0.4, -0.6))
+        ax = self.plot(x, frame.y, min(room), frame.h, frame=False, **limits)
+        ax.barh(range(len(values)), values, height=thick, color=[shade_of(kind) for kind in kinds])
+        ticks = [self.cut(self.language.say(name), size, x - frame.x - 0.1) for name in names]
         ax.set_yticks(range(len(names)), ticks, fontsize=size * self.scale * self.letters)
         for place, (value, said) in enumerate(zip(values, words, strict=False)):
             weight = "bold" if bold and bold[place] else "normal"
             self.label(ax, value, place, said, size, va="center_baseline", fontweight=weight)
+        for place, (value, said) in enumerate(zip(values, notes, strict=False)):
+            at = (0, 10) if value == longest else (value, 26 + 57.6 * self.width_of(words[place], size, bold=True))
+            ink = ink_on(shade_of(kinds[place])) if value == longest else colour("muted")
+            self.label(ax, at[0], place, said, size, at[1], "center_baseline", color=ink)
         return ax
 
     def label(self, ax, x: float, y: float, words: str, size: float = 16, gap: float = 8, va: str = "center", **more):
@@ -375,9 +185,13 @@ class Slide:
     ):  # fmt: skip
         """A curve, and ``words`` that will stand behind its end: ``looks`` are theirs."""
         lines = dict(linewidth=width * self.scale, markersize=6 * self.scale, clip_on=False)
-        ax.plot(xs, ys, color=_shade(kind), marker=marker, linestyle=linestyle, **lines)
+        ax.plot(xs, ys, color=shade_of(kind), marker=marker, linestyle=linestyle, **lines)
         if words:
             self._ends.setdefault(ax, []).append((xs[-1], ys[-1], words, looks))
+
+    def level(self, ax, y: float) -> None:
+        """A dashed line across a plot."""
+        ax.axhline(y, color=colour("ink"), linewidth=2 * self.scale, linestyle=(0, (5, 3)))
 
     def end_labels(self, ax, ends: Iterable[tuple[float, float, str, dict]], size: float = 17, gap: float = 10) -> None:
         """Words behind the ends (x, y) of curves, moved up and down until none lies on another; ``ax`` has its limits already.
@@ -409,36 +223,21 @@ class Slide:
         marks = [rf"$10^{{{e}}}$" for e in exponents]
         axis.set_ticks([10.0**e for e in exponents], marks, fontsize=19 * self.scale * self.letters)
 
-    # Builds.
-
-    def step(self, name: str) -> None:
-        """What is drawn from here on appears with the next build of the slide, called ``name``."""
-        self.steps.append(name)
-        self._before.append({id(artist) for artist in self._artists()})
-
-    def builds(self) -> list[list]:
-        """The artists of each build, the first of what was there before any ``step``."""
-        found: list[list] = [[] for _ in range(len(self.steps) + 1)]
-        for artist in self._artists():
-            later = [i for i, before in enumerate(self._before, 1) if id(artist) not in before]
-            found[later[-1] if later else 0].append(artist)
-        return found
-
-    def _artists(self) -> list:
-        """What lies on the slide: words, shapes, plots and what is in them."""
-        inside = [artist for plot in self.ax.child_axes for artist in (plot, *plot.texts, *plot.patches, *plot.lines)]
-        return [*self.ax.texts, *self.ax.patches, *self.ax.lines, *self.ax.collections, *inside]
-
     def finished(self, crowded: bool) -> None:
         """Says in the slide's language what matplotlib wrote, gives everything an id that tells its build and its words, and
         where it may be ``crowded`` makes those letters smaller that lie on others."""
         from matplotlib.text import Text
+        from matplotlib.ticker import ScalarFormatter
 
         for ax, ends in self._ends.items():
             self.end_labels(ax, ends)
         for plot in self.ax.child_axes:
             for axis in (plot.xaxis, plot.yaxis):
                 axis.label.set_text(self.language.say(axis.label.get_text()))
+                if self.language.words and isinstance(numbers := axis.get_major_formatter(), ScalarFormatter):
+                    low, high = sorted(axis.get_view_interval())
+                    places = [at for at in axis.get_majorticklocs() if low <= at <= high]
+                    axis.set_ticks(places, [self.language.say(number) for number in numbers.format_ticks(places)])
             for text in plot.texts:
                 if not getattr(text, "said", False):
                     text.set_text(self.language.say(text.get_text()))
@@ -448,8 +247,3 @@ class Slide:
                 artist.set_gid(f"step{build}-{i}-{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')[:40]}")
         if crowded:
             settle(self.figure, self.ax)
-
-
-def _shade(kind: str) -> str:
-    """A colour, by its name among the house colours or by its own."""
-    return kind if kind == "none" or kind.startswith("#") else colour(kind)

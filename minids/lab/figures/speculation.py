@@ -11,7 +11,7 @@ from minids.inference.speculative import Counts
 from minids.lab.bench.timing import alternate, median, ratio
 from minids.lab.figures.film import Film
 from minids.lab.figures.picture import Rows, column, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
 from minids.lab.figures.style import colour, ink_on
 from minids.lab.figures.trained import Trained
 from minids.lab.figures.training import domain_colours
@@ -202,10 +202,9 @@ def guesses_accepted(slide: Slide, rows: Rows) -> None:
     at = {"tokens\na pass": right - 1.6 * slide.letters, "times\nas fast": right + 0.5 * slide.letters}
     accepted = [100 * row["accepted"] for row in guesses]
     names = [slide.cut(row["domain"], 18, 2.0 * slide.letters) + (f", {row['depth']}" if deep else "") for row in guesses]
-    x = LEFT + slide.width_of(names, 18) + 0.2
-    wide = at["tokens\na pass"] - slide.letters - x
-    looks = dict(most=100, thick=0.56, size=18, give=False)
-    ax = slide.bars(x, low, wide, high - low, accepted, names, ["mtp"] * len(guesses), **looks)
+    x = LEFT + slide.width_of(names, 18) + 0.25
+    frame = Box(LEFT, low, at["tokens\na pass"] - slide.letters - LEFT, high - low)
+    ax = slide.bars(frame, accepted, names, ["mtp"] * len(guesses), most=100, thick=0.56, size=18)
     ax.set(xticks=(0, 50, 100), xlabel="guesses that stand, %")
     for place, (row, name) in enumerate(zip(guesses, ax.get_yticklabels(), strict=True)):
         name.set_color(shades[row["domain"]])

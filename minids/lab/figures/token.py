@@ -113,7 +113,6 @@ class _Told(NamedTuple):
     experts: Rows
     lift: float  # taken from each bias: their mean, or what keeps all above zero
     second: dict  # the second highest expert
-    rank: int  # of its group
     finding: str
     text: str
 
@@ -130,7 +129,7 @@ def _told(rows: Rows) -> _Told:
         place = {1: "second", 2: "third", 3: "fourth"}.get(rank, "last")
         finding = f"The second-best expert is not chosen: its group came {place}"
     text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['quote']}”"
-    return _Told(experts, float(np.mean(column(experts, "bias"))), second, rank, finding, text)
+    return _Told(experts, float(np.mean(column(experts, "bias"))), second, finding, text)
 
 
 class _Stage:
@@ -139,7 +138,7 @@ class _Stage:
     def __init__(self, slide: Slide, told: _Told, shared: bool = False):
         self.slide, self.told, self.line = slide, told, slide.line
         count, self.groups = len(told.experts), distinct(told.experts, "group")
-        left, right = LEFT + slide.width_of("score + bias", 18, True) + 0.3, RIGHT - (1.3 if shared else 0)
+        left, right = LEFT + slide.width_of(("score + bias", "group score"), 18, True) + 0.25, RIGHT - (1.3 if shared else 0)
         unit = (right - left) / (count + 0.5 * (len(self.groups) - 1))
         self.wide = 0.8 * unit
         self.x = {row["expert"]: left + unit * (row["expert"] + 0.5 * row["group"] + 0.1) for row in told.experts}
@@ -158,7 +157,8 @@ class _Stage:
     def bar(self, expert: int, y: float, high: float, kind: str = "query", words: str = "") -> None:
         self.slide.rectangle(self.x[expert], y, self.wide, high, kind)
         if words:
-            self.slide.text(self.x[expert] + self.wide / 2, y + high + 0.2 * self.slide.letters, words, 16, ha="center")
+            size = self.slide.fit(words, 16, 1.15 * self.wide)
+            self.slide.text(self.x[expert] + self.wide / 2, y + high + 0.2 * self.slide.letters, words, size, ha="center")
 
     def numbers(self, y: float) -> None:
         self.slide.text(LEFT, y, "expert", 16, "muted")
@@ -204,8 +204,10 @@ class _Stage:
         """Marks the second-best expert where it is not chosen."""
         row = self.told.second
         if not row["chosen"]:
-            tip = y + (row["score"] + max(0, row["bias"] - self.told.lift)) * unit + 0.62 * self.line
-            self.slide.text(self.x[row["expert"]] + self.wide / 2, tip, "second best", 17, ha="center", weight="bold")
+            x, reach = self.x[row["expert"]], (self.slide.width_of("second best", 17, True) + self.wide) / 2
+            under = [r for r in self.told.experts if abs(self.x[r["expert"]] - x) < reach]
+            tip = y + max(r["score"] + max(0, r["bias"] - self.told.lift) for r in under) * unit + 0.55 * self.line
+            self.slide.text(x + self.wide / 2, tip, "second best", 17, ha="center", weight="bold")
 
 
 # The film. A moment is (part, share of the part that is over).

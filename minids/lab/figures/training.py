@@ -88,9 +88,9 @@ def training_run(slide: Slide, rows: Rows) -> None:
     steps = max(row["step"] for row in [*checks, *losses])
     ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
     best, line = domains[-1], slide.line
-    begin = only(checks, domain=best)[0]["bits_per_byte"]
+    begin, digits = only(checks, domain=best)[0]["bits_per_byte"], 1 if ends[best] >= 1 else 2
     top = slide.title(
-        f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.1f} to {ends[best]:.1f} bits",
+        f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.1f} to {ends[best]:.{digits}f} bits",
         rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
@@ -114,7 +114,8 @@ def training_run(slide: Slide, rows: Rows) -> None:
     for ax, highest in ((left, max(column(losses, "nats"))), (right, max(column(checks, "bits_per_byte")))):
         ax.set(xlim=(0, steps), ylim=(0, 1.04 * highest))
         ax.locator_params(axis="y", nbins=5, integer=True)
-        ax.set_xticks([0, steps // 2, steps] if ax.get_position().width > 0.2 * slide.letters else [0, steps])
+        places = [0, steps // 2, steps] if ax.get_position().width > 0.2 * slide.letters else [0, steps]
+        ax.set_xticks(places, [slide.language.say(f"{step:,}") for step in places])
     if texts:
         slide.text(LEFT, foot - 0.4 * line, "held-out beginnings in grey, and how the model goes on", 16, "muted")
     for i, row in enumerate(texts):
@@ -212,12 +213,12 @@ def v3_timeline(slide: Slide, rows: Rows) -> None:
         slide.text(x + wide + extra * longer + 0.15, y + high / 2, ends, 16)
         inside, ink = (0.2 * high + 0.5 * line, "ink") if longer else (high / 2, ink_on(colour(kind)))
         slide.text(x + 0.15 + wide * RAMP / whole, y + inside, begins, 16, ink, weight="bold")
-    slide.text(LEFT, low - 0.5 * line, "tokens", 16, "muted")
+    slide.text(LEFT, low - 0.6 * line, "tokens", 16, "muted")
     for tokens, ha in ((0, "center"), (RAMP, ""), (decays, "center"), (stopped, "right"), (whole, "left")):
         at = x + wide * tokens / whole
         slide.arrow((at, low - 0.1), (at, top - 0.2), kind="faint", width=1.2, head=False)
         if ha:
-            slide.text(at + 0.1 * (ha == "left"), low - 0.5 * line, f"{tokens / 1e12:.3g}T", 16, ha=ha)
+            slide.text(at + 0.1 * (ha == "left"), low - 0.6 * line, f"{tokens / 1e12:.3g}T", 16, ha=ha)
 
 
 def _power(value: float) -> str:

@@ -10,11 +10,6 @@ def size_of(settings: dict) -> str:
     return f"{si(total(ModelConfig(**settings)))} parameters"
 
 
-def byte_count(value: float) -> str:
-    """70272 → "70.3 kB"; KB = 1000 bytes, as the papers print it."""
-    return si(value, "B")
-
-
 def parameter_count(value: float, digits: int = 3) -> str:
     """671026419200 → "671B": billions, millions, or thousands."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
@@ -32,8 +27,3 @@ def token_count(tokens: float) -> str:
     if tokens >= 1e6:
         return f"{tokens / 1e6:.1f} million"
     return f"{float(f'{tokens:.2g}'):,.0f}"
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """0.0547 → "5 %"."""
-    return f"{100 * share:.{digits}f} %"

@@ -2,6 +2,7 @@
 
 import pytest
 from lab.figures.proof import faults, words
+from matplotlib.colors import to_hex
 
 from minids import ModelConfig
 from minids.errors import MinidsError
@@ -225,6 +226,13 @@ def test_all_to_all():
     assert rows[0]["bytes_there"] == 4 * (7168 + 4 * 56) and rows[0]["bytes_back"] == 4 * 2 * 7168
     shown = words(figures.all_to_all())
     assert "8 experts, but only 4 trips over the slow network" in shown and "2.0 times as much" in shown
+    slide = figures.all_to_all.slide(rows)
+    ways = [
+        text
+        for text in slide.ax.texts
+        if (patch := getattr(text, "arrow_patch", None)) and to_hex(patch.get_edgecolor()) == "#a53c90"
+    ]
+    assert len({round(way.xy[1], 3) for way in ways}) == len(ways) == 4, "each trip by itself, none goes on from another node"
     home = figures.all_to_all.rows(seed=5)
     assert home[0]["crossings"] == len({row["node"] for row in home} - {home[0]["home_node"]}) == 3
 

@@ -15,10 +15,12 @@ from minids.errors import MinidsError
 from minids.lab import figures
 from minids.lab.figures import film
 from minids.lab.figures.collection import found, pictures, write
+from minids.lab.figures.language import KEPT, words_of
 from minids.lab.figures.picture import ASPECTS, Look, Picture
 from minids.lab.figures.style import encoded, style
 
 SHAPES = [Look(letters=0.8), Look(letters=1.5), Look(aspect="4:3"), Look(aspect="square"), Look(aspect="column")]
+LANGUAGES = [Look(words=words_of(name)) for name in KEPT]
 SMALLEST = {"column": 5.2, "16:9": 12.7}  # points at least, in a column of 8.6 cm and on a slide, whatever had to give way
 ALONE = [p for p in pictures() if not p.source.startswith("run")]
 
@@ -33,7 +35,7 @@ def pixels(figure, **looks):
 def test_nothing_overlaps_in_any_shape_and_size(picture, run):
     quick = {"windows": 2, "new_tokens": 8, "rounds": 1} if picture.name == "guesses_accepted" else {}
     rows = picture.rows(**({"run": run, **quick} if picture.source.startswith("run") else {}))
-    for look in [*SHAPES, Look(), Look("dark"), Look("dark", "column"), Look("dark", letters=1.5)]:
+    for look in [*SHAPES, Look(), Look("dark"), Look("dark", "column"), Look("dark", letters=1.5), *LANGUAGES]:
         figure = picture.drawn(rows, look=look)
         assert faults(figure, smallest=SMALLEST.get(look.aspect, 11)) == [], look
         if look.aspect in SMALLEST:

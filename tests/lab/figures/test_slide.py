@@ -93,11 +93,33 @@ def test_a_stack_fills_its_height_with_blocks_and_arrows():
 def test_bars_and_maps_are_the_numbers():
     with style():
         slide = Slide()
-        bars = slide.bars(4, 1, 4, 6, [3.0, 1.0], ["a", "b"], ["latent", "other"], ["three", "one"])
+        bars = slide.bars(Box(LEFT, 1, 8, 6), [3.0, 1.0], ["a", "b"], ["latent", "other"], ["three", "one"])
         heat = slide.heat(10, 1, 3, 6, [[0.0, 1.0]], "viridis", 0, 1, ["x", "y"], ["z"])
         assert [patch.get_width() for patch in bars.patches] == [3.0, 1.0]
         assert heat.images[0].get_array().tolist() == [[0.0, 1.0]]
         assert set(words(slide.figure).split("\n")) == {"a", "b", "three", "one", "x", "y", "z"} and faults(slide.figure) == []
+
+
+def test_bars_leave_room_for_what_stands_behind_them():
+    """The longest word stands behind a short bar: the bars need not give way to it."""
+    with style():
+        slide, frame = Slide(), Box(LEFT, 1, 10, 6)
+        kinds, says = ["latent", "other"], ["one", "a much longer word than the first"]
+        notes = ["of the longest, in it", "of the other"]
+        bars = slide.bars(frame, [100.0, 1.0], ["a", "b"], kinds, says, notes=notes)
+        boxes = {text: box.transformed(slide.ax.transData.inverted()) for text, box, *_ in texts(slide.figure)}
+        whole = bars.get_position().transformed(slide.figure.transFigure + slide.ax.transData.inverted())
+    assert boxes["one"].x1 == pytest.approx(LEFT + 10, abs=0.25), "the frame is filled"
+    assert max(box.x1 for box in boxes.values()) < LEFT + 10 and faults(slide.figure) == []
+    assert boxes[notes[0]].x1 < whole.x1 and boxes[notes[1]].x0 > boxes[says[1]].x1
+
+
+def test_words_become_smaller_where_they_have_to():
+    with style():
+        slide = Slide()
+        assert slide.fit("short", 17, 5) == 17
+        size = slide.fit(["short", "rather long words"], 17, 1.0, bold=True)
+        assert size < 17 and slide.width_of("rather long words", size, bold=True) == pytest.approx(1.0, rel=0.02)
 
 
 def test_a_number_and_its_unit_stay_on_one_line():
