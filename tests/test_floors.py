@@ -35,6 +35,7 @@ LAB = [
     {"bench", "sections"},
     {"figures", "page"},
     {"notebook"},
+    {"lessons"},
     {"plots"},
     {"commands"},
 ]
