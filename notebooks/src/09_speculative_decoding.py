@@ -127,7 +127,8 @@ notebook.caught(lesson.check_spoken(heuristic))
 # %% [markdown]
 # ## 2. The model that guesses
 #
-# The model that goes through these notebooks has learned with one MTP module, so it can guess. Its text is our sentence:
+# The model that goes through these notebooks has learned with one MTP module, so it can guess. It begins with the sentence that goes
+# through them too:
 
 # %%
 model = notebook.model()
