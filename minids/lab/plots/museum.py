@@ -1,5 +1,6 @@
 """Notebook 14: a mistake with its label, and the table of who notices which."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,12 +80,13 @@ def _draw(mistake: Mistake, right: Measured, wrong: Measured) -> None:
 def _draw_numbers(mistake: Mistake, right: float, wrong: float) -> None:
     """Two bars, each with its number."""
     symptom = SYMPTOMS[mistake]
-    figure, axis = notebook.picture(width=5.4, height=1.1)
+    label = textwrap.fill(symptom.value, 52)
+    figure, axis = notebook.picture(width=5.4, height=1.1 + 0.16 * label.count("\n"))
     axis.barh(["right", "mistake"], [right, wrong], 0.6, color=[BLUE, ORANGE])
     axis.invert_yaxis()
     for y, value in enumerate((right, wrong)):
         axis.text(value, y, f" {_number(value)}", va="center", fontsize=9.5)
-    axis.set(xlabel=symptom.value, xlim=(0, 1.18 * max(right, wrong)))
+    axis.set(xlabel=label, xlim=(0, 1.18 * max(right, wrong)))
     axis.grid(axis="y", visible=False)
     said = f"{_number(right)} right, {_number(wrong)} with the mistake"
     notebook.show(figure, f"{title_of(mistake)}: {symptom.value}, {said}.")
