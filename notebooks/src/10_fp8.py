@@ -145,7 +145,7 @@ draw.lost(found)
 # %% [markdown]
 # **What to notice.** The inputs of a model this small have no outliers to speak of. Its *gradients* have: tokens differ by orders of magnitude in
 # how much they still have to teach. One scale for the matrix sets whole tokens to zero; a tile for each token does not. The routers' gradients,
-# the points furthest to the right, lose a tenth or more even with tiles: the router stays in high precision, one of the exceptions.
+# the points furthest to the right, lose up to 28 % even with tiles: the router stays in high precision, one of the exceptions.
 #
 # What tiles cost: one float32 for 128 bytes, 8.25 bits a number in place of 8.
 
@@ -312,7 +312,7 @@ for name, losses in runs.items():
 draw.runs(runs)
 
 # %% [markdown]
-# **What to notice.** For sixty steps FP8 stays within two per cent of float32 (right). Then the loss is small, and the curves part by some per cent. So
+# **What to notice.** For fifty steps FP8 stays within two per cent of float32 (right). Then the loss is small, and the curves part by some per cent. So
 # does the grey one, which is float32 with *all weights larger by a thousandth*. Training amplifies any difference: on another processor,
 # whose sums are rounded in another order, the two FP8 runs change places. So one run of each cannot say how much is FP8's.
 #

@@ -217,7 +217,7 @@ draw.balance(max_vio, bias=biases[:, 0])
 # **What to notice.** In the first twenty steps it gets *worse*: experts that are chosen learn, and are chosen more. Then the biases catch up. Right,
 # every row is an expert: red ones had to be helped, blue ones held back, and the colours settle when the loads do.
 #
-# **The claim, checked.** Balance without an auxiliary loss works at this size too: MaxVio falls from nearly 3 to below 1 within the first hundred
+# **The claim, checked.** Balance without an auxiliary loss works at this size too: MaxVio falls from nearly 3 to below 1 in about a hundred
 # steps, and ends near 0.4. Sixteen numbers a layer do it, which no gradient touches. (As in V3 there is a balance loss of weight $10^{-4}$ as
 # well, `aux_loss_alpha`.) A block may lose its balance for a while, a spike of the curve, and is brought back. Wang et al. 2024 reach 0.04
 # (Table 2). Here a batch has only 192 tokens for an expert, so chance alone makes loads uneven, and the network changes fast.
