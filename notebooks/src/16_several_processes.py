@@ -116,7 +116,7 @@ check.ok(lesson.check_rows_to_ranks(rows_to_ranks))
 # ## 2. What four real processes sent
 #
 # The same with `tiny` on four processes over MPI: the bytes that each rank sent to each other one in one training step, forward and backward.
-# Left, every rank is a machine of its own. Right, two machines of two ranks: a token first goes *once* to each machine that has an expert for it,
+# Left, every rank is a machine of its own. Middle and right, two machines of two ranks: a token first goes *once* to each machine that has an expert for it,
 # over the slow wire, and from there to the ranks inside. That is section 3.2.2.
 #
 # **Write your guess; then run.** How many bytes does the second hop save between the machines: a tenth, a fifth, a half?
@@ -143,7 +143,7 @@ lesson.mpiexec(4, "-m minids bench exchange --sizes A-12x64 --expert-parallel 4 
 # %% [markdown]
 # ## 3. A dead-lock, provoked
 #
-# A router may send *no* token to the experts of some rank. So that rank skips the layer: it has nothing to do.
+# A router may send *no* token to the experts of some rank. Suppose that this rank skips the layer, since it has nothing to do.
 #
 # **Write your guess; then run.** Nobody sends a row to rank 2, and it returns at once. What becomes of ranks 0 and 1?
 
@@ -337,7 +337,7 @@ print(f"rows on each GPU, dealt out: {dealt}, with copies: {served.rows}")
 # ## Where to go from here
 #
 # - [docs/parallel.md](docs/parallel.md): every option, what was measured, and when to leave for torchtitan or Megatron (`minids export`).
-# - [Notebook 13](notebooks/13_what_it_costs.ipynb): the bubbles of V3's Table 2 by simulation.
+# - [Notebook 15](notebooks/15_pipelines.ipynb): the bubbles of V3's Table 2 by simulation.
 # - [Notebook 7](notebooks/07_balance.ipynb): how a router is kept even in training, so that copies are needed less.
 
 # %% tags=["picture"]
