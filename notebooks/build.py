@@ -267,7 +267,7 @@ def contents() -> str:
         "place of the solutions; its checks tell you what is wrong. One trained model ([model](model/README.md)) and one",
         "sentence go through 1 to 9.",
         "",
-        "Three routes: to understand it 1, 3 to 9; to build it 0, 2, 10 to 12, 14, 17, 18; to reckon with it 1, 4, 13, 15.",
+        "Three routes: to understand it 1, 3 to 9; to build it 0, 2, 10 to 12, 14, 16 to 18; to count its cost 1, 4, 13, 15.",
         "",
         "| | notebook | the question | |",
         "|---|---|---|---|",

@@ -7,6 +7,8 @@ bench      speed, side by side with the peers
 figures    one drawing function per figure, in one style
 page       one HTML file in which a model computes
 notebook   what the notebooks share
+lessons    what single notebooks measure, and the checks of their exercises
+plots      what they draw
 """
 
 import importlib

@@ -12,8 +12,8 @@
 #
 # Code used here: [`inference/speculative.py`](minids/inference/speculative.py) and [`generate.py`](minids/inference/generate.py),
 # [`model.py`](minids/model.py), [`analysis/flops.py`](minids/lab/analysis/flops.py) and
-# [`parameters.py`](minids/lab/analysis/parameters.py); what is drawn, and how a pass is counted in section 5, is in
-# [`plots/speculation.py`](minids/lab/plots/speculation.py).
+# [`parameters.py`](minids/lab/analysis/parameters.py). The pictures are in [`plots/speculation.py`](minids/lab/plots/speculation.py),
+# the checks of the exercises in [`lessons/speculation.py`](minids/lab/lessons/speculation.py).
 
 # %%
 import numpy as np
@@ -22,7 +22,9 @@ import minids
 from minids import ModelConfig, check
 from minids.inference.speculative import Counts, Draft, judge
 from minids.lab import notebook
-from minids.lab.plots import speculation
+from minids.lab.analysis.flops import weights_read
+from minids.lab.lessons import speculation as lesson
+from minids.lab.plots import speculation as draw
 
 notebook.set_up()
 notebook.here("mtp", "head")
@@ -54,9 +56,7 @@ rest = np.maximum(p - q, 0)
 replaced = (1 - accepted.sum()) * rest / rest.sum()
 print("accepted + replaced =", accepted + replaced, "= p:", np.allclose(accepted + replaced, p))
 distance = np.abs(p - q).sum() / 2  # the total variation distance of the two
-print(
-    f"guesses that stand: {accepted.sum():.2f} = 1 − the distance of p and q = {1 - distance:.2f}"
-)
+print(f"guesses that stand: {accepted.sum():.2f} = 1 − {distance:.2f}, the distance of p and q")
 
 rng = np.random.default_rng(0)
 drawn = []
@@ -69,9 +69,7 @@ off, chance = np.abs(frequency - p).max(), 2 * np.sqrt(0.25 / 20_000)
 print(f"largest difference between frequency and p: {off:.3f}; chance alone explains {chance:.3f}")
 
 # %% tags=["picture"]
-speculation.accepted_and_replaced(
-    p=p, q=q, accepted=accepted, replaced=replaced, frequency=frequency
-)
+draw.accepted_and_replaced(p=p, q=q, accepted=accepted, replaced=replaced, frequency=frequency)
 
 # %% [markdown]
 # **What to notice.** Token 1 is the guesser's favourite: its grey dot stands far above the model's mark, so nearly half of the
@@ -92,13 +90,7 @@ def acceptance(p, q):
 
 
 # %% tags=["check"]
-def by_the_distance(p, q):
-    """One minus the total variation distance."""
-    return 1 - np.abs(p - q).sum(axis=-1) / 2
-
-
-many_p, many_q = rng.dirichlet(np.ones(7), (2, 5))
-check.ok(check.against(by_the_distance, acceptance, many_p, many_q))
+check.ok(lesson.check_acceptance(acceptance))
 
 # %% [markdown]
 # ### Exercise 2: what comes out
@@ -117,19 +109,7 @@ def spoken(p, q, accept):
 
 
 # %% tags=["check"]
-def lossless(p, q, accept):
-    """With the right rule it is p, whatever q is; otherwise by adding up all cases."""
-    out = np.zeros(len(p))
-    rest = np.maximum(p - q, 0) / np.maximum(p - q, 0).sum()
-    for x in range(len(p)):
-        out[x] += q[x] * accept[x]
-        out += q[x] * (1 - accept[x]) * rest
-    return out
-
-
-rules = [(a, b, np.minimum(1, a / b)) for a, b in zip(many_p, many_q, strict=True)]
-rules.append((p, q, np.full(5, 0.5)))  # a rule that is not lossless, too
-check.ok(check.against(lossless, spoken, rules))
+check.ok(lesson.check_spoken(spoken))
 
 # %% [markdown]
 # The ratio heuristic of [notebook 14](notebooks/14_museum_of_mistakes.ipynb), "accept if $p$ is at least half of $q$", is not lossless,
@@ -139,15 +119,16 @@ check.ok(check.against(lossless, spoken, rules))
 # %%
 def heuristic(p, q, accept):
     """Accepts whenever p is at least half of q, whatever it was told."""
-    return lossless(p, q, (p >= 0.5 * q).astype(float))
+    return lesson.by_cases(p, q, (p >= 0.5 * q).astype(float))
 
 
-notebook.caught(check.against(lossless, heuristic, p, q, np.minimum(1, p / q)))
+notebook.caught(lesson.check_spoken(heuristic))
 
 # %% [markdown]
 # ## 2. The model that guesses
 #
-# The model that goes through these notebooks has learned with one MTP module, so it can guess. Its text is our sentence:
+# The model that goes through these notebooks has learned with one MTP module, so it can guess. It begins with the sentence that goes
+# through them too:
 
 # %%
 model = notebook.model()
@@ -181,7 +162,7 @@ while len(written) < 40:
     # Accept, or go back.
     right = int(logits[0].argmax())
     stood = guess == right
-    rounds.append(speculation.Round(text_of(token), text_of(guess), stood))
+    rounds.append(draw.Round(text_of(token), text_of(guess), stood))
     new = [token, guess] if stood else [token]  # two tokens for one pass, or one
     known += new
     written += new
@@ -193,7 +174,7 @@ print("the same text as without guesses:", written == alone.tolist())
 print(repr(text_of(*written)))
 
 # %% tags=["picture"]
-speculation.passes(rounds)
+draw.passes(rounds)
 
 # %% [markdown]
 # **What to notice.** Between two grey lines lies one pass of the main model. Black is what it had chosen before; where the guess is green,
@@ -217,40 +198,13 @@ def stands(guesses, choices):
 
 
 # %% tags=["check"]
-def by_the_package(guesses, choices):
-    """The package's judge, from logits that make these choices certain."""
-    certain = np.eye(10)  # row i: token i for sure
-    draft = Draft(list(guesses), [certain[g] for g in guesses])
-    stood, after = judge(draft, certain[choices], np.random.default_rng(0))
-    return np.array([stood, after])
-
-
-cases = [([1, 2, 3], [1, 2, 3, 4]), ([1, 9, 3], [1, 2, 3, 4]), ([9, 2, 3], [1, 2, 3, 4]), ([], [7])]
-
-
-def two_numbers(guesses, choices):
-    """Yours, as an array."""
-    found = stands(guesses, choices)
-    return None if found is None else np.array(found)
-
-
-two_numbers.__name__ = "stands"
-check.ok(
-    check.against(by_the_package, two_numbers, [(np.array(g, int), np.array(c)) for g, c in cases])
-)
+check.ok(lesson.check_stands(stands))
 
 # %% [markdown]
-# The usual slip is to count *all* guesses that agree:
-
+# A tempting slip is to count *all* guesses that agree. A guess behind a refused one is void, even if it agrees by chance:
 
 # %%
-def counts_all(guesses, choices):
-    """Forgets that a guess behind a refused one is void."""
-    return np.array([int(np.sum(guesses == choices[:-1])), choices[-1]])
-
-
-one_refused = np.array([1, 9, 3]), np.array([1, 2, 3, 5])
-notebook.caught(check.against(by_the_package, counts_all, *one_refused))
+notebook.caught(lesson.check_stands(lesson.all_that_agree))
 
 # %% [markdown]
 # ## 4. With caches, and with chance
@@ -280,31 +234,16 @@ for speculative in (False, True):
     found[speculative] = [
         minids.generate(model, prompt, 2, seed=seed, **settings)[1] for seed in range(400)
     ]
-
-
-def apart(one, other):
-    """Distance of the distributions of two samples of tokens."""
-    one, other = (np.bincount(x, minlength=model.config.vocab_size) / len(x) for x in (one, other))
-    return np.abs(one - other).sum() / 2
-
-
-mixed, shuffle, by_chance = (
-    np.concatenate([found[False], found[True]]),
-    np.random.default_rng(2),
-    [],
-)
-for _ in range(500):  # which 400 of the 800 were written in which way, forgotten
-    shuffle.shuffle(mixed)
-    by_chance.append(apart(mixed[:400], mixed[400:]))
-low, high = np.quantile(by_chance, (0.05, 0.95))
-print(f"distance of the two ways: {apart(found[False], found[True]):.3f}")
+print(f"distance of the two ways: {lesson.apart(found[False], found[True]):.3f}")
+# Forgotten which 400 of the 800 were written in which way:
+low, high = lesson.apart_by_chance(found[False], found[True])
 print(f"after shuffling, in nine of ten cases: {low:.3f} to {high:.3f}")
 
 # %% [markdown]
 # No further apart than chance explains: with 400 texts each way one cannot tell them apart. (The tests of this repository do it with more.)
 #
 # One might expect that random text is harder to guess. But temperature flattens *both* distributions, and what counts is only their
-# overlap, $\sum\min(p,q)$:
+# overlap, $\sum\min(p,q)$. **Write your guess; then run:** of the guesses at temperature 1.5, how many stand?
 
 # %%
 for temperature in (0.0, 0.5, 1.0, 1.5):
@@ -316,6 +255,9 @@ for temperature in (0.0, 0.5, 1.0, 1.5):
     print(f"temperature {temperature}: {share:.0%} stood, {speed:.2f} tokens a pass")
 
 # %% [markdown]
+# **What to notice.** The share goes up and down, and follows no trend. (The first line has 34 guesses, the others some 200: a
+# difference of a few per cent is chance.)
+#
 # ## 5. What is it worth?
 #
 # Tokens per pass are not yet speed. Let a guess stand with probability $\alpha$, let a guess cost a share $c$ of a plain pass, and let
@@ -341,8 +283,8 @@ v3 = ModelConfig.preset("deepseek-v3")
 print("users      v      c   speed-up at 0.875")
 speed_up = {}
 for users in (1, 4, 16, 64, 128, 256):
-    main, guess = speculation.weights_read(v3, users)
-    v, c = speculation.weights_read(v3, 2 * users)[0] / main, guess / main
+    main = weights_read(v3, users)
+    v, c = weights_read(v3, 2 * users) / main, weights_read(v3, users, mtp=True) / main
     speed_up[users] = 1.875 / (v + c)
     print(f"{users:>5}  {v:.3f}  {c:.3f}   {speed_up[users]:.2f}")
 
@@ -356,8 +298,8 @@ for users in (1, 4, 16, 64, 128, 256):
 # in BF16, a laptop's processor about 10), and let a pass take the longer of the two:
 
 # %%
-speculation.worth()
-notebook.explore(speculation.worth, acceptance=(0.3, 0.925, 0.025), balance=[20, 50, 100, 295, 590])
+draw.worth()
+notebook.explore(draw.worth, acceptance=(0.3, 0.925, 0.025), balance=[20, 50, 100, 295, 590])
 
 # %% [markdown]
 # (With a running kernel the sliders change the acceptance and the machine.)
@@ -369,13 +311,13 @@ notebook.explore(speculation.worth, acceptance=(0.3, 0.925, 0.025), balance=[20,
 # each time.
 #
 # **And on your laptop?** There one user waits, as in the first row of the table, and the module is one block beside six, not beside 61.
-# Count what the preset `laptop` reads; the acceptances are those of its module on prose, code and arithmetic that the trained model
-# writes ([docs/decoding.md](docs/decoding.md)):
+# Count what the preset `laptop` reads; the acceptances were measured with a trained `laptop` on held-out prose, code and arithmetic
+# ([docs/decoding.md](docs/decoding.md)):
 
 # %%
 laptop = ModelConfig.preset("laptop")
-plain, after_one = speculation.weights_read(laptop, 1)
-checking, after_two = speculation.weights_read(laptop, 2)
+plain, checking = (weights_read(laptop, tokens) for tokens in (1, 2))
+after_one, after_two = (weights_read(laptop, tokens, mtp=True) for tokens in (1, 2))  # a guess
 for text, alpha in (("prose", 0.69), ("code", 0.78), ("arithmetic", 0.90), ("all stand", 1.00)):
     guessing = alpha * after_two + (1 - alpha) * after_one  # two new tokens where a guess stood
     limit = (1 + alpha) * plain / (checking + guessing)

@@ -1,7 +1,9 @@
 # %% [markdown]
 # # 10. FP8: multiplying with eight bits
 #
-# DeepSeek-V3 is the first model of its size whose matrix products were trained in 8-bit numbers; in its authors' tests, with 16 and 230 billion parameters, the loss stayed within 0.25 % of 16-bit training. An 8-bit float has *three* bits of mantissa: it cannot tell 17 from 16.
+# DeepSeek-V3 is the first model of its size that was trained with 8-bit matrix products. In its authors' tests, with 16 and 230
+# billion parameters, the loss stayed within 0.25 % of that of 16-bit training. An 8-bit float has *three* bits of mantissa: it cannot tell
+# 17 from 16.
 # **How can a network learn with numbers that coarse?**
 
 # %% [markdown]
@@ -11,22 +13,21 @@
 # 2. **Promotion.** The tensor core adds with 14 bits. Every 128 products the sum moves to a real float32 register.
 # 3. **Exceptions.** Embedding, head, router, norms and attention itself stay in high precision; so do master weights and gradients.
 #
-# Everything is simulated to the bit, in NumPy. Code used here: [`ops/float8.py`](minids/ops/float8.py) (formats), [`ops/quantise.py`](minids/ops/quantise.py) (tiles), [`ops/fp8_accumulation.py`](minids/ops/fp8_accumulation.py) (the short sum),
-# [`ops/fp8_linear.py`](minids/ops/fp8_linear.py) (the linear map), [`ops/linear.py`](minids/ops/linear.py) (the one it replaces), [`ops/delayed.py`](minids/ops/delayed.py),
-# [`training/optimizer.py`](minids/training/optimizer.py); what a trained model multiplies is read by
-# [`analysis/operands.py`](minids/lab/analysis/operands.py). Paper: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437).
+# Everything is simulated to the bit, in NumPy. Code used here: [`ops/float8.py`](minids/ops/float8.py) (formats),
+# [`ops/quantise.py`](minids/ops/quantise.py) (tiles), [`ops/fp8_accumulation.py`](minids/ops/fp8_accumulation.py) (the short sum),
+# [`ops/fp8_linear.py`](minids/ops/fp8_linear.py) (the linear map), [`ops/linear.py`](minids/ops/linear.py) (the one it replaces),
+# [`ops/delayed.py`](minids/ops/delayed.py); [`analysis/operands.py`](minids/lab/analysis/operands.py) reads what a trained model
+# multiplies. The checks of the exercises, the planted outliers and the training runs are in
+# [`lessons/fp8.py`](minids/lab/lessons/fp8.py). Paper: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437).
 
 # %%
 import numpy as np
 
-import minids
-from minids import ModelConfig, TrainConfig, check
+from minids import check
 from minids.lab import notebook
-from minids.lab.analysis.operands import operands
+from minids.lab.lessons import fp8 as lesson
 from minids.lab.plots import fp8 as draw
 from minids.ops import delayed, float8, fp8_accumulation, fp8_linear, linear, quantise
-from minids.ops.fp8_accumulation import NEVER_PROMOTED, PROMOTED
-from minids.training.optimizer import AdamW
 
 notebook.set_up()
 notebook.here("attention", "experts")
@@ -76,27 +77,13 @@ def to_e4m3(y):
 
 
 # %% tags=["check"]
-samples = np.concatenate(
-    [
-        rng.normal(size=500) * 10.0 ** rng.uniform(-4, 3, 500),
-        [0.0, 17.0, 19.0, 448.0, 1e9, -500.0, 2.0**-10],
-    ]
-)
-check.ok(check.against(float8.rounded, to_e4m3, samples))
+check.ok(lesson.check_to_e4m3(to_e4m3))
 
 # %% [markdown]
-# Cutting off in place of rounding is wrong by half a step on average, and always towards zero:
-
+# Cutting off in place of rounding is wrong by half a step on average, and always towards zero. The check tells it from other mistakes:
 
 # %%
-def truncates(y):
-    """Rounds towards zero."""
-    size = np.minimum(np.abs(y), 448)
-    step = 2.0 ** np.maximum(np.frexp(size)[1] - 4, -9)
-    return np.sign(y) * np.floor(size / step) * step
-
-
-notebook.caught(check.against(float8.rounded, truncates, samples))
+notebook.caught(lesson.check_to_e4m3(lesson.cut_off))
 
 # %% [markdown]
 # ## 2. One scale, or many?
@@ -124,31 +111,14 @@ print("one tile by hand as in the package:", np.array_equal(codes, by_the_packag
 
 # %%
 TILES = {"1 × 128": (1, 128), "128 × 128": (128, 128), "whole matrix": None}
-spots = (np.array([5, 30, 50]), np.array([40, 300, 450]))  # tokens, channels
-ordinary = np.ones(activations.shape, bool)
-ordinary[spots] = False
-
-
-def with_outliers(size):
-    """The activations with three outliers."""
-    planted = activations.copy()
-    planted[spots] = size
-    return planted
-
-
-def error_of_the_others(size, shape):
-    """Relative error of all other numbers: rms of what is lost over rms of what was there."""
-    planted = with_outliers(size)
-    off = (quantise.rounded(planted, shape) - planted)[ordinary]
-    return np.sqrt(np.sum(off**2) / np.sum(planted[ordinary] ** 2))
-
-
+planted = lesson.Planted(activations)  # planted.of(size): with three outliers of this size
 sizes = 10.0 ** np.arange(0, 7)
-errors = {name: [error_of_the_others(s, shape) for s in sizes] for name, shape in TILES.items()}
+errors = {name: [planted.error(size, shape) for size in sizes] for name, shape in TILES.items()}
+print("outliers of  ", "  ".join(f"{size:6,.0f}" for size in sizes))
 for name, values in errors.items():
     print(f"{name:<13}", "  ".join(f"{value:6.1%}" for value in values))
 
-outliers = draw.Outliers(with_outliers, sizes, errors, TILES)
+outliers = draw.Outliers(planted.of, sizes, errors, TILES)
 outliers.of(size=1e6)
 notebook.explore(outliers.of, size=[1e3, 1e4, 1e5, 1e6], coarse=["128 × 128", "whole matrix"])
 
@@ -163,24 +133,19 @@ notebook.explore(outliers.of, size=[1e3, 1e4, 1e5, 1e6], coarse=["128 × 128", "
 
 # %%
 model = notebook.model()
-read = notebook.read(model, notebook.SENTENCE * 6).tokens
-found = [
-    o for o in operands(model, read[:, :-1], read[:, 1:]) if not o.layer.endswith("head.weight")
-]
-routers = [o for o in found if o.layer.endswith("gate.weight")]
-others = sorted((o for o in found if not o.layer.endswith("gate.weight")), key=lambda o: -o.outlier)
-outlying = [*others[:3], max(routers, key=lambda o: o.outlier)]
+found = lesson.linears(model, notebook.read(model, notebook.SENTENCE * 6).tokens)
+outlying = lesson.outlying(found)  # three that stand out most, and the router's
 print("largest / median   set to 0 by one scale   by 1 × 128")
 for o in outlying:
-    one_scale, tiles = o.lost(None), o.lost((1, 128))
-    print(f"{o.outlier:16,.0f}   {one_scale:21.1%}   {tiles:10.1%}   {o.kind} of {o.layer}")
+    lost = f"{o.lost(None):21.1%}   {o.lost((1, 128)):10.1%}"
+    print(f"{o.outlier:16,.0f}   {lost}   {o.kind} of {o.layer}")
 
 draw.lost(found)
 
 # %% [markdown]
 # **What to notice.** The inputs of a model this small have no outliers to speak of. Its *gradients* have: tokens differ by orders of magnitude in
 # how much they still have to teach. One scale for the matrix sets whole tokens to zero; a tile for each token does not. The routers' gradients,
-# the points furthest to the right, lose a tenth or more even with tiles: the router stays in high precision, one of the exceptions.
+# the points furthest to the right, lose up to 28 % even with tiles: the router stays in high precision, one of the exceptions.
 #
 # What tiles cost: one float32 for 128 bytes, 8.25 bits a number in place of 8.
 
@@ -207,23 +172,13 @@ def in_tiles(x, width):
 
 
 # %% tags=["check"]
-def by_the_package(x, width):
-    """The same from ops/quantise.py."""
-    return quantise.rounded(x, (1, width))
+check.ok(lesson.check_in_tiles(in_tiles))
 
-
-tiny = activations * np.float32(1e-6)  # every tile is below the least maximum
-cases = [(activations, 128), (activations, 32), (tiny, 32), (np.zeros((2, 8), np.float32), 4)]
-check.ok(check.against(by_the_package, in_tiles, cases))
-
+# %% [markdown]
+# And one scale for a whole row, without tiles:
 
 # %%
-def one_scale_per_row(x, width):
-    """Forgets the tiles."""
-    return quantise.rounded(x, (1, x.shape[1]))
-
-
-notebook.caught(check.against(by_the_package, one_scale_per_row, activations, 32))
+notebook.caught(lesson.check_in_tiles(lesson.row_by_row))
 
 # %% [markdown]
 # ## 3. Three products, three ways to tile
@@ -257,8 +212,7 @@ print("Wgrad by hand:", np.allclose(d_weight, dy_turned.T @ x_turned, atol=1e-7)
 for name, got, want in (("y", y, exact_y), ("dx", dx, exact_dx), ("dW", d_weight, exact_dw)):
     off = np.linalg.norm(got - want) / np.linalg.norm(want)
     print(f"{name:<3} {got.shape}  {off:.1%} from the exact product")
-kept = (saved.x.bits + saved.weight.bits) / 8  # bytes
-share = kept / (x.nbytes + weight.nbytes)
+share = (saved.x.bits + saved.weight.bits) / 8 / (x.nbytes + weight.nbytes)
 print(f"kept for the backward pass: {share:.0%} of the bytes of float32")
 
 # %% [markdown]
@@ -299,18 +253,7 @@ def scaled_product(cx, sx, cw, sw, width):
 
 
 # %% tags=["check"]
-def scaled_before(cx, sx, cw, sw, width):
-    """Scales applied to every number before multiplying."""
-    return (cx * np.repeat(sx, width, axis=1)) @ (cw * np.repeat(sw, width, axis=1)).T
-
-
-numbers = [
-    float8.rounded(rng.normal(size=(5, 48)) * 100),
-    rng.uniform(0.1, 2, (5, 3)),
-    float8.rounded(rng.normal(size=(4, 48)) * 100),
-    rng.uniform(0.1, 2, (4, 3)),
-]
-check.ok(check.against(scaled_before, scaled_product, *numbers, 16, tolerance=1e-8))
+check.ok(lesson.check_scaled_product(scaled_product))
 
 # %% [markdown]
 # ## 4. Fourteen bits to add with
@@ -331,16 +274,10 @@ for total in (1.0, 300.0, 900.0, 2000.0):
 # **Write your guess; then run.** A sum of 4,096 positive products: how much of it does a 14-bit sum lose?
 
 # %%
-K = 4096
-for what, made in (("between 0 and 1", rng.random), ("of both signs", rng.standard_normal)):
-    random = [made((16, K)).astype(np.float32) for _ in range(2)]
-    a, b = (quantise.rounded(x, (1, 128), power_of_two=True) for x in random)  # (16, K) each
-    exact = a.astype(np.float64) @ b.T.astype(np.float64)
-    never, promoted = (
-        np.abs(fp8_accumulation.matmul(a, b.T, accumulator) - exact).max() / np.abs(exact).max()
-        for accumulator in (NEVER_PROMOTED, PROMOTED)
-    )
-    print(f"numbers {what:<16} off by {never:.2%} never promoted, {promoted:.2%} promoted")
+short = fp8_accumulation.NEVER_PROMOTED, fp8_accumulation.PROMOTED
+for signs, numbers in lesson.NUMBERS.items():
+    never, promoted = (lesson.error_of_sums(numbers, 4096, accumulator) for accumulator in short)
+    print(f"{signs:<24} off by {never:.2%} never promoted, {promoted:.2%} promoted")
 
 draw.sums()
 notebook.explore(draw.sums, bits=(8, 24), promoted_every=[32, 64, 128, 256, 512, 1024])
@@ -360,48 +297,24 @@ notebook.explore(draw.sums, bits=(8, 24), promoted_every=[32, 64, 128, 256, 512,
 # **Write your guess; then run.** Which of the four ends with the highest loss?
 
 # %%
-words = "the cat sat on the mat and the dog sat on the cat then the rat ate the hat "
-text = np.frombuffer((words * 40).encode(), np.uint8).astype(np.int64) % 128
-toy = ModelConfig.preset("tiny").replace(
-    vocab_size=128, hidden_size=32, num_hidden_layers=2, intermediate_size=64,
-    q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16,
-    n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32,
-    num_nextn_predict_layers=0, bos_token_id=None, eos_token_id=None, initializer_range=0.02,
-)  # fmt: skip
-
-
-def trained(config, nudge=0.0, steps=90):
-    """Loss of every step. ``nudge`` makes all weights larger by that share: as good a start as any other."""
-    model, source, losses = minids.DeepSeekV3(config, seed=0), np.random.default_rng(1), []
-    model.parameters.values *= 1 + nudge
-    optimizer = AdamW(model.parameters, TrainConfig(steps=steps))  # master weights in float32
-    for _ in range(steps):
-        windows = text[source.integers(0, len(text) - 49, 4)[:, None] + np.arange(49)]
-        model.parameters.zero_grads()
-        losses.append(model.forward_backward(windows[:, :-1], windows[:, 1:]).main)
-        optimizer.step(3e-3)
-    return np.array(losses)
-
-
-fp8 = toy.replace(precision="fp8", fp8_tile=16)
+fp8 = lesson.TOY.replace(precision="fp8", fp8_tile=16)
 runs = {
-    "float32": trained(toy),
-    "float32, weights larger by 0.1 %": trained(toy, nudge=1e-3),
-    "FP8, tiles of 16": trained(fp8),
-    "FP8, one scale per matrix": trained(fp8.replace(fp8_scaling="tensor")),
+    "float32": lesson.trained(lesson.TOY),
+    "float32, weights larger by 0.1 %": lesson.trained(lesson.TOY, nudge=1e-3),
+    "FP8, tiles of 16": lesson.trained(fp8),
+    "FP8, one scale per matrix": lesson.trained(fp8.replace(fp8_scaling="tensor")),
 }
-
-reference = runs["float32"][30:].mean()
 for name, losses in runs.items():
-    late = losses[30:].mean()
-    print(f"{name:<33} mean of steps 30 to 90: {late:.4f} ({late / reference - 1:+.2%})")
+    late = losses[-30:].mean()
+    above = late / runs["float32"][-30:].mean() - 1
+    print(f"{name:<33} mean of the last 30 steps: {late:.4f} ({above:+.2%})")
 
 draw.runs(runs)
 
 # %% [markdown]
-# **What to notice.** For sixty steps FP8 stays within two percent of float32. Then the loss is small, below 0.8 nats, and the curves part: FP8 ends 7 and 9 %
-# above. But the grey run, which is float32 with *all weights larger by a thousandth*, goes up to 4 % above as well. Training amplifies any difference, so
-# one run of each cannot say how much of it is FP8's. (Other processors give other curves.)
+# **What to notice.** For fifty steps FP8 stays within two per cent of float32 (right). Then the loss is small, and the curves part by some per cent. So
+# does the grey one, which is float32 with *all weights larger by a thousandth*. Training amplifies any difference: on another processor,
+# whose sums are rounded in another order, the two FP8 runs change places. So one run of each cannot say how much is FP8's.
 #
 # V3 reports less than 0.25 % of loss, at 16B and 230B parameters over a trillion tokens (appendix B.1). Ninety steps cannot resolve that. `minids study
 # fp8` has 2,000 steps of three seeds: there FP8 ends a third of a percent above float32, and most of the error of its gradient comes from
@@ -429,16 +342,14 @@ for step, size in enumerate((1.0, 1.2, 3.0, 1.0)):
 # - Delayed scales and BF16 beside FP8, measured: [notebook 18](notebooks/18_the_rest_of_the_report.ipynb), section 6.
 
 # %% tags=["picture"]
+one_scale, tiles = (outlying[0].lost(shape) for shape in (None, (1, 128)))
 notebook.card(
     """
     - Three bits of mantissa: 6 % off at most, about 2 % on average, over a range of 2¹⁵.
     - A scale for every 128 numbers keeps an outlier to its own tile.
     - The sum matters as much as the product: 14 bits, promoted every 128 products.
     """,
-    number=f"{outlying[0].lost(None):.0%}",
+    number=f"{one_scale:.0%}",
     meaning="of a gradient's numbers become 0 by one scale for the matrix, in the model of these notebooks (section 2). In %:",
-    bars={
-        "one scale": 100 * outlying[0].lost(None),
-        "1 × 128 tiles": 100 * outlying[0].lost((1, 128)),
-    },
+    bars={"one scale": 100 * one_scale, "1 × 128 tiles": 100 * tiles},
 )

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 11. Train a tiny DeepSeek-V3, on your own text
 #
-# The paper's training run took 2,788,000 GPU hours. Yours will take half a minute, in plain NumPy, on one core. **Does a DeepSeek-V3 that small still do what the paper says: balance its experts without a loss, let them specialise, and look two
-# tokens ahead?**
+# The paper's training run took 2,788,000 GPU hours. Yours will take half a minute, in plain NumPy, on one core. **Does a DeepSeek-V3
+# that small still do what the paper says: balance its experts without a loss, let them specialise, and look two tokens ahead?**
 
 # %% [markdown]
 # Batches, schedule, optimizer and bias are in plain sight; the loop in section 3 is ten lines. Then we open the trained model: its loads,
@@ -11,8 +11,11 @@
 # *On your own text*: put paths of your files or folders into `DATA` below; each becomes a domain. For a longer run, with samples and checkpoints:
 # `minids train --data my-notes my-code --out runs/mine`.
 #
-# Code used here: [`training/corpus.py`](minids/training/corpus.py), [`training/tokenizer.py`](minids/checkpoint/tokenizer.py), [`training/batches.py`](minids/training/batches.py), [`training/schedule.py`](minids/training/schedule.py),
-# [`training/optimizer.py`](minids/training/optimizer.py), [`training/metrics.py`](minids/training/metrics.py), [`model.py`](minids/model.py), [`inference/generate.py`](minids/inference/generate.py), [`ops/adamw.py`](minids/ops/adamw.py).
+# Code used here: [`training/corpus.py`](minids/training/corpus.py), [`checkpoint/tokenizer.py`](minids/checkpoint/tokenizer.py),
+# [`training/batches.py`](minids/training/batches.py), [`schedule.py`](minids/training/schedule.py),
+# [`optimizer.py`](minids/training/optimizer.py), [`metrics.py`](minids/training/metrics.py), [`model.py`](minids/model.py),
+# [`ops/adamw.py`](minids/ops/adamw.py). The checks of the exercises, and what reads the trained model, are in
+# [`lessons/tiny_run.py`](minids/lab/lessons/tiny_run.py).
 # Paper: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections 4.1 and 4.2 (recipe), 2.1.2 (balance), 4.5.3 and Figure 9 (specialisation).
 
 # %%
@@ -22,13 +25,13 @@ import minids
 from minids import ModelConfig, TrainConfig, check
 from minids.checkpoint.tokenizer import byte_tokenizer
 from minids.lab import notebook
+from minids.lab.lessons import tiny_run as lesson
 from minids.lab.plots import tiny_run as draw
-from minids.ops import adamw
-from minids.training.batches import Batches, TokenStream, validation_windows
+from minids.training.batches import Batches, TokenStream
 from minids.training.corpus import load_corpus
 from minids.training.metrics import bits_per_byte, max_violation
 from minids.training.optimizer import AdamW
-from minids.training.schedule import learning_rate, settings
+from minids.training.schedule import settings
 
 notebook.set_up()
 notebook.here()
@@ -45,10 +48,7 @@ corpus = load_corpus(DATA)
 training, held_out = corpus.split(0.05)
 tokenizer = byte_tokenizer()
 stream = TokenStream.encode(training.documents, tokenizer)
-for domain in corpus.domains:
-    documents = corpus.of(domain)
-    start = documents[1].text[:300].decode(errors="replace").split("\n", 1)[-1]
-    print(f"{domain:<11} {len(documents):>4} documents, such as: {' '.join(start.split())[:60]} …")
+lesson.domains(corpus)
 
 # %%
 train = TrainConfig(steps=320, batch_size=8, context_length=96, learning_rate=6e-3, warmup_steps=20)
@@ -86,11 +86,8 @@ model = minids.DeepSeekV3(config, seed=0)
 model.tokenizer = tokenizer
 size = model.parameters.values.size
 print(f"{size:,} parameters; V3 has {671_026_419_200 // size:,} times as many")
-losses = model.losses(tokens, targets)
-guessing = np.log(config.vocab_size)
-print(
-    f"before training {losses.main:.3f} nats per token; guessing among 258 is ln 258 = {guessing:.3f}"
-)
+losses, guessing = model.losses(tokens, targets), np.log(config.vocab_size)
+print(f"before training {losses.main:.3f} nats per token; ln {config.vocab_size} = {guessing:.3f}")
 
 # %% [markdown]
 # One setting differs on purpose: V3's bias moves by $\gamma = 0.001$ a step, over hundreds of thousands of steps. In 320 steps it could
@@ -112,18 +109,9 @@ draw.schedules(along)
 #
 # **Write your guess; then run.** After training, which loss is lower: that of the next token, or that of the token after next?
 
-
 # %%
-def sample(prompt, length=70):
-    """What the model writes, on one line."""
-    new = minids.generate(model, prompt, length, temperature=0.5, seed=4)
-    text = tokenizer.decode(new).replace("\n", "⏎")
-    text = "".join(c if c.isprintable() and c != "\ufffd" else "·" for c in text)
-    return f"{prompt.strip()!r} → {text}"
-
-
 PROMPTS = ("    def __init__(self", "What is 3 + 4?\n", "This function returns ")
-before = [sample(prompt) for prompt in PROMPTS]
+before = [lesson.written(model, prompt) for prompt in PROMPTS]
 
 optimizer = AdamW(model.parameters, train)
 history = []
@@ -135,11 +123,8 @@ for now in along:
     biases = [layer.bias.copy() for layer in model.moe_layers]
     history.append((losses.main, losses.mtp[0], norm, max_violation(losses.counts), biases))
 main, mtp, norms, max_vio, biases = map(np.array, zip(*history, strict=True))  # (steps, …) each
-print(f"{train.steps} steps, {train.steps * tokens.size:,} tokens")
-print(
-    f"mean of the last 30 steps: next token {main[-30:].mean():.2f},",
-    f"token after next {mtp[-30:].mean():.2f} nats",
-)
+print(f"{train.steps} steps, {train.steps * tokens.size:,} tokens; means of the last 30 steps:")
+print(f"next token {main[-30:].mean():.2f} nats, token after next {mtp[-30:].mean():.2f} nats")
 draw.losses(main, mtp, norms, guessing)
 
 # %% [markdown]
@@ -149,9 +134,8 @@ draw.losses(main, mtp, norms, guessing)
 # is the end of the warm-up, where the learning rate is at its largest for the first time.
 
 # %%
-for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True):
-    print("before:", prompt_before)
-    print("after: ", prompt_after, "\n")
+for prompt, said in zip(PROMPTS, before, strict=True):
+    print(f"before: {said}\nafter:  {lesson.written(model, prompt)}\n")
 
 # %% [markdown]
 # Half a minute does not make a writer: few of these words exist, and no sum is right. But the model knows how long words are, which short ones
@@ -161,11 +145,7 @@ for prompt_before, prompt_after in zip(before, map(sample, PROMPTS), strict=True
 # text that the model has not seen. **Write your guess; then run:** which of the three domains is the easiest?
 
 # %%
-windows = {}  # of each domain: a few batches of tokens and targets, (8, 96) each
-for domain in held_out.domains:
-    tokens_of_it = TokenStream.encode(held_out.of(domain), tokenizer).tokens
-    windows[domain] = list(validation_windows(tokens_of_it, 8, 96, 768 * 4))
-
+windows = lesson.windows(held_out, tokenizer)  # of each domain: tokens and targets, (8, 96) each
 for domain, pieces in windows.items():
     # Targets below 0 are padding and count for nothing.
     nats = sum(model.losses(x, y, mtp=False).main * (y >= 0).sum() for x, y in pieces)
@@ -198,14 +178,7 @@ def rate(step, steps, peak):
 
 
 # %% tags=["check"]
-def by_the_package(step, steps, peak):
-    """The same from training/schedule.py."""
-    return learning_rate(step, train.replace(steps=steps, learning_rate=peak))
-
-
-some_steps = [(s, 1000, 2.2e-4) for s in (0, 19, 20, 500, 700, 900, 970, 995)]
-some_steps += [(s, 400, 6e-3) for s in (10, 300, 350, 390, 398)]
-check.ok(check.against(by_the_package, rate, some_steps))
+check.ok(lesson.check_rate(rate))
 
 # %% [markdown]
 # ### Exercise 2: AdamW
@@ -224,24 +197,7 @@ def adamw_step(theta, g, m, v, t, lr):
 
 
 # %% tags=["check"]
-def updated_copy(theta, g, m, v, t, lr):
-    """ops/adamw.py works in place; here on copies."""
-    theta, m, v = theta.copy(), m.copy(), v.copy()
-    adamw.update(theta, g, m, v, lr, 0.9, 0.95, 1e-8, 0.1, t)
-    return np.stack([theta, m, v])
-
-
-def stacked(theta, g, m, v, t, lr):
-    """Your three arrays as one."""
-    three = adamw_step(theta, g, m, v, t, lr)
-    return None if three is None else np.stack(three)
-
-
-rng = np.random.default_rng(7)
-arrays = [rng.normal(size=50) for _ in range(3)] + [rng.uniform(0, 1, 50)]
-weak = [arrays[0], 1e-8 * arrays[1], 1e-8 * arrays[2], 1e-16 * arrays[3]]  # so weak that ε counts
-cases = [(*arrays, 1, 1e-2), (*arrays, 30, 1e-3), (*weak, 1, 1e-2), (*weak, 30, 1e-2)]
-check.ok(check.against(updated_copy, stacked, cases, tolerance=1e-8))
+check.ok(lesson.check_adamw_step(adamw_step))
 
 # %% [markdown]
 # ## 4. Balance without a loss
@@ -261,7 +217,7 @@ draw.balance(max_vio, bias=biases[:, 0])
 # **What to notice.** In the first twenty steps it gets *worse*: experts that are chosen learn, and are chosen more. Then the biases catch up. Right,
 # every row is an expert: red ones had to be helped, blue ones held back, and the colours settle when the loads do.
 #
-# **The claim, checked.** Balance without an auxiliary loss works at this size too: MaxVio falls from nearly 3 to below 1 within the first hundred
+# **The claim, checked.** Balance without an auxiliary loss works at this size too: MaxVio falls from nearly 3 to below 1 in about a hundred
 # steps, and ends near 0.4. Sixteen numbers a layer do it, which no gradient touches. (As in V3 there is a balance loss of weight $10^{-4}$ as
 # well, `aux_loss_alpha`.) A block may lose its balance for a while, a spike of the curve, and is brought back. Wang et al. 2024 reach 0.04
 # (Table 2). Here a batch has only 192 tokens for an expert, so chance alone makes loads uneven, and the network changes fast.
@@ -280,39 +236,15 @@ def max_vio(chosen, experts):
 
 
 # %% tags=["check"]
-def from_counts(chosen, experts):
-    """The package's, from the loads."""
-    return max_violation(np.bincount(chosen.reshape(-1), minlength=experts))
-
-
-cases = [
-    (rng.integers(0, 12, (40, 4)), 16),
-    (np.zeros((5, 1), int), 8),
-    (rng.integers(0, 15, (400, 4)), 16),
-]
-check.ok(check.against(from_counts, max_vio, cases))
+check.ok(lesson.check_max_vio(max_vio))
 
 # %% [markdown]
-# The decay added to the gradient (that is Adam with L2 regularisation, not AdamW), and a MaxVio that forgets the idle experts:
-
+# Two mistakes that are easily made: the decay added to the gradient (that is Adam with L2 regularisation, not AdamW), and a MaxVio that
+# forgets the experts nobody chose:
 
 # %%
-def l2_instead(theta, g, m, v, t, lr):
-    """The decay passes through the moments."""
-    g = g + 0.1 * theta
-    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)
-    return np.stack([theta - lr * m_hat / (np.sqrt(v_hat) + 1e-8), m, v])
-
-
-def forgets_the_idle(chosen, experts):
-    """bincount without minlength."""
-    loads = np.bincount(chosen.reshape(-1))
-    return loads.max() / loads.mean() - 1
-
-
-notebook.caught(check.against(updated_copy, l2_instead, *arrays, 30, 1e-3, tolerance=1e-8))
-notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12, (40, 4)), 16))
+notebook.caught(lesson.check_adamw_step(lesson.decay_in_the_gradient))
+notebook.caught(lesson.check_max_vio(lesson.without_the_idle))
 
 # %% [markdown]
 # ## 5. Do experts specialise?
@@ -322,15 +254,8 @@ notebook.caught(check.against(from_counts, forgets_the_idle, rng.integers(0, 12,
 #
 # **Write your guess; then run.** Which domain is spread most unevenly over the experts?
 
-
 # %%
-def loads(pieces):
-    """Load of every expert of every layer on some text, as multiples of the mean: (layers, E)."""
-    counts = sum(model.losses(x, np.where(y < 0, 0, y)).counts for x, y in pieces)
-    return counts / counts.mean(axis=1, keepdims=True)
-
-
-by_domain = {domain: loads(pieces) for domain, pieces in windows.items()}
+by_domain = {domain: lesson.loads(model, pieces) for domain, pieces in windows.items()}
 by_domain["all together"] = sum(by_domain.values()) / len(by_domain)
 for layer, block in enumerate(("block 1", "block 2", "MTP block")):
     spread = [f"{name} {values[layer].std():.2f}" for name, values in by_domain.items()]
@@ -352,13 +277,11 @@ draw.loads(by_domain)
 line = "Eva has 7 coins. 7 + 5 = 12."
 ids = np.concatenate([[tokenizer.bos_id], tokenizer.encode(line)])[None]  # (1, T)
 _, saved = model.forward(ids, np.roll(ids, -1, axis=1), mtp=False)
-T = ids.shape[1]
-attentions = [b.attention.attention.probs[0].reshape(4, T, T) for b in saved.blocks]  # (H, T, T)
-
-distance = np.arange(T)[:, None] - np.arange(T)  # (T, T): query minus key
+H, T = config.num_attention_heads, ids.shape[1]
+attentions = [b.attention.attention.probs.reshape(H, T, T) for b in saved.blocks]
 for block, probs in enumerate(attentions):
-    mean = (probs * distance).sum(axis=-1)[:, 8:].mean(axis=-1)  # over later queries, (H,)
-    print(f"block {block}, characters back, mean of each head:", np.round(mean, 1))
+    back = lesson.characters_back(probs)  # (H,)
+    print(f"block {block}, characters back, mean of each head:", back.round(1))
 
 heads = draw.Heads(attentions, ["▷", *line])
 heads.of(block=1)

@@ -13,8 +13,9 @@
 # [`checkpoint/names.py`](minids/checkpoint/names.py), [`analysis/parameters.py`](minids/lab/analysis/parameters.py),
 # [`analysis/released_weights.py`](minids/lab/analysis/released_weights.py) (V3's headers, and a folder that stands in for a shard),
 # [`analysis/known_weights.py`](minids/lab/analysis/known_weights.py), [`layers/positions.py`](minids/layers/positions.py),
-# [`ops/rope.py`](minids/ops/rope.py), [`ops/float8.py`](minids/ops/float8.py), [`ops/bfloat16.py`](minids/ops/bfloat16.py),
-# [`plots/checkpoints.py`](minids/lab/plots/checkpoints.py). Papers: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections
+# [`ops/rope.py`](minids/ops/rope.py), [`ops/float8.py`](minids/ops/float8.py), [`ops/bfloat16.py`](minids/ops/bfloat16.py);
+# pictures in [`plots/checkpoints.py`](minids/lab/plots/checkpoints.py), checks of the exercises in
+# [`lessons/checkpoints.py`](minids/lab/lessons/checkpoints.py). Papers: [DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), sections
 # 2.1 and 3.3; the layout of the files is described in the release's `README_WEIGHTS.md`.
 
 # %%
@@ -26,9 +27,9 @@ import numpy as np
 
 import minids
 from minids import ModelConfig, check
-from minids.checkpoint.dtypes import dequantise
 from minids.lab import notebook
 from minids.lab.analysis import known_weights, parameters, released_weights
+from minids.lab.lessons import checkpoints as lesson
 from minids.lab.plots import checkpoints
 from minids.layers.positions import rotary
 from minids.ops import bfloat16, rope
@@ -44,7 +45,7 @@ room = Path(workshop.name)
 # ## 1. A folder, read by hand
 #
 # `config.json` says what the model is, `*.safetensors` hold the numbers, the index says which tensor lies in which file (the MTP module
-# has a file of its own). A safetensors file is the simplest thing in the world:
+# has a file of its own). A safetensors file is simple:
 #
 # | bytes | what |
 # |---|---|
@@ -186,16 +187,14 @@ data, shape = bytes_of(name)
 codes = np.frombuffer(data, np.uint8).reshape(shape)  # (out, in)
 data, shape = bytes_of(name + "_scale_inv")
 scales = np.frombuffer(data, np.float32).reshape(shape)  # (⌈out/128⌉, ⌈in/128⌉)
-everywhere = np.repeat(np.repeat(scales, 128, axis=0), 128, axis=1)[
-    : codes.shape[0], : codes.shape[1]
-]
-weights = mine[codes].astype(np.float32) * everywhere
 print(f"codes {codes.shape}, scales {scales.shape}, largest code {np.abs(mine[codes]).max():g}")
-print("scaled by hand, as in the package:", np.array_equal(weights, held[name]))
+i, j = 10, 200
+by_hand = np.float32(mine[codes[i, j]]) * scales[i // 128, j // 128]
+print(f"W[{i}, {j}] by hand {by_hand:.6f}, in the package {held[name][i, j]:.6f}")
 
 # %% tags=["picture"]
 checkpoints.numbers_and_codes(mine, codes)
-checkpoints.blocks(weights, scales)
+checkpoints.blocks(held[name], scales)
 
 # %% [markdown]
 # **What to notice.** Each block is stretched until its largest entry is 448, so the codes crowd at the upper end: from 2⁻⁹ to 448 the
@@ -216,31 +215,13 @@ def undo_fp8(codes, scales, block):
 
 
 # %% tags=["check"]
-def by_the_package(codes, scales, block):
-    """The same by checkpoint/dtypes.py."""
-    values = E4M3.values[codes]
-    dequantise(values, scales, (block, block))
-    return values
-
-
-rng = np.random.default_rng(0)
-small = np.float32(2) ** rng.integers(-8, 0, (3, 3)).astype(np.float32)
-cases = [(codes, scales, 128), (codes[:40, :33], small, 16)]
-check.ok(check.against(by_the_package, undo_fp8, cases))
+check.ok(lesson.check_undo_fp8(undo_fp8, codes, scales))
 
 # %% [markdown]
 # The name `weight_scale_inv` invites dividing:
 
-
 # %%
-def divides(codes, scales, block):
-    """Takes the name at its word."""
-    rows, columns = codes.shape
-    spread = np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]
-    return (mine[codes] / spread).astype(np.float32)
-
-
-notebook.caught(check.against(by_the_package, divides, codes[:40, :33], small, 16))
+notebook.caught(lesson.check_undo_fp8(lesson.divided, codes, scales))
 
 # %% [markdown]
 # ## 4. One layer of a 671B model
@@ -315,7 +296,7 @@ else:
 # coordinates, and the two agree. For queries *and* keys the same permutation, so their dot product does not change:
 
 # %%
-d_r = 8
+d_r, rng = 8, np.random.default_rng(0)
 cos, sin = rotary(known_weights.CONFIG, np.arange(5), np.float64)
 weight = rng.normal(size=(d_r, 16))  # rows that make a rotary key, interleaved
 inputs = rng.normal(size=(1, 5, 16))
@@ -346,19 +327,7 @@ def to_half_split(weight, heads, d_nope, d_r):
 
 
 # %% tags=["check"]
-def row_by_row(weight, heads, d_nope, d_r):
-    """The same, slowly."""
-    out = weight.copy()
-    for head in range(heads):
-        start = head * (d_nope + d_r) + d_nope
-        for i in range(d_r // 2):
-            out[start + i] = weight[start + 2 * i]
-            out[start + d_r // 2 + i] = weight[start + 2 * i + 1]
-    return out
-
-
-cases = [(rng.normal(size=(3 * 14, 5)), 3, 6, 8), (rng.normal(size=(2 * 4, 3)), 2, 0, 4)]
-check.ok(check.against(row_by_row, to_half_split, cases))
+check.ok(lesson.check_to_half_split(to_half_split))
 
 # %% [markdown]
 # ## Where to go from here

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 13. What it costs: parameters, FLOPs, dollars, GPUs
 #
-# DeepSeek-V3 has 671 billion parameters, and its final training run cost 5.576 million dollars. The first number is usually
-# believed and the second usually is not. **Can you check both with nothing but a configuration file and a multiplication table?**
+# DeepSeek-V3 has 671 billion parameters, and its final training run cost 5.576 million dollars. **Can you check both numbers with
+# nothing but a configuration file and a multiplication table?**
 
 # %% [markdown]
 # You can. Everything in this notebook is arithmetic: no weight is allocated, nothing is trained. By the end you will have rebuilt
@@ -75,7 +75,7 @@ print(f"{'one MLA layer':<18} {queries + keys_values + output:>15,}")
 # multi-head layer with these heads would need $3 \cdot 7168 \cdot 16384$ for its queries, keys and values where MLA has 70 million.
 #
 # Now the experts. Each is a SwiGLU network of three matrices, $3 \cdot d \cdot I_m$ with $I_m = 2048$; there are 256 routed and one
-# shared in each of 58 layers, and a token uses 8 + 1 of them. That is the whole secret of "671B, of which 37B are active":
+# shared in each of 58 layers, and a token uses 8 + 1 of them. That is what "671B, of which 37B are active" means:
 
 # %%
 expert = 3 * d * v3.moe_intermediate_size

@@ -10,7 +10,7 @@
 # is here because it is easily made.
 #
 # Every label has the same parts: **where it was seen**, **the lines** (right in red, wrong in green: the diff that somebody
-# committed), **one picture or number** measured in this page, and **what notices it**.
+# committed), **one picture** measured in this page, and **what notices it**.
 #
 # Code used here: the mistakes are a few wrong lines each, in [`lab/mistakes`](minids/lab/mistakes/__init__.py),
 # [`mistakes/fp8.py`](minids/lab/mistakes/fp8.py) and [`mistakes/policy.py`](minids/lab/mistakes/policy.py); `with made(mistake):`
@@ -26,6 +26,7 @@ import numpy as np
 
 from minids import check
 from minids.lab import mistakes, notebook
+from minids.lab.lessons import museum as lesson
 from minids.lab.mistakes import IN_GENERATION, MISTAKES, fp8, policy, stamp
 from minids.lab.plots import museum
 from minids.ops import router
@@ -191,26 +192,13 @@ def backward(dy, saved):
 # %% tags=["check"]
 check.ok(check.gradient(scores_with_a_shared_key, backward, arrays, hints=heads))
 
-
 # %% [markdown]
-# And what the check says of two usual wrong answers, the gradient of one head and the mean over heads:
-
+# And what the check says of two wrong answers ([`lessons/museum.py`](minids/lab/lessons/museum.py)), the gradient of one head and the mean
+# over heads:
 
 # %%
-def backward_of_one_head(dy, saved):
-    """dq is right; dk takes head 0 alone and forgets the others."""
-    q, k = saved
-    return np.einsum("hts,sr->thr", dy, k), np.einsum("ts,tr->sr", dy[0], q[:, 0])
-
-
-def backward_averaged(dy, saved):
-    """dk is the mean over heads where it should be the sum."""
-    q, k = saved
-    return np.einsum("hts,sr->thr", dy, k), np.einsum("hts,thr->sr", dy, q) / H
-
-
-notebook.caught(check.gradient(scores_with_a_shared_key, backward_of_one_head, arrays, hints=heads))
-notebook.caught(check.gradient(scores_with_a_shared_key, backward_averaged, arrays, hints=heads))
+for wrong in (lesson.gradient_of_one_head, lesson.gradient_averaged):
+    notebook.caught(check.gradient(scores_with_a_shared_key, wrong, arrays, hints=heads))
 
 # %% [markdown]
 # ## 5. Room four: positions

@@ -5,9 +5,9 @@
 # ever, and who is idle meanwhile?**
 
 # %% [markdown]
-# A process in such a group is called a *rank*. This page needs no cluster: first threads stand in for ranks, then you see what four real
-# processes sent each other and when they worked, recorded once and kept with the package ([`analysis/recorded.py`](minids/lab/analysis/recorded.py)). Where `mpi4py` is installed
-# (`pip install "minids[parallel]"`), the cells with a clock start four processes on your machine.
+# A process in such a group is called a *rank*. This page needs no cluster. First threads stand in for ranks; then you see what four real
+# processes sent each other and when they worked, recorded once and kept with the package. Where `mpi4py` is installed
+# (`pip install "minids[parallel]"`), the cells with a clock start processes on your machine.
 #
 # | you will see | [V3 report](https://arxiv.org/abs/2412.19437) | code |
 # |---|---|---|
@@ -15,20 +15,21 @@
 # | a rank that skips the exchange, and all others wait for ever | | [`parallel/hop.py`](minids/parallel/hop.py) |
 # | DualPipe, executed and measured | section 3.2.1 | [`parallel/pipeline.py`](minids/parallel/pipeline.py) |
 # | copies of busy experts | section 3.4 | [`parallel/eplb.py`](minids/parallel/eplb.py) |
+#
+# Code used here, besides: the recordings ([`analysis/recorded.py`](minids/lab/analysis/recorded.py),
+# [`pipeline_measured.py`](minids/lab/analysis/pipeline_measured.py)); layers ([`basic.py`](minids/layers/basic.py),
+# [`parameters.py`](minids/layers/parameters.py), [`put_off.py`](minids/layers/put_off.py)). Threads, processes and the checks of the
+# exercises are in [`lessons/several_processes.py`](minids/lab/lessons/several_processes.py).
 
 # %%
-import importlib.util
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
-from minids import DeepSeekV3, ModelConfig, check
+from minids import check
 from minids.lab import notebook
 from minids.lab.analysis import pipeline_measured, recorded
+from minids.lab.lessons import several_processes as lesson
 from minids.lab.plots import several_processes as draw
 from minids.layers.basic import Linear
 from minids.layers.parameters import Parameters
@@ -64,27 +65,9 @@ class Meeting:
         return mine
 
 
-def on_ranks(work, ranks, *arguments):
-    """work(meeting, rank, …) on every rank; what each returns, or what kept it from returning."""
-    meeting, results = Meeting(ranks), [None] * ranks
-
-    def run(rank):
-        try:
-            results[rank] = work(meeting, rank, *(each[rank] for each in arguments))
-        except threading.BrokenBarrierError:
-            results[rank] = "waited for ever"
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 # %% [markdown]
-# Eight experts on four ranks, two each; expert $e$ simply multiplies a row by $e + 1$, so that you can check by eye. Rank $r$ has three tokens, and
-# each goes to two experts.
+# Eight experts on four ranks, two each; expert $e$ simply multiplies a row by $e + 1$, so that you can check by eye. Rank $r$ has three
+# tokens, and each goes to two experts. `on_ranks` starts a thread for each rank.
 
 # %%
 RANKS, E, K, d = 4, 8, 2, 3
@@ -108,15 +91,32 @@ def experts_apart(meeting, rank, x, chosen):
 
 xs = [rng.normal(size=(3, d)) for _ in range(RANKS)]
 choices = [np.array([rng.choice(E, K, replace=False) for _ in range(3)]) for _ in range(RANKS)]
-apart = on_ranks(experts_apart, RANKS, xs, choices)
+apart = lesson.on_ranks(experts_apart, Meeting(RANKS), xs, choices)
 alone = [x * (chosen + 1).sum(axis=1, keepdims=True) for x, chosen in zip(xs, choices, strict=True)]
 check.ok(check.close(np.array(apart), np.array(alone), name="experts apart"))
+
+# %% [markdown]
+# ### Exercise 1: who gets how much?
+#
+# Before rows travel, their numbers do. Write `rows_to_ranks(chosen, experts, ranks)`: chosen (N, K), experts dealt to ranks in blocks of
+# neighbours → (ranks,) how many *different tokens* go to each rank. A token with two experts on one rank goes there once.
+
+
+# %% tags=["solution"]
+def rows_to_ranks(chosen, experts, ranks):
+    """(N, K) → (ranks,) int."""
+    holder = chosen // (experts // ranks)
+    return np.array([np.count_nonzero(np.any(holder == r, axis=1)) for r in range(ranks)])
+
+
+# %% tags=["check"]
+check.ok(lesson.check_rows_to_ranks(rows_to_ranks))
 
 # %% [markdown]
 # ## 2. What four real processes sent
 #
 # The same with `tiny` on four processes over MPI: the bytes that each rank sent to each other one in one training step, forward and backward.
-# Left, every rank is a machine of its own. Right, two machines of two ranks: a token first goes *once* to each machine that has an expert for it,
+# Left, every rank is a machine of its own. Middle and right, two machines of two ranks: a token first goes *once* to each machine that has an expert for it,
 # over the slow wire, and from there to the ranks inside. That is section 3.2.2.
 #
 # **Write your guess; then run.** How many bytes does the second hop save between the machines: a tenth, a fifth, a half?
@@ -127,39 +127,23 @@ one = kept["one hop"]["across dispatch"]
 across, inside = (kept["two hops"][f"{where} dispatch"] for where in ("across", "inside"))
 machine = np.arange(4) // 2
 between = machine[:, None] != machine  # rank pairs on different machines
-print(f"between the machines, one hop:   {one[between].sum() / 1e6:.1f} MB")
-print(f"between the machines, two hops:  {across[between].sum() / 1e6:.1f} MB")
-back = kept["two hops"]["across combine"]
-print(f"what comes back is what went out, turned round: {np.array_equal(back, across.T)}")
+for hops, sent in (("one hop", one), ("two hops", across)):
+    print(f"between the machines, {hops}: {sent[between].sum() / 1e6:.1f} MB")
 
 draw.sent({"one hop": one, "two hops, across": across, "then inside a machine": inside})
 
 # %% [markdown]
-# **What to notice.** No rank sends to all others equally: routers are not even. In two hops the first table has zeros, since rank 0 of one machine only talks
-# to rank 0 of the other, and fewer bytes cross between the machines: a token with experts on both ranks of the other machine went there twice, now
-# once. Your own numbers, if `mpi4py` is here:
-
-
-# %%
-def mpiexec(ranks, *command, seconds=60):
-    """``mpiexec -n RANKS python COMMAND``; what it printed, or why not."""
-    program = Path(sys.executable).with_name("mpiexec")
-    if importlib.util.find_spec("mpi4py") is None or not program.exists():
-        return "needs several processes: pip install 'minids[parallel]'"
-    limits = {"MPIEXEC_TIMEOUT": str(seconds), "OPENBLAS_NUM_THREADS": "1"}
-    line = [str(program), "-n", str(ranks), sys.executable, *command]
-    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | limits)
-    return done.stdout + done.stderr
-
+# **What to notice.** No rank sends to all others equally: routers are not even. In two hops the first table has zeros, since rank 0 of
+# one machine only talks to rank 0 of the other, and nearly a fifth fewer bytes cross between the machines: a token with experts on both ranks of
+# the other machine went there twice, now once. (What comes back is as much as what went out.) Your own numbers, if `mpi4py` is here:
 
 # %% tags=["timing"]
-command = "-m minids bench exchange --sizes A-12x64 --expert-parallel 4 --ranks-per-node 2"
-print(mpiexec(4, *command.split()))
+lesson.mpiexec(4, "-m minids bench exchange --sizes A-12x64 --expert-parallel 4 --ranks-per-node 2")
 
 # %% [markdown]
 # ## 3. A dead-lock, provoked
 #
-# A router may send *no* token to the experts of some rank. So that rank skips the layer: it has nothing to do.
+# A router may send *no* token to the experts of some rank. Suppose that this rank skips the layer, since it has nothing to do.
 #
 # **Write your guess; then run.** Nobody sends a row to rank 2, and it returns at once. What becomes of ranks 0 and 1?
 
@@ -173,13 +157,8 @@ def skips(meeting, rank, rows):
     return np.concatenate(meeting.all_to_all(rank, rows))
 
 
-def rows_for(counts):
-    """counts (R, R): how many rows each rank sends to each → the rows, full of ones."""
-    return [[np.ones((n, d)) for n in of_rank] for of_rank in counts]
-
-
-nobody_for_2 = np.array([[1, 2, 0], [3, 1, 0], [1, 1, 0]])
-for rank, got in enumerate(on_ranks(skips, 3, rows_for(nobody_for_2))):
+nobody_for_2 = lesson.rows_for(np.array([[1, 2, 0], [3, 1, 0], [1, 1, 0]]), width=d)
+for rank, got in enumerate(lesson.on_ranks(skips, Meeting(3), nobody_for_2)):
     print(f"rank {rank}: {got if isinstance(got, str) else f'returned with {len(got)} rows'}")
 
 # %% [markdown]
@@ -194,35 +173,40 @@ def takes_part(meeting, rank, rows):
     return np.concatenate(meeting.all_to_all(rank, rows))
 
 
-for rank, got in enumerate(on_ranks(takes_part, 3, rows_for(nobody_for_2))):
+for rank, got in enumerate(lesson.on_ranks(takes_part, Meeting(3), nobody_for_2)):
     print(f"rank {rank}: returned with {len(got)} rows")
 
 # %% [markdown]
-# The same with real processes: rank 1 skips the second exchange, and `mpiexec` ends them after five seconds, since nobody else would.
+# The same with real processes ([`lessons/deadlock.py`](minids/lab/lessons/deadlock.py)): rank 1 skips the second exchange, and `mpiexec`
+# ends them after ten seconds, since nobody else would. Then without the mistake:
 
 # %% tags=["timing"]
-PROGRAM = """
-import numpy as np
-from minids.parallel.mpi import world
-ranks = world()
-came = ranks.all_to_all(np.array([1, 0]))  # both send a row to rank 0 and none to rank 1
-print(f"rank {ranks.rank} gets {came.sum()} rows", flush=True)
-if SKIP and not came.sum():
-    print(f"rank {ranks.rank} skips", flush=True)
-    ranks.receive((1,), float, 0)  # and waits for something that nobody sends
-else:
-    got = ranks.all_to_all_v(np.ones((1, 3)), [1, 0], came)
-    print(f"rank {ranks.rank} has {len(got)} rows", flush=True)
-"""
-print(mpiexec(2, "-c", "SKIP = True" + PROGRAM, seconds=5))
-print(mpiexec(2, "-c", "SKIP = False" + PROGRAM, seconds=30))
+lesson.mpiexec(2, "-m minids.lab.lessons.deadlock skip", seconds=10)
+lesson.mpiexec(2, "-m minids.lab.lessons.deadlock", seconds=30)
+
+# %% [markdown]
+# ### Exercise 2: nobody waits for ever
+#
+# Write `total(meeting, rank, numbers)`: the sum over all ranks of all their numbers, on every rank, with `meeting.all_to_all`. `numbers`
+# is an array, on some ranks an empty one. A rank that leaves before the exchange leaves the others waiting, and the check sees it.
+
+
+# %% tags=["solution"]
+def total(meeting, rank, numbers):
+    """The same sum on every rank."""
+    mine = numbers.sum()  # 0 of nothing, and 0 is sent
+    return sum(meeting.all_to_all(rank, [mine] * meeting.ranks))
+
+
+# %% tags=["check"]
+check.ok(lesson.check_total(total, Meeting))
 
 # %% [markdown]
 # ## 4. A pipeline from both ends
 #
-# *Pipeline parallelism* gives every device some neighbouring blocks. Activations go up the line, gradients come back, and a device waits for both. Only the
-# gradient of a stage's **input** is waited for by somebody; that of its **weights** is not. So the backward pass is split. In minids a layer ([`basic`](minids/layers/basic.py), its [parameters](minids/layers/parameters.py)) does
-# both at once, unless it is told to leave the weights for later ([`put_off`](minids/layers/put_off.py)):
+# *Pipeline parallelism* gives every device some neighbouring blocks. Activations go up the line, gradients come back, and a device waits
+# for both. Only the gradient of a stage's **input** is waited for by somebody; that of its **weights** is not. So the backward pass is
+# split. In minids a layer does both at once, unless it is told to leave the weights for later:
 
 # %%
 parameters = Parameters()
@@ -242,30 +226,24 @@ print(f"now it is: {np.abs(layer.weight.grad).max():.2f}")
 # Four devices in one process, each going on as far as it can; all of DeepSeek-V3, MTP module included. Are the gradients those of one device?
 
 # %%
-sizes = {"hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 8, "vocab_size": 32}
-small = ModelConfig.preset(
-    "tiny", **sizes, bos_token_id=None, eos_token_id=None, initializer_range=0.02
-)
-model = DeepSeekV3(small, seed=0, dtype=np.float64)
+model = lesson.small_model()
 text = rng.integers(0, 32, (8, 1, 13))  # micro-batches, sequences, tokens
-model.parameters.zero_grads()
-for batch in text:
-    model.forward_backward(batch[:, :-1], batch[:, 1:], weight=1 / len(text))
+lesson.on_one_device(model, text)  # its gradients stay in the model
 
 for schedule in ("1F1B", "ZB1P", "DualPipe"):
     line = pipeline.Together(model, schedule, stages=4)
-    losses, _ = line.forward_backward(text[..., :-1], text[..., 1:])
-    got = line.gradients()
-    worst = max(np.abs(got[p.name] - p.grad).max() / np.abs(p.grad).max() for p in model.parameters)
+    line.forward_backward(text[..., :-1], text[..., 1:])
+    worst = lesson.apart_from_one_device(line, model)
     held = [device.parameters.values.size for device in line.devices]
     print(f"{schedule:<9} gradients differ by {worst:.0e}; parameters on each device: {held}")
 
 # %% [markdown]
-# **What to notice.** DualPipe's devices hold twice as much: it feeds micro-batches from both ends, so device $r$ holds stage $r$ for one direction and stage $PP - 1 - r$
-# for the other, and the two copies of each stage add their gradients.
+# **What to notice.** DualPipe's devices together hold about twice as much: it feeds micro-batches from both ends, so device $r$ holds stage $r$
+# for one direction and stage $PP - 1 - r$ for the other, and the two copies of each stage add their gradients.
 #
-# And who worked when? Four processes made a step of `tiny`, and every chunk was timed. They shared **one** core, so the clock shows mostly how they took
-# turns. The second timeline ([`pipeline_measured`](minids/lab/analysis/pipeline_measured.py)) *replays* the same order with each chunk's own processor time, as with a core for every device; the third is the textbook's, with all stages alike.
+# And who worked when? Four processes made a step of `tiny`, and every chunk was timed. They shared **one** core, so the clock shows mostly
+# how they took turns. The second timeline *replays* the same order with each chunk's own processor time, as with a core for every
+# device; the third is the textbook's, with all stages alike.
 #
 # **Write your guess; then run.** With a core for every device, what share of the time would a device wait?
 
@@ -274,26 +252,23 @@ found = pipeline_measured.compared(recorded.dualpipe())
 draw.timelines(found._asdict())
 
 # %% [markdown]
-# **What to notice.** In *replayed* the stages are unequal: the last one has head and MTP module, and DualPipe gives each device one from either end, which evens it out. Half-height boxes are
-# pairs that on a GPU would hide each other's communication; here the forward is made first, then the backward. On your machine:
+# **What to notice.** In *replayed* the stages are unequal: the last one has head and MTP module, and DualPipe gives each device one from
+# either end, which evens it out. Half-height boxes are pairs that on a GPU would hide each other's communication; here the forward is made
+# first, then the backward. On your machine:
 
 # %% tags=["timing"]
-command = "-m minids pipeline --execute --schedule DualPipe --stages 4 --microbatches 8"
-print(mpiexec(4, *command.split()))
+lesson.mpiexec(4, "-m minids pipeline --execute --schedule DualPipe --stages 4 --microbatches 8")
 
 # %% [markdown]
 # ## 5. Copies of busy experts
 #
-# To serve a model, each GPU holds a few experts, and all wait for the busiest. V3 keeps *redundant* experts: copies of the busy ones (section 3.4), planned from the load
-# of the minutes before. The EPLB repository's example has two layers of 12 experts in 4 groups, 2 nodes of 4 GPUs, 16 places:
+# To serve a model, each GPU holds a few experts, and all wait for the busiest. V3 keeps *redundant* experts: copies of the busy ones
+# (section 3.4), planned from the load of the minutes before. The EPLB repository's example has two layers of 12 experts in 4 groups, and
+# 16 places on 2 nodes of 4 GPUs. **Write your guess; then run:** four places are left over, a third more. How busy is the busiest GPU,
+# over the mean?
 
 # %%
-load = np.array(
-    [
-        [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
-        [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
-    ]
-)
+load = lesson.EPLB_EXAMPLE  # (layers, experts)
 plan = eplb.place(load, places=16, gpus=8, nodes=2, groups=4)
 print(plan.policy)
 print(plan.experts)  # the same numbers as in their README
@@ -304,31 +279,41 @@ anywhere = eplb.place(load, places=16, gpus=8, nodes=2, groups=4, policy="global
 print(f"global policy, copies go anywhere:      {anywhere.imbalance.round(2)}")
 
 # %% [markdown]
-# Three greedy steps make the plan: groups of experts go to nodes, spare places of a node go to the expert with the largest load per copy, copies go to GPUs. A
-# tempting mistake is to look at the load alone, and to give *all* spare places to the favourite:
+# **What to notice.** Copies even out the second layer, where a few experts had most to do. The policy that keeps a group on one node does
+# less than the global one, but a token then visits fewer nodes.
+#
+# Three greedy steps make the plan: groups of experts go to nodes, spare places of a node go to the expert with the largest load per copy,
+# copies go to GPUs.
+#
+# ### Exercise 3: which expert gets the next copy?
+#
+# Write `copies(loads, places)`: how many copies each expert has, if every expert has one, and each further place goes to the expert whose
+# copies have most to do, load / copies (the first of equals).
 
 
-# %%
-def by_eplb(loads, places):
-    """Copies of each expert, as the package gives them."""
-    return np.bincount(eplb.given_places(loads, places))
-
-
-def all_to_the_favourite(loads, places):
-    """Wrong: a copy takes load from its expert, so the next place may be another's."""
+# %% tags=["solution"]
+def copies(loads, places):
+    """(E,) loads → (E,) int, together ``places``."""
     count = np.ones(len(loads), int)
-    count[np.argmax(loads)] += places - len(loads)
+    for _ in range(places - len(loads)):
+        count[np.argmax(loads / count)] += 1
     return count
 
 
-notebook.caught(check.against(by_eplb, all_to_the_favourite, load[0] * 1.0, 16))
+# %% tags=["check"]
+check.ok(lesson.check_copies(copies))
+
+# %% [markdown]
+# A tempting mistake is to look at the load alone, and to give *all* spare places to the favourite:
+
+# %%
+notebook.caught(lesson.check_copies(lesson.all_to_the_favourite))
 
 # %% [markdown]
 # Now at work: sixteen experts of which a few are busy, and what each GPU has to compute.
 
 # %%
-skewed = 1000 / np.arange(1, 17)  # the load of 16 experts
-draw.redundant(skewed)
+draw.redundant(1000 / np.arange(1, 17))  # the load of 16 experts
 
 # %% [markdown]
 # A token's row goes to one of its expert's copies, each in turn. Nothing else changes, so the outputs stay what they are. A layer of the small model above:
@@ -345,112 +330,26 @@ dealt = eplb.rows_per_gpu(saved.routing.chosen, eplb.dealt_out(16, 4), 4, 16)
 print(f"rows on each GPU, dealt out: {dealt}, with copies: {served.rows}")
 
 # %% [markdown]
-# `minids experts --run runs/mine --gpus 4` does that for a run of yours that was trained with `--trace-every`, and judges the plan on the run's later steps.
-
-# %% [markdown]
-# ## Exercises
+# **What to notice.** One copy a GPU makes four GPUs nearly equal, and the outputs are the same numbers.
+# `minids experts --run runs/mine --gpus 4` does that for a run of yours that was trained with `--trace-every`, and judges the plan on the
+# run's later steps.
 #
-# The [exercise version](notebooks/exercises/16_several_processes.ipynb) of this page has stubs in place of the solutions. Each check says what is
-# wrong.
-#
-# ### 1. Who gets how much?
-#
-# Before rows travel, their numbers do. Write `rows_to_ranks(chosen, experts, ranks)`: chosen (N, K), experts dealt to ranks in blocks of neighbours → (ranks,) how
-# many *different tokens* go to each rank. A token with two experts on one rank goes there once.
-
-
-# %% tags=["solution"]
-def rows_to_ranks(chosen, experts, ranks):
-    """(N, K) → (ranks,) int."""
-    holder = chosen // (experts // ranks)
-    return np.array([np.count_nonzero(np.any(holder == r, axis=1)) for r in range(ranks)])
-
-
-# %% tags=["check"]
-def one_by_one(chosen, experts, ranks):
-    """Token by token."""
-    counts = np.zeros(ranks, int)
-    for token in chosen:
-        for rank in {int(e) // (experts // ranks) for e in token}:
-            counts[rank] += 1
-    return counts
-
-
-some = np.array([rng.choice(16, 4, replace=False) for _ in range(50)])
-check.ok(
-    check.against(one_by_one, rows_to_ranks, [(some, 16, 4), (some, 16, 2), (some % 4, 16, 8)])
-)
-
-# %% [markdown]
-# ### 2. Nobody waits for ever
-#
-# Write `total(meeting, rank, numbers)`: the sum over all ranks of all their numbers, on every rank, with `meeting.all_to_all`. `numbers` is an array, on some ranks an empty one. A rank that
-# leaves before the exchange leaves the others waiting, and the check sees it.
-
-
-# %% tags=["solution"]
-def total(meeting, rank, numbers):
-    """The same sum on every rank."""
-    mine = numbers.sum()  # 0 of nothing, and 0 is sent
-    return sum(meeting.all_to_all(rank, [mine] * meeting.ranks))
-
-
-# %% tags=["check"]
-def on_every_rank(*numbers):
-    """What all ranks return, NaN for one that waits or returns nothing."""
-    results = on_ranks(total, len(numbers), numbers)
-    return np.array([np.nan if r is None or isinstance(r, str) else r for r in results], float)
-
-
-def expected(*numbers):
-    """The sum, once for each rank."""
-    return np.full(len(numbers), sum(each.sum() for each in numbers))
-
-
-cases = [(np.ones(2), np.ones(0), np.arange(4.0)), (np.ones(0), np.ones(0)), (np.array([5.0]),)]
-check.ok(check.against(expected, on_every_rank, cases))
-
-# %% [markdown]
-# ### 3. Which expert gets the next copy?
-#
-# Write `copies(loads, places)`: how many copies each expert has, if every expert has one, and each further place goes to the expert whose copies have most to do,
-# load / copies (the first of equals).
-
-
-# %% tags=["solution"]
-def copies(loads, places):
-    """(E,) loads → (E,) int, together ``places``."""
-    count = np.ones(len(loads), int)
-    for _ in range(places - len(loads)):
-        count[np.argmax(loads / count)] += 1
-    return count
-
-
-# %% tags=["check"]
-check.ok(
-    check.against(
-        by_eplb,
-        copies,
-        [(rng.permutation(skewed), 20), (load[0] * 1.0, 16), (np.ones(3), 3), (np.ones(3), 7)],
-    )
-)
-
-# %% [markdown]
 # ## Where to go from here
 #
 # - [docs/parallel.md](docs/parallel.md): every option, what was measured, and when to leave for torchtitan or Megatron (`minids export`).
-# - [Notebook 13](notebooks/13_what_it_costs.ipynb): the bubbles of V3's Table 2 by simulation.
+# - [Notebook 15](notebooks/15_pipelines.ipynb): the bubbles of V3's Table 2 by simulation.
 # - [Notebook 7](notebooks/07_balance.ipynb): how a router is kept even in training, so that copies are needed less.
 
 # %% tags=["picture"]
+hops = {"one hop": one[between].sum() / 1e6, "two hops": across[between].sum() / 1e6}  # MB
 notebook.card(
     """
-    - A token's row goes to the ranks of its experts and comes back: an all-to-all, in which every rank takes part, with nothing
-      to send too.
+    - A token's row goes to the ranks of its experts and comes back: an all-to-all, in which every rank takes part, also one that
+      has nothing to send.
     - Across machines first, then inside: a token crosses the slow wire once for each machine.
     - A copy of a busy expert on each GPU evens out what the router does not.
     """,
-    number=f"{one[between].sum() / 1e6:.1f} → {across[between].sum() / 1e6:.1f} MB",
+    number=" → ".join(f"{sent:.1f}" for sent in hops.values()) + " MB",
     meaning="between two machines in one step of the tiny model, by one hop and by two",
-    bars={"one hop": one[between].sum() / 1e6, "two hops": across[between].sum() / 1e6},
+    bars=hops,
 )

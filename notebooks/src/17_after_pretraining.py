@@ -6,12 +6,13 @@
 
 # %% [markdown]
 # By trying several answers to the same question and making those better than their rivals likelier: GRPO (V3
-# [report](https://arxiv.org/abs/2412.19437), section 5.2.2, eqs 26–28; [DeepSeekMath](https://arxiv.org/abs/2402.03300)). No second
-# network judges; the group is its own measure.
+# [report](https://arxiv.org/abs/2412.19437), section 5.2.2, eqs 26–28; [DeepSeekMath](https://arxiv.org/abs/2402.03300)). There is
+# no second network that predicts how good answers to a question will be (a critic): the group is its own measure.
 #
 # Code used here: [`ops/policy_loss.py`](minids/ops/policy_loss.py) is the loss and its backward pass,
 # [`training/sft.py`](minids/training/sft.py) and [`training/grpo.py`](minids/training/grpo.py) the loops,
 # [`training/rewards.py`](minids/training/rewards.py) questions and rewards,
+# [`lessons/after_pretraining.py`](minids/lab/lessons/after_pretraining.py) a check,
 # [`plots/after_pretraining.py`](minids/lab/plots/after_pretraining.py) the pictures, and
 # [`errors.py`](minids/errors.py) says no.
 
@@ -22,6 +23,7 @@ import minids
 from minids import check
 from minids.errors import MinidsError
 from minids.lab import notebook
+from minids.lab.lessons import after_pretraining as lesson
 from minids.lab.plots import after_pretraining
 from minids.ops import policy_loss
 from minids.training.rewards import sums
@@ -70,14 +72,9 @@ def graded(log_p, counts):
 
 
 # %% tags=["check"]
-def of_those_that_count(log_p, counts):
-    """The same by picking them out."""
-    return -log_p[counts].mean()
-
-
 rng = np.random.default_rng(0)
 log_p, counts = -rng.exponential(size=(3, 7)), rng.random((3, 7)) < [[0.2], [0.5], [0.9]]
-check.ok(check.against(of_those_that_count, graded, log_p, counts))
+check.ok(lesson.check_graded(graded, log_p, counts))
 
 # %% [markdown]
 # Two hundred examples of brief answers, two epochs, some seconds. **Write your guess; then run:** will the answers be brief? Will they
@@ -92,8 +89,8 @@ for before, after in zip(answers(model, asked), answers(tuned, asked), strict=Tr
     print(f"{before!r:<32} → {after!r}")
 
 # %% [markdown]
-# **What to notice.** Form is learned from few examples, arithmetic is not: an example says what an answer looks like. (And a sum that
-# is broken up was the better way to get it right; V3's own examples come from a model that thinks at length.)
+# **What to notice.** Form is learned from few examples, arithmetic is not: an example says what an answer looks like. (To break
+# a sum up is a way to get it right; V3's own examples of reasoning come from a model that thinks at length.)
 #
 # ## 2. A group is its own measure
 #
@@ -170,7 +167,7 @@ d_logits = policy_loss.backward(1.0, saved)
 print(f"loss {abs(loss):.1e}, largest gradient {np.abs(d_logits).max():.3f}")
 
 # %% [markdown]
-# **What to notice.** The loss is 0 by construction, today and in the last step: a curve of it shows nothing. The gradient is not, for
+# **What to notice.** The loss is 0 by construction, in the first step of a run and in its last: a curve of it shows nothing. The gradient is not, for
 # $d\rho/d\ln\pi = \rho = 1$: every token of a good answer is pushed up, every token of a bad one down. It is cross-entropy with one weight
 # for each token, $-A_i$ shared among the answer's tokens. (So what does one watch? The reward.)
 #
@@ -252,7 +249,7 @@ print("reward of the first five steps:", [round(h["reward"], 2) for h in runs["b
 print("and of the last five:          ", [round(h["reward"], 2) for h in runs["brief"][-5:]])
 
 # %% [markdown]
-# From nearly nothing to nearly always. Look at the answers before you are glad:
+# From nearly nothing to nearly always. Now look at the answers:
 
 # %%
 for question, answer in zip(asked, answers(chased, asked), strict=True):
@@ -260,7 +257,7 @@ for question, answer in zip(asked, answers(chased, asked), strict=True):
 
 # %% [markdown]
 # **What to notice.** It *is* brief: it answers another, easier question. Nobody said that the sum has to be the one that was asked. That
-# is called reward hacking, and it is the rule, not the exception: what is rewarded becomes likelier, and nothing else.
+# is called reward hacking: what is rewarded becomes likelier, and nothing else.
 #
 # So say it: 1 only for an answer that is brief *and* about the question. **Write your guess; then run:** from the pre-trained model, and
 # from the one that has seen examples, which of the two learns it?

@@ -383,14 +383,14 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             (
                 "    n = 0\n    while n < len(guesses) and guesses[n] == choices[n]:\n        n += 1",
                 "    n = sum(g == c for g, c in zip(guesses, choices))",
-                None,
+                "behind a refused one",
             ),
             ("choices[n]])", "choices[n - 1]])", None),
         ],
     },
     "10": {
         "to_e4m3": [
-            ("np.rint(size / step)", "np.floor(size / step)", None),
+            ("np.rint(size / step)", "np.floor(size / step)", "towards zero"),
             ("above - 1 - 3", "above - 3", None),
             (", -9)", ", -6)", "another constant"),
             ("np.minimum(np.abs(y), 448)", "np.abs(y)", None),
@@ -400,6 +400,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("* scale).reshape", ").reshape", None),
             (".max(axis=-1, keepdims=True)", ".max()", None),
             (", np.float32(1e-4))", ", np.float32(0))", None),
+            ("x.reshape(len(x), -1, width)", "x.reshape(len(x), 1, -1)", "one scale for a whole row"),
             ("np.float32(448)", "np.float32(240)", None),
         ],
         "scaled_product": [
@@ -420,11 +421,12 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.95**t)", "m_hat, v_hat = m, v", None),
             ("0.05 * g * g", "0.05 * g", "root of a negative number"),
             ("+ 0.1 * theta)", ")", None),
+            ("m = 0.9 * m + 0.1 * g\n", "g = g + 0.1 * theta\n    m = 0.9 * m + 0.1 * g\n", None),
             ("theta - lr", "theta + lr", None),
         ],
         "max_vio": [
             ("loads.max() / loads.mean() - 1", "loads.max() / loads.mean()", None),
-            (", minlength=experts", "", None),
+            (", minlength=experts", "", "nobody chose"),
             ("loads.max() / loads.mean() - 1", "loads.max() - loads.mean()", None),
         ],
     },
@@ -435,7 +437,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ('"little"', '"big"', None),
         ],
         "undo_fp8": [
-            ("mine[codes] * spread", "mine[codes] / spread", "whole column"),
+            ("mine[codes] * spread", "mine[codes] / spread", "divides by the scale"),
             (
                 "np.repeat(np.repeat(scales, block, axis=0), block, axis=1)[:rows, :columns]",
                 "np.tile(scales, (block, block))[:rows, :columns]",
@@ -511,9 +513,9 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
         ],
     },
     "16": {
-        "rows_to_ranks": [("np.any(holder == r, axis=1)", "holder == r", None)],
+        "rows_to_ranks": [("np.any(holder == r, axis=1)", "holder == r", "counted twice")],
         "total": [("return sum(meeting.all_to_all(rank, [mine] * meeting.ranks))", "return mine", None)],
-        "copies": [("np.argmax(loads / count)", "np.argmax(loads)", None)],
+        "copies": [("np.argmax(loads / count)", "np.argmax(loads)", "takes load from it")],
     },
     "17": {
         "graded": [
@@ -539,7 +541,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
     },
     "18": {
         "laid_out": [
-            ("text[b:], [end], text[a:b]", "text[a:b], [end], text[b:]", "another order"),
+            ("text[b:], [end], text[a:b]", "text[a:b], [end], text[b:]", "leaves the middle where it was"),
             ("[hole], text[b:]", "[hole], text[b + 1 :]", None),
         ],
         "batch_at": [

@@ -60,6 +60,7 @@ LABELS: dict[Mistake, Label] = {
         "- s = sigmoid(logits)\n+ s = softmax(logits)",
         "Another expert's logit grows, and the score of expert 0 falls: under softmax experts compete inside the score.",
         "A test that raises one logit and asks for the other scores unchanged. The loss falls with either.",
+        (case("TensorRT-Model-Connect", "2026-07", "NVIDIA/TensorRT-Model-Connect/pull/669"),),
     ),
     mistakes.forbidden_groups_set_to_zero: Label(
         "- biased = np.where(allowed, s + b, -np.inf)\n+ biased = (s + b) * allowed",
@@ -79,6 +80,7 @@ LABELS: dict[Mistake, Label] = {
         "V3's eq. 12 is printed with u in it. The block adds its input too, so the stream grows from block to block; "
         "the norm before each block hides it.",
         "One MoE layer beside the paper's sum, written out. Shapes and a falling loss say nothing.",
+        (case("Mirage", "2026-06", "mirage-project/mirage/pull/722", "a relative: added once on every GPU, then summed"),),
     ),
     # Room two: balance.
     mistakes.bias_moved_the_wrong_way: Label(
@@ -91,12 +93,21 @@ LABELS: dict[Mistake, Label] = {
         "A validation pass moves the bias: the second evaluation gives another loss than the first.",
         "The whole model, buffers included, has the same bits after an evaluation. The bias is no parameter: a comparison of "
         "parameters sees nothing.",
+        (case("torchtitan", "2026-08", "pytorch/torchtitan/pull/4148"),),
     ),
     mistakes.bias_updated_in_every_backward_pass: Label(
         "  for batch in micro_batches:\n      counts += model.forward_backward(batch).counts\n"
         "+     model.update_biases(counts)\n- model.update_biases(counts)",
         "The bias creeps where no optimizer step was made. With 8 micro-batches a step, γ is 8 times what was set.",
         "A forward and backward pass, and the bias must be where it was.",
+        (
+            case(
+                "torchtitan",
+                "2025-08",
+                "pytorch/torchtitan/pull/1593",
+                "a relative: loads counted twice where passes are repeated",
+            ),
+        ),
     ),
     mistakes.balance_loss_from_detached_scores: Label(
         "- p = scores / scores.sum(axis=-1, keepdims=True)\n+ p = stop_gradient(scores) / scores.sum(axis=-1, keepdims=True)",
@@ -125,8 +136,8 @@ LABELS: dict[Mistake, Label] = {
     mistakes.rope_key_from_the_latent: Label(
         "- k_rope = rope(h @ W_kr.T)\n+ k_rope = rope(c_kv @ W_kr.T)",
         "The rows of kv_a_proj_with_mqa that should make the key get exactly no gradient. “Gradients not zero” passes all the "
-        "same: the same matrix also holds the latent's rows. Look at parts, not at tensors.",
-        "Move the hidden state where the latent does not see it, and ask the key to move.",
+        "same: the same matrix also holds the latent's rows.",
+        "Move the hidden state where the latent does not see it, and ask the key to move. Look at parts, not at tensors.",
     ),
     mistakes.rope_key_gradient_of_one_head: Label(
         "- d_k_rope = dk[..., d_h:].sum(axis=2, keepdims=True)\n+ d_k_rope = dk[..., :1, d_h:]",
@@ -150,6 +161,7 @@ LABELS: dict[Mistake, Label] = {
         "- theta = theta * (1 - ramp + ramp / factor)\n+ theta = theta / factor",
         "The fast pairs (left), which tell neighbours apart, are slowed down as well.",
         "A number: V3's θ′ of pair 16 is 0.0055 radians a token.",
+        (case("aprender", "2026-06", "paiml/aprender/pull/2161", "a relative: the fast pairs took another base"),),
     ),
     mistakes.yarn_with_a_reversed_ramp: Label(
         "- theta = theta * (1 - ramp + ramp / factor)\n+ theta = theta * (ramp + (1 - ramp) / factor)",
@@ -280,6 +292,7 @@ LABELS: dict[Mistake, Label] = {
         "+ total = short_sum(a, b)",
         "The short sum runs to the end: per cents, growing with its length.",
         "A long sum of positive numbers.",
+        (case("CUTLASS", "2024-07", "NVIDIA/cutlass/pull/1641", "for blocks of 256: never promoted"),),
     ),
     fp8.attention_output_in_e4m3: Label(
         "- x8 = quantise(o, E5M6, power_of_two=True)\n+ x8 = quantise(o, E4M3)",
@@ -290,6 +303,7 @@ LABELS: dict[Mistake, Label] = {
         "- logits = u @ W_gate.T\n+ logits = fp8_matmul(u, W_gate.T)",
         "Two experts whose logits differ by less than a few thousandths are told apart by rounding.",
         "The paper's list of what stays in full precision: embedding, head, router, norms, attention.",
+        (case("MaxText", "2026-09", "AI-Hypercomputer/maxtext/pull/5293"),),
     ),
     fp8.master_weights_in_fp8: Label(
         "  W8 = quantise(W)\n- W -= step\n+ W = W8 - step",
@@ -307,11 +321,23 @@ LABELS: dict[Mistake, Label] = {
         "- np.minimum(ratio * A, np.clip(ratio, 1 - e, 1 + e) * A)\n+ np.maximum(ratio * A, np.clip(ratio, 1 - e, 1 + e) * A)",
         "A bad answer that became likelier is let go.",
         "Both signs of the advantage, both sides of the clip: four cases.",
+        (
+            case(
+                "takuseno/ppo",
+                "2018-07",
+                "takuseno/ppo/issues/3",
+                "the smaller ratio times A: for a bad answer the larger term",
+            ),
+        ),
     ),
     policy.group_numbers_lost: Label(
         "- A = rewards - rewards.mean(axis=group)\n+ A = rewards",
         "There is no baseline: no answer is made rarer.",
         "Advantages of a group sum to zero.",
+        (
+            case("slime", "2026-01", "THUDM/slime/issues/1414", "a relative: one mean for all groups"),
+            case("AReaL", "2026-06", "areal-project/AReaL/issues/1419", "a relative: rows of other groups"),
+        ),
     ),
     policy.old_log_probabilities_with_gradient: Label(
         "- ratio = np.exp(log_p - constant(log_p_old))\n+ ratio = np.exp(log_p - log_p)",
@@ -327,5 +353,6 @@ LABELS: dict[Mistake, Label] = {
         "- reward = h[rows, lengths - 1] @ w\n+ reward = h[:, -1] @ w           # rows filled up to the longest",
         "What an answer is worth depends on what it is judged beside.",
         "An answer alone and among longer ones: the same reward.",
+        (case("TRL", "2025-02", "huggingface/trl/issues/2778", "a relative: the padding stands on the other side"),),
     ),
 }

@@ -484,7 +484,7 @@ SYMPTOMS: dict[Mistake, Symptom] = {
         windows_read, "window begins at", "step: resumed after 5, epochs of 10", "points"
     ),
     mistakes.resumed_without_the_routing_bias: Symptom(loads_after_loading, "load / mean", "experts, by load", "bars"),
-    mistakes.speculation_by_a_ratio_heuristic: Symptom(spoken, "share of what is written", "token", "bars"),
+    mistakes.speculation_by_a_ratio_heuristic: Symptom(spoken, "share written", "token", "bars"),
     policy.divergence_as_a_difference_of_logs: Symptom(divergence, "D", "ln (reference / policy)"),
     policy.larger_term_in_the_clip: Symptom(push_on_a_bad_answer, "push down", "ρ of an answer with advantage −1"),
     policy.group_numbers_lost: Symptom(
@@ -498,9 +498,9 @@ SYMPTOMS: dict[Mistake, Symptom] = {
         worth_beside_another, "its reward", "tokens of the answer beside it", "points"
     ),
     fp8.halves_rounded_away_from_zero: Symptom(halves, "rounding error", "number", "points"),
-    fp8.overflow_instead_of_saturation: Symptom(large, "becomes (nothing: NaN)", "number"),
+    fp8.overflow_instead_of_saturation: Symptom(large, "becomes", "number; where the dashed line ends, NaN"),
     fp8.subnormals_flushed_to_zero: Symptom(tiny, "becomes", "number", "line", "xy"),
-    fp8.scale_of_the_tensor_in_every_tile: Symptom(outlier, "error of the others, %", "one outlier", "line", "x"),
+    fp8.scale_of_the_tensor_in_every_tile: Symptom(outlier, "error of others, %", "one outlier", "line", "x"),
     fp8.power_of_two_scales_rounded_down: Symptom(
         largest_of_a_tile, "what is left of it", "largest number of a tile", "line", "x"
     ),

@@ -1,5 +1,6 @@
 """Notebook 14: a mistake with its label, and the table of who notices which."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,16 +26,9 @@ def exhibit(mistake: Mistake) -> None:
     """Label and picture of one mistake: measured now, on the right code and with the mistake in."""
     from IPython.display import Markdown, display
 
-    label, symptom = LABELS[mistake], SYMPTOMS.get(mistake)
-    lines = [f"#### {title_of(mistake)}", label.provenance, f"```diff\n{label.diff}\n```"]
-    right = wrong = None
-    if symptom is not None:
-        right, wrong = right_and_wrong(mistake)
-        if not symptom.where:
-            lines.append(f"Measured, {symptom.value}: **{_number(right)}** right, **{_number(wrong)}** with the mistake.")
-    display(Markdown("\n\n".join(lines)))
-    if symptom is not None and symptom.where:
-        _draw(mistake, right, wrong)
+    label = LABELS[mistake]
+    display(Markdown(f"#### {title_of(mistake)}\n\n{label.provenance}\n\n```diff\n{label.diff}\n```"))
+    _draw(mistake, *right_and_wrong(mistake))
     display(Markdown(f"{label.seen} **Caught by:** {label.caught}"))
 
 
@@ -44,8 +38,8 @@ def again(exhibit: str = "gates_from_biased_scores") -> None:
     _draw(mistake, *right_and_wrong(mistake))
 
 
-PICTURES = [mistake.__name__ for mistake, symptom in SYMPTOMS.items() if symptom.where]
-"""Names of the mistakes that have one."""
+PICTURES = [mistake.__name__ for mistake in SYMPTOMS]
+"""Names of the mistakes."""
 
 
 def _number(value: Measured) -> str:
@@ -56,6 +50,9 @@ def _draw(mistake: Mistake, right: Measured, wrong: Measured) -> None:
     from matplotlib.ticker import MaxNLocator
 
     symptom = SYMPTOMS[mistake]
+    if not symptom.where:
+        _draw_numbers(mistake, right, wrong)
+        return
     figure, axis = notebook.picture(width=5.4, height=2.1)
     if symptom.kind == "bars":
         for offset, (where, value), colour, name in ((-0.2, right, BLUE, "right"), (0.2, wrong, ORANGE, "mistake")):
@@ -78,6 +75,21 @@ def _draw(mistake: Mistake, right: Measured, wrong: Measured) -> None:
     axis.set(xlabel=symptom.where, ylabel=symptom.value)
     axis.legend(fontsize=8)
     notebook.show(figure, f"{title_of(mistake)}: {symptom.value} over {symptom.where}, right and with the mistake.")
+
+
+def _draw_numbers(mistake: Mistake, right: float, wrong: float) -> None:
+    """Two bars, each with its number."""
+    symptom = SYMPTOMS[mistake]
+    label = textwrap.fill(symptom.value, 52)
+    figure, axis = notebook.picture(width=5.4, height=1.1 + 0.16 * label.count("\n"))
+    axis.barh(["right", "mistake"], [right, wrong], 0.6, color=[BLUE, ORANGE])
+    axis.invert_yaxis()
+    for y, value in enumerate((right, wrong)):
+        axis.text(value, y, f" {_number(value)}", va="center", fontsize=9.5)
+    axis.set(xlabel=label, xlim=(0, 1.18 * max(right, wrong)))
+    axis.grid(axis="y", visible=False)
+    said = f"{_number(right)} right, {_number(wrong)} with the mistake"
+    notebook.show(figure, f"{title_of(mistake)}: {symptom.value}, {said}.")
 
 
 def who_notices(exhibits: Sequence[Mistake], noticed: np.ndarray) -> None:

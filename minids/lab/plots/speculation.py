@@ -7,7 +7,8 @@ import numpy as np
 
 from minids.config import ModelConfig
 from minids.lab import notebook
-from minids.lab.analysis import flops, parameters
+from minids.lab.analysis import parameters
+from minids.lab.analysis.flops import weights_read
 
 Array = np.ndarray
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = notebook.COLOURS
@@ -69,24 +70,12 @@ def passes(rounds: Sequence[Round], columns: int = 92) -> None:
     notebook.show(figure, alt)
 
 
-def weights_read(config: ModelConfig, tokens: int) -> tuple[float, float]:
-    """Weights that a pass of the main model over so many tokens reads, and one that guesses for as many."""
-    expert = 3 * config.hidden_size * config.moe_intermediate_size
-    chosen = config.num_experts_per_tok * expert  # of one layer, by one token
-    touched = flops.distinct_experts(config, tokens) * expert  # of one layer, by all of them
-    layers = sum(config.is_moe(layer) for layer in range(config.num_hidden_layers))
-    head = config.vocab_size * config.hidden_size
-    main = parameters.activated(config) + layers * (touched - chosen)
-    guess = parameters.mtp_activated(config) + head + touched - chosen  # one layer of experts of its own, the model's head
-    return main, guess
-
-
 def seconds(users: int, balance: float, tokens: int, config: ModelConfig = V3) -> tuple[float, float]:
     """Time of a pass of ``tokens`` tokens per user, and of a guess, in bytes read (a weight: one byte).
 
     ``balance``: FLOPs that the machine does while it reads one byte. A pass takes the longer of reading and computing.
     """
-    read, read_by_guess = weights_read(config, users * tokens)[0], weights_read(config, users)[1]
+    read, read_by_guess = weights_read(config, users * tokens), weights_read(config, users, mtp=True)
     per_token = 2 * parameters.activated(config)  # FLOPs
     per_guess = 2 * (parameters.mtp_activated(config) + config.vocab_size * config.hidden_size)
     return max(read, users * tokens * per_token / balance), max(read_by_guess, users * per_guess / balance)
@@ -96,8 +85,8 @@ def worth(acceptance: float = 0.875, balance: int = 295) -> None:
     """Left: guesses a pass at the cost of V3 with 128 users. Right: one guess, against the number of users."""
     figure, (left, right) = notebook.picture(1, 2, width=9.5, height=3.1)
     guesses = np.arange(0, 9)
-    main, guess = weights_read(V3, 128)
-    checked = np.array([weights_read(V3, 128 * (n + 1))[0] for n in guesses]) / main
+    main, guess = weights_read(V3, 128), weights_read(V3, 128, mtp=True)
+    checked = np.array([weights_read(V3, 128 * (n + 1)) for n in guesses]) / main
     for alpha, colour in {acceptance: BLUE, 0.95: BLACK, 0.7: GREEN, 0.5: ORANGE}.items():
         tokens = (1 - alpha ** (guesses + 1)) / (1 - alpha)
         left.plot(guesses, tokens / (checked + guesses * guess / main), "o-", color=colour, label=f"acceptance {alpha:g}")
