@@ -246,14 +246,6 @@ def caught(report: Report) -> None:
         say(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
-def findings(study: Mapping) -> None:
-    """Print what a kept study says of each of its claims: yes, no or undecided, and the numbers."""
-    verdicts = {True: "yes", False: "no", None: "undecided"}
-    for found in study["findings"]:
-        for line in (f"{verdicts[found['holds']]:<11}{found['claim']}", f"{'':<11}{found['numbers']}"):
-            say(textwrap.fill(line, _COLUMNS + 15, subsequent_indent=" " * 11))
-
-
 def explore(draw: Callable, **controls) -> None:
     """Call ``draw`` anew whenever a slider moves; a control is (least, most), (least, most, step), an array of values to slide
     over, or a list to choose from.

@@ -25,6 +25,7 @@ from minids.lab import notebook
 from minids.lab.analysis import network, traffic
 from minids.lab.analysis.routing import specialisation
 from minids.lab.lessons import balance as lesson
+from minids.lab.lessons import printed
 from minids.lab.plots import balance as draw
 from minids.lab.studies.store import results
 from minids.ops import balance_loss, bias_update, router
@@ -294,7 +295,7 @@ draw.loss_and_evenness(arms)
 # How much of what the papers say can be seen in runs of 300 steps? The study judges its claims itself:
 
 # %%
-notebook.findings(study)
+printed.findings("balance")
 
 # %% [markdown]
 # **What to notice.** This is the answer to the question at the top. Without balancing MaxVio ends near its worst, 2.75; with the bias at 0.14, and no loss was added. $\gamma = 0.001$, right for a run of trillions of

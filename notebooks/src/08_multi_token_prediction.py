@@ -26,6 +26,7 @@ from minids import ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import flops, parameters
 from minids.lab.lessons import mtp as lesson
+from minids.lab.lessons import printed
 from minids.lab.plots import mtp as draw
 from minids.lab.studies.store import results
 from minids.ops import linear, mtp_combine, rmsnorm
@@ -304,7 +305,7 @@ draw.second_gradient(lesson.second_gradients(model, tokens, targets, names, weig
 
 # %%
 study = results("mtp")
-notebook.findings(study)
+printed.findings("mtp")
 draw.study(study)
 
 # %% [markdown]

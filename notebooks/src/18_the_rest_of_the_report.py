@@ -24,20 +24,12 @@ from minids import ModelConfig, check
 from minids.lab import notebook
 from minids.lab.analysis import memory
 from minids.lab.lessons import kept_studies as lesson
+from minids.lab.lessons import printed
 from minids.lab.plots import kept_studies
 from minids.lab.studies.store import results
 
 notebook.set_up()
 notebook.here("tokens")
-
-
-def findings(study):
-    """What a study found, in its own words."""
-    kept = results(study)
-    print(f"{kept['command']}   ({len(kept['seeds'])} seeds, {kept['steps']} steps)")
-    for finding in kept["findings"]:
-        verdict = {True: "yes", False: "no", None: "undecided"}[finding["holds"]]
-        print(f"  {verdict:<10}{finding['claim']}\n            {finding['numbers']}")
 
 
 def of_seeds(study, number, *arms):
@@ -57,7 +49,7 @@ def of_seeds(study, number, *arms):
 # cost loss on plain text? After 600 steps, does a small model fill in?
 
 # %%
-findings("fim")
+printed.findings("fim")
 
 # %% tags=["picture"]
 kept_studies.arms("loss from left to right, nats per byte", of_seeds("fim", "loss"))
@@ -94,7 +86,7 @@ notebook.caught(lesson.check_laid_out(lesson.middle_in_the_middle))
 # **Write your guess; then run:** how likely is a line break behind a prompt's last mark, where the text has one?
 
 # %%
-findings("token-boundary")
+printed.findings("token-boundary")
 
 # %% tags=["picture"]
 breaks = of_seeds("token-boundary", "break")
@@ -120,7 +112,7 @@ notebook.explore(
 )
 
 # %%
-findings("batch-ramp")
+printed.findings("batch-ramp")
 
 # %% tags=["picture"]
 kept_studies.arms("loss at equal tokens, nats per byte", of_seeds("batch-ramp", "loss"))
@@ -150,7 +142,7 @@ check.ok(lesson.check_batch_at(batch_at))
 # decayed (section 3.2.3). **Write your guess; then run:** at the end of the plateau, how much of the decay's gain does the average show?
 
 # %%
-findings("average")
+printed.findings("average")
 
 # %% tags=["picture"]
 looks = {"plateau": "the weights", "average 0.9": "their average", "decayed": "after the decay"}
@@ -202,7 +194,7 @@ for name, config, tokens in (("tiny", ModelConfig.preset("tiny"), 256), ("V3", v
 # and BF16 needs none. **Write your guess; then run:** which of them ends furthest from float32?
 
 # %%
-findings("fp8-scaling")
+printed.findings("fp8-scaling")
 
 # %% tags=["picture"]
 losses = of_seeds("fp8-scaling", "loss", "fp32", "bf16", "fp8", "fp8 per tensor", "fp8 delayed")
