@@ -74,7 +74,7 @@ def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
     )
     held, without = first["v3_nodes_by_chance"], first["v3_nodes_without_limit"]
     foot = slide.note(f"DeepSeek-V3's limit of {first['v3_limit']}, by chance: {held:.1f} nodes; without it {without:.1f}")
-    left, right = slide.parts(foot + 0.1, top - 0.2, 1.6 if slide.tall else 1, 1)
+    left, right = slide.parts(foot + 0.1, top - 0.2, 1, 1)
     ax = slide.within(left, "4", ["by chance"], "nodes it uses", grid="y", xlabel="node limit M")
     highest, place = max(column(rows, "nodes")), ax.get_position()
     steps = place.width / (len(limits) + 0.2), place.height * slide.h / 16 / (highest + 0.2)

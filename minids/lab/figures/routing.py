@@ -120,7 +120,7 @@ def _margin(slide: Slide, domains: Sequence[str]) -> float:
 
 def domain_maps(
     slide: Slide, frame: Box, loads: Sequence, domains: Sequence[str], limit: float, blocks: Sequence[str] = (),
-    named: bool = True, every: int = 1,
+    named: bool = True,
 ):  # fmt: skip
     """Maps one below the other of ``loads`` (domains, experts) each, in even shares; full colours at ``limit`` times as much or
     as little. Names of the domains before them, if they are to be ``named``, of ``blocks`` behind, experts' numbers below."""
@@ -130,7 +130,10 @@ def domain_maps(
         shown, names = np.log2(np.maximum(grid, 1 / 8)), [slide.cut(d, 17, 4) for d in domains] if named else ()
         ax = slide.heat(x, y + 0.1, w, h - 0.2, shown, diverging(), -np.log2(limit), np.log2(limit), (), names)
         if i + 1 == len(loads):
-            ax.set_xticks(range(0, len(grid[0]), every))
+            experts, wide = len(grid[0]), slide.width_of(str(len(grid[0]) - 1), 17) + 0.2
+            ax.set_xticks(
+                range(0, experts, next(n for n in (1, 2, 5, 10, 20, 50, experts) if n * w >= wide * experts or n == experts))
+            )
         if blocks:
             slide.text(x + w + 0.2, y + h / 2, blocks[i])
         for label, d in zip(ax.get_yticklabels(), domains if named else (), strict=True):
@@ -190,5 +193,5 @@ def specialisation(slide: Slide, rows: Rows) -> None:
         size = slide.fit(names, 20, wide + 0.4, bold=True)
         slide.text(x + wide / 2, top - 0.7 * line, name, size, ha="center", weight="bold")
         of = [[column(only(rows, strategy=name, domain=d, layer=k), "times_even") for d in domains] for k in layers]
-        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, blocks if i else (), i == 0, 5)
+        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, blocks if i else (), i == 0)
     slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")
