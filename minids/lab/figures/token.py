@@ -157,7 +157,7 @@ class _Stage:
     def bar(self, expert: int, y: float, high: float, kind: str = "query", words: str = "") -> None:
         self.slide.rectangle(self.x[expert], y, self.wide, high, kind)
         if words:
-            size = self.slide.fit(words, 16, 1.15 * self.wide)
+            size = self.slide.fit(words, 16, 1.2 * self.wide)  # bars are 1.25 apart
             self.slide.text(self.x[expert] + self.wide / 2, y + high + 0.2 * self.slide.letters, words, size, ha="center")
 
     def numbers(self, y: float) -> None:
@@ -186,7 +186,7 @@ class _Stage:
         return tint(colour("routed"), 0.75) if group in self.kept or not judged else colour("other")
 
     def gates(self, y: float, unit: float, share: float = 1.0) -> None:
-        digits = 1 if self.slide.width_of("0.00", 16) > 1.5 * self.wide else 2
+        digits = 1 if self.slide.width_of("0.00", 16) > 1.2 * self.wide else 2
         for row in only(self.told.experts, chosen=True):
             words = f"{row['gate']:.{digits}f}" if share == 1 else ""
             self.bar(row["expert"], y, row["gate"] * share * unit, words=words)

@@ -14,6 +14,7 @@ from PIL import Image
 from minids.errors import MinidsError
 from minids.lab import figures
 from minids.lab.figures import film
+from minids.lab.figures.canvas import Box
 from minids.lab.figures.collection import found, pictures, write
 from minids.lab.figures.language import KEPT, words_of
 from minids.lab.figures.picture import ASPECTS, Look, Picture
@@ -165,7 +166,7 @@ def test_a_figure_from_outside_joins_the_set(monkeypatch):
 
     def draw(slide, rows):
         slide.title("Two bars", "my numbers")
-        slide.bars(4, 1, 8, 5, [row["value"] for row in rows], ["a", "b"], ["latent", "other"])
+        slide.bars(Box(2, 1, 12, 5), [row["value"] for row in rows], ["a", "b"], ["latent", "other"])
 
     picture = Picture(90, "mine", "Two bars.", "A long bar and a short one.", lambda: [{"value": 2.0}, {"value": 1.0}], draw)
     assert figures.register(picture) is picture is figures.mine and found(["90"]) == [picture] and pictures()[-1] is picture
