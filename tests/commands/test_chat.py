@@ -139,9 +139,13 @@ def test_on_a_terminal(run, end):
 
 
 def _own_terminal():
-    """Make the standard input of a new session its terminal, so that Ctrl-C becomes a signal."""
+    """Make the standard input of a new session its terminal, so that Ctrl-C becomes a signal, and one that is heard: a shell's
+    background job starts with it ignored."""
     import fcntl
+    import signal
     import termios
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
