@@ -54,8 +54,8 @@ def _drawn(slide: Slide, rows: Rows) -> dict[str, Box]:
     low, upper = 0.4, top - 0.65
     if slide.tall:  # the experts below the rest
         low, upper = 0.4 + 0.42 * top, 0.58 * top - 0.65
-    wide, block = (7.2, 6.4) if slide.tall else (4.75, 3.85)
-    at = _column(slide, s, Box(0.6, low, wide, upper))
+    wide, block, lift = (7.2, 6.4, 0.3) if slide.tall else (4.75, 3.85, 0)  # above the edge of the lower magnifier
+    at = _column(slide, s, Box(0.6, low + lift, wide, upper - lift))
     at |= _block(slide, s, Box(15.45 - block if slide.tall else 5.75, low, block, upper), at["blocks"])
     place = Box(0.55, 0.3, 14.9, 0.42 * top - 0.45) if slide.tall else Box(10.15, low, 5.3, upper)
     return at | _experts(slide, s, [row["expert"] for row in rows if "expert" in row], place, at["experts"])
@@ -73,6 +73,8 @@ def _column(slide: Slide, s: dict, frame: Box) -> dict[str, Box]:
         mtp = slide.box(frame.x + frame.w - wide, head.y, wide, head.h, f"MTP × {s['num_nextn_predict_layers']}", "mtp")
         slide.arrow((head.middle[0], leaves), (mtp.middle[0], leaves), mtp.below, kind="mtp")
         slide.arrow(mtp.above, (mtp.middle[0], said.y), kind="mtp")
+        if slide.letters > 1.2 and not slide.tall:  # the magnifier's edge passes close by
+            size = slide.fit("one\nfurther", 18, 0.25 * frame.w, bold=True)
         slide.text(mtp.middle[0], said.middle[1], "one\nfurther", size, ha="center", weight="bold")
         at["mtp"] = mtp
     return at | {"blocks": at[moe], "head": at["norm, head"]}
