@@ -79,6 +79,9 @@ class ThreadRanks(Communicator):
     def barrier(self):
         self.meeting.barrier.wait()
 
+    def abort(self, code=1):
+        self.meeting.barrier.abort()
+
     def split(self, colour):
         colours = self._swap(colour)
         mine = [rank for rank in range(self.size) if colours[rank] == colour]

@@ -7,6 +7,8 @@ DeepSeek-V3 keeps 512 + 64 = 576 numbers per token and layer where its keys and 
 The sequences of a batch may have different lengths. Entries do not depend on what follows them: ``rewind`` forgets the newest.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -16,7 +18,7 @@ from minids.layers.parameters import Array
 CHUNK = 256  # positions; capacities are multiples of it
 
 
-class Cache:
+class Cache(ABC):
     """Arrays (L, B, capacity, …); of sequence b the first ``lengths[b]`` positions are in use."""
 
     def __init__(self, config: ModelConfig, batch: int, dtype: DTypeLike = np.float32, layers: int | None = None):
@@ -26,9 +28,9 @@ class Cache:
         self.arrays = [np.empty((layers, batch, 0, *shape), dtype) for shape in self.shapes(config)]
 
     @staticmethod
+    @abstractmethod
     def shapes(config: ModelConfig) -> tuple[tuple[int, ...], ...]:
         """Of each array, the shape of one position's entry."""
-        raise NotImplementedError
 
     @property
     def capacity(self) -> int:  # positions of a sequence that there is room for

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -59,7 +60,7 @@ class Handle:
         return self._result
 
 
-class Communicator:
+class Communicator(ABC):
     """Ranks 0 … size − 1 that exchange arrays. ``mpi.world()`` gives one."""
 
     rank: int
@@ -103,31 +104,31 @@ class Communicator:
 
     # The verbs.
 
+    @abstractmethod
     def reduce_scatter(
         self, addends: Array | Sequence[Array], bounds: Sequence[int], numbers: Sequence[int] | None = None
     ) -> Array:
         """``addends``: one array of P numbers per rank, or several alike; ``bounds`` (size + 1,) part 0 … P among the ranks →
         the sum, in the order of the ranks, of what lies between this rank's bounds: a new array. ``numbers``: see ``sum_``;
         of more arrays than a rank's number the first ones count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def all_gather(self, array: Array) -> list[Array]:
         """``array``, of one shape and type on all ranks → everyone's, in the order of the ranks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def all_gather_into(self, array: Array, bounds: Sequence[int]) -> Array:
         """``array`` of P numbers, of which each rank knows those between its ``bounds`` (size + 1,): fill in the others'."""
-        raise NotImplementedError
 
+    @abstractmethod
     def all_to_all(self, counts: Array) -> Array:
         """``counts`` (size, …): row r goes to rank r → (size, …), row r as rank r sent it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_all_to_all_v(
         self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array, what: str = ""
     ) -> Handle:
         """Begin ``all_to_all_v``; other work may be done before ``wait`` gives the rows. ``what``: for the record."""
-        raise NotImplementedError
 
     def all_to_all_v(self, rows: Array, counts_out: Sequence[int] | Array, counts_in: Sequence[int] | Array) -> Array:
         """``rows`` (n, …): the first counts_out[0] go to rank 0, the next to rank 1, … → those from rank 0, from rank 1, …,
@@ -142,29 +143,29 @@ class Communicator:
         """What rank ``source`` has sent, of this shape and type."""
         return self.irecv(shape, dtype, source, tag).wait()
 
+    @abstractmethod
     def isend(self, array: Array, to: int, tag: int = 0) -> Handle:
         """Begin to send."""
-        raise NotImplementedError
 
+    @abstractmethod
     def irecv(self, shape: tuple[int, ...], dtype: DTypeLike, source: int, tag: int = 0) -> Handle:
         """Begin to receive; ``wait`` gives the array."""
-        raise NotImplementedError
 
+    @abstractmethod
     def broadcast(self, array: Array, source: int = 0) -> Array:
         """Put rank ``source``'s ``array`` into everyone's, which is of the same shape and type."""
-        raise NotImplementedError
 
+    @abstractmethod
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def split(self, colour: int) -> Communicator:
         """The ranks that say the same ``colour`` as this one, in their order, as a communicator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self, code: int = 1) -> None:
         """End all processes of the world, with this exit code."""
-        raise NotImplementedError
 
 
 class Alone(Communicator):

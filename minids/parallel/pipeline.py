@@ -23,6 +23,7 @@ On a CPU nothing hides behind computation: the forward and the backward of an ov
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import reduce
 
@@ -69,18 +70,18 @@ def number_of(schedule: str, microbatches: int, action: Action) -> int:
     return action.microbatch + (action.direction * (microbatches // 2) if schedule == "DualPipe" else 0)
 
 
-class Post:
+class Post(ABC):
     """How devices get what others send."""
 
-    def put(self, device: int, key: Key, array: Array) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def put(self, device: int, key: Key, array: Array) -> None: ...
 
+    @abstractmethod
     def has(self, key: Key) -> bool:
         """Whether ``take`` need not wait."""
-        raise NotImplementedError
 
-    def take(self, key: Key) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def take(self, key: Key) -> Array: ...
 
 
 class Boxes(Post):
@@ -243,7 +244,7 @@ class Device:
             post.put(device_of(self.schedule, self.count, stage - 1, direction), ("dx", stage - 1, number), dx)
 
 
-class Pipeline:
+class Pipeline(ABC):
     """A model trained by a pipeline. ``devices`` are those of this process."""
 
     def __init__(self, model: DeepSeekV3, schedule: str, stages: int, held: Sequence[int]):
@@ -297,10 +298,10 @@ class Pipeline:
             if any(has(self.config, self.stages, stage, name) for stage in held_by(self.schedule, self.stages, device))
         )
 
+    @abstractmethod
     def _step(self, lengths: Sequence[int]) -> tuple[list[tuple[Slot, float]], list[Part]]:
         """Run all programmes, of ``lengths`` actions, and add gradients → every device's slots, and the micro-batches' parts
         over all stages."""
-        raise NotImplementedError
 
 
 class Together(Pipeline):

@@ -11,6 +11,8 @@ from minids.lab.mistakes import Mistake, made
 from minids.model import DeepSeekV3, Losses, routing_fixed
 
 Array = np.ndarray
+Measured = tuple[Array, Array] | float
+"""What a symptom's measurement gives: (where, value), or one number."""
 
 STAMP = ModelConfig(
     vocab_size=19, hidden_size=12, num_hidden_layers=2, first_k_dense_replace=1, intermediate_size=10,

@@ -16,34 +16,17 @@ from minids.checkpoint.model_folder import load, save
 from minids.config import ModelConfig
 from minids.inference.cache import LatentCache
 from minids.inference.decoder import Decoder
-from minids.inference.generate import Ending
 from minids.inference.speculative import Draft, judge
 from minids.lab import mistakes
 from minids.lab.mistakes import Mistake, fp8, made, policy
-from minids.lab.mistakes.stamp import STAMP, build, text, train
-from minids.ops import (
-    balance_loss,
-    bias_update,
-    float8,
-    fp8_accumulation,
-    fp8_linear,
-    policy_loss,
-    quantise,
-    rope,
-    router,
-    yarn,
-)  # fmt: skip
+from minids.lab.mistakes import fp8_symptoms as for_fp8
+from minids.lab.mistakes import policy_symptoms as for_policy
+from minids.lab.mistakes.stamp import STAMP, Array, Measured, build, text, train
+from minids.ops import balance_loss, bias_update, rope, router, yarn
 from minids.training.batches import Batches, TokenStream
 from minids.training.metrics import max_violation
-from minids.training.process_group import ProcessGroup
-from minids.training.reward_model import RewardModel
-
-Array = np.ndarray
-Measured = tuple[Array, Array] | float
 
 V3 = ModelConfig.preset("deepseek-v3")
-SMALL = STAMP.replace(precision="fp8", fp8_tile=4, num_nextn_predict_layers=0)
-"""The stamp in FP8."""
 
 
 class Symptom(NamedTuple):
@@ -284,161 +267,6 @@ def spoken() -> Measured:
     return np.arange(5), said / 20_000
 
 
-# Room seven: learning from rewards.
-
-
-def divergence() -> Measured:
-    """D of an answer, by how much likelier the reference says it."""
-    log_q = np.linspace(-2, 2, 41)
-    return log_q, policy_loss.k3(log_q)[0]
-
-
-def push_on_a_bad_answer() -> Measured:
-    """Derivative of the loss by ln ρ where the advantage is −1: positive makes the answer rarer."""
-    rho = np.linspace(0.5, 1.5, 101)
-    return rho, -policy_loss.surrogate(rho, np.full_like(rho, -1.0), 0.2)[1]
-
-
-def advantages_of_two_questions() -> Measured:
-    """Of four answers each: one question is easy, three are right; one is hard, one is right."""
-    rewards, groups = np.array([1.0, 1, 1, 0, 1, 0, 0, 0]), np.repeat([0, 1], 4)
-    return np.arange(1, 9), policy_loss.advantages(rewards, groups)
-
-
-def learning_to_answer() -> Measured:
-    """Probability of the one answer that is rewarded, of eight answers of one token, while the loss is followed downhill."""
-    logits, answers, found = np.zeros(8), np.arange(8), []  # (V,), (A,)
-    advantage = policy_loss.advantages((answers == 3).astype(float), np.zeros(8, int))
-    for _ in range(40):
-        rows = np.tile(logits, (8, 1))  # (A, V): one prompt before all answers
-        now = policy_loss.log_probabilities(rows, answers)
-        found.append(float(np.exp(now[3])))
-        saved = policy_loss.forward(rows, answers, answers, advantage, now)[1]
-        logits = logits - policy_loss.backward(1.0, saved).sum(axis=0)
-    return np.arange(40), np.array(found)
-
-
-def bias_after_rollouts() -> Measured:
-    """Largest routing bias after answers were drawn again and again, with no step."""
-    model, source, found = build(lively=False), np.random.default_rng(10), []
-    for _ in range(20):
-        ProcessGroup().sampled(model, [[1, 2, 3]], 2, 4, 1.0, Ending(frozenset(), (), None), source)
-        found.append(max(np.abs(b).max() for b in model.parameters.buffers.values()))
-    return np.arange(1, 21), np.array(found)
-
-
-def worth_beside_another() -> Measured:
-    """Reward of one answer of six tokens, by the length of the answer that is judged beside it."""
-    judge_of_answers = RewardModel.copy_of(build(dtype=np.float32))
-    judge_of_answers.model.head.weight.value[...] = np.random.default_rng(11).normal(size=STAMP.hidden_size)
-    mine, longest = text(size=1, length=6)[0][0], text(size=1, length=30, seed=3)[0][0]
-    lengths = np.arange(2, 31, 2)
-    return lengths, np.array([judge_of_answers.of_tokens([mine, longest[:length]])[0] for length in lengths])
-
-
-# The FP8 wing.
-
-
-def halves() -> Measured:
-    """Whole numbers from 16, where E4M3 has every second one: what each becomes, minus what it was."""
-    y = np.arange(16.0, 34.0)
-    return y, float8.rounded(y) - y
-
-
-def large() -> Measured:
-    """Numbers around the largest, 448."""
-    y = np.linspace(300, 620, 120)
-    return y, float8.rounded(y)
-
-
-def tiny() -> Measured:
-    """Numbers around the smallest normal one, 2⁻⁶."""
-    y = np.geomspace(2.0**-11, 2.0**-4, 200)
-    return y, float8.rounded(y)
-
-
-def outlier() -> Measured:
-    """Error of all other numbers of a matrix when one number grows, in per cent."""
-    sizes = 10.0 ** np.arange(0, 7)
-    x, off = np.random.default_rng(1).normal(size=(8, 256)).astype(np.float32), []
-    for size in sizes:
-        x[0, 0] = size
-        off.append(100 * np.abs(quantise.rounded(x, (1, 32)) - x)[1:].mean() / np.abs(x[1:]).mean())
-    return sizes, np.array(off)
-
-
-def largest_of_a_tile() -> Measured:
-    """A tile's largest number after quantisation with a power-of-two scale, over what it was."""
-    sizes = np.geomspace(1, 16, 200)
-    tiles = np.zeros((len(sizes), 4), np.float32)
-    tiles[:, 0] = sizes
-    return sizes, quantise.rounded(tiles, (1, 4), power_of_two=True)[:, 0] / sizes
-
-
-@functools.cache
-def _operands() -> tuple[Array, Array, Array]:
-    """x (N, in), w (out, in), dy (N, out); tokens differ in size, as they do in a network."""
-    source = np.random.default_rng(2)
-    loud = np.exp(source.normal(size=(256, 1)))  # (N, 1)
-    x = (loud * source.normal(size=(256, 128))).astype(np.float32)
-    w = (0.05 * source.normal(size=(64, 128))).astype(np.float32)
-    return x, w, (1e-3 * source.normal(size=(256, 64))).astype(np.float32)
-
-
-def weight_gradient() -> Measured:
-    """Some entries of dW in FP8 against the exact ones."""
-    x, w, dy = _operands()
-    _, d_weight, _ = fp8_linear.backward(dy, fp8_linear.forward(x, w)[1])
-    return (dy.T @ x).ravel()[::90], d_weight.ravel()[::90]
-
-
-def long_sums() -> Measured:
-    """Largest relative error of products of positive numbers, by the length of the sum, in per cent."""
-    lengths, off = 2 ** np.arange(7, 13), []
-    for K in lengths:
-        a, b = np.random.default_rng(3).random((2, 8, K)).astype(np.float32)
-        truth = a.astype(np.float64) @ b.T.astype(np.float64)
-        off.append(100 * np.abs(fp8_accumulation.matmul(a, b.T, fp8_accumulation.PROMOTED) / truth - 1).max())
-    return lengths, np.array(off)
-
-
-def after_attention() -> Measured:
-    """Errors of the input of the linear behind attention, sorted, in per cent."""
-    recipe, x = fp8_linear.FINE.after_attention(), _operands()[0]
-    left = quantise.rounded(x, recipe.row, recipe.inputs, recipe.round_inputs)
-    off = 100 * np.sort(np.abs(left / x - 1).ravel())[::64]
-    return np.linspace(0, 100, len(off)), off
-
-
-def ties() -> Measured:
-    """How often the better of two experts loses, when its logit is larger by a gap, in per cent."""
-    gaps = np.geomspace(1e-4, 1, 9)
-    gate, lost = build(SMALL.replace(fp8_tile=16), dtype=np.float32).moe_layers[0].gate, []
-    states = np.random.default_rng(4).normal(size=(200, 12)).astype(np.float32)
-    weight, direction = gate.weight.value, states / (states**2).sum(axis=1, keepdims=True)
-    for gap in gaps:
-        weight[1] = weight[0] = weight[2]
-        wins = 0
-        for state, step in zip(states, direction, strict=True):
-            weight[1] = weight[0] + gap * step  # logit of expert 1 = that of expert 0 + gap
-            logits = gate.forward(state[None])[0]
-            wins += logits[0, 1] > logits[0, 0]
-        lost.append(100 - wins / 2)
-    return gaps, np.array(lost)
-
-
-def small_updates() -> Measured:
-    """A weight that is made larger by a thousandth of its first value, again and again; over its first value."""
-    layer = build(SMALL, dtype=np.float32).blocks[0].attention.q_a_proj
-    weight, grown, state = layer.weight.value, [1.0], np.ones((1, 12), np.float32)
-    start = weight[0, 0]
-    for _ in range(60):
-        layer.forward(state)
-        weight[0, 0] += start / 1000
-        grown.append(weight[0, 0] / start)
-    return np.arange(61), np.array(grown)
-
-
 _PAIR, _CALLS = "pair of coordinates", "calls without an optimizer step"
 SYMPTOMS: dict[Mistake, Symptom] = {
     mistakes.gates_from_biased_scores: Symptom(gate_of_the_favourite, "its gate", "bias of the best expert"),
@@ -485,29 +313,32 @@ SYMPTOMS: dict[Mistake, Symptom] = {
     ),
     mistakes.resumed_without_the_routing_bias: Symptom(loads_after_loading, "load / mean", "experts, by load", "bars"),
     mistakes.speculation_by_a_ratio_heuristic: Symptom(spoken, "share written", "token", "bars"),
-    policy.divergence_as_a_difference_of_logs: Symptom(divergence, "D", "ln (reference / policy)"),
-    policy.larger_term_in_the_clip: Symptom(push_on_a_bad_answer, "push down", "ρ of an answer with advantage −1"),
+    policy.divergence_as_a_difference_of_logs: Symptom(for_policy.divergence, "D", "ln (reference / policy)"),
+    policy.larger_term_in_the_clip: Symptom(for_policy.push_on_a_bad_answer, "push down", "ρ of an answer with advantage −1"),
     policy.group_numbers_lost: Symptom(
-        advantages_of_two_questions, "advantage", "answers: 1 to 4 to an easy question, 5 to 8 to a hard one", "bars"
+        for_policy.advantages_of_two_questions,
+        "advantage",
+        "answers: 1 to 4 to an easy question, 5 to 8 to a hard one",
+        "bars",
     ),
-    policy.old_log_probabilities_with_gradient: Symptom(learning_to_answer, "p(right answer)", "step"),
+    policy.old_log_probabilities_with_gradient: Symptom(for_policy.learning_to_answer, "p(right answer)", "step"),
     policy.balancing_bias_moved_by_rollouts: Symptom(
-        bias_after_rollouts, "largest |bias|", "rollouts without an optimizer step"
+        for_policy.bias_after_rollouts, "largest |bias|", "rollouts without an optimizer step"
     ),
     policy.reward_read_behind_the_padding: Symptom(
-        worth_beside_another, "its reward", "tokens of the answer beside it", "points"
+        for_policy.worth_beside_another, "its reward", "tokens of the answer beside it", "points"
     ),
-    fp8.halves_rounded_away_from_zero: Symptom(halves, "rounding error", "number", "points"),
-    fp8.overflow_instead_of_saturation: Symptom(large, "becomes", "number; where the dashed line ends, NaN"),
-    fp8.subnormals_flushed_to_zero: Symptom(tiny, "becomes", "number", "line", "xy"),
-    fp8.scale_of_the_tensor_in_every_tile: Symptom(outlier, "error of others, %", "one outlier", "line", "x"),
+    fp8.halves_rounded_away_from_zero: Symptom(for_fp8.halves, "rounding error", "number", "points"),
+    fp8.overflow_instead_of_saturation: Symptom(for_fp8.large, "becomes", "number; where the dashed line ends, NaN"),
+    fp8.subnormals_flushed_to_zero: Symptom(for_fp8.tiny, "becomes", "number", "line", "xy"),
+    fp8.scale_of_the_tensor_in_every_tile: Symptom(for_fp8.outlier, "error of others, %", "one outlier", "line", "x"),
     fp8.power_of_two_scales_rounded_down: Symptom(
-        largest_of_a_tile, "what is left of it", "largest number of a tile", "line", "x"
+        for_fp8.largest_of_a_tile, "what is left of it", "largest number of a tile", "line", "x"
     ),
-    fp8.scales_forgotten_in_the_weight_gradient: Symptom(weight_gradient, "dW", "exact dW", "points", "sym"),
-    fp8.weight_gradient_in_the_tiles_of_the_forward_pass: Symptom(weight_gradient, "dW", "exact dW", "points"),
-    fp8.promotion_forgotten: Symptom(long_sums, "largest error, %", "products in a sum", "line", "x"),
-    fp8.attention_output_in_e4m3: Symptom(after_attention, "relative error, %", "share of the numbers, %"),
-    fp8.router_in_fp8: Symptom(ties, "how often it loses, %", "lead of the better expert's logit", "line", "x"),
-    fp8.master_weights_in_fp8: Symptom(small_updates, "weight / first value", "updates of a thousandth"),
+    fp8.scales_forgotten_in_the_weight_gradient: Symptom(for_fp8.weight_gradient, "dW", "exact dW", "points", "sym"),
+    fp8.weight_gradient_in_the_tiles_of_the_forward_pass: Symptom(for_fp8.weight_gradient, "dW", "exact dW", "points"),
+    fp8.promotion_forgotten: Symptom(for_fp8.long_sums, "largest error, %", "products in a sum", "line", "x"),
+    fp8.attention_output_in_e4m3: Symptom(for_fp8.after_attention, "relative error, %", "share of the numbers, %"),
+    fp8.router_in_fp8: Symptom(for_fp8.ties, "how often it loses, %", "lead of the better expert's logit", "line", "x"),
+    fp8.master_weights_in_fp8: Symptom(for_fp8.small_updates, "weight / first value", "updates of a thousandth"),
 }
