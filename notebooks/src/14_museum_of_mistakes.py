@@ -6,8 +6,8 @@
 # %% [markdown]
 # Probably not, and this notebook shows why. Its exhibits keep the shapes, let the loss fall, and most of them even pass a
 # gradient check, because their backward pass is the correct derivative of a *wrong forward pass*. Many were found in public
-# implementations, in serious ones: a label says where and when. Where it says "no public case known", we have no link; the mistake
-# is here because it is easily made.
+# implementations, in serious ones: a label says where and when. "A relative" is nearly the same mistake; "not a mistake there" means
+# that somebody wants it so; and "a question" is a reader's, about the same line.
 #
 # Every label has the same parts: **where it was seen**, **the lines** (right in red, wrong in green: the diff that somebody
 # committed), **one picture** measured in this page, and **what notices it**.

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from minids.lab.mistakes import IN_GENERATION, MISTAKES, fp8
+from minids.lab.mistakes import IN_GENERATION, MISTAKES, fp8, label
 from minids.lab.mistakes.fp8 import IN_FP8
 from minids.lab.mistakes.labels import LABELS
 from minids.lab.mistakes.policy import IN_POLICY
@@ -24,15 +24,23 @@ def test_every_mistake_has_a_label_and_no_label_is_of_another():
 
 @pytest.mark.parametrize("mistake", EXHIBITS, ids=lambda mistake: mistake.__name__)
 def test_a_label_has_a_diff_of_at_most_four_lines_and_links_that_can_be_followed(mistake):
-    label = LABELS[mistake]
-    lines = label.diff.split("\n")
+    shown = LABELS[mistake]
+    lines = shown.diff.split("\n")
     assert 2 <= len(lines) <= 4 and {line[:2] for line in lines} <= {"- ", "+ ", "  "}
     assert any(line.startswith("+ ") for line in lines)
-    assert label.seen.endswith(".") and label.caught.endswith(".")
-    for case in label.cases:
+    assert shown.seen.endswith(".") and shown.caught.endswith(".")
+    for case in shown.cases:
         assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(pull|issues)/\d+", case.link)
         assert re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", case.date)
-    assert ("No public case known" in label.provenance) == (not label.cases)
+
+
+def test_a_label_names_its_cases_in_one_line_and_says_if_there_is_none():
+    cases = label.case("vLLM", "2025-01", "a/b/pull/12"), label.case("TRL", "2025-02", "a/c/issues/3", "a relative")
+    assert label.Label("", "", "", cases).provenance == (
+        "**vLLM**, 2025-01: [#12](https://github.com/a/b/pull/12) · "
+        "**TRL**, 2025-02: [#3](https://github.com/a/c/issues/3) (a relative)"
+    )
+    assert label.Label("", "", "").provenance == "No public case known."
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What a label of the museum says: what is wrong in four lines, where it was seen in public, what one sees, what notices it.
 
 ``diff`` shows the right line ("-") and the wrong one ("+") as they would stand in a NumPy program. ``cases`` are reports and
-fixes in public repositories, with the month in which each was opened; where there is none, we know of none.
+fixes in public repositories, with the month in which each was opened; where there is none, we know of none. "A relative" is
+nearly the same mistake; "not a mistake there" is the same thing, wanted.
 """
 
 from typing import NamedTuple

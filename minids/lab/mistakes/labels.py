@@ -46,6 +46,14 @@ LABELS: dict[Mistake, Label] = {
         "- b += speed * np.sign(counts.mean() - counts)\n+ b += speed * np.sign(counts - counts.mean())",
         "MaxVio is the busiest expert's excess over the mean. It feeds itself, until a handful of experts get everything.",
         "The overloaded expert's bias must go down.",
+        (
+            case(
+                "Megatron-LM",
+                "2026-09",
+                "NVIDIA/Megatron-LM/pull/7081",
+                "a relative: counts in BF16, whose rounding can turn the sign",
+            ),
+        ),
     ),
     mistakes.bias_updated_in_evaluation: Label(
         "  counts = np.bincount(chosen.ravel(), minlength=E)\n- if training: self.counts += counts\n+ self.counts += counts",
@@ -81,6 +89,14 @@ LABELS: dict[Mistake, Label] = {
         "+ k_rope = rope(heads(h @ W_kr_of_all_heads.T))   # (B, T, H, d_r)",
         "The cache grows by a rotary key for every head.",
         "Count the numbers that are cached. The model trains as well as any.",
+        (
+            case(
+                "grouped-latent-attention",
+                "2025-06",
+                "Dao-AILab/grouped-latent-attention/issues/3",
+                "a relative: one key, cached once for every head; open",
+            ),
+        ),
     ),
     mistakes.mla_that_caches_full_keys_and_values: Label(
         "- cache.append(c_kv, k_rope)                # 576 numbers\n"
@@ -97,12 +113,40 @@ LABELS: dict[Mistake, Label] = {
         "The rows of kv_a_proj_with_mqa that should make the key get exactly no gradient. “Gradients not zero” passes all the "
         "same: the same matrix also holds the latent's rows.",
         "Move the hidden state where the latent does not see it, and ask the key to move. Look at parts, not at tensors.",
+        (
+            case(
+                "TransMLA",
+                "2025-02",
+                "fxmeng/TransMLA/issues/2",
+                "not a mistake there: keys made from the latent are rotated, and cannot be absorbed",
+            ),
+            case(
+                "DeepSeek-V3",
+                "2025-02",
+                "deepseek-ai/DeepSeek-V3/issues/658",
+                "a question: why queries take their rotary part from a latent and keys do not",
+            ),
+        ),
     ),
     mistakes.rope_key_gradient_of_one_head: Label(
         "- d_k_rope = dk[..., d_h:].sum(axis=2, keepdims=True)\n+ d_k_rope = dk[..., :1, d_h:]",
         "One key is read by all heads, so its gradient is a sum over them; with the gradient of one head the points leave the "
         "diagonal.",
         "Central differences, at once.",
+        (
+            case(
+                "Megatron-LM",
+                "2025-07",
+                "NVIDIA/Megatron-LM/issues/1699",
+                "a relative: each GPU has the sum over its own heads only",
+            ),
+            case(
+                "Megatron-LM",
+                "2026-08",
+                "NVIDIA/Megatron-LM/pull/6839",
+                "the same in another layout: cosine 0.406 to 0.565 with the right gradient; open",
+            ),
+        ),
     ),
     # Room four: positions.
     mistakes.rope_in_the_other_layout: Label(
@@ -126,6 +170,14 @@ LABELS: dict[Mistake, Label] = {
         "- theta = theta * (1 - ramp + ramp / factor)\n+ theta = theta * (ramp + (1 - ramp) / factor)",
         "Only the fast pairs are slowed down, and the slow ones, which would run out of their range, are kept.",
         "The same number, or the cut-offs: pairs 10 and 23.",
+        (
+            case(
+                "torchtitan",
+                "2026-06",
+                "pytorch/torchtitan/pull/3787",
+                "a relative: the two cut-offs exchanged, and once more in a configuration, which hid it",
+            ),
+        ),
     ),
     mistakes.yarn_without_mscale: Label(
         "- scale = (d_h + d_r) ** -0.5 * mscale ** 2\n+ scale = (d_h + d_r) ** -0.5",
@@ -142,12 +194,33 @@ LABELS: dict[Mistake, Label] = {
         "  x = combine(embedding, hidden)\n- logits = head(norm(block(x)))\n+ logits = head(norm(x))",
         "The module has a block that no logit depends on.",
         "Disturb the module's block and ask its logits to move.",
+        (
+            case("OpenSeek", "2025-02", "FlagAI-Open/OpenSeek/issues/52", "a relative: two linear maps in the block's place"),
+            case(
+                "Medusa",
+                "2023-09",
+                "FasterDecoding/Medusa/pull/30",
+                "not a mistake there: its heads were linear; this gives them two layers",
+            ),
+        ),
     ),
     mistakes.parallel_mtp_heads: Label(
         "  for k, module in enumerate(modules, start=1):\n"
         "-     h = module(embed(tokens[:, k:]), h[:, :-1])\n+     h = module(embed(tokens[:, k:]), main_h[:, :-k])",
         "Depth 2 should stand on depth 1. With one MTP module, as V3 has it, nobody can tell.",
         "Disturb the first module and ask the second depth to move.",
+        (
+            case("vLLM", "2026-03", "vllm-project/vllm/pull/36531", "a relative: in serving Qwen3.5; closed"),
+            case(
+                "sglang-jax",
+                "2026-05",
+                "sgl-project/sglang-jax/pull/1256",
+                "the reverse: MiMo's heads are parallel, and were chained",
+            ),
+            case(
+                "TRL", "2025-10", "huggingface/trl/pull/4290", "not a mistake there: parallel heads, as in Meta's paper; closed"
+            ),
+        ),
     ),
     mistakes.mtp_shown_its_target: Label(
         "- shown = tokens[:, 1:]        # position i is shown t_{i+1} and predicts t_{i+2}\n"

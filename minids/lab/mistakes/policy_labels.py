@@ -36,11 +36,35 @@ LABELS: dict[Mistake, Label] = {
         "- ratio = np.exp(log_p - constant(log_p_old))\n+ ratio = np.exp(log_p - log_p)",
         "The ratio is 1 in both at the first step; here its gradient is 0 too.",
         "In the first step the loss is zero and its gradient is not.",
+        (
+            case("miles", "2026-07", "radixark/miles/pull/1832", "a guard against it; closed"),
+            case(
+                "mlx-lm-lora",
+                "2026-07",
+                "Goekdeniz-Guelmez/mlx-lm-lora/issues/55",
+                "a relative: by default the ratio is a constant 1",
+            ),
+            case("TRL", "2025-01", "huggingface/trl/issues/2681", "a question: what detach is for"),
+        ),
     ),
     policy.balancing_bias_moved_by_rollouts: Label(
         "  answers = sample(model, questions)\n+ model.update_biases(answers.counts)",
         "The bias goes on following the load, now that of a few answers to a few questions.",
         "The bias is where it was, after a step.",
+        (
+            case(
+                "mcore-bridge",
+                "2026-09",
+                "modelscope/mcore-bridge/pull/195",
+                "a relative: it goes on moving in LoRA, with the router frozen",
+            ),
+            case(
+                "prime-rl",
+                "2026-07",
+                "PrimeIntellect-ai/prime-rl/pull/2953",
+                "not a mistake there: a switch, off by default; closed",
+            ),
+        ),
     ),
     policy.reward_read_behind_the_padding: Label(
         "- reward = h[rows, lengths - 1] @ w\n+ reward = h[:, -1] @ w           # rows filled up to the longest",
