@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from minids.check.case import Array, Case, at, precision
+from minids.check.case import Array, Case, at, precision, relative_error
 from minids.check.differences import Differences
 from minids.check.nested import changed, copied, is_float, is_plain_tuple, leaves, rebuild
 from minids.check.report import Broken, Finding, Report, as_array, call, differs, in_place, judge, name_of, not_deterministic
@@ -31,6 +31,7 @@ def gradient(
     samples: int | None = None,
     frozen: Mapping[str, object] | Callable | None = None,
     hints: Mapping[str, int] | None = None,
+    usual: Mapping[str, Callable] | None = None,
 ) -> Report:
     """Check a backward pass against central differences of its forward pass, in float64.
 
@@ -47,6 +48,7 @@ def gradient(
     frozen: keyword arguments of forward that hold a discrete choice fixed while it is probed, {"experts": …}, or a function
         that makes them from the unfrozen y, which the frozen one must equal.
     hints: names of sizes for the wording: {"n_heads": 4} gives "4 is the number of heads".
+    usual: wrong backward passes, each behind the sentence that names its mistake: one with the same gradients is told so.
     """
     values, floats = _checked_inputs(inputs)
     if samples is not None and samples < 1:
@@ -67,6 +69,8 @@ def gradient(
     except Broken as broken:
         trial.findings.append(broken.finding)
         exception = broken.exception
+    if trial.findings and not exception and (cause := trial.usual_cause(usual or {})):
+        trial.findings[0] = replace(trial.findings[0], cause=cause)
     subject = f"gradient of {name_of(forward)}"
     return Report(subject, trial.checked, tuple(trial.findings), tolerance, tuple(trial.notes), exception)
 
@@ -150,6 +154,19 @@ class _Trial:
             raise Broken(Finding("backward", text))
         pairs = zip(names, returned, strict=True)
         return {name: np.array(as_array(_d(name), value)) for name, value in pairs if name in self.wanted}
+
+    def usual_cause(self, usual: Mapping[str, Callable]) -> str:
+        """The sentence of the wrong backward pass that gives these gradients; "" where it is none of them."""
+        for cause, wrong in usual.items():
+            twin = _Trial(self.forward, wrong, self.values, self.floats, self.wanted, self.hints, self.tolerance)
+            twin.dy, given = self.dy, copied(self.values)
+            try:
+                theirs = twin._backward(self.evaluate(given)[1], given)
+            except Broken:
+                continue
+            if all(_alike(mine, theirs[name], self.tolerance) for name, mine in self.gradients.items()):
+                return cause
+        return ""
 
     def _found(self, what: str, wrong: str, cause: str = "") -> None:
         finding = Finding(what, wrong, cause)
@@ -239,6 +256,10 @@ class _Trial:
                 self.notes.append(f"forward jumps or has a kink near {rough}: {choice}")
         elif case.known.any() and np.all(np.abs(case.want) <= case.noise, where=case.known):
             self.notes.append(f"{case.name} is zero everywhere here, so this says little; other inputs may tell more.")
+
+
+def _alike(one: Array, two: Array, tolerance: float) -> bool:
+    return one.shape == two.shape and bool(relative_error(one, two).max(initial=0.0) <= tolerance)
 
 
 def _differ(one, two) -> bool:

@@ -77,6 +77,18 @@ def _meaning_of(case: Case, times: float, small: bool) -> str:
     return "."
 
 
+def constant_offset(case: Case) -> str | None:
+    """One number taken off every entry repairs all; of a gradient see ``missing_mean_term``."""
+    got, want = case.got[case.known], case.want[case.known]
+    if case.is_gradient or np.unique(want).size < 3:
+        return None  # of two numbers many stories are true
+    offset = float(np.mean(got - want))
+    if not math.isfinite(offset) or not case.same(case.got - offset):
+        return None
+    size, words = f"{abs(offset):#.4g}", ("large", "subtracted") if offset > 0 else ("small", "added")
+    return f"every entry is too {words[0]} by the same {size}: is a number, a mean or a bias, not {words[1]}?"
+
+
 def step_with_wrong_sign(case: Case) -> str | None:
     """What is added to an input, as an update adds to a parameter, has the wrong sign or size."""
     for name, start in case.arrays.items():
@@ -356,7 +368,7 @@ def _row_fit(case: Case, basis: Array) -> Array:
 
 # For an array of the right shape: one repair makes all of it right.
 HYPOTHESES: list[Hypothesis] = [
-    *(zero_everywhere, should_be_zero, nearly_right, sign_flipped, constant_factor, gradient_of_another),
+    *(zero_everywhere, should_be_zero, nearly_right, sign_flipped, constant_factor, constant_offset, gradient_of_another),
     *(transposed, permuted_last_axis, reversed_or_shifted, missing_multiplier, missing_term, step_with_wrong_sign),
     *(only_the_diagonal, gain_forgotten, missing_mean_term),
 ]

@@ -155,7 +155,7 @@ def judge(case: Case, expected: str) -> tuple[float, Finding | None]:
     furthest = np.where(errors >= 0.99 * worst, np.abs(case.got - case.want), -1.0)
     index = np.unravel_index(np.argmax(furthest), errors.shape)
     mine, right = float(case.got[index]) + 0.0, float(case.want[index]) + 0.0  # + 0.0 turns −0 into 0
-    ratio = f" ({mine / right:.3g}×)" if right and np.isfinite(mine / right) else ""
+    ratio = f" ({mine / right:.3g}×)" if mine and right and np.isfinite(mine / right) else ""
     place, probed = at(index) and f" at {at(index)}", "" if case.known.all() else " probed"
     digits = 6 if case.tolerance else 15  # whole numbers are shown whole
     text = (

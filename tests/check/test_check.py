@@ -910,6 +910,23 @@ def test_a_usual_wrong_answer_is_told_by_name_and_another_is_not():
     assert check.against(np.mean, lambda x: x.sum() / 3, x, usual=usual)
 
 
+def test_a_usual_wrong_backward_pass_is_told_by_name_and_another_is_not():
+    def forward(x):
+        return x * x, x
+
+    def once(dy, x):
+        return dy * x
+
+    def another(dy, x):
+        return dy * x + 1.0
+
+    x, usual = np.array([1.0, 2.0, 9.0]), {"x² is taken for a product with a constant.": once}
+    report = check.gradient(forward, lambda dy, x: x * dy, {"x": x}, usual=usual)
+    assert "likely cause: x² is taken for a product with a constant." in str(report)
+    assert "taken for" not in str(check.gradient(forward, another, {"x": x}, usual=usual))
+    assert check.gradient(forward, lambda dy, x: 2 * x * dy, {"x": x}, usual=usual)
+
+
 def test_an_answer_that_is_a_usual_wrong_one_for_some_inputs_only_is_not_told_so():
     even, skewed = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 9.0])
     report = check.against(np.sum, lambda x: 2.0, [(even,), (skewed,), (skewed + 1,)], usual={"the median.": np.median})
@@ -1052,6 +1069,17 @@ def test_scattered_entries_are_not_called_masked(wrong, phrase):
 
 def test_two_outputs_swapped_are_said_to_be():
     says(check.against(lambda x: (x, x**2), lambda x: (x**2, x), draw(T)), "this is what y[1] should be: are the two swapped")
+
+
+def test_a_number_that_is_not_subtracted_is_told_by_its_size():
+    x = np.array([1.0, 2.0, 9.0])
+    says(check.close(x, x - x.mean()), "every entry is too large by the same 4.000", "not subtracted?")
+    says(check.close(x - 5, x), "every entry is too small by the same 5.000", "not added?")
+    assert "by the same" not in str(check.close(x[:2], x[:2] - 1.5))  # two numbers fit many stories
+
+
+def test_a_zero_beside_a_number_is_no_multiple_of_it():
+    assert "×)" not in str(check.close(np.array([0.0, 2.0]), np.array([1.0, 2.0])))
 
 
 def test_unusual_forms_of_a_right_answer_are_accepted():

@@ -296,7 +296,7 @@ WRONG: dict[str, dict[str, list[tuple[str, str, str | None]]]] = {
             ("w_down.transpose(1, 0, 2)", "(w_down / len(w_down)).transpose(1, 0, 2)", "too small"),
         ],
         "router_backward": [
-            (" - mean", "", None),
+            (" - mean", "", "taken for a constant"),
             ("ds * s * (1 - s)", "ds", None),
             ("RHO / total", "1 / total", "too small"),
             ("ds * s * (1 - s)", "ds * s * (1 + s)", None),
