@@ -21,6 +21,9 @@ class Cell:
     def __init__(self, page: str, height: int):
         self.page, self.height = page, height
 
+    def __repr__(self) -> str:
+        return "the page, which computes where the notebook runs"
+
     def _repr_html_(self) -> str:
         """A frame that holds the page itself; nothing is fetched."""
         style = f"box-sizing:border-box;width:100%;height:{self.height}px;border:1px solid #8884;border-radius:8px"
