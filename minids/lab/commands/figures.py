@@ -49,12 +49,11 @@ def run(options: Options, given: set[str]) -> None:
 
     from minids.errors import refuse
     from minids.files import write
-    from minids.lab.figures.collection import found, phrases, write_all
+    from minids.lab.figures.collection import found, listing, phrases, write_all
     from minids.lab.figures.language import words_of
     from minids.lab.figures.picture import Look
     from minids.lab.figures.sources import Sources
     from minids.lab.figures.style import THEMES, checked_colours, need_matplotlib
-    from minids.lab.figures.thumbnail import listing
 
     for path in options.also:
         if not Path(path).is_file():

@@ -9,38 +9,25 @@ letters, the language and the colours, ``ax`` draws into a picture of your own, 
 
 import importlib
 
-_HOMES = {
-    "architecture": "overview",
-    "mla": "latent",
-    "kv_cache_per_token": "cache",
-    "cache_against_context": "cache",
-    "absorption": "absorbed",
-    "one_card": "cache",
-    "rope_and_yarn": "positions",
-    "rank_of_keys_and_values": "latent",
-    "one_token_routed": "token",
-    "tokens_and_experts": "routing",
-    "expert_load_in_training": "balance",
-    "wall_of_experts": "wall",
-    "experts_by_domain": "routing",
-    "nodes_and_traffic": "nodes",
-    "mtp_chain": "mtp",
-    "guesses_accepted": "speculation",
-    "fp8_numbers": "fp8",
-    "where_parameters_sit": "sizes",
-    "training_cost": "sizes",
-    "all_to_all": "nodes",
-    "pipeline_schedules": "pipelines",
-    "training_run": "training",
-    "attention_family": "family",
-    "cache_and_quality": "family",
-    "drafts": "speculation",
-    "specialisation": "routing",
-    "v3_timeline": "training",
-    "needles": "positions",
-    "grpo": "policy",
+from minids.errors import refuse
+
+_MODULES = {  # each with its pictures, never one of its own name, which it would hide
+    "overview": "architecture",
+    "latent": "mla absorption rank_of_keys_and_values",
+    "cache": "kv_cache_per_token cache_against_context one_card",
+    "positions": "rope_and_yarn needles",
+    "token": "one_token_routed",
+    "routing": "tokens_and_experts expert_load_in_training experts_by_domain specialisation",
+    "nodes": "wall_of_experts nodes_and_traffic all_to_all",
+    "speculation": "mtp_chain guesses_accepted drafts",
+    "fp8": "fp8_numbers",
+    "sizes": "where_parameters_sit training_cost",
+    "pipelines": "pipeline_schedules",
+    "training": "training_run v3_timeline",
+    "family": "attention_family cache_and_quality",
+    "policy": "grpo",
 }
-"""Name of a picture → the module it lives in (never one of the same name, which would hide it), in the order of the talk."""
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 PICTURES = [*_HOMES]
 _registered: dict = {}
@@ -52,11 +39,8 @@ def register(picture):
     """Add a ``picture.Picture`` of your own to the set, and so to ``minids figures --also FILE.py``; returns it. One of its
     name takes its place."""
     others = [getattr(importlib.import_module(__name__), name) for name in PICTURES if name != picture.name]
-    if any(other.number == picture.number for other in others):
-        from minids.errors import refuse
-
-        free = 1 + max(other.number for other in others)
-        raise refuse("number", picture.number, f"is another figure's; {free} is free")
+    if picture.number in (taken := [other.number for other in others]):
+        raise refuse("number", picture.number, f"is another figure's; {1 + max(taken)} is free")
     if picture.name not in PICTURES:
         PICTURES.append(picture.name)
     _registered[picture.name] = picture
@@ -65,8 +49,7 @@ def register(picture):
 
 def thumbnails(*names: str, out: str = "figures"):
     """All pictures, or those of these names or numbers, with caption and small image, from the folder of ``minids figures``."""
-    from minids.lab.figures.collection import found
-    from minids.lab.figures.thumbnail import Thumbnails
+    from minids.lab.figures.collection import Thumbnails, found
 
     return Thumbnails(found(names), out)
 

@@ -9,11 +9,9 @@ import numpy as np
 from minids.config import ModelConfig
 from minids.lab.analysis import kv_cache
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY
-from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Rows, column, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour
-from minids.lab.figures.words import token_count
+from minids.lab.figures.film import in_turn
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Film, Rows, Slide, colour, column, only, picture, token_count
+from minids.lab.figures.slide import BOLD, THIN
 from minids.words import si
 
 PAGE = 500  # tokens of a printed page
@@ -26,98 +24,73 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", card: fl
     """``config``: whose heads the kinds of attention share, V3 by default, and ``name``: what it is called; ``card``: bytes of
     its memory; ``page``: tokens of a page; ``context``: tokens at which the film ends. Weights are not counted."""
     config = config or ModelConfig.preset("deepseek-v3")
-    rows: Rows = []
-    for kind, elements in kv_cache.by_kind(config).items():
-        each = kv_cache.bytes_of(elements * config.num_hidden_layers)
-        rows.append(
-            {"model": name, "attention": kind.upper(), "numbers_per_token_and_layer": elements, "bytes_per_token": each}
-            | {"card_bytes": card, "tokens": int(card // each), "page_tokens": page, "pages": card / each / page}
-            | {"groups": elements // kv_cache.mqa_elements(config) if kind == "gqa" else 0, "context": context}
-        )
-    return rows
-
-
-def _both(rows: Rows) -> tuple[dict, dict]:
-    by_kind = {row["attention"]: row for row in rows}
-    return by_kind["MHA"], by_kind["MLA"]
+    return [
+        {"model": name, "attention": kind.upper(), "numbers_per_token_and_layer": elements, "bytes_per_token": each}
+        | {"card_bytes": card, "tokens": int(card // each), "page_tokens": page, "pages": card / each / page}
+        | {"groups": elements // kv_cache.mqa_elements(config) if kind == "gqa" else 0, "context": context}
+        for kind, elements in kv_cache.by_kind(config).items()
+        for each in [kv_cache.bytes_of(elements * config.num_hidden_layers)]
+    ]
 
 
 def _pages(slide: Slide, card: Box, pages: float, kind: str) -> None:
     """An outline of the card, full of pages of equal size; large ones have lines of text."""
     slide.box(*card, fill="panel", edge="ink", round=0.15)
-    inside = Box(card.x + 0.12, card.y + 0.12, card.w - 0.24, card.h - 0.24)
-    count = max(1, round(pages))
+    inside, count = card.inner(0.12), max(1, round(pages))
     down = min(range(1, count + 1), key=lambda n: abs(math.log(inside.w / math.ceil(count / n) / (inside.h / n) / 0.75)))
     across = math.ceil(count / down)
-    w, h = inside.w / across, inside.h / down
-    gap = 0.1 * min(w, h) if w > 0.25 else 0.16 * w
-    places = [
-        Box(inside.x + w * (i % across) + gap, inside.y + inside.h - h * (1 + i // across) + gap, w - 2 * gap, h - 2 * gap)
-        for i in range(count)
-    ]
-    slide.many(places, [kind] * count)
-    if w > 0.25:
-        text = [
-            Box(p.x + 0.16 * p.w, p.y + p.h * (0.2 + 0.15 * i), p.w * (0.68 if i else 0.4), 0.045 * p.h)
-            for p in places
-            for i in range(5)
-        ]
-        slide.many(text, ["panel"] * len(text))
+    wide, high = inside.w / across, inside.h / down
+    gap = 0.1 * min(wide, high) if wide > 0.25 else 0.16 * wide
+    places = [inside.piece(i // across, down, across=False).piece(i % across, across).inner(gap) for i in range(count)]
+    slide.many(places, kind)
+    if wide > 0.25:
+        lines = [(*place, i) for place in places for i in range(5)]
+        slide.many(
+            [Box(x + 0.16 * w, y + h * (0.2 + 0.15 * i), w * (0.68 if i else 0.4), 0.045 * h) for x, y, w, h, i in lines],
+            "panel",
+        )
 
 
-def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float, line: float) -> None:
+def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float) -> None:
     """As many dots as numbers are cached for one token in one layer, ``DOTS`` of them one below the other."""
     mha, mla = (row["numbers_per_token_and_layer"] for row in both)
-    columns = [math.ceil(n / DOTS) for n in (mha, mla)]
-    last = slide.width_of(f"{mla:,}", 18, bold=True)
-    pitch = min((RIGHT - LEFT - 0.3 - max(last, 0.5)) / columns[0], high / DOTS * 1.6)
-    top = y + high
-    for n, count, kind in ((mha, columns[0], "muted"), (mla, columns[1], "latent")):
-        wide = count * pitch
-        x = LEFT if kind == "muted" else RIGHT - wide
-        slide.texture(Box(x, y, wide, high), (np.arange(count * DOTS) < n).reshape(count, DOTS).T, kind)
-        ha, at = ("left", x) if kind == "muted" else ("right", RIGHT)
-        slide.text(at, top + 0.62 * line, f"{n:,}", 18, weight="bold", ha=ha)
-    words = "numbers for one token in one layer, a dot each"
-    slide.text(LEFT + slide.width_of(f"{mha:,}", 18, bold=True) + 0.25, top + 0.62 * line, words, 16, "muted")
+    said, over = [slide.width_of(f"{n:,}", 18, bold=True) for n in (mha, mla)], y + high + 0.62 * slide.line
+    pitch = min((RIGHT - LEFT - 0.3 - max(said[1], 0.5)) / math.ceil(mha / DOTS), high / DOTS * 1.6)
+    for n, kind, edge, ha in ((mha, "muted", LEFT, "left"), (mla, "latent", RIGHT, "right")):
+        columns = math.ceil(n / DOTS)
+        place = Box(edge - columns * pitch * (ha == "right"), y, columns * pitch, high)
+        slide.texture(place, (np.arange(columns * DOTS) < n).reshape(columns, DOTS).T, kind)
+        slide.text(edge, over, f"{n:,}", 18, weight="bold", ha=ha)
+    slide.text(LEFT + said[0] + 0.25, over, "numbers for one token in one layer, a dot each", 16, "muted")
 
 
 def _moments(rows: Rows) -> list[tuple[int, int]]:
     """Tokens read and milliseconds: on to where MHA's card is full, a pause, and on to the whole context."""
-    full, end = _both(rows)[0]["tokens"], rows[0]["context"]
+    full, end = only(rows, attention="MHA")[0]["tokens"], rows[0]["context"]
     first, last = np.linspace(0, min(full, end), 36).astype(int).tolist(), np.linspace(full, end, 41).astype(int).tolist()
-    if full >= end:
-        return [(tokens, 110) for tokens in first[:-1]] + [(end, 3000)]
-    return [(t, 110) for t in first[:-1]] + [(full, 1700), *((t, 110) for t in last[1:-1]), (end, 3000)]
+    return in_turn(first, 110, 3000) if full >= end else in_turn(first, 110, 1700) + in_turn(last[1:], 110, 3000)
 
 
 def _draw_moment(slide: Slide, rows: Rows, tokens: int) -> None:
-    mha, mla = _both(rows)
+    mha, mla = (only(rows, attention=kind)[0] for kind in ("MHA", "MLA"))
     end, card = mha["context"], mha["card_bytes"]
     cards = [max(1, math.ceil(end * row["bytes_per_token"] / card)) for row in (mha, mla)]
     ratio = mha["bytes_per_token"] / mla["bytes_per_token"]
-    top = slide.title(
-        f"One text of {token_count(end)} tokens: {cards[0]} cards or {cards[1]}",
-        f"{mha['model']}, arithmetic",
-        f"Both caches read the same tokens; each outline is a card of {card / 1e9:g} GB",
-    )
+    finding = f"One text of {token_count(end)} tokens: {cards[0]} cards or {cards[1]}"
+    top = slide.headed(finding, f"Both caches read the same tokens; each outline is a card of {card / 1e9:g} GB")
     line, big = slide.line, 1 / max(1, slide.letters)  # headings do not grow with the letters
     shown = min(sum(cards), 14)
-    step = (RIGHT - LEFT - 0.9) / shown
-    low, high = 0.3 + 4.4 * line, top - 0.7 - 7 * line
+    step, low, high = (RIGHT - LEFT - 0.9) / shown, 0.3 + 4.4 * line, top - 0.7 - 7 * line
     slide.text(LEFT, top - 1.1 * line, f"{tokens:,} tokens", 34 * big, weight="bold")
     if tokens == end:
         slide.text(RIGHT, top - 1.1 * line, f"{ratio:.0f} times less with MLA", 34 * big, weight="bold", ha="right")
-    for row, count, kind in ((mha, cards[0], "muted"), (mla, cards[1], "latent")):
-        at, ha = (LEFT, "left") if row is mha else (RIGHT, "right")
+    for row, count, kind, at, ha in ((mha, cards[0], "muted", LEFT, "left"), (mla, cards[1], "latent", RIGHT, "right")):
         held, first = tokens * row["bytes_per_token"], LEFT if row is mha else RIGHT + 0.22 - count * step
-        for i in range(min(count, shown - 1)):
-            place, fill = Box(first + i * step, low, step - 0.22, high), min(max(held / card - i, 0.0), 1.0)
-            if i and not fill:
-                continue  # the next card comes when it is needed
-            full = fill > 0.9999
+        for i in range(max(1, min(count, shown - 1, math.ceil(held / card)))):  # the next card comes when it is needed
+            place, fill = Box(first + i * step, low, step - 0.22, high), min(held / card - i, 1.0)
+            full, inside = fill > 0.9999, place.inner(0.05)
             slide.box(*place, fill="panel", edge="ink" if full else "muted", round=0.08)
-            slide.rectangle(place.x + 0.05, place.y + 0.05, place.w - 0.1, fill * (place.h - 0.1), kind)
+            slide.rectangle(inside.x, inside.y, inside.w, fill * inside.h, kind)
             if full:
                 slide.text(place.middle[0], place.y + place.h - 0.5, "full", 22 * big, "background", ha="center", weight="bold")
         over = f"\non {math.ceil(held / card)} cards" if held > card else f",\n{100 * held / card:.1f} % of a card"
@@ -135,34 +108,24 @@ def one_card(slide: Slide, rows: Rows) -> None:
     numbers of one token in one layer, beside a narrow strip of 576. The film fills both memories with one text: the left is
     full at 20,011 tokens and needs seven cards in the end, the right never fills one.
     """
-    both = mha, mla = _both(rows)
-    top = slide.title(
-        f"One {mha['card_bytes'] / 1e9:g} GB card: {mha['pages']:,.0f} pages or {mla['pages']:,.0f}",
-        f"{mha['model']}, arithmetic",
-        f"What its cache can hold, at {mha['page_tokens']} tokens a page, in BF16, without the weights",
-    )
-    line = slide.line
-    told = [
-        row["attention"] + (f" with {row['groups']} groups" if row["groups"] else "") + f": {row['pages']:,.0f} pages"
-        for row in rows
-        if row not in both
-    ]
+    both = mha, mla = [only(rows, attention=kind)[0] for kind in ("MHA", "MLA")]
+    finding = f"One {mha['card_bytes'] / 1e9:g} GB card: {mha['pages']:,.0f} pages or {mla['pages']:,.0f}"
+    top = slide.headed(finding, f"What its cache can hold, at {mha['page_tokens']} tokens a page, in BF16, without the weights")
+    pages = {row["attention"] + (f" with {row['groups']} groups" if row["groups"] else ""): row["pages"] for row in rows}
+    told = "; ".join(f"{kind}: {count:,.0f} pages" for kind, count in pages.items() if kind not in ("MHA", "MLA"))
     numbers, each = mha["numbers_per_token_and_layer"], mha["bytes_per_token"]
-    foot = slide.note(f"{'; '.join(told)}. MHA's {numbers:,} numbers in all layers: {each:,} bytes a token")
-    dots = min(1.6, 0.18 * slide.h)
-    low = foot + dots + 2.3 * line  # under the cards: the numbers of a token
-    wide, high = (RIGHT - LEFT - 0.5) / 2, top - low - 2.2 * line
-    for i, (row, kind) in enumerate(zip(both, ("muted", "latent"), strict=True)):
-        if i:
+    foot = slide.note(f"{told}. MHA's {numbers:,} numbers in all layers: {each:,} bytes a token")
+    dots, line, size = min(1.6, 0.18 * slide.h), slide.line, 30 / max(1, slide.letters)
+    low, high = foot + dots + 2.3 * line, top - 2.2 * line  # under the cards: the numbers of a token
+    for row, kind, card in zip(both, ("muted", "latent"), slide.parts(low, high, 1, 1, tall=False), strict=True):
+        if row is mla:
             slide.step("MLA")
-        card = Box(LEFT + i * (wide + 0.5), low, wide, high)
         _pages(slide, card, row["pages"], kind)
-        y = low + high + line
-        size = 30 / max(1, slide.letters)
-        slide.text(card.x, y, row["attention"], size, weight="bold", va="center_baseline")
-        slide.text(card.x + card.w, y, f"{row['pages']:,.0f} pages", size, weight="bold", ha="right", va="center_baseline")
+        looks = dict(weight="bold", va="center_baseline")
+        slide.text(card.x, high + line, row["attention"], size, **looks)
+        slide.text(card.behind[0], high + line, f"{row['pages']:,.0f} pages", size, ha="right", **looks)
     slide.step("one token")
-    _numbers(slide, both, foot + 0.05, dots, line)
+    _numbers(slide, both, foot + 0.05, dots)
 
 
 SPARE = ("query", "rope", "value", "shared", "mtp")  # colours of further models
@@ -206,22 +169,16 @@ def kv_cache_per_token(slide: Slide, rows: Rows) -> None:
     still.
     """
     kinds = only(rows, group="the same model with each attention")
-    own_width = kinds[-1]["against_width"]
-    size, own = {row["attention"]: row["bytes_per_token"] for row in kinds}, kinds[0]["model"]
-    top = slide.title(
-        f"MLA caches {_less(size['mha'] / size['mla'])} than full attention with the same heads",
-        f"{own}, arithmetic",
-        "Cache of one token, all layers, BF16"
-        + (f"; {_less(own_width)} than V2's baseline, heads as wide as the model" if own_width else ""),
-    )
+    own_width, own = kinds[-1]["against_width"], kinds[0]["model"]
+    size = {row["attention"]: row["bytes_per_token"] for row in kinds}
+    wider = f"; {_less(own_width)} than V2's baseline, heads as wide as the model" if own_width else ""
+    finding = f"MLA caches {_less(size['mha'] / size['mla'])} than full attention with the same heads"
+    top = slide.headed(finding, f"Cache of one token, all layers, BF16{wider}")
     published = only(rows, group="models")
     mine = [row for row in kinds if row["attention"] != "mla" or own not in {row["name"] for row in published}]
     shown = sorted([*mine, *published], key=lambda row: -row["bytes_per_token"])
-    looks = {
-        "latent": "MLA: one latent for all heads",
-        "muted": "same sizes, other attention" if own == OWN else f"sizes of {own}, other attention",
-        "other": "other models",
-    }
+    others = "same sizes, other attention" if own == OWN else f"sizes of {own}, other attention"
+    looks = {"latent": "MLA: one latent for all heads", "muted": others, "other": "other models"}
     fills = ["latent" if row["attention"] == "mla" else "muted" if row in kinds else "other" for row in shown]
     low = slide.legend(LEFT, slide.line, [(words, kind) for kind, words in looks.items() if kind in fills]) + 0.6 * slide.line
     sizes, names = column(shown, "bytes_per_token"), [_called(row) for row in shown]
@@ -231,16 +188,15 @@ def kv_cache_per_token(slide: Slide, rows: Rows) -> None:
 
 def _called(row: dict) -> str:
     """The name of a bar: its attention too, where it is not the model's own or that of MLA."""
-    groups = f" ({row['attention'].upper()})" if row["attention"] == "gqa" else ""
+    gqa = row["attention"] == "gqa"
     if "model" not in row or row["model"] is None:
-        return row["name"] + groups
-    return f"{row['model']} with {row['name']}" + (f"-{row['key_value_heads']}" if groups else "")
+        return row["name"] + " (GQA)" * gqa
+    return f"{row['model']} with {row['name']}" + (f"-{row['key_value_heads']}" if gqa else "")
 
 
 def _less(ratio: float) -> str:
     times = max(ratio, 1 / ratio)
-    told = f"{times:.{0 if times >= 10 else 1}f} times"
-    return f"{told} less" if ratio > 1 else f"{told} as much, not less"
+    return f"{times:.{0 if times >= 10 else 1}f} times " + ("less" if ratio > 1 else "as much, not less")
 
 
 def _rows_context(
@@ -270,22 +226,18 @@ def cache_against_context(slide: Slide, rows: Rows) -> None:
     """
     of, first = {row["curve"]: row for row in rows}, rows[0]
     card, context = first["card_bytes"], first["context"]
-    top = slide.title(
-        f"A card of {card / 1e9:g} GB holds {of['MHA']['fits']:,} tokens of MHA's cache, {of['MLA']['fits']:,} of MLA's",
-        f"{first['model']}, arithmetic",
-        f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups",
-    )
+    finding = f"A card of {card / 1e9:g} GB holds {of['MHA']['fits']:,} tokens of MHA's cache, {of['MLA']['fits']:,} of MLA's"
+    top = slide.headed(finding, f"Cache of one text, BF16, weights not counted; GQA with {kv_cache.GQA_GROUPS} groups")
     names = {curve: slide.cut(curve, 17, 1.5) + f"  {si(row['bytes'], 'B')}" for curve, row in of.items()}
-    frame = Box(LEFT, 0.3, RIGHT - LEFT - 0.2, top - 0.6)
-    ax = slide.within(frame, "600 GB", names.values(), grid="y", xlabel="tokens read")
+    ax = slide.within(Box(LEFT, 0.3, RIGHT - LEFT - 0.2, top - 0.6), "600 GB", names.values(), grid="y", xlabel="tokens read")
     kinds, spare = {"MHA": "muted", "GQA": "hidden", "MQA": "other", "MLA": "latent"}, cycle(SPARE)
     for curve, row in of.items():
-        kind, width, weight = kinds.get(curve) or next(spare), *((6, "bold") if curve == "MLA" else (3.5, "normal"))
-        slide.curve(ax, [0, context], [0, row["bytes"]], names[curve], kind, width, fontweight=weight)
+        kind, looks = kinds.get(curve) or next(spare), BOLD if curve == "MLA" else THIN
+        slide.curve(ax, [0, context], [0, row["bytes"]], names[curve], kind, **looks)
     ax.set(xlim=(0, context), ylim=(0, 1.05 * max(max(row["bytes"] for row in rows), card)))
     ax.set_xticks([context * i / 4 for i in range(5)], [token_count(context * i / 4) if i else "0" for i in range(5)])
-    every = card * max(1, round(ax.get_ylim()[1] / card / 6))
-    ticks = np.arange(0, ax.get_ylim()[1], every)  # whole cards
+    highest = ax.get_ylim()[1]
+    ticks = np.arange(0, highest, card * max(1, round(highest / card / 6)))  # whole cards
     ax.set_yticks(ticks, [si(tick, "B") if tick else "0" for tick in ticks])
     slide.level(ax, card)
     for row in rows:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minids.lab.figures import mpl
 from minids.lab.figures.language import Language
 from minids.lab.figures.lettering import fitted, width_of
 from minids.lab.figures.style import WIDTH, colour, ink_on
@@ -22,26 +23,24 @@ class Box(NamedTuple):
     w: float
     h: float
 
-    @property
-    def middle(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y + self.h / 2
+    middle = property(lambda box: (box.x + box.w / 2, box.y + box.h / 2))
+    above = property(lambda box: (box.x + box.w / 2, box.y + box.h))
+    below = property(lambda box: (box.x + box.w / 2, box.y))
+    behind = property(lambda box: (box.x + box.w, box.y + box.h / 2))
 
     @property
-    def above(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y + self.h
-
-    @property
-    def below(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y
-
-    @property
-    def behind(self) -> tuple[float, float]:
-        return self.x + self.w, self.y + self.h / 2
+    def corners(self) -> list[tuple[float, float]]:
+        x, y, w, h = self
+        return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
 
     def piece(self, i: int, count: int, across: bool = True) -> "Box":
         """The i-th of ``count`` equal pieces, from the left or from above."""
         w, h = (self.w / count, self.h) if across else (self.w, self.h / count)
         return Box(self.x + i * w, self.y, w, h) if across else Box(self.x, self.y + self.h - (i + 1) * h, w, h)
+
+    def inner(self, gap: float) -> "Box":
+        """What is left inside a margin."""
+        return Box(self.x + gap, self.y + gap, self.w - 2 * gap, self.h - 2 * gap)
 
 
 class Canvas:
@@ -51,11 +50,9 @@ class Canvas:
         self, ax=None, height: float = 9.0, inches: float = WIDTH, letters: float = 1.0, titled: bool = True,
         language: Language | None = None, transparent: bool = False,
     ):  # fmt: skip
-        from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
         given = ax is not None
-        if not given:
-            figure = Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches)
+        if not given:  # not pyplot: no window, no global state
+            figure = mpl.figure.Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches)
             ax = figure.add_axes((0, 0, 1, 1))
         self.ax, self.figure, self.h, self.letters, self.titled = ax, ax.figure, height, letters, titled
         self.scale = inches / WIDTH
@@ -96,8 +93,7 @@ class Canvas:
         return text
 
     def lines(self, x: float, y: float, *lines: tuple, ha: str = "left", down: float = 1.45) -> None:
-        """Lines one below the other, their middle at y; each (words, size, kind, weight), of which the last two may be left
-        out."""
+        """Lines one below the other, their middle at y; each (words, size) or (words, size, kind, weight)."""
         heights = [down * line[1] * self.letters / 72 / WIDTH * 16 for line in lines]
         y += sum(heights) / 2
         for (words, size, *looks), high in zip(lines, heights, strict=True):
@@ -110,6 +106,10 @@ class Canvas:
         said = [self.language.say(one) for one in ([words] if isinstance(words, str) else words)]
         lines = [line for one in said for line in one.split("\n")]
         return max((width_of(line, size * self.letters, bold) for line in lines), default=0.0)
+
+    def mono(self, size: float) -> float:
+        """How wide a letter of DejaVu Sans Mono is: 0.602 of its size."""
+        return 0.602 * size * self.letters / 72 / WIDTH * 16
 
     def cut(self, name: str, size: float, room: float, bold: bool = False) -> str:
         """A name, cut with an ellipsis where it is wider than ``room`` units."""
@@ -127,47 +127,38 @@ class Canvas:
     ) -> Box:  # fmt: skip
         """A rounded block with its lower left corner at x, y, and words in its middle, smaller where there is no room for them;
         returns its place. ``fill`` and ``edge`` are both ``kind`` if they are not given."""
-        from matplotlib.patches import FancyBboxPatch
-
         fill = shade_of(fill or kind)
         style = f"round,pad=0,rounding_size={min(round, w / 2, h / 2)}"
         rim = ink_on(fill) if hatch else shade_of(edge or fill)  # hatches have the edge's colour
         looks = dict(facecolor=fill, edgecolor=rim, linestyle=linestyle, hatch=hatch or None)
-        self.ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks, **more))
+        self.ax.add_patch(mpl.patches.FancyBboxPatch((x, y), w, h, boxstyle=style, linewidth=1.6 * self.scale, **looks, **more))
         if words:
             self.text(x + w / 2, y + h / 2, words, self.fit(words, size, w - 0.1), ink_on(fill), "center", linespacing=1.25)
         return Box(x, y, w, h)
 
     def rectangle(self, x: float, y: float, w: float, h: float, fill: str, edge: str = "none", linewidth: float = 1.0, **more):
         """A plain rectangle in slide units; returns its place."""
-        from matplotlib.patches import Rectangle
-
         looks = dict(facecolor=shade_of(fill), edgecolor=edge if edge == "none" else shade_of(edge))
-        self.ax.add_patch(Rectangle((x, y), w, h, linewidth=linewidth * self.scale, **looks, **more))
+        self.ax.add_patch(mpl.patches.Rectangle((x, y), w, h, linewidth=linewidth * self.scale, **looks, **more))
         return Box(x, y, w, h)
 
-    def many(self, boxes: Sequence[Box], fills: Sequence[str], **looks) -> None:
-        """Plain rectangles by the thousand, as one drawing."""
-        from matplotlib.collections import PolyCollection
-
-        corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h)] for x, y, w, h in boxes]
-        shades = [shade_of(fill) for fill in fills]
-        self.ax.add_collection(PolyCollection(corners, facecolors=shades, edgecolors="none", **looks))
+    def many(self, boxes: Sequence[Box], fills: str | Sequence[str], ax=None, **looks) -> None:
+        """Plain rectangles by the thousand, of one kind or of a kind each, as one drawing, on the slide or on other axes."""
+        shades = [shade_of(fill) for fill in ([fills] * len(boxes) if isinstance(fills, str) else fills)]
+        looks = {"facecolors": shades, "edgecolors": "none"} | looks
+        made = mpl.collections.PolyCollection([box.corners for box in boxes], **looks)
+        (ax or self.ax).add_collection(made, autolim=False)
 
     def texture(self, place: Box, shown, kind: str, zorder: float = 0.5) -> None:
         """Small squares where ``shown`` (rows, columns) says so, as one image: for more of them than shapes can be drawn."""
-        from matplotlib.colors import to_rgb
-
         alpha = np.kron(shown, np.pad(np.ones((3, 3)), (0, 1)))  # a gap between them
-        image = np.concatenate([np.broadcast_to(to_rgb(shade_of(kind)), (*alpha.shape, 3)), alpha[..., None]], axis=-1)
-        ax = self.plot(*place, frame=False, zorder=zorder)
-        ax.imshow(image, aspect="auto", interpolation="antialiased")
+        image = np.dstack([*(np.full(alpha.shape, c) for c in mpl.colors.to_rgb(shade_of(kind))), alpha])
+        self.plot(*place, frame=False, zorder=zorder).imshow(image, aspect="auto", interpolation="antialiased")
 
     def squares(
         self, x: float, y: float, w: float, h: float, count: int, fills: Sequence[str], groups: int = 1, columns: int = 1
     ) -> list[Box]:  # fmt: skip
-        """``count`` squares as large as there is room for, group by group in ``columns`` columns, with a small gap between;
-        returns their places."""
+        """``count`` squares as large as there is room for, group by group in ``columns`` columns; returns their places."""
         each, lines = -(-count // groups), -(-groups // columns)
         wide, high = (w - 0.2 * (columns - 1)) / columns, (h - 0.16 * (lines - 1)) / lines
         whole = [n for n in range(1, each + 1) if each % n == 0]  # every row is full

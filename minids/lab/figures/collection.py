@@ -1,9 +1,15 @@
-"""The whole set: finding pictures by name or number, and writing them with caption, alternative text and data."""
+"""The whole set: finding pictures by name or number, writing them with their words and data, showing them small."""
 
+import base64
+import html
+import io
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 import minids.lab.figures
 from minids import files
@@ -12,11 +18,19 @@ from minids.lab.figures.film import FILMS, ffmpeg
 from minids.lab.figures.picture import USUAL, Look, Picture, Rows, as_csv
 from minids.lab.figures.slide import Slide
 from minids.lab.figures.style import THEMES, encoded, style
-from minids.terminal import say
+from minids.terminal import coloured, room, say
 from minids.words import did_you_mean
 
 STILLS = ("svg", "png", "pdf")
 FORMATS = (*STILLS, *FILMS)
+
+
+GALLERY = """# Figures
+
+Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its
+alternative text in the `.txt`. Dark theme and PDF: `minids figures --theme both`. In a notebook:
+`minids.lab.figures.thumbnails()`.
+"""
 
 
 def pictures() -> list[Picture]:
@@ -47,12 +61,11 @@ def write(
             raise refuse("formats", form, f"must be among {', '.join(FORMATS)}")
     words = f"{picture.caption}\n\nAlternative text: {picture.alternative}\n"
     made = {f"{picture.stem}.csv": as_csv(rows).encode(), f"{picture.stem}.txt": words.encode()}
+    stills = [form for form in formats if form in STILLS]
     for theme in themes:
-        themed = replace(look, theme=theme)
-        name = picture.stem + ("" if theme == THEMES[0] else f".{theme}")
+        themed, name = replace(look, theme=theme), picture.stem + ("" if theme == THEMES[0] else f".{theme}")
         slide = picture.slide(rows, look=themed)
         with style(theme, letters=look.letters, colours=look.colours, transparent=look.transparent):
-            stills = [form for form in formats if form in STILLS]
             for form in stills:
                 made[f"{name}.{form}"] = encoded(slide.figure, form, picture.caption, picture.alternative)
             if steps:
@@ -83,9 +96,8 @@ def phrases(asked: Sequence[Picture], rows_of: Callable[[Picture], Rows], look: 
     found: dict[str, str] = {}
     for picture in asked:
         rows = rows_of(picture)
-        found |= picture.slide(rows, look=look).language.met
-        for what, _ in list(picture.film.moments(rows)) if picture.film else []:
-            slide = picture.slide(rows, None, look, lambda slide, rows, p=picture, what=what: p.film.draw(slide, rows, what))
+        moving = picture.film.slides(picture, rows, look) if picture.film else ()
+        for slide in (picture.slide(rows, look=look), *(slide for slide, _ in moving)):
             found |= slide.language.met
     return found
 
@@ -113,16 +125,74 @@ def write_all(
 
 def gallery(shown: Sequence[Picture]) -> str:
     """A page of all pictures with their captions, for a browser or a repository's page."""
-    lines = [
-        "# Figures",
-        "",
-        "Drawn by `minids figures` from numbers this package computes; the numbers are in the `.csv` beside each, its",
-        "alternative text in the `.txt`. Dark theme and PDF: `minids figures --theme both`. In a notebook:",
-        "`minids.lab.figures.thumbnails()`.",
-        "",
-    ]
+    lines = [GALLERY]
     for p in shown:
-        lines += [f"## {p.number}. {p.name}", "", f"![{p.alternative}]({p.stem}.png)", "", p.caption, ""]
         moving = f" · [animation]({p.stem}.gif)" if p.film else ""
-        lines += [f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv)" + moving, ""]
+        files = f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv){moving}"
+        lines.append(f"## {p.number}. {p.name}\n\n![{p.alternative}]({p.stem}.png)\n\n{p.caption}\n\n{files}\n")
     return "\n".join(lines)
+
+
+# The set at a glance, in a terminal that can show colours and in a notebook.
+
+
+def listing(shown: Sequence[Picture], out: Path, colours: bool | None = None) -> str:
+    """One entry per picture. With ``colours`` (default: where standard output is a terminal) a drawn PNG, from ``out`` or, if
+    it needs nothing but arithmetic, made on the spot, is shown as half blocks; else its file is named."""
+    colours, entries = coloured() if colours is None else colours, []
+    for picture in shown:
+        path = out / f"{picture.stem}.png"
+        lines = [f"{picture.number:>2}  {picture.name}", *textwrap.wrap(picture.caption, room(94) - 4)]
+        if colours and (image := _image(picture, path)):
+            lines += half_blocks(image, room(68) - 4)
+        else:
+            lines.append(str(path) if path.exists() else f"not drawn yet: minids figures {picture.number}")
+        entries.append("\n    ".join(lines))
+    return "\n\n".join(entries)
+
+
+class Thumbnails:
+    """Names, captions and small pictures of ``listing``: a table where a notebook shows it, text anywhere else."""
+
+    def __init__(self, shown: Sequence[Picture], out: str | Path = "figures", width: int = 288):
+        self.shown, self.out, self.width = shown, Path(out), width
+
+    def __repr__(self) -> str:
+        return listing(self.shown, self.out, colours=False)
+
+    def _repr_html_(self) -> str:
+        lines, cell = ["<table>"], '<td style="text-align:left">'
+        for picture in self.shown:
+            image, words, out = "", html.escape(picture.alternative, quote=True), io.BytesIO()
+            if data := _image(picture, self.out / f"{picture.stem}.png"):
+                _small(data, 2 * self.width, 1, "LANCZOS").quantize(64).save(out, "PNG", optimize=True)  # in few colours
+                source = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+                image = f'<img width="{self.width}" alt="{words}" src="{source}">'
+            about = f"<b>{picture.number}. {picture.name}</b><br>{html.escape(picture.caption)}"
+            lines.append(f"<tr>{cell}{image}</td>{cell}{about}</td></tr>")
+        return "\n".join([*lines, "</table>"])
+
+
+def _small(png: bytes, width: int, lines: int, how: str):
+    """A PNG as an image ``width`` pixels wide; its height is a multiple of ``lines``."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    high = round(width * image.height / image.width / lines) * lines
+    return image.resize((width, high), Image.Resampling[how])
+
+
+def half_blocks(png: bytes, columns: int = 64) -> list[str]:
+    """A PNG as lines of the character ▀, whose two halves are two pixels in 24-bit colour."""
+    pixels = np.asarray(_small(png, columns, 2, "BOX")).tolist()
+    cell = "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀"
+    lines = (zip(*pair, strict=True) for pair in zip(pixels[::2], pixels[1::2], strict=True))
+    return ["".join(cell.format(*upper, *lower) for upper, lower in line) + "\x1b[0m" for line in lines]
+
+
+def _image(picture: Picture, path: Path) -> bytes | None:
+    if path.exists() or picture.source != "arithmetic":
+        return path.read_bytes() if path.exists() else None
+    figure = picture()
+    with style():
+        return encoded(figure, "png")

@@ -19,21 +19,31 @@ ACROSS, RATE = 960, 20  # pixels of a frame's width; frames of an MP4 per second
 
 @dataclass(frozen=True)
 class Film:
-    """``moments(rows)`` → (what is shown, milliseconds) of every frame; ``draw(slide, rows, what)`` draws one."""
+    """``moments(rows)`` → (what is shown, milliseconds) of every frame; ``draw(slide, rows, what)`` draws one, by default the
+    picture's own function."""
 
     moments: Callable[[list[dict]], Sequence[tuple[Any, int]]]
-    draw: Callable[[Any, list[dict], Any], None]
+    draw: Callable[[Any, list[dict], Any], None] | None = None
+
+    def slides(self, picture, rows, look) -> Iterator[tuple[Any, int]]:
+        """The slide of each moment, and its milliseconds."""
+        for what, milliseconds in self.moments(rows):
+            yield picture.slide(rows, None, look, lambda slide, rows, what=what: self.draw(slide, rows, what)), milliseconds
 
     def frames(self, picture, rows, look) -> Iterator[tuple[np.ndarray, int]]:
         """Each frame's pixels, (h, w) of one number a colour, and its milliseconds."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        for what, milliseconds in self.moments(rows):
-            slide = picture.slide(rows, None, look, lambda slide, rows, what=what: self.draw(slide, rows, what))
+        for slide, milliseconds in self.slides(picture, rows, look):
             slide.figure.set_dpi(ACROSS / slide.figure.get_figwidth())
             canvas = FigureCanvasAgg(slide.figure)
             canvas.draw()
             yield np.asarray(canvas.buffer_rgba()).view(np.uint32)[..., 0].copy(), milliseconds
+
+
+def in_turn(shown: Sequence, each: int, last: int) -> list[tuple[Any, int]]:
+    """Moments one after another: ``each`` so many milliseconds, the last longer."""
+    return [*((what, each) for what in shown[:-1]), (shown[-1], last)]
 
 
 def gif(frames: Sequence[tuple[np.ndarray, int]]) -> bytes:

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, colour, column, distinct, only, picture
 from minids.lab.studies import fp8_errors
 from minids.ops import float8
 
@@ -18,8 +16,7 @@ def _rows(lengths: tuple[int, ...] = _LENGTHS, seed: int = 0) -> Rows:
     for name, form in _FORMATS.items():
         values = float8.decode(np.arange(form.last + 1, dtype=form.dtype), form)
         rows += [{"group": "number", "format": name, "value": float(v)} for v in values if v > 0]
-    rows += [{"group": "sum", **row} for row in fp8_errors.accumulation(lengths, seed, 8) if row["numbers"] == "positive"]
-    return rows
+    return rows + [{"group": "sum", **row} for row in only(fp8_errors.accumulation(lengths, seed, 8), numbers="positive")]
 
 
 @picture(17, _rows)
@@ -30,18 +27,13 @@ def fp8_numbers(slide: Slide, rows: Rows) -> None:
     E5M6. Below, error of a sum against its length on logarithmic axes: it grows in a short accumulator and stays low if
     partial sums are promoted.
     """
-    sums = only(rows, group="sum")
-    longest = max(row["terms"] for row in sums)
-    names = list(fp8_errors.ACCUMULATORS)
-    worst = {name: only(sums, terms=longest, accumulator=name)[0]["max_relative"] for name in names}
-    top = slide.title(
-        f"A sum of {longest:,} FP8 products is {100 * worst[names[2]]:.1f} % wrong in 14 bits, "
-        f"{100 * worst[names[1]]:.2f} % if promoted every 128",
-        "random numbers, arithmetic",
-        "Positive ones; V3's report has nearly 2 % for random matrices, without promotion",
-    )
-    numbers = only(rows, group="number")
-    low, high = min(row["value"] for row in numbers) / 2, max(row["value"] for row in numbers) * 2
+    sums, numbers, names = only(rows, group="sum"), only(rows, group="number"), list(fp8_errors.ACCUMULATORS)
+    longest = max(column(sums, "terms"))
+    _, promoted, kept = (100 * only(sums, terms=longest, accumulator=name)[0]["max_relative"] for name in names)
+    finding = f"A sum of {longest:,} FP8 products is {kept:.1f} % wrong in 14 bits, {promoted:.2f} % if promoted every 128"
+    subtitle = "Positive ones; V3's report has nearly 2 % for random matrices, without promotion"
+    top = slide.title(finding, "random numbers, arithmetic", subtitle)
+    low, high = min(column(numbers, "value")) / 2, max(column(numbers, "value")) * 2
     line, strip = slide.line, 0.075 * (top - 0.5)
     right = RIGHT - slide.width_of("max 57,344", 16) - 0.15
     if top > 13 * line:  # else the letters are large and the slide flat

@@ -7,6 +7,7 @@ glyph by glyph, so that a picture without such letters is the same on every mach
 from functools import cache
 from itertools import accumulate
 
+from minids.lab.figures import mpl
 from minids.terminal import cells
 
 BEYOND = (  # with outlines: matplotlib draws no bitmaps, which colour emoji are
@@ -19,19 +20,16 @@ BEYOND = (  # with outlines: matplotlib draws no bitmaps, which colour emoji are
 @cache
 def families(first: str = "DejaVu Sans") -> list[str]:
     """``first``, and those of ``BEYOND`` that this system has."""
-    from matplotlib.font_manager import fontManager
-
-    there = {font.name for font in fontManager.ttflist}
+    there = {font.name for font in mpl.font_manager.fontManager.ttflist}
     return [first, *(name for name in BEYOND if name in there)]
 
 
 @cache
 def _drawn(first: str) -> frozenset[int]:
     """Every character that one of the fonts has."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    fonts = (get_font(findfont(FontProperties(family=name))) for name in families(first))
-    return frozenset().union(*(font.get_charmap() for font in fonts))
+    fonts = mpl.font_manager
+    found = (fonts.get_font(fonts.findfont(fonts.FontProperties(family=name))) for name in families(first))
+    return frozenset().union(*(font.get_charmap() for font in found))
 
 
 def drawable(text: str, first: str = "DejaVu Sans") -> str:

@@ -11,12 +11,13 @@ stays as it is. German ("de") and Arabic ("ar") come with the package.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
 from minids.errors import MinidsError, refuse
 from minids.files import read_json
+from minids.lab.figures import mpl
 
 KEPT = ("de", "ar")
 NUMBERS = "1,234.5"
@@ -29,22 +30,25 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
 class Language:
     """Says phrases; ``met`` are those that were asked for, as keys of ``words``."""
 
-    def __init__(self, words: Mapping[str, str] | None = None, names: Sequence[str] = ()):
+    def __init__(self, words: Mapping[str, str] | None = None, names: Iterable[str] = ()):
         self.words = dict(words or {})
         self.met: dict[str, str] = {}
         names = sorted({name for name in names if len(name) > 1}, key=len, reverse=True)
-        self._names = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names)) if names else None
+        self._names = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or "(?!)")  # or none
         sample = self.words.get(NUMBERS, NUMBERS)
         if not (len(sample) == len(NUMBERS) and sample[0] + sample[2:5] + sample[6] == "12345"):
             raise refuse(f"words.{NUMBERS}", sample, 'shows how this number is written, as in "1.234,5"')
         self._marks = str.maketrans(",.", sample[1] + sample[5])
         self.right_to_left = any(_RIGHT_TO_LEFT.search(said) for said in self.words.values())
-        if self.right_to_left:
-            _need_shaping()
+        if self.right_to_left and tuple(int(n) for n in mpl.__version__.split(".")[:2]) < (3, 11):
+            need = "letters from right to left are joined by matplotlib 3.11 or newer; pip install -U matplotlib"
+            raise MinidsError(f"words: {need}")
 
     def say(self, text: str) -> str:
         """A text in this language, on as many lines."""
-        phrase, names, numbers = self._phrase(text)
+        said = re.sub(r"\s+", " ", text.strip()) if "\n" in text else text
+        names, said = self._names.findall(said), self._names.sub("@", said)
+        numbers, phrase = _NUMBER.findall(said), _NUMBER.sub("#", said)
         if any(c.isalpha() for c in phrase):
             self.met.setdefault(phrase, self.words.get(phrase, ""))
         if not self.words:
@@ -59,13 +63,6 @@ class Language:
         """A model's or a domain's name, which may have words in it: "tiny, 2.66 M parameters"."""
         numbers = [number.translate(self._marks) for number in _NUMBER.findall(name)]
         return _filled(self.words.get(_NUMBER.sub("#", name)) or name, "#", numbers)
-
-    def _phrase(self, text: str) -> tuple[str, list[str], list[str]]:
-        names: list[str] = []
-        text = re.sub(r"\s+", " ", text.strip()) if "\n" in text else text
-        if self._names is not None:
-            text = self._names.sub(lambda found: names.append(found[0]) or "@", text)
-        return _NUMBER.sub("#", text), names, _NUMBER.findall(text)
 
 
 def _filled(said: str, mark: str, values: list[str]) -> str:
@@ -103,10 +100,3 @@ def words_of(named: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(said, str) for said in found.values()):
         raise refuse("words", named, "must be a JSON object of phrases")
     return found
-
-
-def _need_shaping() -> None:
-    import matplotlib
-
-    if tuple(int(n) for n in matplotlib.__version__.split(".")[:2]) < (3, 11):
-        raise MinidsError("words: letters from right to left are joined by matplotlib 3.11 or newer; pip install -U matplotlib")

@@ -1,4 +1,4 @@
-"""Figures 14 and 18: the nodes that tokens are sent to, and the way of one token to its experts."""
+"""Figures 12, 14 and 18: the experts that one token meets, the nodes that tokens are sent to, and the way there."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,9 +11,7 @@ from minids.lab.analysis.network import INFINIBAND, NVLINK
 from minids.lab.analysis.routing import nodes_touched
 from minids.lab.analysis.routing_trace import trace
 from minids.lab.analysis.traffic import limited_to, meter
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour, tint
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, colour, column, distinct, picture, tint
 from minids.lab.figures.trained import Trained
 from minids.ops import router
 
@@ -25,7 +23,7 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, se
     model, c = trained.model, trained.model.config
     if not model.moe_layers or c.n_group < 2:
         raise refuse("run", str(run), "its experts are not in groups, which are the nodes of this picture")
-    ids = np.concatenate([trained.window(domain, length + 1, windows) for domain in trained.held_out.domains])
+    ids = trained.windows(length + 1, windows)
     tokens, targets = ids[:, :-1], ids[:, 1:]
     experts, nodes, k = c.n_routed_experts, c.n_group, c.num_experts_per_tok
     v3 = ModelConfig.preset("deepseek-v3")
@@ -40,8 +38,8 @@ def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, se
         found = {"mean_nodes": traffic.nodes, "mean_nodes_by_chance": _by_chance(c, limit, seed)} | v3_found
         found |= {"bytes_per_token_and_layer": traffic.bytes, "loss": loss, "own_limit": c.topk_group}
         found |= {"experts": experts, "chosen": k, "groups": nodes, "tokens": int(tokens.size)}
-        for n in range(1, min(k, nodes) + 1):
-            rows.append({"M": limit, "nodes": n, "share_of_tokens": float(np.mean(touched == n))} | found)
+        shares = {n: float(np.mean(touched == n)) for n in range(1, min(k, nodes) + 1)}
+        rows += [{"M": limit, "nodes": n, "share_of_tokens": share} | found for n, share in shares.items()]
     return trained.signed(rows)
 
 
@@ -61,17 +59,14 @@ def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
     has the bytes per token as bars, which follow the mean, and the loss of the same weights under each limit, lowest near
     the one the model was trained with.
     """
-    limits, first = distinct(rows, "M"), rows[0]
-    each = {m: only(rows, M=m)[0] for m in limits}
+    each = {row["M"]: row for row in rows}
+    limits, first = [*each], rows[0]
     own, free = first["own_limit"], limits[-1]
-    saved = 1 - each[own]["bytes_per_token_and_layer"] / each[free]["bytes_per_token_and_layer"]
-    top = slide.title(
-        f"A limit of {own} nodes saves {100 * saved:.0f} % of the traffic: a token uses {each[own]['mean_nodes']:.1f} of "
-        f"{first['groups']} nodes instead of {each[free]['mean_nodes']:.1f}",
-        first["model"],
-        f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens, same weights; "
-        "dot: share of tokens",
-    )
+    counts, nodes = ({m: row[name] for m, row in each.items()} for name in ("bytes_per_token_and_layer", "mean_nodes"))
+    saved, used = 100 * (1 - counts[own] / counts[free]), f"{nodes[own]:.1f} of {first['groups']} nodes"
+    about = f"{first['chosen']} of {first['experts']} experts, {first['tokens']:,} held-out tokens, same weights"
+    finding = f"A limit of {own} nodes saves {saved:.0f} % of the traffic: a token uses {used} instead of {nodes[free]:.1f}"
+    top = slide.headed(finding, f"{about}; dot: share of tokens")
     held, without = first["v3_nodes_by_chance"], first["v3_nodes_without_limit"]
     foot = slide.note(f"DeepSeek-V3's limit of {first['v3_limit']}, by chance: {held:.1f} nodes; without it {without:.1f}")
     left, right = slide.parts(foot + 0.1, top - 0.2, 1, 1)
@@ -87,23 +82,18 @@ def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
     for name, words, line in (("mean_nodes", "mean", "-"), ("mean_nodes_by_chance", "by chance", (0, (2, 1.5)))):
         slide.curve(ax, limits, [each[m][name] for m in limits], words, width=2.5, linestyle=line)
     ax.set(xlim=(limits[0] - 0.6, free + 0.6), ylim=(0.4, highest + 0.6), xticks=limits, yticks=range(1, highest + 1))
-    _columns(slide, each, own, right)
-
-
-def _columns(slide: Slide, each: dict[int, dict], own: int, frame: Box) -> None:
-    """Of each limit: bytes as a bar and a number, and the loss of the same weights under it."""
-    head, top, right = 3.2 * slide.line, frame.y + frame.h, frame.x + frame.w
-    counts, loss = [row["bytes_per_token_and_layer"] for row in each.values()], slide.width_of("held-out\nloss", 16)
-    for x, words in ((right - loss - 0.3, "bytes, there\nand back"), (right, "held-out\nloss")):
-        slide.text(x, top - head / 2, words, 16, "muted", ha="right", linespacing=1.3)
-    high = min(1.1 * slide.letters * len(each), frame.h - head)
-    kinds, words = ["routed" if m == own else "other" for m in each], [f"{count:,.0f}" for count in counts]
-    names, bold = [f"M = {m}" for m in each], [m == own for m in each]
-    beside = Box(frame.x, top - head - high, frame.w - loss - 0.3, high)
-    slide.bars(beside, counts, names, kinds, words, bold, thick=0.45)
-    for i, row in enumerate(each.values()):
-        weight = "bold" if bold[i] else "normal"
-        slide.text(right, top - head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
+    # Of each limit: bytes as a bar and a number, and the loss of the same weights under it.
+    loss, head, edge = slide.width_of("held-out\nloss", 16), right.above[1] - 3.2 * slide.line, right.behind[0]
+    for x, words in ((edge - loss - 0.3, "bytes, there\nand back"), (edge, "held-out\nloss")):
+        slide.text(x, head + 1.6 * slide.line, words, 16, "muted", ha="right", linespacing=1.3)
+    high = min(1.1 * slide.letters * len(each), head - right.y)
+    kinds, bold = ["routed" if m == own else "other" for m in each], [m == own for m in each]
+    names, words = [f"M = {m}" for m in each], [f"{count:,.0f}" for count in counts.values()]
+    beside = Box(right.x, head - high, right.w - loss - 0.3, high)
+    slide.bars(beside, [*counts.values()], names, kinds, words, bold, thick=0.45)
+    for i, (m, row) in enumerate(each.items()):
+        weight = "bold" if m == own else "normal"
+        slide.text(edge, head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
 
 
 PER_NODE = 8  # graphics cards of a node
@@ -116,9 +106,8 @@ def _rows_hops(config: ModelConfig | None = None, name: str = "DeepSeek-V3", see
     if c.n_group < 2 or c.n_routed_experts // c.n_group % PER_NODE:
         raise refuse("n_group", c.n_group, f"gives no nodes of {PER_NODE} cards with as many experts on each")
     rng = np.random.default_rng(seed)
-    chosen = router.choose(rng.random((1, c.n_routed_experts)), c.num_experts_per_tok, c.n_group, c.topk_group, c.topk_method)[
-        0
-    ]
+    scores = rng.random((1, c.n_routed_experts))
+    chosen = router.choose(scores, c.num_experts_per_tok, c.n_group, c.topk_group, c.topk_method)[0]
     home, card = int(rng.integers(c.n_group)), int(rng.integers(PER_NODE))
     traffic = meter(chosen[None], c.n_routed_experts, c.n_group, c.hidden_size, np.array([home]))
     each = c.n_routed_experts // c.n_group
@@ -139,60 +128,118 @@ def all_to_all(slide: Slide, rows: Rows) -> None:
     same place in up to four nodes; from there thin vertical arrows go up and down to the cards that hold the chosen
     experts.
     """
-    first = rows[0]
-    nodes, home = first["nodes"], first["home_node"]
-    reached = sorted(set(column(rows, "node")))
+    first, reached = rows[0], set(column(rows, "node"))
+    nodes, home, own = first["nodes"], first["home_node"], first["home_card"]
     away = [row for row in rows if row["node"] != home]
     top = slide.title(
         f"{len(rows)} experts, but only {first['crossings']:g} trips over the slow network",
         f"{first['model']}, illustration: random scores",
         f"It goes once to each node, over InfiniBand; NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on",
     )
-    line, (there, back) = slide.line, (first["bytes_there"], first["bytes_back"])
-    foot = 0.1
+    line, foot = slide.line, 0.1
     if slide.tall or slide.letters <= 1.2:
-        foot = slide.note(
-            f"{there:,.0f} bytes there in FP8, {back:,.0f} back in BF16; straight to every expert it would be "
-            f"{len(away) / max(first['crossings'], 1):.1f} times as much"
-        )
+        sent = f"{first['bytes_there']:,.0f} bytes there in FP8, {first['bytes_back']:,.0f} back in BF16"
+        times = f"{len(away) / max(first['crossings'], 1):.1f} times as much"
+        foot = slide.note(f"{sent}; straight to every expert it would be {times}")
     ways = [("InfiniBand, between nodes", "value"), ("NVLink, within a node", "rope"), ("so many of its experts", "routed")]
     low, high = slide.legend(LEFT, foot + 0.7 * line, ways) + 0.8 * line, top - 1.1 * line
-    gap = 0.25
-    wide = (RIGHT - LEFT - gap * (nodes - 1)) / nodes
     cell = (high - low - 0.3) / PER_NODE
     place: dict[tuple[int, int], Box] = {}
-    for n in range(nodes):
-        x = LEFT + n * (wide + gap)
-        slide.box(x, low, wide, high - low, fill="panel", edge="ink" if n in reached or n == home else "faint")
+    for n, (x, _, wide, _) in enumerate(slide.parts(low, high, *nodes * [1], tall=False, gap=0.25)):
+        edge, fill = ("ink", colour("faint")) if n in {*reached, home} else ("faint", tint(colour("faint"), 0.5))
+        slide.box(x, low, wide, high - low, fill="panel", edge=edge)
         slide.text(x + wide / 2, high + 0.55 * line, f"node {n + 1}", 16, ha="center", weight="bold" if n == home else "normal")
         for card in range(PER_NODE):
             place[n, card] = Box(x + 0.1, high - 0.15 - cell * (card + 1) + 0.08, wide - 0.2, cell - 0.16)
-            slide.box(
-                *place[n, card], fill=colour("faint") if n in reached or n == home else tint(colour("faint"), 0.5), round=0.06
-            )
-    source = place[home, first["home_card"]]
+            slide.box(*place[n, card], fill=fill, round=0.06)
+    source = place[home, own]
     slide.box(*source, "token", "hidden", min(16, 44 * source.h / slide.letters), round=0.06)
     slide.step("InfiniBand")
-    trips = sorted((n for n in reached if n != home), key=lambda n: abs(n - home))
+    trips = sorted(reached - {home}, key=lambda n: (abs(n - home), n))
     for lane, n in enumerate(trips):  # each by itself: none goes on from another node
         y = source.y + source.h * (lane + 0.7) / (len(trips) + 0.4)
-        target, side = place[n, first["home_card"]], 1 if n < home else -1  # the side it comes from
-        _way(slide, (source.middle[0] - side * source.w / 2, y), (target.middle[0] + side * target.w / 2, y), "value", 3)
+        target, side = place[n, own], 1 if n < home else -1  # the side it comes from
+        _way(slide, (source.middle[0] - side * source.w / 2, y), (target.middle[0] + side * target.w / 2, y), "value")
     slide.step("NVLink")
-    sizes = Counter((row["node"], row["card"]) for row in rows)
-    for (n, card), count in sizes.items():
-        target, begin = place[n, card], place[n, first["home_card"]]
-        if card != first["home_card"]:
-            x, side = target.middle[0] + 0.36 * target.w, 1 if card > first["home_card"] else -1  # below or above
-            from_, to = begin.middle[1] - side * begin.h / 2, target.middle[1] + side * target.h / 2
-            _way(slide, (x, from_), (x, to), "rope", 3)
-        if (n, card) != (home, first["home_card"]):
+    for (n, card), count in Counter((row["node"], row["card"]) for row in rows).items():
+        target, begin = place[n, card], place[n, own]
+        if card != own:
+            x, side = target.middle[0] + 0.36 * target.w, 1 if card > own else -1  # below or above
+            _way(slide, (x, begin.middle[1] - side * begin.h / 2), (x, target.middle[1] + side * target.h / 2), "rope")
+        if (n, card) != (home, own):
             slide.box(*target, str(count), "routed", min(20, 50 * target.h) / slide.letters**0.5, round=0.06, zorder=2.5)
 
 
-def _way(slide: Slide, begin: tuple[float, float], end: tuple[float, float], kind: str, width: float) -> None:
+def _way(slide: Slide, begin: tuple[float, float], end: tuple[float, float], kind: str) -> None:
     """An arrow whose shaft passes behind the experts on its way."""
-    (x0, y0), (x1, y1) = begin, end
-    slide.arrow(begin, end, kind=kind, width=width, head=False)
-    back = min(0.3, 0.9 * (abs(x1 - x0) + abs(y1 - y0)))
-    slide.arrow((x1 + back * np.sign(x0 - x1), y1 + back * np.sign(y0 - y1)), end, kind=kind, width=width)
+    slide.arrow(begin, end, kind=kind, width=3, head=False)
+    way = np.subtract(begin, end)  # along one axis
+    slide.arrow(tuple(end + np.sign(way) * min(0.3, 0.9 * np.abs(way).sum())), end, kind=kind, width=3)
+
+
+def _rows_wall(run: str | Path = "", config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: int = 0) -> Rows:
+    """``run``: a run's folder, whose last token of a held-out window is followed. Without one the limits are those of
+    ``config``, V3 by default (``name``: what it is called), and the scores are drawn by ``seed``: an illustration."""
+    if run:
+        trained = Trained.open(run)
+        c, name, about = trained.model.config, trained.about, "one token"
+        found = trained.routings(trained.window(trained.held_out.domains[0], 64))
+        met = {block: (routing.chosen[-1].tolist(), routing.gates[-1].tolist()) for block, routing in found.items()}
+    else:
+        c, about = config or ModelConfig.preset("deepseek-v3"), "illustration: random scores"
+        rng, met = np.random.default_rng(seed), {}
+        for block in filter(c.is_moe, range(c.num_hidden_layers)):
+            scores = rng.random((1, c.n_routed_experts))
+            chosen = router.choose(scores, c.num_experts_per_tok, c.n_group, c.topk_group, c.topk_method)[0]
+            met[block] = chosen.tolist(), scores[0, chosen].tolist()
+    sizes = {"experts": c.n_routed_experts, "groups": c.n_group, "kept_groups": c.topk_group, "shared": c.n_shared_experts}
+    return [
+        {"model": name, "scores": about, "block": block, "expert": e, "largest_gate": gate == max(gates), **sizes}
+        for block, (chosen, gates) in met.items()
+        for e, gate in sorted(zip(chosen, gates, strict=True))
+    ]
+
+
+@picture(12, _rows_wall)
+def wall_of_experts(slide: Slide, rows: Rows) -> None:
+    """All routed experts of all layers as a wall of cells, in groups, and those that one token meets on its way.
+
+    A wall of nearly fifteen thousand pale cells, a row for each layer and a column for each expert, with gaps between eight
+    groups; in every row eight cells are lit, in at most four groups. At the left a column in another colour, the shared
+    expert, is lit in every row. A line runs upwards through the lit cell with the largest gate of each row.
+    """
+    first, blocks = rows[0], distinct(rows, "block")
+    experts, groups = first["experts"], first["groups"]
+    each_time = f"in each {len(rows) // len(blocks)} of them, from {first['kept_groups']} of {groups} groups, and a shared one"
+    finding = f"A token meets {len(rows):,} of {len(blocks) * experts:,} experts"
+    subtitle = f"{len(blocks)} layers of {experts} experts; {each_time}"
+    top = slide.title(finding, f"{first['model']}, {first['scores']}", subtitle)
+    line, each = slide.line, experts // groups
+    x0, low, high = LEFT + slide.width_of(f"layer {blocks[-1]}", 16) + 0.1, 0.25 + 2.4 * line, top - 0.3
+    gap, wide = 0.22, (RIGHT - x0 - 0.75 - 0.22 * groups) / groups
+    cell, row_high = wide / each, (high - low) / len(blocks)
+    at = {b: low + row_high * i for i, b in enumerate(blocks)}
+    left = {e: x0 + 0.75 + gap + (e // each) * (wide + gap) + (e % each) * cell for e in range(experts)}
+    for g in range(groups):
+        group = Box(left[g * each], low, wide, high - low)
+        slide.texture(group, np.ones((len(blocks), each)), tint(colour("routed"), 0.25))
+        slide.text(group.middle[0], low - 0.75 * line, str(g + 1), 16, "muted", ha="center")
+    if first["shared"]:
+        inset = 0.1 * min(cell, row_high)
+        slide.many([Box(x0 + 0.25, y + inset, 0.4, row_high - 2 * inset) for y in at.values()], "shared")
+        slide.text(LEFT, low - 1.75 * line, "shared: always on", 16)
+    slide.text(LEFT, low - 0.75 * line, "group", 16, "muted")
+    for b in (blocks[0], blocks[-1]):
+        slide.text(x0, at[b] + row_high / 2, f"layer {b}", 16, "muted", ha="right")
+    slide.step("one token")
+    # What is lit is as wide as can be seen from the last row, but never into its neighbour's place by more than half.
+    size = max(cell, min(row_high, 2.2 * cell))
+    lit = [Box(left[r["expert"]] + (cell - size) / 2, at[r["block"]], size, row_high) for r in rows]
+    path = [(left[r["expert"]] + cell / 2, at[r["block"]] + row_high / 2) for r in rows if r["largest_gate"]]
+    slide.many(lit, "query", zorder=2.2)
+    slide.step("its path")
+    looks = dict(color=colour("ink"), linewidth=1.6 * slide.scale, zorder=2.5, markersize=9 * slide.scale)
+    slide.ax.plot(*zip(*path, strict=True), alpha=0.8, **looks)
+    slide.ax.plot(*path[0], "o", **looks)
+    slide.ax.plot(*path[-1], "^", **looks)
+    slide.text(RIGHT, low - 1.75 * line, "line: the largest gate, layer by layer", 16, ha="right")

@@ -11,14 +11,20 @@ import csv
 import inspect
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from minids.config import ModelConfig
 from minids.errors import refuse
+from minids.lab.analysis.parameters import total
 from minids.lab.figures.film import Film
 from minids.lab.figures.language import Language
-from minids.lab.figures.slide import Slide
-from minids.lab.figures.style import WIDTH, need_matplotlib, style
+from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
+from minids.lab.figures.style import WIDTH, colour, diverging, ink_on, need_matplotlib, sequential, style, tint
+from minids.words import si
+
+__all__ = ["LEFT", "RIGHT", "Box", "Film", "Look", "Picture", "Rows", "Slide", "colour", "column", "distinct", "diverging"]
+__all__ += ["ink_on", "only", "parameter_count", "picture", "sequential", "size_of", "tint", "token_count"]
 
 Rows = list[dict[str, Any]]
 
@@ -107,13 +113,11 @@ class Picture:
             inches = frame.width * ax.figure.get_figwidth()
             height, letters = 16 * frame.height * ax.figure.get_figheight() / inches, 1.0
         letters *= look.letters
-        names = [
-            "DeepSeek-V3",
-            *(row[key] for row in rows for key in ("model", "domain", "quote") if isinstance(row.get(key), str)),
-        ]
+        names = ["DeepSeek-V3", *(row.get(key) for row in rows for key in ("model", "domain", "quote"))]
         with style(look.theme, inches / WIDTH, letters, look.colours, look.transparent):
-            language = Language(look.words, dict.fromkeys(names))
+            language = Language(look.words, {name for name in names if isinstance(name, str)})
             slide = Slide(ax, height, inches, letters, look.title, language, look.transparent)
+            slide.about = f"{rows[0].get('model')}" + ", arithmetic" * (self.source == "arithmetic") if rows else ""
             (draw or self.draw)(slide, rows)
             slide.finished(crowded=letters != 1 or height != 9.0 or bool(look.words))
         return slide
@@ -124,7 +128,8 @@ def picture(number: int, rows: Callable[..., Rows], source: str = "arithmetic", 
 
     def made(draw: Callable[[Slide, Rows], None]) -> Picture:
         caption, _, alternative = (" ".join(part.split()) for part in (inspect.getdoc(draw) or "").partition("\n\n"))
-        return Picture(number, draw.__name__, caption, alternative, rows, draw, source, film)
+        moving = film and replace(film, draw=film.draw or draw)
+        return Picture(number, draw.__name__, caption, alternative, rows, draw, source, moving)
 
     return made
 
@@ -153,3 +158,26 @@ def column(rows: Rows, name: str) -> list:
 def distinct(rows: Rows, name: str) -> list:
     """The values of a column in the order they appear."""
     return list(dict.fromkeys(row[name] for row in rows if name in row))
+
+
+# Numbers as a slide says them.
+
+
+def size_of(settings: dict) -> str:
+    """Fields of a model's configuration → "320 k parameters"."""
+    return f"{si(total(ModelConfig(**settings)))} parameters"
+
+
+def parameter_count(value: float, digits: int = 3) -> str:
+    """671026419200 → "671B": billions, millions, or thousands."""
+    sizes = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (0, ""))
+    size, letter = next(one for one in sizes if value >= 0.9995 * one[0])
+    return f"{value / (size or 1):.{digits}g}{letter}"
+
+
+def token_count(tokens: float) -> str:
+    """131072 → "128K" where it is a multiple of 1024, else rounded: "1.1 million", "20,000"."""
+    for size, letter in ((20, "M"), (10, "K")):
+        if tokens >= 1 << size and tokens % (1 << size) == 0:
+            return f"{int(tokens) >> size}{letter}"
+    return f"{tokens / 1e6:.1f} million" if tokens >= 1e6 else f"{float(f'{tokens:.2g}'):,.0f}"

@@ -1,13 +1,13 @@
 """Figure 21: pipeline schedules, simulated: who works when, and how long devices wait."""
 
+from math import inf
 from pathlib import Path
 
 from minids import files
 from minids.lab.analysis.pipeline import Times, simulate
 from minids.lab.analysis.pipeline_measured import compared
-from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.film import in_turn
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Film, Rows, Slide, column, distinct, only, picture
 from minids.lab.figures.style import colour, encoded, ink_on
 from minids.parallel.timeline import Recording
 
@@ -32,21 +32,7 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedu
 
 def _of_each(rows: Rows, name: str) -> dict[str, float]:
     """Schedule → the value of a column that all of its slots share."""
-    return {schedule: only(rows, schedule=schedule)[0][name] for schedule in distinct(rows, "schedule")}
-
-
-def _draw_until(slide: Slide, rows: Rows, now: float) -> None:
-    """What has happened by the time ``now``, at the cursor."""
-    one, spans = rows[0], _of_each(rows, "makespan")
-    ranked = sorted(spans, key=lambda name: spans[name])
-    others = " and ".join(f"{name} after {spans[name]:g}" for name in ranked[1:])
-    top = slide.title(
-        f"{ranked[0]} is done after {spans[ranked[0]]:g}, {others}",
-        "simulated, no model",
-        f"{one['stages']} stages, {one['microbatches']} micro-batches; F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, "
-        f"overlapped pair {one['F&B']:g}; hatched: fed from the other end",
-    )
-    _lanes(slide, rows, top, now)
+    return {row["schedule"]: row[name] for row in rows}
 
 
 def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> None:
@@ -56,50 +42,45 @@ def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> 
     longest, left = max(spans.values()), LEFT + max(slide.width_of(spans, 19, True), slide.width_of(ends, 16)) + 0.2
     kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
     low = slide.legend(left, 0.35 * slide.letters, kinds) + 0.15 + 0.7 * line
-    height = (top - low) / len(spans)
+    frame, scale = Box(left, low, RIGHT - left, top - low), slide.scale
     for i, (schedule, span) in enumerate(spans.items()):
-        y, mine = low + height * (len(spans) - 1 - i), [row for row in only(rows, schedule=schedule) if row["start"] < now]
-        devices = 1 + max(column(only(rows, schedule=schedule), "device"))
+        (x, y, wide, height), mine = frame.piece(i, len(spans), across=False), only(rows, schedule=schedule)
+        devices = 1 + max(column(mine, "device"))
         limits = dict(xlim=(0, span if unit else longest), ylim=(devices - 0.5, -0.5))
-        ax = slide.plot(left, y, RIGHT - left, height - 0.25, frame=False, zorder=0.5, **limits)
+        ax = slide.plot(x, y, wide, height - 0.25, frame=False, zorder=0.5, **limits)
         ax.barh(range(devices), min(span, now), 1.0, color=colour("ink"))
-        for direction in distinct(mine, "direction"):
-            _slots(ax, only(mine, direction=direction), now, slide.scale)
-        bubble = f"idle {100 * waits[schedule] / span:.0f} %"
+        started = [row for row in mine if row["start"] < now]
+        for direction in distinct(started, "direction"):
+            slots = only(started, direction=direction)
+            fills = [colour(_COLOURS[row["kind"]]) for row in slots]
+            looks = dict(edgecolors=colour("background"), linewidths=0.7 * scale)
+            if direction:
+                looks = dict(edgecolors=ink_on(fills[0]), linewidths=0.3 * scale, hatch="////")
+            slide.many([_place(row, now) for row in slots], fills, ax, **looks)
         so_far = f"{now:.1f} of {span:g}" if now < span else ends[i]
-        words = [(schedule, 19, "ink", "bold"), (bubble, 16), (so_far, 16, "muted")]
+        words = [(schedule, 19, "ink", "bold"), (f"idle {100 * waits[schedule] / span:.0f} %", 16), (so_far, 16, "muted")]
         slide.lines(LEFT, y + (height - 0.25) / 2, *words[: 3 if height > 4.2 * line else 2])
         if now < longest:
-            ax.axvline(now, color=colour("shared"), linewidth=4 * slide.scale)
+            ax.axvline(now, color=colour("shared"), linewidth=4 * scale)
 
 
-def _slots(ax, rows: Rows, now: float, scale: float) -> None:
-    """Chunks of one direction, up to the cursor: of full height, or half of it beside an overlapped partner."""
-    from matplotlib.collections import PolyCollection
-
-    corners, fills = [], []
-    for row in rows:
-        y, h = row["device"] - 0.5, 0.5 if row["overlapped"] else 1.0
-        y += h if row["overlapped"] and row["kind"] != "F" else 0
-        end = min(row["end"], now)
-        corners.append([(row["start"], y), (end, y), (end, y + h), (row["start"], y + h)])
-        fills.append(colour(_COLOURS[row["kind"]]))
-    looks = dict(edgecolors=colour("background"), linewidths=0.7 * scale)
-    if rows[0]["direction"]:
-        looks = dict(edgecolors=ink_on(fills[0]), linewidths=0.3 * scale, hatch="////")
-    ax.add_collection(PolyCollection(corners, facecolors=fills, **looks), autolim=False)
+def _place(row: dict, now: float) -> Box:
+    """Of a chunk, up to the cursor: of full height, or half of it beside an overlapped partner."""
+    half = row["overlapped"]
+    y = row["device"] - 0.5 + (0.5 if half and row["kind"] != "F" else 0)
+    return Box(row["start"], y, min(row["end"], now) - row["start"], 0.5 if half else 1.0)
 
 
 def measured_rows(recording: Recording) -> Rows:
     """Every slot of a recording and of its two simulations (``pipeline_measured``), in milliseconds."""
-    rows: Rows = []
     facts = {"order": recording.schedule, "stages": recording.stages, "microbatches": recording.microbatches}
     facts |= {"processes": recording.processes, "cores": recording.cores, "model": recording.model}
-    for name, timeline in compared(recording)._asdict().items():
-        whole = {"schedule": name, "makespan": 1e3 * timeline.makespan, "bubble": 1e3 * timeline.bubble} | facts
-        for slot in timeline.slots:
-            rows.append(whole | slot._asdict() | {"start": 1e3 * slot.start, "end": 1e3 * slot.end})
-    return rows
+    return [
+        {"schedule": name, "makespan": 1e3 * timeline.makespan, "bubble": 1e3 * timeline.bubble}
+        | {**facts, **slot._asdict(), "start": 1e3 * slot.start, "end": 1e3 * slot.end}
+        for name, timeline in compared(recording)._asdict().items()
+        for slot in timeline.slots
+    ]
 
 
 @picture(29, measured_rows, source="run, measured")
@@ -111,13 +92,11 @@ def pipeline_measured(slide: Slide, rows: Rows) -> None:
     the letters.
     """
     one, spans = rows[0], _of_each(rows, "makespan")
-    top = slide.title(
-        f"{one['order']} took {spans['measured']:.3g} ms; with a core for each device it would be {spans['replayed']:.3g}",
-        f"{one['model']}, measured",
-        f"{one['stages']} stages, {one['microbatches']} micro-batches, cores for {one['processes']} processes: {one['cores']}; "
-        "each on its own scale; hatched: fed from the other end",
-    )
-    _lanes(slide, rows, top, max(column(rows, "makespan")), " ms")
+    cores = f"cores for {one['processes']} processes: {one['cores']}; each on its own scale"
+    finding = f"{one['order']} took {spans['measured']:.3g} ms; with a core for each device it would be {spans['replayed']:.3g}"
+    subtitle = f"{one['stages']} stages, {one['microbatches']} micro-batches, {cores}; hatched: fed from the other end"
+    top = slide.title(finding, f"{one['model']}, measured", subtitle)
+    _lanes(slide, rows, top, inf, " ms")
 
 
 def write_measured(recording: Recording, path: Path) -> None:
@@ -126,16 +105,22 @@ def write_measured(recording: Recording, path: Path) -> None:
 
 
 def _moments(rows: Rows) -> list[tuple[float, int]]:
-    longest = max(column(rows, "makespan"))
-    return [(longest * i / FRAMES, 2500 if i == FRAMES else 200) for i in range(1, FRAMES + 1)]
+    return in_turn([max(column(rows, "makespan")) * i / FRAMES for i in range(1, FRAMES + 1)], 200, 2500)
 
 
-@picture(21, _rows, film=Film(_moments, _draw_until))
-def pipeline_schedules(slide: Slide, rows: Rows) -> None:
+@picture(21, _rows, film=Film(_moments))
+def pipeline_schedules(slide: Slide, rows: Rows, now: float = inf) -> None:
     """Three pipeline schedules simulated on eight devices: 1F1B, the zero-bubble ZB1P, and DeepSeek's DualPipe.
 
     Three timelines, one row per device, forward chunks, backward chunks and weight-gradient chunks in three colours, idle
     time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from
     both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.
     """
-    _draw_until(slide, rows, max(column(rows, "makespan")))
+    one, spans = rows[0], _of_each(rows, "makespan")
+    first, *others = sorted(spans, key=lambda name: spans[name])
+    later = " and ".join(f"{name} after {spans[name]:g}" for name in others)
+    times = f"F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, overlapped pair {one['F&B']:g}"
+    finding = f"{first} is done after {spans[first]:g}, {later}"
+    subtitle = f"{one['stages']} stages, {one['microbatches']} micro-batches; {times}; hatched: fed from the other end"
+    top = slide.title(finding, "simulated, no model", subtitle)
+    _lanes(slide, rows, top, now)

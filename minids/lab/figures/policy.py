@@ -7,8 +7,9 @@ from pathlib import Path
 from minids.checkpoint.model_folder import load
 from minids.config.policy import PolicyConfig
 from minids.errors import refuse
-from minids.lab.figures.picture import Rows, column, only, picture
-from minids.lab.figures.slide import Box, Slide
+from minids.lab.figures.picture import Box, Rows, Slide, column, only, picture
+from minids.lab.figures.slide import BOLD, THIN
+from minids.lab.figures.style import MONO
 from minids.training.grpo import PolicyRun
 from minids.training.metrics import read_metrics
 from minids.training.rewards import TASKS
@@ -39,16 +40,15 @@ def rows_of(judge: PolicyRun, measured: list[dict]) -> Rows:
     group, text = judge.config.group, judge.model.tokenizer.decode
     judged = [(question, judge.judged([question], group)) for question in judge.task.held_out[:ASKED]]
     question, found = max(judged, key=lambda one: one[1].rewards.std())
+    about = {"group": "answer", "question": text(question).strip(), "mean": float(found.rewards.mean())}
     rows: Rows = [
-        {"group": "answer", "question": text(question).strip(), "answer": text(answer).strip(), "reward": float(reward)}
-        | {"mean": float(found.rewards.mean()), "advantage": float(advantage)}
+        about | {"answer": text(answer).strip(), "reward": float(reward), "advantage": float(advantage)}
         for answer, reward, advantage in zip(found.rollouts.answers, found.rewards, found.advantage, strict=True)
     ]
-    names = ("one", "best", "greedy")
-    return rows + [
-        {"group": "curve", "step": line["step"], "answers": group} | {name: line["held_out"][name] for name in names}
-        for line in measured
-    ]
+    for line in measured:
+        right = {name: line["held_out"][name] for name in ("one", "best", "greedy")}
+        rows.append({"group": "curve", "step": line["step"], "answers": group} | right)
+    return rows
 
 
 @picture(29, _rows, source="grpo")
@@ -62,9 +62,8 @@ def grpo(slide: Slide, rows: Rows) -> None:
     """
     answers, curve = only(rows, group="answer"), only(rows, group="curve")
     first, last = curve[0], curve[-1]
-    top = slide.title(
+    top = slide.headed(
         f"No critic: answers are measured by each other, and {100 * first['one']:.0f} % right become {100 * last['one']:.0f} %",
-        rows[0]["model"],
         f"GRPO, {last['step']} steps: advantage = (reward − mean of the group) / its standard deviation",
     )
     left, right = slide.parts(0.3, top - 0.1, 1.6 if slide.tall else 1.2, 1)
@@ -73,38 +72,33 @@ def grpo(slide: Slide, rows: Rows) -> None:
     names = {"one": "pass@1", "best": f"pass@{last['answers']}", "greedy": "greedy"}
     words = {name: f"{said} {100 * last[name]:.0f}" for name, said in names.items()}
     ax = slide.within(right, "100", words.values(), "held-out, right, %", **said)
-    for name, kind, width, weight in (("one", "query", 6, "bold"), ("best", "muted", 3.5, ""), ("greedy", "hidden", 3.5, "")):
+    for name, kind in (("one", "query"), ("best", "muted"), ("greedy", "hidden")):
         values = [100 * value for value in column(curve, name)]
-        slide.curve(ax, column(curve, "step"), values, words[name], kind, width, fontweight=weight or "normal")
+        slide.curve(ax, column(curve, "step"), values, words[name], kind, **(BOLD if name == "one" else THIN))
     ax.locator_params(axis="x", nbins=4)
 
 
 def _group(slide: Slide, answers: Rows, frame: Box) -> None:
     """A question, and under it a line for each answer: what it says, its reward, and its advantage to the left or right."""
-    line, mono = slide.line, dict(family="DejaVu Sans Mono")
-    step = (frame.h - 3.3 * line) / len(answers)
+    line, (_, high), (end, _) = slide.line, frame.above, frame.behind
+    step, wide = (frame.h - 3.3 * line) / len(answers), min(0.9 * slide.letters, 0.16 * frame.w)
     size = min(17, 50 * step / slide.letters)
-    letter = 0.602 * size * slide.letters / 57.6  # letters of DejaVu Sans Mono are 0.602 of their size wide
-    high, most = frame.y + frame.h, max(abs(row["advantage"]) for row in answers) or 1.0
-    room = int(0.42 * frame.w / letter)
-    reward = frame.x + min(room, max(len(row["answer"]) for row in answers)) * letter + 0.3
-    wide = min(0.9 * slide.letters, 0.16 * frame.w)
-    zero = (reward + wide + 1.2 + frame.x + frame.w) / 2
-    half = frame.x + frame.w - zero - 0.1
-    slide.verbatim(frame.x, high - 0.5 * line, answers[0]["question"], 19, weight="bold", **mono)
-    for x, words in ((reward, "reward"), (zero, "advantage")):
-        slide.text(x, high - 1.7 * line, words, 16, "muted", ha="left" if x == reward else "center")
+    room, most = int(0.42 * frame.w / slide.mono(size)), max(abs(row["advantage"]) for row in answers) or 1.0
+    reward = frame.x + min(room, max(map(len, column(answers, "answer")))) * slide.mono(size) + 0.3
+    zero = (reward + wide + 1.2 + end) / 2
+    slide.verbatim(frame.x, high - 0.5 * line, answers[0]["question"], 19, weight="bold", family=MONO)
+    for x, words, ha in ((reward, "reward", "left"), (zero, "advantage", "center")):
+        slide.text(x, high - 1.7 * line, words, 16, "muted", ha=ha)
     for i, row in enumerate(answers):
         y, good = high - 2.4 * line - step * (i + 0.5), row["advantage"] > 0
         said = row["answer"] if len(row["answer"]) <= room else row["answer"][: room - 1] + "…"
-        slide.verbatim(frame.x, y, said, size, "ink" if good else "muted", **mono)
+        slide.verbatim(frame.x, y, said, size, "ink" if good else "muted", family=MONO)
         slide.rectangle(reward, y - 0.3 * step, max(wide * row["reward"], 0.04), 0.6 * step, "query")
-        long = half * abs(row["advantage"]) / most
+        long = (end - zero - 0.1) * abs(row["advantage"]) / most
         slide.rectangle(zero if good else zero - long, y - 0.3 * step, long, 0.6 * step, "rope" if good else "shared")
-        value, out = f"{row['advantage']:+.1f}".replace("-", "−"), slide.width_of("+0.0", size) + 0.15
-        at = zero - out if good else zero + 0.12  # on the other side of the line: there is always room
-        slide.text(at, y, value, size)
-    bottom, mean = high - 2.4 * line - step * len(answers), reward + wide * answers[0]["mean"]
-    slide.arrow((mean, bottom), (mean, high - 2.3 * line), kind="ink", width=2, head=False)
-    slide.arrow((zero, bottom), (zero, high - 2.3 * line), kind="ink", width=2, head=False)
+        # on the other side of the line: there is always room
+        at = zero - slide.width_of("+0.0", size) - 0.15 if good else zero + 0.12
+        slide.text(at, y, f"{row['advantage']:+.1f}".replace("-", "−"), size)
+    for x in (reward + wide * answers[0]["mean"], zero):
+        slide.arrow((x, high - 2.4 * line - step * len(answers)), (x, high - 2.3 * line), kind="ink", width=2, head=False)
     slide.text(frame.x, frame.y + 0.1, f"line: the group's mean, {answers[0]['mean']:.2f}", 16, "muted")

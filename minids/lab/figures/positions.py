@@ -6,10 +6,8 @@ import numpy as np
 
 from minids.config import Yarn
 from minids.errors import refuse
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
+from minids.lab.figures.picture import LEFT, RIGHT, Rows, Slide, column, distinct, only, picture, size_of
 from minids.lab.figures.style import colour, ink_on, sequential, tint
-from minids.lab.figures.words import size_of
 from minids.lab.studies import long_context, results
 from minids.ops import rope, yarn
 
@@ -32,20 +30,19 @@ def _rows(
     plain = yarn.plain_frequencies(rope_dim, base)
     slowed = yarn.yarn_frequencies(rope_dim, base, s.factor, original, s.beta_fast, s.beta_slow)
     ramp = yarn.ramp(rope_dim, *yarn.cut_offs(rope_dim, base, original, s.beta_fast, s.beta_slow))
+    about = {"original": original, "fast": s.beta_fast, "slow": s.beta_slow, "factor": s.factor, "model": name}
     rows: Rows = [
-        {"group": "frequency", "pair": i, "radians_per_token": float(theta), "with_yarn": float(slowed[i])}
-        | {"ramp": float(ramp[i]), "turns_in_original_context": float(theta) * original / (2 * np.pi)}
-        | {"turns_with_yarn": float(slowed[i]) * original / (2 * np.pi), "original": original}
-        | {"fast": s.beta_fast, "slow": s.beta_slow, "factor": s.factor, "model": name}
-        for i, theta in enumerate(plain)
+        {"group": "frequency", "pair": i, "radians_per_token": theta, "with_yarn": slow, "ramp": at}
+        | {"turns_in_original_context": theta * original / (2 * np.pi), "turns_with_yarn": slow * original / (2 * np.pi)}
+        | about
+        for i, (theta, slow, at) in enumerate(np.stack((plain, slowed, ramp), axis=1).tolist())
     ]
     start = np.tile([1.0, 0.0], rope_dim // 2)  # every pair points right
     cos, sin = yarn.rotation_table(plain, np.arange(_POSITIONS))
     turned, _ = rope.forward(np.broadcast_to(start, (1, _POSITIONS, 1, rope_dim)), cos, sin)
     for pair in shown:
-        for position in range(_POSITIONS):
-            a, b = turned[0, position, 0, 2 * pair : 2 * pair + 2]
-            rows.append({"group": "rotation", "pair": pair, "position": position, "x": float(a), "y": float(b)})
+        ends = turned[0, :, 0, 2 * pair : 2 * pair + 2].tolist()
+        rows += [{"group": "rotation", "pair": pair, "position": i, "x": x, "y": y} for i, (x, y) in enumerate(ends)]
     return rows
 
 
@@ -59,13 +56,10 @@ def rope_and_yarn(slide: Slide, rows: Rows) -> None:
     between the two it goes over from one to the other.
     """
     pairs, turns = only(rows, group="frequency"), only(rows, group="rotation")
-    kept, divided = (sum(row["ramp"] == end for row in pairs) for end in (0, 1))
-    factor = pairs[0]["factor"]
-    top = slide.title(
-        f"YaRN keeps {kept} of {len(pairs)} rotations as they are and slows the {divided} slowest {factor:g} times",
-        f"{pairs[0]['model']}, arithmetic",
-        f"RoPE turns each pair by its own angle per token; dots: positions 0 to {_POSITIONS - 1}",
-    )
+    kept, divided = (len(only(pairs, ramp=end)) for end in (0, 1))
+    fast, slow, factor, original = (pairs[0][name] for name in ("fast", "slow", "factor", "original"))
+    finding = f"YaRN keeps {kept} of {len(pairs)} rotations as they are and slows the {divided} slowest {factor:g} times"
+    top = slide.headed(finding, f"RoPE turns each pair by its own angle per token; dots: positions 0 to {_POSITIONS - 1}")
     shown, angle = distinct(turns, "pair"), np.linspace(0, 2 * np.pi, 200)
     circles, frame = slide.parts(0.3, top - 0.1, *((1, 2.4) if slide.tall else (1 + 0.1 * slide.letters, 2.7)))
     angles = {pair: f"θ = {pairs[pair]['radians_per_token']:.2g}" for pair in shown}
@@ -81,26 +75,23 @@ def rope_and_yarn(slide: Slide, rows: Rows) -> None:
             ax.plot([0, row["x"]], [0, row["y"]], color=shade, linewidth=1.6 * slide.scale)
             ax.plot([row["x"]], [row["y"]], "o", color=shade, markersize=8 * slide.scale)
         slide.lines(x, y + h / 2, (f"pair {pair}", 18, "ink", "bold"), (angles[pair], 17))
-    x, last = column(pairs, "pair"), len(pairs) - 1
-    turned = f"turns in {pairs[0]['original']:,} tokens"
-    ax = slide.within(frame, "10⁻²0", ["with YaRN"], turned, xlabel="pair", yscale="log", xlim=(-0.5, last + 0.5))
+    last, limits = len(pairs) - 1, dict(yscale="log", xlim=(-0.5, len(pairs) - 0.5))
+    ax = slide.within(frame, "10⁻²0", ["with YaRN"], f"turns in {original:,} tokens", xlabel="pair", **limits)
     for name, words, kind in (("turns_in_original_context", "RoPE", "muted"), ("turns_with_yarn", "with YaRN", "rope")):
-        slide.curve(ax, x, column(pairs, name), words, kind, marker="o", color=colour(kind))
+        slide.curve(ax, column(pairs, "pair"), column(pairs, name), words, kind, marker="o", color=colour(kind))
     ax.set_ylim(top=2 * ax.get_ylim()[1])
     slide.powers_of_ten(ax.yaxis)
-    fast, slow = pairs[0]["fast"], pairs[0]["slow"]
     ax.axhspan(slow, fast, color=colour("panel"), linewidth=0)
-    for turns in (fast, slow):
-        slide.level(ax, turns)
-    to_share = ax.transScale + ax.transLimits
-    upper, lower = (to_share.transform((1, turns))[1] for turns in (fast, slow))  # in the height of the axes
-    for height, said, ha, at in (
-        ((1 + upper) / 2, f"over {fast:g} turns:\nkept", "right", last),
-        ((upper + lower) / 2, "between:\nblended", "left", 0),
-        (lower / 2, f"under {slow:g} turn:\nslowed {factor:g} times", "left", 0),
+    low, high = ax.get_ylim()
+    for below, above, said, ha, at in (
+        (fast, high, f"over {fast:g} turns:\nkept", "right", last),
+        (slow, fast, "between:\nblended", "left", 0),
+        (low, slow, f"under {slow:g} turn:\nslowed {factor:g} times", "left", 0),
     ):
+        if above != high:
+            slide.level(ax, above)
         size = 17 * min(1, 1.2 / slide.letters)  # larger ones would lie on the curves
-        slide.label(ax, at, height, said, size, 0, ha=ha, linespacing=1.2, xycoords=ax.get_xaxis_transform())
+        slide.label(ax, at, np.sqrt(below * above), said, size, 0, ha=ha, linespacing=1.2)  # in the middle, on this axis
 
 
 MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGES[0]), ("YaRN", long_context.STAGES[1]))
@@ -115,9 +106,8 @@ def _rows_needles(found: dict | None = None) -> Rows:
         for key, summary in found["arms"][arm]["summary"].items():
             if at := re.fullmatch(rf"{stage} needle (\d+) at ([\d.]+)", key):
                 row = {"model": about, "arm": arm, "stage": stage, "length": int(at[1]), "depth": float(at[2])}
-                rows.append(
-                    row | {"found": summary["mean"], "trained_length": long_context.TRAINED, "seeds": len(found["seeds"])}
-                )
+                row |= {"found": summary["mean"], "trained_length": long_context.TRAINED, "seeds": len(found["seeds"])}
+                rows.append(row)
     return rows
 
 
@@ -128,39 +118,29 @@ def needles(slide: Slide, rows: Rows) -> None:
     Three maps, context length across and depth downwards. Without an extension the column of the length of training is
     dark; with YaRN more of it is; after tuning at the longer context nearly all of it.
     """
-    from matplotlib.colors import to_hex
-
-    longest, first = max(row["length"] for row in rows), rows[0]
-    mean = {(a, s): np.mean([r["found"] for r in only(rows, arm=a, stage=s, length=longest)]) for a, s in MAPS}
-    plain, zero, _ = (100 * mean[which] for which in MAPS)
+    longest, trained = max(column(rows, "length")), rows[0]["trained_length"]
+    of = [only(rows, arm=arm, stage=stage) for arm, stage in MAPS]
+    plain, zero, _ = (100 * np.mean(column(only(mine, length=longest), "found")) for mine in of)
     top = slide.title(
-        f"At {longest / first['trained_length']:g} times the trained length {plain:.0f} % of the needles are found, "
-        f"with YaRN {zero:.0f} %",
-        f"a model of {first['model']}",
-        f"Trained on {first['trained_length']} tokens; a fact said once is asked for at the end, one guess in eight is right",
+        f"At {longest / trained:g} times the trained length {plain:.0f} % of the needles are found, with YaRN {zero:.0f} %",
+        f"a model of {rows[0]['model']}",
+        f"Trained on {trained} tokens; a fact said once is asked for at the end, one guess in eight is right",
     )
-    line = slide.line
-    names = {long_context.NONE: "no extension", "YaRN": "YaRN"}
-    margin = 1.1 + 0.9 * line
+    line, margin, shades = slide.line, 1.1 + 0.9 * slide.line, sequential("rope")
     wide = (RIGHT - LEFT - margin - 0.8) / len(MAPS)
     low, high = 0.35 + 2.4 * line, top - 1.4 * line
-    shades = sequential("rope")
-    for i, (arm, stage) in enumerate(MAPS):
-        mine = only(rows, arm=arm, stage=stage)
+    for i, (mine, words) in enumerate(zip(of, ("no extension", "YaRN", "YaRN, tuned"), strict=True)):
         lengths, depths = distinct(mine, "length"), distinct(mine, "depth")
         grid = np.array([[only(mine, length=n, depth=d)[0]["found"] for n in lengths] for d in depths])
         x = LEFT + margin + i * (wide + 0.4)
         down = [f"{100 * d:.0f} %" for d in depths] if i == 0 else ()
         ax = slide.heat(x, low, wide, high - low, grid, shades, 0, 1, [str(n) for n in lengths], down)
-        words = names[arm] + (", tuned" if stage == long_context.STAGES[1] else "")
         slide.text(x + wide / 2, high + 0.6 * line, words, 19, ha="center", weight="bold")
-        for (j, k), value in np.ndenumerate(grid):
-            if value < 0.995:
-                said = dict(ha="center", color=ink_on(to_hex(shades(value))))
-                slide.label(ax, k, j, f"{100 * value:.0f}", 16, 0, **said)
-        lines = dict(color=colour("background"), linewidth=2 * slide.scale)
+        for j, k in np.argwhere(grid < 0.995):
+            ink = ink_on(tint(shades(grid[j, k]), 1))
+            slide.label(ax, k, j, f"{100 * grid[j, k]:.0f}", 16, 0, ha="center", color=ink)
         for between, count in ((ax.axhline, len(depths)), (ax.axvline, len(lengths))):
             for edge in range(1, count):
-                between(edge - 0.5, **lines)
+                between(edge - 0.5, color=colour("background"), linewidth=2 * slide.scale)
     slide.text(LEFT, high + 0.6 * line, "depth", 16, "muted")
     slide.text(LEFT + margin, 0.35 + 0.35 * line, "context in tokens; percentages found, empty: all", 16, "muted")

@@ -14,11 +14,10 @@ import numpy as np
 from minids.errors import refuse
 from minids.lab.analysis.routing import relative_load
 from minids.lab.analysis.routing_trace import LayerTrace, RoutingTrace
+from minids.lab.figures.canvas import Box, Canvas
 from minids.lab.figures.glyphs import drawable, families, letters
-from minids.lab.figures.style import DPI, SMALLEST, colour, encoded, ink_on, style
+from minids.lab.figures.style import MONO, SMALLEST, WIDTH, encoded, ink_on, style
 from minids.terminal import UNKNOWN, clean, room
-
-MONO = "DejaVu Sans Mono"
 
 
 class Piece(NamedTuple):
@@ -69,15 +68,11 @@ def layer_of(trace: RoutingTrace, block: int) -> LayerTrace:
 
 def in_terminal(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, coloured: bool) -> str:
     """The first sequence for a terminal of 24-bit colours; without them, tokens stand behind their expert's number."""
-    experts = leading(layer)
-    colours = palette(trace.experts, trace.groups)
-    out = []
+    experts, colours, out = leading(layer), palette(trace.experts, trace.groups), []
     for i, (piece, expert) in enumerate(zip(shown, experts, strict=True)):
-        if coloured:
-            out.append(_painted(colours[expert], piece.text))
-        else:
-            out.append(f"[{expert}]{piece.text}" if i == 0 or experts[i - 1] != expert or shown[i - 1].newline else piece.text)
-        out.append("\n" if piece.newline else "")
+        named = i == 0 or experts[i - 1] != expert or shown[i - 1].newline
+        out.append(_painted(colours[expert], piece.text) if coloured else f"[{expert}]" * bool(named) + piece.text)
+        out.append("\n" * piece.newline)
     return "".join(out).rstrip("\n")
 
 
@@ -88,39 +83,35 @@ def legend(trace: RoutingTrace, layer: LayerTrace, coloured: bool) -> str:
     each, row = trace.experts // trace.groups, max(1, min(8, (room(104) - 8) // 12))
     lines = []
     for group in range(trace.groups):
-        cells = []
-        for expert in range(group * each, (group + 1) * each):
-            number = f" {expert:>3} "
-            cells.append(f"{_painted(colours[expert], number) if coloured else number} {load[expert]:4.2f}")
+        experts = range(group * each, (group + 1) * each)
+        numbers = [_painted(colours[e], f" {e:>3} ") if coloured else f" {e:>3} " for e in experts]
+        cells = [f"{number} {load[e]:4.2f}" for e, number in zip(experts, numbers, strict=True)]
         lines += [f"node {group}  " + "  ".join(cells[i : i + row]) for i in range(0, each, row)]
     return "\n".join(lines)
 
 
 def as_html(trace: RoutingTrace, shown: Sequence[Piece], title: str) -> str:
     """A page that needs nothing else: buttons choose the layer, pointing at a token shows all its experts and gates."""
-    colours = palette(trace.experts, trace.groups)
-    experts = [leading(layer) for layer in trace.layers]
-    names = [".".join(layer.name.split(".")[1:3]) for layer in trace.layers]  # layers.3
-    rules = "".join(f"#l{i}:checked~pre span{{background:var(--b{i});color:var(--c{i})}}" for i in range(len(names)))
-    buttons = "".join(
-        f'<input type="radio" name="layer" id="l{i}"{checked}><label for="l{i}">{name}</label>\n'
-        for i, (name, checked) in enumerate(zip(names, [""] * (len(names) - 1) + [" checked"], strict=True))
-    )
-    spans = []
+    colours, each = palette(trace.experts, trace.groups), trace.experts // trace.groups
+    layers = {".".join(layer.name.split(".")[1:3]): layer for layer in trace.layers}  # layers.3
+    rules, buttons, best = "", "", [leading(layer) for layer in trace.layers]
+    for i, name in enumerate(layers):
+        rules += f"#l{i}:checked~pre span{{background:var(--b{i});color:var(--c{i})}}"
+        checked = " checked" * (i + 1 == len(layers))
+        buttons += f'<input type="radio" name="layer" id="l{i}"{checked}><label for="l{i}">{name}</label>\n'
+    spans, swatches = "", ""
     for t, piece in enumerate(shown):
-        fills = [colours[layer[t]] for layer in experts]
+        fills = [colours[experts[t]] for experts in best]
         variables = ";".join(f"--b{i}:{fill};--c{i}:{ink_on(fill)}" for i, fill in enumerate(fills))
-        told = []
-        for name, at in zip(names, trace.layers, strict=True):
+        told = []  # what pointing at it shows
+        for name, at in layers.items():
             gates = sorted(zip(at.chosen[0, t], at.gates[0, t], strict=True), key=lambda pair: -pair[1])
             told.append(html.escape(f"{name}: " + ", ".join(f"{e} ({g:.2f})" for e, g in gates)))
-        pointed = "\n".join(told)  # what pointing at it shows
-        spans.append(f'<span style="{variables}" title="{pointed}">{html.escape(piece.text)}</span>' + "\n" * piece.newline)
-    swatches = "".join(
-        f'<span class="key" style="background:{fill};color:{ink_on(fill)}">{expert}</span>'
-        + ("<br>" if (expert + 1) % (trace.experts // trace.groups) == 0 else "")
-        for expert, fill in enumerate(colours)
-    )
+        pointed = "\n".join(told)
+        spans += f'<span style="{variables}" title="{pointed}">{html.escape(piece.text)}</span>' + "\n" * piece.newline
+    for expert, fill in enumerate(colours):
+        swatches += f'<span class="key" style="background:{fill};color:{ink_on(fill)}">{expert}</span>'
+        swatches += "<br>" * ((expert + 1) % each == 0)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <style>
@@ -132,53 +123,41 @@ label{{margin-right:1rem}} .key{{display:inline-block;width:2.6rem;text-align:ce
 <h1>{html.escape(title)}</h1>
 <p>Each token in the colour of the expert with the largest gate. Rows of the key are groups (nodes).</p>
 <p>{swatches}</p>
-{buttons}<pre>{"".join(spans)}</pre>
+{buttons}<pre>{spans}</pre>
 </body></html>
 """
 
 
 def as_png(trace: RoutingTrace, shown: Sequence[Piece], layer: LayerTrace, title: str, columns: int = 96) -> bytes:
     """A slide-wide picture, as high as the text needs."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-    from matplotlib.patches import Rectangle
-
     colours, experts = palette(trace.experts, trace.groups), leading(layer)
-    cells, row, at = [], 0, 0  # (row, first column, text, expert, columns)
+    boxes, marks, row, at = [], [], 0, 0  # in columns and rows, from above
     for piece, expert in zip(shown, experts, strict=True):
-        text = drawable(piece.text.replace("\t", "⇥"), MONO)
-        wide = sum(width for _, width, _ in letters(text))
+        found = letters(drawable(piece.text.replace("\t", "⇥"), MONO))
+        wide = sum(width for _, width, _ in found)
         if at and at + wide > columns:
             row, at = row + 1, 0
-        cells.append((row, at, text, int(expert), wide))
-        at += wide
-        if piece.newline:
-            row, at = row + 1, 0
-    rows = max(cell[0] for cell in cells) + 1
-    each = trace.experts // trace.groups
-    width, line, size = 12.8, 0.23, 9.6  # inches, inches, points: 96 letters of DejaVu Sans Mono fill the width
+        boxes.append((Box(at, 4 + row, wide, 1), colours[expert]))
+        marks += [(at + place + width / 2, 4.5 + row, letter, colours[expert], 9.6) for place, width, letter in found]
+        row, at = (row + 1, 0) if piece.newline else (row, at + wide)
+    rows, each = row + (at > 0), trace.experts // trace.groups
+    for expert, fill in enumerate(colours):
+        group, place = divmod(expert, each)
+        x, y = 3 * (place % 32), 5 + rows + (group * -(-each // 32) + place // 32) * 1.25
+        boxes.append((Box(x, y, 2.9, 1.1), fill))
+        marks.append((x + 1.45, y + 0.55, str(expert), fill, 10))
+    line = 0.23  # inches; 96 letters of DejaVu Sans Mono of 9.6 points fill the width of 12.8
     height = 1.6 + line * rows + 0.3 * trace.groups * -(-each // 32)
     with style():
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        ax = figure.add_axes((0.02, 0, 0.96, 1))
-        ax.set(xlim=(0, columns), ylim=(height / line, 0))
-        ax.axis("off")
-        ax.text(0, 1.6, title, fontsize=SMALLEST, fontweight="bold", color=colour("ink"))
-        ax.text(0, 3.2, f"{layer.name}: the routed expert with the largest gate; rows of the key are nodes", fontsize=12)
-        boxes = [Rectangle((at, 4 + row), wide, 1) for row, at, _, _, wide in cells]
-        ax.add_collection(PatchCollection(boxes, facecolors=[colours[cell[3]] for cell in cells], edgecolors="none"))
-        for row, at, text, expert, _ in cells:
-            for place, wide, letter in letters(text):
-                ax.text(
-                    at + place + wide / 2, 4.5 + row, letter, ha="center", va="center", fontsize=size,
-                    family=families(MONO), color=ink_on(colours[expert]), parse_math=False,
-                )  # fmt: skip
-        for expert, fill in enumerate(colours):
-            group, place = divmod(expert, each)
-            top = 5 + rows + (group * -(-each // 32) + place // 32) * 1.25
-            ax.add_patch(Rectangle((3 * (place % 32), top), 2.9, 1.1, facecolor=fill))
-            ax.text(3 * (place % 32) + 1.45, top + 0.55, str(expert), ha="center", va="center", fontsize=10, color=ink_on(fill))
-        return encoded(figure, "png")
+        slide = Canvas(height=16 * height / WIDTH)
+        slide.ax.set(position=(0.02, 0, 0.96, 1), xlim=(0, columns), ylim=(height / line, 0))
+        slide.verbatim(0, 1.6, title, SMALLEST, weight="bold", va="baseline")
+        about = f"{layer.name}: the routed expert with the largest gate; rows of the key are nodes"
+        slide.verbatim(0, 3.2, about, 12, va="baseline")
+        slide.many([box for box, _ in boxes], [fill for _, fill in boxes])
+        for x, y, mark, fill, size in marks:
+            slide.verbatim(x, y, mark, size, ink_on(fill), ha="center", family=families(MONO))
+        return encoded(slide.figure, "png")
 
 
 def _painted(fill: str, words: str) -> str:

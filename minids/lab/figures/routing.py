@@ -1,19 +1,20 @@
-"""Figures 10, 13 and 26: what routers do with a text and with whole domains, and how much a balance loss takes from that."""
+"""Figures 10, 11, 13 and 26: what routers do with a text and with domains, how evenly, and what a balance loss costs."""
 
 from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 
 from minids.backend import op
 from minids.errors import refuse
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour, diverging, sequential
+from minids.lab.figures.film import Film, in_turn
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, column, distinct, only, picture, size_of
+from minids.lab.figures.style import MONO, colour, diverging, sequential
 from minids.lab.figures.trained import Trained
 from minids.lab.figures.training import domain_colours
-from minids.lab.figures.words import size_of
-from minids.lab.studies import results
+from minids.lab.studies import load, results
+from minids.lab.studies.base import MODEL
 
 
 def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46, block: int | None = None) -> Rows:
@@ -24,18 +25,19 @@ def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46,
     block = blocks[0] if block is None else block
     if block not in blocks:
         raise refuse("block", block, f"blocks with experts are {', '.join(map(str, blocks))}")
-    tokens = trained.window(domain or trained.code(), length + 32)
+    domains = trained.held_out.domains
+    code = "code" if "code" in domains else domains[0]  # whose tokens are easiest to tell apart
+    tokens = trained.window(domain or code, length + 32)
     routing = trained.routings(tokens)[block]
     letters = trained.letters(tokens[0])
     c = trained.model.config
-    return trained.signed(
-        [
-            {"block": block, "place": n - 32, "token": letters[n], "expert": int(e), "gate": float(g)}
-            | {"experts": c.n_routed_experts, "groups": c.n_group}
-            for n in range(32, length + 32)
-            for e, g in zip(routing.chosen[n], routing.gates[n], strict=True)
-        ]
-    )
+    rows = [
+        {"block": block, "place": n - 32, "token": letters[n], "expert": int(e), "gate": float(g)}
+        | {"experts": c.n_routed_experts, "groups": c.n_group}
+        for n in range(32, length + 32)
+        for e, g in zip(routing.chosen[n], routing.gates[n], strict=True)
+    ]
+    return trained.signed(rows)
 
 
 @picture(10, _rows_map, source="run")
@@ -45,33 +47,107 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     A map with the letters of a text across and experts downwards, in groups; each column has as many coloured cells as a
     token has experts, stronger where the gate is larger. The title tells how many experts equal letters share, and any two.
     """
-    experts, groups, places = rows[0]["experts"], rows[0]["groups"], distinct(rows, "place")
-    chosen = {p: frozenset(column(only(rows, place=p), "expert")) for p in places}
-    letters = {p: only(rows, place=p)[0]["token"] for p in places}
-    k = len(chosen[places[0]])
-    pairs = [(len(chosen[a] & chosen[b]) / k, letters[a] == letters[b]) for i, a in enumerate(places) for b in places[:i]]
-    top = slide.title(
-        f"Two equal tokens share {100 * np.mean([share for share, equal in pairs if equal]):.0f} % of their experts, "
-        f"any two {100 * np.mean([share for share, _ in pairs]):.0f} %",
-        rows[0]["model"],
-        f"Block {rows[0]['block']}: {k} of {experts} experts for each token, colour: gate",
-    )
-    grid = np.full((experts, len(places)), np.nan)
+    experts, groups, letters = rows[0]["experts"], rows[0]["groups"], {row["place"]: row["token"] for row in rows}
+    chosen = {p: {*column(only(rows, place=p), "expert")} for p in letters}
+    k = len(chosen[0])
+    pairs = [(len(chosen[a] & chosen[b]) / k, letters[a] == letters[b]) for a, b in combinations(letters, 2)]
+    equal, any_two = (100 * np.mean([share for share, alike in pairs if alike in which]) for which in ((True,), (True, False)))
+    finding = f"Two equal tokens share {equal:.0f} % of their experts, any two {any_two:.0f} %"
+    top = slide.headed(finding, f"Block {rows[0]['block']}: {k} of {experts} experts for each token, colour: gate")
+    grid = np.full((experts, len(letters)), np.nan)
     for row in rows:
         grid[row["expert"], row["place"]] = row["gate"]
-    high = np.nanmax(grid)
     shown = [word if len(word) <= 6 else f"{word[:5]}…" for word in letters.values()]
     longest = max(map(len, shown))  # subwords stand upright
     left, low = LEFT + slide.width_of("00", 16) + 0.15, 0.2 + (0.4 + 0.17 * (longest - 1)) * slide.letters
-    ax = slide.heat(left, low, RIGHT - left, top - 1.1 * slide.line - low, grid, sequential("routed", 0.35), 0, high, shown)
+    frame = (left, low, RIGHT - left, top - 1.1 * slide.line - low)
+    ax = slide.heat(*frame, grid, sequential("routed", 0.35), 0, np.nanmax(grid), shown)
     ax.set_facecolor(colour("panel"))
     for label in ax.get_xticklabels():
-        label.set(family="DejaVu Sans Mono", rotation=90 * (longest > 1))
+        label.set(family=MONO, rotation=90 * (longest > 1))
     size = experts // groups
     ax.set_yticks(range(0, experts, max(1, size // 2)))
     for g in range(1, groups):
         ax.axhline(g * size - 0.5, color=colour("background"), linewidth=5 * slide.scale)
     slide.text(LEFT, top - 0.5 * slide.line, "expert", 16, "muted")
+
+
+STRATEGIES = {load.NO: "no balancing", load.BATCH: "loss per batch", load.SEQUENCE: "loss per sequence", load.BIAS: "V3's bias"}
+"""Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
+thousand times shorter."""
+
+
+def _rows_load(found: dict | None = None, layer: int = 0) -> Rows:
+    """``found``: results of the load study, by default those kept with the package; the load of every expert of the MoE layer
+    ``layer``, in even shares."""
+    arms = {STRATEGIES.get(arm, arm): held["details"] for arm, held in (found or results("load"))["arms"].items()}
+    about = f"{size_of(MODEL)}, {MODEL['n_routed_experts']} experts"
+    return [
+        {"strategy": name, "step": step, "expert": expert, "times_even": float(share), "max_vio": float(max(shares) - 1)}
+        | {"model": about}
+        for name, details in arms.items()
+        for step, shares in zip(details["step"], details["relative_load"][layer], strict=True)
+        for expert, share in enumerate(shares)
+    ]
+
+
+def _last_quarter(grid: np.ndarray) -> tuple[float, float]:
+    """Loads of the idlest and of the busiest expert of each moment, averaged over the last quarter, in even shares. Not of each
+    expert's average: a load that jumps from expert to expert would look even."""
+    loads = grid[:, -max(1, grid.shape[1] // 4) :]  # (experts, moments)
+    return float(loads.min(axis=0).mean()), float(loads.max(axis=0).mean())
+
+
+def _titled(slide: Slide, rows: Rows, about: str) -> tuple[float, dict[str, np.ndarray]]:
+    """Writes the title. Returns where it ends, and by strategy the loads (experts, times) in even shares."""
+    of, steps = {name: only(rows, strategy=name) for name in distinct(rows, "strategy")}, len(distinct(rows, "step"))
+    grids = {name: np.array(column(mine, "times_even")).reshape(steps, -1).T for name, mine in of.items()}
+    names = [*grids]
+    worst, best = (_last_quarter(grids[name])[1] for name in (names[0], names[-1]))
+    gets = f"{worst:.1f} times its share with {names[0]}, {best:.1f} times with {names[-1]}"
+    return slide.title(f"In the end the busiest expert gets {gets}", rows[0]["model"], about), grids
+
+
+def _draw_frame(slide: Slide, rows: Rows, at: int) -> None:
+    """Loads of one moment as bars."""
+    step, line, number = distinct(rows, "step")[at], slide.line, slide.width_of("4", 16)
+    top, grids = _titled(slide, rows, f"Load of every expert, in even shares, after {step} steps")
+    across, frame = -(-len(grids) // (2 if slide.tall else 1)), Box(LEFT, 0.3, RIGHT - LEFT, top - 0.3)
+    for i, (name, grid) in enumerate(grids.items()):
+        x, y, wide, high = frame.piece(i // across, len(grids) // across, across=False).piece(i % across, across)
+        x, wide = x + number, wide - number - 0.2
+        ax = slide.plot(x, y + 1.9 * line, wide, high - 3.4 * line, ylim=(0, 4), xlim=(-0.7, len(grid) - 0.3))
+        ax.bar(range(len(grid)), np.minimum(grid[:, at], 4), 0.8, color=colour("routed"))
+        slide.level(ax, 1)
+        ax.set_yticks([0, 1, 2, 3, 4] if i % across == 0 else [])
+        ax.set_xticks([0, len(grid) - 1])
+        slide.text(x + wide / 2, y + high - 0.75 * line, name, 18, ha="center", weight="bold")
+    slide.text(8.0, 0.3 + 0.3 * line, "expert", ha="center")
+
+
+@picture(11, _rows_load, "study load", Film(lambda rows: in_turn(range(len(distinct(rows, "step"))), 100, 3000), _draw_frame))
+def expert_load_in_training(slide: Slide, rows: Rows) -> None:
+    """Load of the experts of one layer while a small model trains: without balancing, with an auxiliary loss, with V3's
+    bias.
+
+    Four strips over training steps, experts downwards. Without balancing strong red and blue bands appear and stay; with an
+    auxiliary loss, over the batch or within sequences, the bands fade; so they do with the bias. The animation shows the
+    same as bars.
+    """
+    top, grids = _titled(slide, rows, "One layer; full red: four times an even share or more, full blue: a quarter or less")
+    line, left, low, last = slide.line, LEFT + 0.8 * slide.letters, 0.2 + 1.9 * slide.line, rows[-1]["step"]
+    frame = Box(left, low, RIGHT - left, top + 0.1 - low)
+    for i, (name, grid) in enumerate(grids.items()):
+        x, y, wide, high = frame.piece(i, len(grids), across=False)
+        shown, extent = np.log2(np.maximum(grid, 1 / 8)), (0, last, len(grid), 0)
+        ax = slide.heat(x, y, wide, high - 1.45 * line, shown, diverging(), -2, 2, extent=extent)
+        ax.set_yticks([0.5, len(grid) - 0.5], ["0", str(len(grid) - 1)])
+        idlest, busiest = _last_quarter(grid)
+        slide.text(left, y + high - 0.7 * line, name, 18, weight="bold")
+        slide.text(RIGHT, y + high - 0.7 * line, f"busiest {busiest:.2f}×, idlest {idlest:.2f}×", 16, ha="right")
+    ax.set_xticks([last // 3, 2 * last // 3, last])
+    slide.text((left + RIGHT) / 2, 0.15 + 0.5 * line, "step", ha="center")
+    slide.text(LEFT, 0.15 + 0.5 * line, "expert", 16, "muted")
 
 
 def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int = 8) -> Rows:
@@ -81,10 +157,10 @@ def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int
     rows: Rows = []
     for domain in trained.held_out.domains:
         for block, routing in trained.routings(trained.window(domain, length, windows)).items():
-            load = op.dispatch.plan(routing.chosen, experts).counts / routing.chosen.size
+            loads = (op.dispatch.plan(routing.chosen, experts).counts / routing.chosen.size).tolist()
             rows += [
-                {"domain": domain, "block": block, "expert": e, "load": float(load[e]), "times_even": float(load[e] * experts)}
-                for e in range(experts)
+                {"domain": domain, "block": block, "expert": e, "load": share, "times_even": share * experts}
+                for e, share in enumerate(loads)
             ]
     return trained.signed(rows)
 
@@ -101,43 +177,36 @@ def experts_by_domain(slide: Slide, rows: Rows) -> None:
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
     most, few = (slide.short(row["domain"]) for row in (best, least))
     beside = f", {least['times_even']:.1f} times that of {few}" if len(domains) > 1 else ""
-    top = slide.title(
+    top = slide.headed(
         f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
-        rows[0]["model"],
         f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
     )
-    low, left = 0.2 + 1.2 * slide.line, LEFT + _margin(slide, domains)
-    frame = Box(left, low, RIGHT - slide.width_of("block 10", 17) - 0.2 - left, top - 0.1 - low)
-    loads = [[column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks]
-    domain_maps(slide, frame, loads, domains, 3, [f"block {b}" for b in blocks])
+    loads = {f"block {b}": [column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks}
+    _maps(slide, 0.2 + 1.2 * slide.line, top - 0.1, {"": loads}, domains, 3)
+
+
+def _maps(slide: Slide, low: float, high: float, loads: dict[str, dict], domains: Sequence[str], limit: float) -> None:
+    """Columns of maps, by name and block, of ``loads`` (domains, experts) in even shares, full colours at ``limit`` times as
+    much or as little: domains before them, blocks behind, experts below."""
+    names, last = [slide.cut(d, 17, 4) for d in domains], [*loads][-1]
+    left, right = LEFT + slide.width_of(names, 17) + 0.2, RIGHT - slide.width_of(loads[last], 17) - 0.2
+    wide = (right - left - 0.5 * (len(loads) - 1)) / len(loads)
+    for j, (name, blocks) in enumerate(loads.items()):
+        frame = Box(left + j * (wide + 0.5), low, wide, high - low)
+        if name:
+            size = slide.fit(loads, 20, wide + 0.4, bold=True)
+            slide.text(frame.middle[0], high + 0.7 * slide.line, name, size, ha="center", weight="bold")
+        for i, (block, grid) in enumerate(blocks.items()):
+            x, y, w, h = frame.piece(i, len(blocks), across=False)
+            shown, most = np.log2(np.maximum(grid, 1 / 8)), np.log2(limit)
+            ax = slide.heat(x, y + 0.1, w, h - 0.2, shown, diverging(), -most, most, (), () if j else names)
+            for label, shade in zip(ax.get_yticklabels(), domain_colours(domains).values(), strict=False):
+                label.set_color(shade)
+            if name == last:
+                slide.text(x + w + 0.2, y + h / 2, block)
+        experts, room = len(grid[0]), slide.width_of(str(len(grid[0]) - 1), 17) + 0.2
+        ax.set_xticks(range(0, experts, next((n for n in (1, 2, 5, 10, 20, 50) if n * w >= room * experts), experts)))
     slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
-
-
-def _margin(slide: Slide, domains: Sequence[str]) -> float:
-    """Room for their names before maps."""
-    return slide.width_of([slide.cut(d, 17, 4) for d in domains], 17) + 0.2
-
-
-def domain_maps(
-    slide: Slide, frame: Box, loads: Sequence, domains: Sequence[str], limit: float, blocks: Sequence[str] = (),
-    named: bool = True,
-):  # fmt: skip
-    """Maps one below the other of ``loads`` (domains, experts) each, in even shares; full colours at ``limit`` times as much or
-    as little. Names of the domains before them, if they are to be ``named``, of ``blocks`` behind, experts' numbers below."""
-    shades = domain_colours(domains)
-    for i, grid in enumerate(loads):
-        x, y, w, h = frame.piece(i, len(loads), across=False)
-        shown, names = np.log2(np.maximum(grid, 1 / 8)), [slide.cut(d, 17, 4) for d in domains] if named else ()
-        ax = slide.heat(x, y + 0.1, w, h - 0.2, shown, diverging(), -np.log2(limit), np.log2(limit), (), names)
-        if i + 1 == len(loads):
-            experts, wide = len(grid[0]), slide.width_of(str(len(grid[0]) - 1), 17) + 0.2
-            ax.set_xticks(
-                range(0, experts, next(n for n in (1, 2, 5, 10, 20, 50, experts) if n * w >= wide * experts or n == experts))
-            )
-        if blocks:
-            slide.text(x + w + 0.2, y + h / 2, blocks[i])
-        for label, d in zip(ax.get_yticklabels(), domains if named else (), strict=True):
-            label.set_color(shades[d])
 
 
 PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
@@ -171,27 +240,16 @@ def specialisation(slide: Slide, rows: Rows) -> None:
     domain loads the experts alike. Under the bias many are strongly red in one domain and blue in another.
     """
     names, domains, layers = (distinct(rows, key) for key in ("strategy", "domain", "layer"))
-    bits = {name: only(rows, strategy=name)[0]["specialisation"] for name in names}
+    bits, even = ({name: only(rows, strategy=name)[0][key] for name in names} for key in ("specialisation", "max_vio"))
     plain, ours = names[0], names[-1]
-    top = slide.title(
-        f"With {ours} an expert tells {bits[ours] / bits[plain]:.0f} times as much about the domain as with a {plain}",
-        f"two models of {rows[0]['model']}",
-        f"{bits[ours]:.3f} and {bits[plain]:.3f} bits of {np.log2(len(domains)):.2f}, mean of {rows[0]['seeds']} seeds; "
-        "maps: the first",
-    )
-    line = slide.line
-    margin = _margin(slide, domains)
-    blocks = [f"layer {k + 1}" for k in layers]
-    wide = (RIGHT - LEFT - margin - slide.width_of(blocks, 17) - 0.7) / 2
-    even = ", ".join(f"{only(rows, strategy=name)[0]['max_vio']:.2f}" for name in names)
-    foot = slide.note(
-        f"Full red: four even shares, full blue: a quarter. Both keep the load even over all text (MaxVio {even})"
-    )
-    low = foot + 1.2 * line
-    for i, name in enumerate(names):
-        x = LEFT + margin + i * (wide + 0.5)
-        size = slide.fit(names, 20, wide + 0.4, bold=True)
-        slide.text(x + wide / 2, top - 0.7 * line, name, size, ha="center", weight="bold")
-        of = [[column(only(rows, strategy=name, domain=d, layer=k), "times_even") for d in domains] for k in layers]
-        domain_maps(slide, Box(x, low, wide, top - 1.4 * line - low), of, domains, 4, blocks if i else (), i == 0)
-    slide.text(LEFT, low - 0.45 * line, "expert", 16, "muted")
+    mean = f"{np.log2(len(domains)):.2f}, mean of {rows[0]['seeds']} seeds; maps: the first"
+    finding = f"With {ours} an expert tells {bits[ours] / bits[plain]:.0f} times as much about the domain as with a {plain}"
+    top = slide.title(finding, f"two models of {rows[0]['model']}", f"{bits[ours]:.3f} and {bits[plain]:.3f} bits of {mean}")
+    told = ", ".join(f"{value:.2f}" for value in even.values())
+    shades = "Full red: four even shares, full blue: a quarter"
+    foot = slide.note(f"{shades}. Both keep the load even over all text (MaxVio {told})")
+    loads = {name: {} for name in names}
+    for name, k in product(names, layers):
+        mine = only(rows, strategy=name, layer=k)
+        loads[name][f"layer {k + 1}"] = [column(only(mine, domain=d), "times_even") for d in domains]
+    _maps(slide, foot + 1.2 * slide.line, top - 1.4 * slide.line, loads, domains, 4)

@@ -6,10 +6,7 @@ from minids.config import ModelConfig
 from minids.lab.analysis import cost, flops
 from minids.lab.analysis.models import DENSE_MODELS, FAMILY, comparison
 from minids.lab.analysis.parameters import activated, parts, total
-from minids.lab.figures.picture import Rows, column, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Box, Slide
-from minids.lab.figures.style import colour, tint
-from minids.lab.figures.words import parameter_count
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, colour, column, only, parameter_count, picture, tint
 
 _SHOWN = ("DeepSeek-V3", "DeepSeek-V2", "Kimi-K2")
 
@@ -31,9 +28,9 @@ def _rows(context: int = 4096, models: Mapping[str, ModelConfig] | None = None) 
         | {"gflop_per_token": work / 1e9, "context": context}
         for name, dense, all_, active, work in sorted(sizes, key=lambda size: -size[-1])
     ]
-    for phase, hours in cost.V3_GPU_HOURS.items():
-        rows.append({"group": "bill", "name": phase, "gpu_hours": hours, "dollars": hours * cost.PRICE})
-    return [*rows, {"group": "bill", "name": "together", "gpu_hours": cost.v3_gpu_hours(), "dollars": cost.v3_dollars()}]
+    bill = [(phase, hours, hours * cost.PRICE) for phase, hours in cost.V3_GPU_HOURS.items()]
+    bill.append(("together", cost.v3_gpu_hours(), cost.v3_dollars()))
+    return rows + [{"group": "bill", "name": name, "gpu_hours": hours, "dollars": dollars} for name, hours, dollars in bill]
 
 
 @picture(20, _rows)
@@ -45,55 +42,46 @@ def training_cost(slide: Slide, rows: Rows) -> None:
     DeepSeek-V3, Kimi-K2 and DeepSeek-V2, although these have up to a trillion parameters in all.
     """
     work, bill = only(rows, group="work"), only(rows, group="bill")[-1]
-    v3, largest = only(work, name="DeepSeek-V3")[0], work[0]
-    top = slide.title(
-        f"{largest['name']} takes {largest['gflop_per_token'] / v3['gflop_per_token']:.1f} times as much work for a training "
-        "token as DeepSeek-V3",
-        "published sizes, arithmetic",
-        f"Forward and backward at {largest['context']} tokens. V3's final run: {bill['gpu_hours'] / 1e6:.3f} million H800 "
-        f"hours, ${bill['dollars'] / 1e6:.3f} million",
-    )
+    times = work[0]["gflop_per_token"] / only(work, name="DeepSeek-V3")[0]["gflop_per_token"]
+    price = f"{bill['gpu_hours'] / 1e6:.3f} million H800 hours, ${bill['dollars'] / 1e6:.3f} million"
+    finding = f"{work[0]['name']} takes {times:.1f} times as much work for a training token as DeepSeek-V3"
+    subtitle = f"Forward and backward at {work[0]['context']} tokens. V3's final run: {price}"
+    top = slide.title(finding, "published sizes, arithmetic", subtitle)
     values, dense = column(work, "gflop_per_token"), column(work, "dense")
     words = [f"{gflop:,.0f} GFLOP" if gflop >= 10 else f"{gflop:.2g} GFLOP" for gflop in values]
     kinds, bold = ["hidden" if one else "routed" for one in dense], [not one for one in dense]
     low = slide.legend(LEFT, 0.35 * slide.letters, [("dense", "hidden"), ("mixture of experts", "routed")]) + 0.5 * slide.line
-    notes = [
-        parameter_count(row["parameters"])
-        + (" parameters" if slide.letters <= 1.5 or row["dense"] else "")
-        + ("" if row["dense"] else f", {parameter_count(row['active'])} active")
-        for row in work
-    ]
+    notes = []
+    for row in work:
+        said = parameter_count(row["parameters"]) + " parameters" * (slide.letters <= 1.5 or row["dense"])
+        notes.append(said + ("" if row["dense"] else f", {parameter_count(row['active'])} active"))
     frame = Box(LEFT, low, RIGHT - LEFT, top - 0.3 - low)
     slide.bars(frame, values, column(work, "name"), kinds, words, bold, notes, thick=0.62)
 
 
-_GROUPS = {
-    "routed experts": ("routed experts", "routed"),
-    "shared experts": ("shared experts", "shared"),
-    "dense FFN": ("dense networks", "hidden"),
-    "embedding": ("embedding, head", "muted"),
-    "head": ("embedding, head", "muted"),
-    "router": ("router, norms", "ink"),
-    "routing bias": ("router, norms", "ink"),
-    "block norms": ("router, norms", "ink"),
-    "final norm": ("router, norms", "ink"),
+_GROUPS = {  # what the picture calls parts of the main model → their kind, their names
+    "routed experts": ("routed", ["routed experts"]),
+    "shared experts": ("shared", ["shared experts"]),
+    "dense networks": ("hidden", ["dense FFN"]),
+    "embedding, head": ("muted", ["embedding", "head"]),
+    "router, norms": ("ink", ["router", "routing bias", "block norms", "final norm"]),
+    "attention": ("latent", []),  # every other
 }
-_ATTENTION = ("attention", "latent")  # every other part of the main model
 
 
 def _rows_sizes(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:
     """``config``: the model, V3 by default; ``name``: what it is called. The MTP modules are not counted."""
     config = config or ModelConfig.preset("deepseek-v3")
-    sums: dict[str, list] = {}
+    group_of = {part: group for group, (_, names) in _GROUPS.items() for part in names}
+    sums: dict[str, dict] = {}
     for part in parts(config):
-        if part.name.startswith("MTP"):
-            continue
-        group, kind = _GROUPS.get(part.name, _ATTENTION)
-        entry = sums.setdefault(group, [kind, 0, 0])
-        entry[1] += part.total
-        entry[2] += 0 if part.name == "embedding" else part.activated  # a token reads one row of it
-    rows = [{"model": name, "part": group, "kind": k, "parameters": n, "active": a} for group, (k, n, a) in sums.items()]
-    rows.sort(key=lambda row: -row["parameters"])
+        if not part.name.startswith("MTP"):
+            group = group_of.get(part.name, "attention")
+            about = {"model": name, "part": group, "kind": _GROUPS[group][0], "parameters": 0, "active": 0}
+            row = sums.setdefault(group, about)
+            row["parameters"] += part.total
+            row["active"] += 0 if part.name == "embedding" else part.activated  # a token reads one row of it
+    rows = sorted(sums.values(), key=lambda row: -row["parameters"])
     assert sum(column(rows, "parameters")) == total(config) and sum(column(rows, "active")) == activated(config)
     return rows
 
@@ -107,12 +95,9 @@ def where_parameters_sit(slide: Slide, rows: Rows) -> None:
     experts and head, are in use from top to bottom; the embedding's and head's to one half.
     """
     whole, active = sum(column(rows, "parameters")), sum(column(rows, "active"))
-    top = slide.title(
-        f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {parameter_count(active)} work on a token: "
-        f"{100 * active / whole:.1f} %",
-        f"{rows[0]['model']}, arithmetic",
-        "To scale; strong colour: at work on one token (the embedding is a look-up, not counted)",
-    )
+    share = f"{parameter_count(active)} work on a token: {100 * active / whole:.1f} %"
+    finding = f"Of {rows[0]['model']}'s {parameter_count(whole)} parameters, {share}"
+    top = slide.headed(finding, "To scale; strong colour: at work on one token (the embedding is a look-up, not counted)")
     # A rectangle whose area is all parameters: columns for parts, the active share at the bottom of each.
     line, name = slide.line, slide.width_of(column(rows, "part"), 17)
     number = slide.width_of([parameter_count(row["parameters"]) for row in rows], 17, True) + 0.35

@@ -22,16 +22,19 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from minids.lab.figures import mpl
 from minids.lab.figures.canvas import Box, Canvas, shade_of
-from minids.lab.figures.lettering import apart, width_of, wrapped
-from minids.lab.figures.settle import settle
+from minids.lab.figures.lettering import apart, settle, width_of, wrapped
 from minids.lab.figures.style import WIDTH, colour, ink_on
 
 LEFT, RIGHT = 0.55, 15.55  # where titles begin, and where they end at the latest
+BOLD, THIN = dict(width=6.0, fontweight="bold"), dict(width=3.5)  # the curve that a picture is about, and the others
 
 
 class Slide(Canvas):
     """A canvas with a title above and plots on it."""
+
+    about = ""  # what the numbers of its picture are about
 
     # Words.
 
@@ -62,6 +65,10 @@ class Slide(Canvas):
         self.letters = grown
         return below - 0.15
 
+    def headed(self, finding: str, subtitle: str = "") -> float:
+        """A title about what the numbers of the slide's picture are about."""
+        return self.title(finding, self.about, subtitle)
+
     @property
     def begin(self) -> tuple[float, str]:
         """Where lines of the slide's language begin, and how they are aligned there."""
@@ -84,8 +91,7 @@ class Slide(Canvas):
         return y + self.line * size / 16 * len(lines) * (1 if va == "bottom" else -1)
 
     def legend(self, x: float, y: float, entries: list[tuple[str, str]], size: float = 16) -> float:
-        """Coloured squares with words behind them: a row, or several above y where the slide ends. Returns the middle of the
-        highest."""
+        """Coloured squares with words behind them, in as many rows as needed, upwards; returns the middle of the highest."""
         side, rows, at = 0.26 * self.letters, [[]], x
         for words, kind in entries:
             wide = self.width_of(words, size) + side + 0.12
@@ -226,15 +232,12 @@ class Slide(Canvas):
     def finished(self, crowded: bool) -> None:
         """Says in the slide's language what matplotlib wrote, gives everything an id that tells its build and its words, and
         where it may be ``crowded`` makes those letters smaller that lie on others."""
-        from matplotlib.text import Text
-        from matplotlib.ticker import ScalarFormatter
-
         for ax, ends in self._ends.items():
             self.end_labels(ax, ends)
         for plot in self.ax.child_axes:
             for axis in (plot.xaxis, plot.yaxis):
                 axis.label.set_text(self.language.say(axis.label.get_text()))
-                if self.language.words and isinstance(numbers := axis.get_major_formatter(), ScalarFormatter):
+                if self.language.words and isinstance(numbers := axis.get_major_formatter(), mpl.ticker.ScalarFormatter):
                     low, high = sorted(axis.get_view_interval())
                     places = [at for at in axis.get_majorticklocs() if low <= at <= high]
                     axis.set_ticks(places, [self.language.say(number) for number in numbers.format_ticks(places)])
@@ -243,7 +246,7 @@ class Slide(Canvas):
                     text.set_text(self.language.say(text.get_text()))
         for build, artists in enumerate(self.builds()):
             for i, artist in enumerate(artists):
-                words = artist.get_text() if isinstance(artist, Text) else type(artist).__name__
+                words = artist.get_text() if isinstance(artist, mpl.text.Text) else type(artist).__name__
                 artist.set_gid(f"step{build}-{i}-{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')[:40]}")
         if crowded:
             settle(self.figure, self.ax)

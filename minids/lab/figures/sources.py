@@ -26,12 +26,12 @@ class Sources:
 
     def check(self, asked: Sequence[Picture]) -> None:
         """Refuse, before anything is drawn, a run that is not one."""
-        if self.given and any(_from_a_run(p) for p in asked) and latest_checkpoint(self.given) is None:
+        if self.given and any(p.source.startswith("run") for p in asked) and latest_checkpoint(self.given) is None:
             raise refuse("run", self.given, "holds no trained model; give a folder that minids train wrote, or leave --run out")
 
     def rows(self, picture: Picture) -> Rows:
         """The rows of one picture."""
-        asked = {"run": self.run()} if _from_a_run(picture) else {}
+        asked = {"run": self.run()} if picture.source.startswith("run") else {}
         if picture.source == "grpo" and self.given and RunFolder(Path(self.given)).description().get("kind") == "grpo":
             asked = {"run": self.given}
         if picture.source != "run, measured":
@@ -52,10 +52,6 @@ class Sources:
             if self.train and not self.given and latest_checkpoint(self._run) is None:
                 _train(self._run, self.say)
         return self._run
-
-
-def _from_a_run(picture: Picture) -> bool:
-    return picture.source.startswith("run")
 
 
 def fingerprint(run: str | Path) -> str:

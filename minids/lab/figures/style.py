@@ -5,19 +5,24 @@ them. They began as Okabe & Ito's (2008) and Paul Tol's. Letters are DejaVu Sans
 SVG: a slide program finds and edits them. Verdana, of the same widths, stands in on a machine without the font.
 """
 
+import html
 import importlib.util
 import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
+
+import numpy as np
 
 from minids.errors import MinidsError, refuse
+from minids.lab.figures import mpl
 from minids.lab.figures.glyphs import drawable, families
 from minids.words import did_you_mean
 
 WIDTH, DPI = 12.8, 150  # of a slide, inches; dots per inch: 1920 across
+
+MONO = "DejaVu Sans Mono"
 
 SMALLEST = 16  # points of the smallest letters on a slide 12.8 inches wide: what the last row still reads
 
@@ -49,63 +54,51 @@ DOMAINS = {"prose": "ink", "code": "value", "arithmetic": "rope"}
 """Of the built-in text → a colour of tensors that no picture of domains shows."""
 
 THEMES = ("light", "dark")
-_theme: ContextVar[str] = ContextVar("theme", default="light")
-_own: ContextVar[Mapping[str, str]] = ContextVar("own", default=MappingProxyType({}))
+_look: ContextVar[tuple[str, Mapping[str, str]]] = ContextVar("look", default=("light", {}))  # theme, own colours
 
 
 def colour(kind: str) -> str:
     """The colour of a kind of tensor, or of ink, in the theme at hand."""
-    return _own.get().get(kind) or _KINDS[kind][THEMES.index(_theme.get())]
+    theme, own = _look.get()
+    return own.get(kind) or _KINDS[kind][THEMES.index(theme)]
 
 
 def checked_colours(colours: Mapping[str, str]) -> dict[str, str]:
     """Kind → colour as #RRGGBB. Refuses what is no kind, and what is no colour."""
-    from matplotlib.colors import is_color_like, to_hex
-
     for kind, value in colours.items():
         if kind not in _KINDS:
             raise refuse("colours", kind, f"{did_you_mean(kind, _KINDS)}there are {', '.join(_KINDS)}")
-        if not is_color_like(value):
+        if not mpl.colors.is_color_like(value):
             raise refuse(f"colours.{kind}", value, "is no colour; #0075B6 would be one")
-    return {kind: to_hex(value) for kind, value in colours.items()}
+    return {kind: mpl.colors.to_hex(value) for kind, value in colours.items()}
 
 
 def ink_on(fill: str) -> str:
     """Black or white letters, whichever is read better on ``fill`` (relative luminance of the WCAG)."""
-    from matplotlib.colors import to_rgb
-
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(fill)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#FFFFFF" if luminance < 0.22 else "#101010"
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(fill)]
+    return "#FFFFFF" if np.dot((0.2126, 0.7152, 0.0722), linear) < 0.22 else "#101010"
 
 
 def tint(fill: str, share: float) -> str:
     """``fill`` mixed with the background: share 1 is the colour itself, 0 the background."""
-    from matplotlib.colors import to_hex, to_rgb
-
-    return to_hex([share * a + (1 - share) * b for a, b in zip(to_rgb(fill), to_rgb(colour("background")), strict=True)])
+    shade, behind = (np.array(mpl.colors.to_rgb(c)) for c in (fill, colour("background")))
+    return mpl.colors.to_hex(share * shade + (1 - share) * behind)
 
 
 def sequential(kind: str, floor: float = 0.0):
     """Colours of amounts of one kind of tensor: from the panel (``floor`` 0) or a tint up to beyond the colour itself."""
-    from matplotlib.colors import LinearSegmentedColormap, to_rgb
-
-    strong = colour(kind)
-    end = 0.0 if _theme.get() == "light" else 1.0  # towards black or white, so that the largest stand out
-    beyond = [0.4 * c + 0.6 * end for c in to_rgb(strong)]
-    low = colour("panel") if not floor else tint(strong, floor)
-    return LinearSegmentedColormap.from_list(kind, [low, strong, beyond])
+    strong, low = colour(kind), tint(colour(kind), floor) if floor else colour("panel")
+    end = 0.0 if _look.get()[0] == "light" else 1.0  # towards black or white, so that the largest stand out
+    beyond = [0.4 * c + 0.6 * end for c in mpl.colors.to_rgb(strong)]
+    return mpl.colors.LinearSegmentedColormap.from_list(kind, [low, strong, beyond])
 
 
 def diverging():
     """Colours of amounts with a sign."""
-    from matplotlib import colormaps
-    from matplotlib.colors import LinearSegmentedColormap
-
-    if _theme.get() == "light":
-        return colormaps["RdBu_r"]
+    if _look.get()[0] == "light":
+        return mpl.colormaps["RdBu_r"]
     # On a dark slide the bright is what is much: little is a dark blue, nothing like the middle.
-    return LinearSegmentedColormap.from_list("dark", ["#0A3A9C", "#31548C", "#565C64", "#D2604A", "#FFBFA8"])
+    return mpl.colors.LinearSegmentedColormap.from_list("dark", ["#0A3A9C", "#31548C", "#565C64", "#D2604A", "#FFBFA8"])
 
 
 def need_matplotlib() -> None:
@@ -122,18 +115,15 @@ def style(
     """Within it, figures look like ours. ``scale`` is the size of letters and lines against a whole slide's, ``letters`` that
     of letters alone; ``colours``: kind → another colour; a ``transparent`` picture has no background."""
     need_matplotlib()
-    import matplotlib as mpl
-
     if theme not in THEMES:
         raise refuse("theme", theme, f"must be one of {', '.join(THEMES)}")
-    themed, owned = _theme.set(theme), _own.set(checked_colours(colours or {}))
+    before = _look.set((theme, checked_colours(colours or {})))
     try:
         defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}  # a notebook keeps its own
         with mpl.rc_context({**defaults, **_settings(scale, letters, transparent)}):
             yield
     finally:
-        _own.reset(owned)
-        _theme.reset(themed)
+        _look.reset(before)
 
 
 def _settings(scale: float, letters: float, transparent: bool) -> dict:
@@ -157,9 +147,8 @@ def _settings(scale: float, letters: float, transparent: bool) -> dict:
 def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
     """The figure as the bytes of an svg (with title and description), png or pdf, the same for the same numbers: no date."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-    for words in figure.findobj(lambda artist: hasattr(artist, "set_text") and hasattr(artist, "get_text")):
-        if (shown := drawable(words.get_text())) != words.get_text():
-            words.set_text(shown)
+    for words in figure.findobj(mpl.text.Text):
+        words.set_text(drawable(words.get_text()))
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata | ({"Title": title} if title and form != "png" else {}))
     return _for_a_slide_program(buffer.getvalue().decode(), title, description) if form == "svg" else buffer.getvalue()
@@ -168,11 +157,10 @@ def encoded(figure, form: str, title: str = "", description: str = "") -> bytes:
 def _for_a_slide_program(svg: str, title: str, description: str) -> bytes:
     """An SVG that says what it shows, names fonts that other machines have, and marks what appears with each build of the
     slide: class "fragment" and its index are reveal.js's."""
-    from xml.sax.saxutils import escape
-
     head, tag, rest = svg.partition("<svg ")
     attributes, close, body = rest.partition(">\n")
-    words = f" <title>{escape(title)}</title>\n <desc>{escape(description)}</desc>\n" if description else ""
+    told = (html.escape(words, quote=False) for words in (title, description))
+    words = " <title>{}</title>\n <desc>{}</desc>\n".format(*told) if description else ""
     body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     body = body.replace("'DejaVu Sans Mono'", "'DejaVu Sans Mono', Menlo, monospace")
     body = re.sub(r'<g id="(step(\d+)-)', r'<g class="fragment" data-fragment-index="\2" id="\1', body)

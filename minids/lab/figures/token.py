@@ -1,14 +1,14 @@
 """Figure 9: how the router of a trained model chooses for one token; as a film, step by step, and then for many tokens."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from minids.lab.figures.film import Film
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
-from minids.lab.figures.style import colour, tint
+from minids.lab.figures.film import in_turn
+from minids.lab.figures.picture import LEFT, RIGHT, Film, Rows, Slide, colour, column, only, picture, tint
+from minids.lab.figures.style import MONO
 from minids.lab.figures.trained import Trained
 from minids.ops import router
 
@@ -83,11 +83,10 @@ def _story(steps: _Steps) -> tuple:
 def _overtaken(biased: np.ndarray, bias: np.ndarray) -> tuple[int, int, float] | None:
     """Of the six highest experts those two of which the bias puts the first above the second most visibly, and the smaller of
     their distances before and after."""
-    order, scores = np.argsort(-biased)[:6], biased - bias
+    scores = biased - bias
     pairs = [
         (int(a), int(b), float(min(scores[b] - scores[a], biased[a] - biased[b])))
-        for i, a in enumerate(order)
-        for b in order[i + 1 :]
+        for a, b in combinations(np.argsort(-biased)[:6], 2)
         if scores[a] < scores[b]
     ]
     return max(pairs, key=lambda pair: pair[2], default=None)
@@ -107,44 +106,27 @@ def _loads(trained: Trained, block: int) -> Rows:
     return rows
 
 
-class _Told(NamedTuple):
-    """What the picture says of the token."""
-
-    experts: Rows
-    lift: float  # taken from each bias: their mean, or what keeps all above zero
-    second: dict  # the second highest expert
-    finding: str
-    text: str
-
-
-def _told(rows: Rows) -> _Told:
-    experts = [row for row in rows if "score" in row]
-    groups = {row["group"]: row["group_score"] for row in experts}
-    order = sorted(experts, key=lambda row: -row["score"] - row["bias"])
-    second, ranked = order[1], sorted(groups, key=lambda g: -groups[g])
-    rank, chosen = ranked.index(second["group"]), only(experts, chosen=True)
-    kept = len({row["group"] for row in experts if row["group_kept"]})
-    finding = f"{len(experts)} experts, {kept} of {len(groups)} groups, {len(chosen)} gates"
-    if not second["chosen"] and not second["group_kept"]:
-        place = {1: "second", 2: "third", 3: "fourth"}.get(rank, "last")
-        finding = f"The second-best expert is not chosen: its group came {place}"
-    text = f"Layer {experts[0]['block']}, the last token of “{experts[0]['quote']}”"
-    return _Told(experts, float(np.mean(column(experts, "bias"))), second, finding, text)
-
-
 class _Stage:
-    """The bars of all experts on a slide, in groups, each piece at a place that the caller chooses."""
+    """A slide with its title and the bars of all experts of the token, in groups, each at a height of the caller's choice."""
 
-    def __init__(self, slide: Slide, told: _Told, shared: bool = False):
-        self.slide, self.told, self.line = slide, told, slide.line
-        count, self.groups = len(told.experts), distinct(told.experts, "group")
-        left, right = LEFT + slide.width_of(("score + bias", "group score"), 18, True) + 0.25, RIGHT - (1.3 if shared else 0)
-        unit = (right - left) / (count + 0.5 * (len(self.groups) - 1))
+    def __init__(self, slide: Slide, rows: Rows, right: float = RIGHT):
+        self.slide, self.line, self.experts = slide, slide.line, [row for row in rows if "score" in row]
+        self.chosen, self.groups = only(self.experts, chosen=True), {row["group"]: row["group_score"] for row in self.experts}
+        self.kept = {row["group"] for row in self.experts if row["group_kept"]}
+        self.lift = float(np.mean(column(self.experts, "bias")))  # taken from each bias
+        self.second = sorted(self.experts, key=lambda row: -row["score"] - row["bias"])[1]
+        finding = f"{len(self.experts)} experts, {len(self.kept)} of {len(self.groups)} groups, {len(self.chosen)} gates"
+        if not self.second["chosen"] and not self.second["group_kept"]:
+            rank = sorted(self.groups, key=lambda g: -self.groups[g]).index(self.second["group"])
+            place = {1: "second", 2: "third", 3: "fourth"}.get(rank, "last")
+            finding = f"The second-best expert is not chosen: its group came {place}"
+        about = f"Layer {rows[0]['block']}, the last token of “{rows[0]['quote']}”"
+        self.top = slide.title(finding, rows[0]["model"], about)
+        left = LEFT + slide.width_of(("score + bias", "group score"), 18, True) + 0.25
+        unit = (right - left) / (len(self.experts) + 0.5 * (len(self.groups) - 1))
         self.wide = 0.8 * unit
-        self.x = {row["expert"]: left + unit * (row["expert"] + 0.5 * row["group"] + 0.1) for row in told.experts}
+        self.x = {row["expert"]: left + unit * (row["expert"] + 0.5 * row["group"] + 0.1) for row in self.experts}
         self.end = max(self.x.values()) + self.wide
-        self.lit = set(column(only(told.experts, chosen=True), "expert"))
-        self.kept = {row["group"] for row in told.experts if row["group_kept"]}
 
     def name(self, y: float, name: str, *meaning: str) -> None:
         flat = self.slide.letters > 1.2 and not self.slide.tall
@@ -154,8 +136,8 @@ class _Stage:
     def across(self, y: float, width: float = 1.4, kind: str = "muted") -> None:
         self.slide.arrow((self.x[0] - 0.1, y), (self.end + 0.1, y), head=False, width=width, kind=kind)
 
-    def bar(self, expert: int, y: float, high: float, kind: str = "query", words: str = "") -> None:
-        self.slide.rectangle(self.x[expert], y, self.wide, high, kind)
+    def bar(self, expert: int, y: float, high: float, kind: str = "query", words: str = "", **looks) -> None:
+        self.slide.rectangle(self.x[expert], y, self.wide, high, kind, **looks)
         if words:
             size = self.slide.fit(words, 16, 1.2 * self.wide)  # bars are 1.25 apart
             self.slide.text(self.x[expert] + self.wide / 2, y + high + 0.2 * self.slide.letters, words, size, ha="center")
@@ -168,144 +150,117 @@ class _Stage:
 
     def unit(self, high: float) -> float:
         """Height of a score of 1 where the highest bar is ``high``."""
-        return high / max(max(row["score"], row["score"] + row["bias"] - self.told.lift) for row in self.told.experts)
+        return high / max(max(row["score"], row["score"] + row["bias"] - self.lift) for row in self.experts)
 
     def bars(self, y: float, unit: float, judged: int = 2, grow: float = 1.0, bias: float = 1.0) -> None:
         """Scores, and on them what the bias adds (in ink) or takes away (hatched) against its mean. ``judged`` 1: dropped
         groups are dark; 2: the chosen experts are lit."""
-        for row in self.told.experts:
-            x, score = self.x[row["expert"]], row["score"] * grow
-            tip = max(0, score + (row["bias"] - self.told.lift) * bias)
-            looks = dict(fill="ink") if tip > score else dict(fill="background", edge="ink", hatch="////")
-            lit = judged == 2 and row["expert"] in self.lit
-            self.bar(row["expert"], y, score * unit, "query" if lit else self.shade(row["group"], judged))
-            if tip != score:
-                self.slide.rectangle(x, y + min(tip, score) * unit, self.wide, abs(tip - score) * unit, **looks)
+        for row in self.experts:
+            expert, score = row["expert"], row["score"] * grow
+            tip = max(0, score + (row["bias"] - self.lift) * bias)
+            self.bar(expert, y, score * unit, "query" if judged == 2 and row["chosen"] else self.shade(row["group"], judged))
+            if tip > score:
+                self.bar(expert, y + score * unit, (tip - score) * unit, "ink")
+            elif tip < score:
+                self.bar(expert, y + tip * unit, (score - tip) * unit, "background", edge="ink", hatch="////")
 
     def shade(self, group: int, judged: int) -> str:
         return tint(colour("routed"), 0.75) if group in self.kept or not judged else colour("other")
 
     def gates(self, y: float, unit: float, share: float = 1.0) -> None:
         digits = 1 if self.slide.width_of("0.00", 16) > 1.2 * self.wide else 2
-        for row in only(self.told.experts, chosen=True):
+        for row in self.chosen:
             words = f"{row['gate']:.{digits}f}" if share == 1 else ""
             self.bar(row["expert"], y, row["gate"] * share * unit, words=words)
 
     def sums(self, y: float, high: float, judged: int = 2) -> None:
         """Each group's score in a block as wide as the group, and what it is."""
-        for g in self.groups:
-            mine = only(self.told.experts, group=g)
-            left, right = self.x[mine[0]["expert"]], self.x[mine[-1]["expert"]] + self.wide
-            words, fill = f"{mine[0]['group_score']:.2f}", self.shade(g, judged)
-            self.slide.box(left, y, right - left, high, words, fill=fill, round=0.08)
+        for g, score in self.groups.items():
+            places = [self.x[row["expert"]] for row in only(self.experts, group=g)]
+            wide = places[-1] + self.wide - places[0]
+            self.slide.box(places[0], y, wide, high, f"{score:.2f}", fill=self.shade(g, judged), round=0.08)
         self.name(y + high / 2, "group score", "its two best")
 
-    def second(self, y: float, unit: float) -> None:
+    def mark_second(self, y: float, unit: float) -> None:
         """Marks the second-best expert where it is not chosen."""
-        row = self.told.second
-        if not row["chosen"]:
-            x, reach = self.x[row["expert"]], (self.slide.width_of("second best", 17, True) + self.wide) / 2
-            under = [r for r in self.told.experts if abs(self.x[r["expert"]] - x) < reach]
-            tip = y + max(r["score"] + max(0, r["bias"] - self.told.lift) for r in under) * unit + 0.55 * self.line
+        if not self.second["chosen"]:
+            x, reach = self.x[self.second["expert"]], (self.slide.width_of("second best", 17, True) + self.wide) / 2
+            under = [row for row in self.experts if abs(self.x[row["expert"]] - x) < reach]
+            tip = y + max(row["score"] + max(0, row["bias"] - self.lift) for row in under) * unit + 0.55 * self.line
             self.slide.text(x + self.wide / 2, tip, "second best", 17, ha="center", weight="bold")
 
 
 # The film. A moment is (part, share of the part that is over).
 
-PARTS = (  # name, frames, milliseconds of each, milliseconds of the last
-    ("scores", 9, 80, 900), ("bias", 8, 90, 1400), ("groups", 1, 0, 1400), ("dropped", 1, 0, 2600), ("gates", 7, 100, 1400),
-    ("shared", 1, 0, 1200), ("next", SHOWN // 2, 110, 400), ("load", len(LOADS), 180, 2200),
-)  # fmt: skip
+PARTS = {  # name → frames, milliseconds of each, milliseconds of the last
+    "scores": (9, 80, 900), "bias": (8, 90, 1400), "groups": (1, 0, 1400), "dropped": (1, 0, 2600), "gates": (7, 100, 1400),
+    "shared": (1, 0, 1200), "next": (SHOWN // 2, 110, 400), "load": (len(LOADS), 180, 2200),
+}  # fmt: skip
 
 
 def _moments(rows: Rows) -> list[tuple[tuple[str, float], int]]:
-    return [
-        ((part, (i + 1) / frames), last if i + 1 == frames else each)
-        for part, frames, each, last in PARTS
-        for i in range(frames)
-    ]
+    shares = {part: [(part, (i + 1) / frames) for i in range(frames)] for part, (frames, *_) in PARTS.items()}
+    return [moment for part, (_, each, last) in PARTS.items() for moment in in_turn(shares[part], each, last)]
 
 
 def _draw_moment(slide: Slide, rows: Rows, moment: tuple[str, float]) -> None:
-    (part, share), told = moment, _told(rows)
-    at = [name for name, *_ in PARTS].index(part)
-    top = slide.title(told.finding, told.experts[0]["model"], told.text)
-    stage = _Stage(slide, told, shared=bool(told.experts[0]["shared"]))
+    (part, share), at = moment, [*PARTS].index(moment[0])
+    stage = _Stage(slide, rows, RIGHT - 1.3 * bool(rows[0]["shared"]))
     line, low = stage.line, 0.25 + 3.6 * stage.line
-    top = slide.note(_said(rows, told, part, share), top - 0.35 * line, 20, "ink", "top", weight="bold")
-    room = top - 1.6 * line - low
-    unit, one = stage.unit(room), 0.9 * room / max(row["gate"] for row in told.experts)  # heights of a score and a gate of 1
+    loads = only(rows, after=LOADS[max(1, round(share * len(LOADS))) - 1])  # after so many tokens, in the last part
+    top = slide.note(_said(stage, loads, part), stage.top - 0.35 * line, 20, "ink", "top", weight="bold")
+    high, room = top - 0.4 * line, top - 1.6 * line - low
+    unit, one = stage.unit(room), 0.9 * room / max(column(stage.experts, "gate"))  # heights of a score and a gate of 1
     stage.numbers(low - 0.6 * line)
-    if part == "next":
-        _next(stage, rows, share, low, top - 0.4 * line)
-        return
-    if part == "load":
-        _load(stage, rows, share, low, top - 0.4 * line)
-        return
-    if at < 4:
+    if part == "next":  # their choices, a line each
+        shown, step = [row for row in rows if row.get("next", SHOWN) < round(share * SHOWN)], (high - low) / SHOWN
+        for row in shown:
+            stage.bar(row["expert"], high - step * (row["next"] + 0.9), 0.8 * step)
+        letters = [*{row["next"]: row["token"] for row in shown}.values()]
+        for i in range(0, len(letters), max(1, round(1.1 * line / step))):  # so many lines to a letter
+            slide.verbatim(LEFT + 0.4, high - step * (i + 0.5), letters[i], 16, family=MONO)
+    elif part == "load":  # up to four times an even one
+        even = (high - low) / 4
+        for row in loads:
+            stage.bar(row["expert"], low, min(row["load"], 4) * even)
+        stage.across(low + even, 2, "ink")
+        slide.text(stage.end + 0.2, low + even, "1", 16)
+        stage.name((low + high) / 2, "load", "in even", "shares")
+    elif at < 4:
         stage.bars(low, unit, at // 3, share if at == 0 else 1.0, share if at == 1 else min(at, 1.0))
+        stage.name(low + room / 2, "score" if at == 0 else "score + bias")
+    else:
+        if part == "gates" and share < 1:
+            stage.bars(low, unit, 2, 1 - share, 0)
+        stage.gates(low, one, share if part == "gates" else 1.0)
+        stage.name(low + room / 2, "gate")
     if part == "dropped":
-        stage.second(low, unit)
-    if part == "gates" and share < 1:
-        stage.bars(low, unit, 2, 1 - share, 0)
-    if at >= 4:
-        stage.gates(low, one, share if at == 4 else 1.0)
+        stage.mark_second(low, unit)
     if part == "shared":
-        x = RIGHT - stage.wide - 0.15
-        slide.rectangle(x, low, stage.wide, one, "shared")
-        slide.text(x + stage.wide / 2, low + one + 0.25 * slide.letters, "1", 16, ha="center")
+        place = slide.rectangle(RIGHT - stage.wide - 0.15, low, stage.wide, one, "shared")
+        slide.text(place.middle[0], low + one + 0.25 * slide.letters, "1", 16, ha="center")
         slide.text(RIGHT + 0.1, low - 0.6 * line, "shared", 16, ha="right")
-    stage.across(low)
-    stage.name(low + room / 2, "gate" if at >= 4 else "score" if at == 0 else "score + bias")
-    if at >= 2:
+    if part != "next":
+        stage.across(low)
+    if 2 <= at < 6:
         stage.sums(low - 3.1 * line, 1.5 * line, min(at - 2, 2))
 
 
-def _said(rows: Rows, told: _Told, part: str, share: float) -> str:
+def _said(stage: _Stage, loads: Rows, part: str) -> str:
     """What happens, in a sentence."""
-    experts = told.experts
-    biased, bias = (np.array([row[k] for row in experts]) for k in ("score", "bias"))
-    pair, mine = _overtaken(biased + bias, bias), _after(rows, share)
-    kept = len({row["group"] for row in experts if row["group_kept"]})
-    gone = "the others go dark" if told.second["group_kept"] else f"expert {told.second['expert']} goes dark with its group"
+    scores, bias = (np.array(column(stage.experts, name)) for name in ("score", "bias"))
+    pair, second, busiest = _overtaken(scores + bias, bias), stage.second, max(column(loads, "load"))
+    gone = ", the others go dark" if second["group_kept"] else f"; expert {second['expert']} goes dark with its group"
     return {
-        "scores": f"The token gives each of {len(experts)} experts a score",
+        "scores": f"The token gives each of {len(stage.experts)} experts a score",
         "bias": "The bias is added" + (f": expert {pair[0]} overtakes expert {pair[1]}" if pair else ""),
         "groups": "Groups compete with the sum of their two best",
-        "dropped": f"The {kept} best groups stay" + ("; " if "expert" in gone else ", ") + gone,
-        "gates": f"The {len(only(experts, chosen=True))} best that are left get gates; the bias is out again",
+        "dropped": f"The {len(stage.kept)} best groups stay{gone}",
+        "gates": f"The {len(stage.chosen)} best that are left get gates; the bias is out again",
         "shared": "The shared expert is always on",
         "next": "The next tokens choose others",
-        "load": f"After {mine[0]['after']:,} tokens of all domains the busiest expert has "
-        f"{max(row['load'] for row in mine):.1f} times its share",
+        "load": f"After {loads[0]['after']:,} tokens of all domains the busiest expert has {busiest:.1f} times its share",
     }[part]
-
-
-def _after(rows: Rows, share: float) -> Rows:
-    """The loads after as many tokens as are counted when ``share`` of the film's last part is over."""
-    return only(rows, after=LOADS[max(1, round(share * len(LOADS))) - 1])
-
-
-def _next(stage: _Stage, rows: Rows, share: float, low: float, high: float) -> None:
-    """Choices of the next tokens, a line each."""
-    shown, step = [row for row in rows if row.get("next", SHOWN) < round(share * SHOWN)], (high - low) / SHOWN
-    every = max(1, round(1.1 * stage.line / step))  # so many lines to a letter
-    for row in shown:
-        stage.bar(row["expert"], high - step * (row["next"] + 0.9), 0.8 * step)
-    for i in range(0, len(distinct(shown, "next")), every):
-        letter = only(shown, next=i)[0]["token"]
-        stage.slide.verbatim(LEFT + 0.4, high - step * (i + 0.5), letter, 16, family="DejaVu Sans Mono")
-
-
-def _load(stage: _Stage, rows: Rows, share: float, low: float, high: float) -> None:
-    """The load after more and more tokens, up to four times an even one."""
-    unit = (high - low) / 4
-    for row in _after(rows, share):
-        stage.bar(row["expert"], low, min(row["load"], 4) * unit)
-    stage.across(low + unit, 2, "ink")
-    stage.slide.text(stage.end + 0.2, low + unit, "1", 16)
-    stage.across(low)
-    stage.name((low + high) / 2, "load", "in even", "shares")
 
 
 @picture(9, _rows, source="run", film=Film(_moments, _draw_moment))
@@ -317,18 +272,16 @@ def one_token_routed(slide: Slide, rows: Rows) -> None:
     grey; then bars only at the chosen experts, their gates. The film shows one step after the other, then the choices of the
     next tokens, and how the load of all experts evens out.
     """
-    told = _told(rows)
-    top = slide.title(told.finding, told.experts[0]["model"], told.text)
-    stage, line, gates = _Stage(slide, told), slide.line, column(told.experts, "gate")
+    stage, line = _Stage(slide, rows), slide.line
     kinds = [("chosen", "query"), ("group stays", tint(colour("routed"), 0.75)), ("dropped", "other")]
-    kinds.append(("bias above its mean, hatched: below", "ink"))
-    low, block = slide.legend(LEFT, 0.3 * slide.letters, kinds) + 1.6 * line, 1.5 * line
-    room = top - low - block - 3.6 * line
+    low = slide.legend(LEFT, 0.3 * slide.letters, [*kinds, ("bias above its mean, hatched: below", "ink")]) + 1.6 * line
+    block, gates = 1.5 * line, column(stage.experts, "gate")
+    room = stage.top - low - block - 3.6 * line
     scores, unit = low + 0.42 * room + block + 2 * line, stage.unit(0.58 * room)
     stage.name(scores + 0.25 * room, "score + bias", "bias less its", "mean")
     stage.bars(scores, unit)
     stage.across(scores)
-    stage.second(scores, unit)
+    stage.mark_second(scores, unit)
     slide.step("groups")
     stage.sums(scores - block - 0.35 * line, block)
     slide.step("gates")

@@ -68,10 +68,6 @@ class Trained:
         """Rows whose first column says whose they are."""
         return [{"model": self.about, **row} for row in rows]
 
-    def code(self) -> str:
-        """The domain whose tokens are easiest to tell apart: code, or the first where there is none."""
-        return "code" if "code" in self.held_out.domains else self.held_out.domains[0]
-
     def moe_blocks(self) -> list[int]:
         """Blocks with experts; refused where there is none."""
         found = [i for i, block in enumerate(self.model.blocks) if block.moe is not None]
@@ -81,7 +77,7 @@ class Trained:
 
     def routings(self, tokens: np.ndarray) -> dict[int, Routing]:
         """Block → what its router did with tokens (B, T)."""
-        return {at.index: at.routing for at in self.through(tokens) if at.routing is not None}
+        return {at.index: at.routing for at in through(self.model, tokens) if at.routing is not None}
 
     def window(self, domain: str, length: int, windows: int = 1) -> np.ndarray:
         """The first tokens of a domain's held-out text behind the beginning of a document, (windows, length)."""
@@ -91,9 +87,9 @@ class Trained:
         start = len(tokens) // 3  # what stands in a document tells more of its kind than its title
         return np.resize(tokens[start : start + windows * length], (windows, length)).astype(np.int32)
 
-    def through(self, tokens: np.ndarray) -> Iterator[Passing]:
-        """tokens (B, T) block by block."""
-        return through(self.model, tokens)
+    def windows(self, length: int, windows: int) -> np.ndarray:
+        """``windows`` windows of every domain, (domains · windows, length)."""
+        return np.concatenate([self.window(domain, length, windows) for domain in self.held_out.domains])
 
     def letters(self, tokens: np.ndarray) -> list[str]:
         """Each token as a short piece of text, blanks and line ends made visible; what cannot be printed is a dot."""
@@ -120,6 +116,4 @@ def about(run: str | Path) -> str:
     return f"{described['preset']}, {si(count)} parameters, {described['train']['tokenizer']}"
 
 
-@lru_cache(maxsize=1)
-def _opened(run: Path) -> Trained:
-    return Trained(run)
+_opened = lru_cache(maxsize=1)(Trained)

@@ -12,11 +12,9 @@ from minids.config import ModelConfig, TrainConfig
 from minids.errors import refuse
 from minids.files import write
 from minids.lab.analysis.cost import V3_TOKENS
-from minids.lab.figures.picture import Rows, column, distinct, only, picture
-from minids.lab.figures.slide import LEFT, RIGHT, Slide
-from minids.lab.figures.style import DOMAINS, WIDTH, colour, encoded, ink_on, style
+from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, column, distinct, only, picture, token_count
+from minids.lab.figures.style import DOMAINS, MONO, colour, encoded, ink_on, style
 from minids.lab.figures.trained import Trained, about
-from minids.lab.figures.words import token_count
 from minids.training.metrics import read_metrics
 from minids.training.schedule import settings
 
@@ -38,13 +36,11 @@ def rows_of(lines: Sequence[dict]) -> Rows:
     """The rows of a metrics file's lines."""
     rows: Rows = []
     for line in lines:
-        if "main_loss" in line:
-            losses = [line["main_loss"], *line["mtp_loss"]]
-            rows += [{"group": "loss", "step": line["step"], "depth": k, "nats": loss} for k, loss in enumerate(losses)]
-        for domain, found in line.get("validation", {}).items():
-            bits = found["bits_per_byte"]
-            rows.append({"group": "validation", "step": line["step"], "domain": domain, "bits_per_byte": bits})
-    for depth in sorted({row["depth"] for row in rows if "depth" in row}):
+        losses = [line["main_loss"], *line["mtp_loss"]] if "main_loss" in line else ()
+        rows += [{"group": "loss", "step": line["step"], "depth": k, "nats": loss} for k, loss in enumerate(losses)]
+        bits = {domain: found["bits_per_byte"] for domain, found in line.get("validation", {}).items()}
+        rows += [{"group": "validation", "step": line["step"], "domain": d, "bits_per_byte": b} for d, b in bits.items()]
+    for depth in distinct(rows, "depth"):
         mine = only(rows, group="loss", depth=depth)
         for row, value in zip(mine, _smoothed(np.array(column(mine, "nats"))), strict=True):
             row["smoothed"] = float(value)
@@ -62,12 +58,6 @@ def draw(run: Path) -> Path | None:
     return run / "loss.png"
 
 
-def domains_of(rows: Rows) -> list[str]:
-    """The domains, the hardest last first."""
-    last = {row["domain"]: row["bits_per_byte"] for row in only(rows, group="validation")}
-    return sorted(last, key=lambda domain: -last[domain])
-
-
 def domain_colours(domains: Sequence[str]) -> dict[str, str]:
     """The built-in domains have colours of their own; others get them in turn."""
     spare = cycle(_SPARE)
@@ -83,25 +73,21 @@ def training_run(slide: Slide, rows: Rows) -> None:
     multi-token-prediction module, averaged. Right: held-out bits per byte by domain, falling from eight. Below: the trained
     model continues a held-out beginning in each domain.
     """
-    checks, losses, domains = only(rows, group="validation"), only(rows, group="loss"), domains_of(rows)
-    shades = domain_colours(domains)
-    steps = max(row["step"] for row in [*checks, *losses])
-    ends = {d: only(checks, domain=d)[-1]["bits_per_byte"] for d in domains}
-    best, line = domains[-1], slide.line
+    checks, losses, line = only(rows, group="validation"), only(rows, group="loss"), slide.line
+    ends = {row["domain"]: row["bits_per_byte"] for row in checks}
+    domains = sorted(ends, key=lambda domain: -ends[domain])  # the hardest first
+    shades, best, steps = domain_colours(domains), domains[-1], max(column([*checks, *losses], "step"))
     begin, digits = only(checks, domain=best)[0]["bits_per_byte"], 1 if ends[best] >= 1 else 2
-    top = slide.title(
+    top = slide.headed(
         f"In {steps:,} steps a byte of held-out {slide.short(best)} falls from {begin:.1f} to {ends[best]:.{digits}f} bits",
-        rows[0]["model"],
         "Training losses averaged over up to nine entries of the log; pale: the next token's as they were",
     )
-    texts = only(rows, group="sample")[:3]
-    if top - (16 if slide.tall else 9.2) * line < 2.2:
-        texts = []  # large letters leave no room for them
+    # where large letters leave room for them
+    texts = only(rows, group="sample")[:3] if top - (16 if slide.tall else 9.2) * line >= 2.2 else []
     foot = 0.3 + 6.4 * line if texts else 0.0
     frames = slide.parts(foot + 0.3, top - 0.1, 1, 1 if slide.tall else 1.25 * max(1, slide.letters))
     left = slide.within(frames[0], "0.0", ["MTP 1"], "training loss", grid="y", xlabel="step")
-    raw = only(losses, depth=0)
-    slide.curve(left, column(raw, "step"), column(raw, "nats"), kind="faint", width=1.8)
+    slide.curve(left, *(column(only(losses, depth=0), name) for name in ("step", "nats")), kind="faint", width=1.8)
     for k in distinct(losses, "depth"):
         mine, kind = only(losses, depth=k), "mtp" if k else "ink"
         looks = dict(linestyle=("-", "-", "--", ":")[min(k, 3)], color=colour(kind), fontweight="bold")
@@ -124,13 +110,12 @@ def training_run(slide: Slide, rows: Rows) -> None:
 
 def _sample(slide: Slide, row: dict, x: float, y: float, shade: str) -> None:
     """A held-out beginning in grey, what the model makes of it in ink: letters of one width, line by line."""
-    letter = 0.602 * 16 / 72 / WIDTH * 16 * slide.letters  # letters of DejaVu Sans Mono are 0.602 of their size wide
     slide.text(x, y, row["domain"], 16, shade, weight="bold")
     given, text = len(" ".join(row["prompt"].split())), " ".join((row["prompt"] + row["text"]).split())
-    for line in textwrap.wrap(text, int(4.8 / letter))[:4]:
+    for line in textwrap.wrap(text, int(4.8 / slide.mono(16)))[:4]:
         y, told = y - 1.05 * slide.line, max(0, min(given, len(line)))
-        slide.verbatim(x, y, line[:told], 16, "muted", family="DejaVu Sans Mono")
-        slide.verbatim(x + letter * told, y, line[told:], 16, family="DejaVu Sans Mono")
+        slide.verbatim(x, y, line[:told], 16, "muted", family=MONO)
+        slide.verbatim(x + slide.mono(16) * told, y, line[told:], 16, family=MONO)
         given -= len(line) + 1
 
 
@@ -154,14 +139,11 @@ def _rows_timeline(points: int = POINTS) -> Rows:
     rate_of_warm_up = WARM_UP * FIRST_BATCH * CONTEXT / V3_TOKENS  # share of the tokens: the batch is small at first
     rows: Rows = []
     for i in range(points + 1):
-        at = settings(min(i, points - 1), model, train)
-        tokens = V3_TOKENS * i / points
-        warm = min(1.0, i / points / rate_of_warm_up)
-        rows.append(
-            {"tokens": tokens, "learning_rate": at.learning_rate * warm, "mtp_weight": at.mtp_loss_weight}
-            | {"bias_speed": at.bias_update_speed, "batch": FIRST_BATCH + (BATCH - FIRST_BATCH) * min(1.0, tokens / RAMP)}
-            | {"context": CONTEXT, "stage": "pre-training"}
-        )
+        at, tokens = settings(min(i, points - 1), model, train), V3_TOKENS * i / points
+        batch = FIRST_BATCH + (BATCH - FIRST_BATCH) * min(1.0, tokens / RAMP)
+        row = {"tokens": tokens, "learning_rate": at.learning_rate * min(1.0, i / points / rate_of_warm_up)}
+        row |= {"mtp_weight": at.mtp_loss_weight, "bias_speed": at.bias_update_speed, "batch": batch}
+        rows.append(row | {"context": CONTEXT, "stage": "pre-training"})
     end = V3_TOKENS
     for context, batch, steps in EXTENSIONS:
         used = context * batch * steps
@@ -180,17 +162,15 @@ def v3_timeline(slide: Slide, rows: Rows) -> None:
     steps behind the end.
     """
     trained, extensions = only(rows, stage="pre-training"), only(rows, stage="extension")
-    whole, stopped = trained[-1]["tokens"], next(row["tokens"] for row in trained if not row["bias_speed"])
-    decays = next(row["tokens"] for row in trained if row["mtp_weight"] < trained[0]["mtp_weight"])
-    top = slide.title(
-        f"{100 * decays / whole:.0f} % of the tokens are read at the full learning rate; in the last "
-        f"{100 * (1 - stopped / whole):.0f} % the bias stands still",
-        "DeepSeek-V3, its report",
-        f"{whole / 1e12:g} trillion tokens in one run; the shape of the batch's ramp is not reported",
-    )
-    line, first, end, grown = slide.line, trained[0], trained[-1], extensions[-1]["context"]
+    first, end, grown, line = trained[0], trained[-1], extensions[-1]["context"], slide.line
+    whole, stopped = end["tokens"], next(row["tokens"] for row in trained if not row["bias_speed"])
+    decays = next(row["tokens"] for row in trained if row["mtp_weight"] < first["mtp_weight"])
+    still = f"in the last {100 * (1 - stopped / whole):.0f} % the bias stands still"
+    finding = f"{100 * decays / whole:.0f} % of the tokens are read at the full learning rate; {still}"
+    subtitle = f"{whole / 1e12:g} trillion tokens in one run; the shape of the batch's ramp is not reported"
+    top = slide.title(finding, "DeepSeek-V3, its report", subtitle)
     lanes = {  # column → its name, its kind, what it begins and what it ends with
-        "learning_rate": ("learning rate", "query", _power(PEAK), _power(end["learning_rate"])),
+        "learning_rate": ("learning rate", "query", *(f"{v:.1e}".replace("e-0", "e−") for v in (PEAK, end["learning_rate"]))),
         "batch": ("batch, sequences", "routed", f"{FIRST_BATCH:,} → {BATCH:,}", f"{BATCH:,}"),
         "mtp_weight": ("weight of MTP, λ", "mtp", f"{first['mtp_weight']:g}", f"{end['mtp_weight']:g}"),
         "bias_speed": ("speed of bias, γ", "rope", f"{first['bias_speed']:g}", f"{end['bias_speed']:g}"),
@@ -201,9 +181,10 @@ def v3_timeline(slide: Slide, rows: Rows) -> None:
     told = " and ".join(f"{row['stage_tokens'] / 1e9:.1f}B at {token_count(row['context'])}" for row in extensions)
     foot = slide.note(f"Then {told}, tokens of context extension (wider than to scale)")
     wide, low = right - x - extra, foot + 1.4 * line
-    step = (top - 0.25 - low) / len(lanes)
+    frame = Box(x, low, wide, top - 0.25 - low)
     for i, (key, (name, kind, begins, ends)) in enumerate(lanes.items()):
-        y, high, longer = top - 0.25 - step * (i + 1), 0.62 * step, key == "context"
+        _, y, _, step = frame.piece(i, len(lanes), across=False)
+        high, longer = 0.62 * step, key == "context"
         slide.text(LEFT, y + high / 2, name, 17, weight="bold")
         most = 1.1 * (grown if longer else max(column(trained, key)))
         ax = slide.plot(x, y, wide, high, xlim=(0, whole), ylim=(0, most), xticks=[], yticks=[], zorder=0.5)
@@ -219,7 +200,3 @@ def v3_timeline(slide: Slide, rows: Rows) -> None:
         slide.arrow((at, low - 0.1), (at, top - 0.2), kind="faint", width=1.2, head=False)
         if ha:
             slide.text(at + 0.1 * (ha == "left"), low - 0.6 * line, f"{tokens / 1e12:.3g}T", 16, ha=ha)
-
-
-def _power(value: float) -> str:
-    return f"{value:.1e}".replace("e-0", "e−")

@@ -12,10 +12,9 @@ from lab.figures.proof import faults, words
 
 import minids
 from minids.errors import MinidsError
-from minids.lab.figures.collection import found, gallery, pictures, write
+from minids.lab.figures.collection import found, gallery, half_blocks, listing, pictures, write
 from minids.lab.figures.picture import as_csv
 from minids.lab.figures.style import THEMES, encoded, style
-from minids.lab.figures.thumbnail import half_blocks, listing
 
 
 @cache

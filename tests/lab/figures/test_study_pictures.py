@@ -12,9 +12,9 @@ from PIL import Image, ImageColor
 
 from minids import MinidsError
 from minids.lab import figures
-from minids.lab.figures.balance import STRATEGIES, _last_quarter
 from minids.lab.figures.film import gif
 from minids.lab.figures.picture import Look, distinct, only
+from minids.lab.figures.routing import STRATEGIES, _last_quarter
 from minids.lab.figures.sources import Sources, fingerprint
 from minids.lab.figures.style import SURFACES, THEMES
 from minids.lab.studies import load, results
