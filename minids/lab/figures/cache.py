@@ -24,13 +24,13 @@ def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", card: fl
     """``config``: whose heads the kinds of attention share, V3 by default, and ``name``: what it is called; ``card``: bytes of
     its memory; ``page``: tokens of a page; ``context``: tokens at which the film ends. Weights are not counted."""
     config = config or ModelConfig.preset("deepseek-v3")
-    return [
-        {"model": name, "attention": kind.upper(), "numbers_per_token_and_layer": elements, "bytes_per_token": each}
-        | {"card_bytes": card, "tokens": int(card // each), "page_tokens": page, "pages": card / each / page}
-        | {"groups": elements // kv_cache.mqa_elements(config) if kind == "gqa" else 0, "context": context}
-        for kind, elements in kv_cache.by_kind(config).items()
-        for each in [kv_cache.bytes_of(elements * config.num_hidden_layers)]
-    ]
+    rows: Rows = []
+    for kind, elements in kv_cache.by_kind(config).items():
+        each, groups = kv_cache.bytes_of(elements * config.num_hidden_layers), elements // kv_cache.mqa_elements(config)
+        row = {"model": name, "attention": kind.upper(), "numbers_per_token_and_layer": elements, "bytes_per_token": each}
+        row |= {"card_bytes": card, "tokens": int(card // each), "page_tokens": page, "pages": card / each / page}
+        rows.append(row | {"groups": groups if kind == "gqa" else 0, "context": context})
+    return rows
 
 
 def _pages(slide: Slide, card: Box, pages: float, kind: str) -> None:

@@ -127,12 +127,10 @@ def _rows_rank(run: str | Path = "runs/tiny", length: int = 256, windows: int = 
         both = np.concatenate([k[..., : mla.d_nope], v], axis=-1)  # (B, T, H, d_nope + d_v)
         both = both.reshape(-1, mla.heads * (mla.d_nope + mla.d_v)).astype(np.float64)
         singular = np.linalg.svd(both, compute_uv=False)
-        energy = np.cumsum(singular**2) / np.sum(singular**2)
-        rows += [
-            {"block": at.index, "index": i + 1, "singular_value": float(value / singular[0]), "energy_up_to": float(energy[i])}
-            | {"latent": mla.d_latent, "columns": both.shape[1], "tokens": len(both)}
-            for i, value in enumerate(singular)
-        ]
+        energy, sizes = np.cumsum(singular**2), {"latent": mla.d_latent, "columns": both.shape[1], "tokens": len(both)}
+        pairs = np.stack((singular / singular[0], energy / np.sum(singular**2)), axis=1).tolist()
+        found = [{"singular_value": value, "energy_up_to": share} | sizes for value, share in pairs]
+        rows += [{"block": at.index, "index": i} | row for i, row in enumerate(found, start=1)]
     return trained.signed(rows)
 
 

@@ -110,14 +110,12 @@ def _rows_hops(config: ModelConfig | None = None, name: str = "DeepSeek-V3", see
     chosen = router.choose(scores, c.num_experts_per_tok, c.n_group, c.topk_group, c.topk_method)[0]
     home, card = int(rng.integers(c.n_group)), int(rng.integers(PER_NODE))
     traffic = meter(chosen[None], c.n_routed_experts, c.n_group, c.hidden_size, np.array([home]))
-    each = c.n_routed_experts // c.n_group
-    return [
-        {"model": name, "expert": int(e), "node": int(e) // each, "card": int(e) % each // (each // PER_NODE)}
-        | {"home_node": home, "home_card": card, "nodes": c.n_group, "experts_per_card": each // PER_NODE}
-        | {"crossings": traffic.nodes, "bytes_there": traffic.dispatch_bytes, "bytes_back": traffic.combine_bytes}
-        | {"limit": c.topk_group, "nvlink_over_infiniband": NVLINK / INFINIBAND}
-        for e in sorted(chosen)
-    ]
+    each = c.n_routed_experts // c.n_group // PER_NODE
+    about = {"home_node": home, "home_card": card, "nodes": c.n_group, "experts_per_card": each, "crossings": traffic.nodes}
+    about |= {"bytes_there": traffic.dispatch_bytes, "bytes_back": traffic.combine_bytes}
+    about |= {"limit": c.topk_group, "nvlink_over_infiniband": NVLINK / INFINIBAND}
+    places = [(e, *divmod(e // each, PER_NODE)) for e in sorted(chosen.tolist())]
+    return [{"model": name, "expert": e, "node": node, "card": card} | about for e, node, card in places]
 
 
 @picture(18, _rows_hops)

@@ -30,13 +30,10 @@ def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46,
     tokens = trained.window(domain or code, length + 32)
     routing = trained.routings(tokens)[block]
     letters = trained.letters(tokens[0])
-    c = trained.model.config
-    rows = [
-        {"block": block, "place": n - 32, "token": letters[n], "expert": int(e), "gate": float(g)}
-        | {"experts": c.n_routed_experts, "groups": c.n_group}
-        for n in range(32, length + 32)
-        for e, g in zip(routing.chosen[n], routing.gates[n], strict=True)
-    ]
+    rows, sizes = [], {"experts": trained.model.config.n_routed_experts, "groups": trained.model.config.n_group}
+    for n in range(32, length + 32):
+        found, gates = {"block": block, "place": n - 32, "token": letters[n]}, routing.gates[n].tolist()
+        rows += [found | {"expert": e, "gate": g} | sizes for e, g in zip(routing.chosen[n].tolist(), gates, strict=True)]
     return trained.signed(rows)
 
 
@@ -51,7 +48,7 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     chosen = {p: {*column(only(rows, place=p), "expert")} for p in letters}
     k = len(chosen[0])
     pairs = [(len(chosen[a] & chosen[b]) / k, letters[a] == letters[b]) for a, b in combinations(letters, 2)]
-    equal, any_two = (100 * np.mean([share for share, alike in pairs if alike in which]) for which in ((True,), (True, False)))
+    equal, any_two = (100 * np.mean([share for share, alike in pairs if alike or both]) for both in (False, True))
     finding = f"Two equal tokens share {equal:.0f} % of their experts, any two {any_two:.0f} %"
     top = slide.headed(finding, f"Block {rows[0]['block']}: {k} of {experts} experts for each token, colour: gate")
     grid = np.full((experts, len(letters)), np.nan)
@@ -81,14 +78,12 @@ def _rows_load(found: dict | None = None, layer: int = 0) -> Rows:
     """``found``: results of the load study, by default those kept with the package; the load of every expert of the MoE layer
     ``layer``, in even shares."""
     arms = {STRATEGIES.get(arm, arm): held["details"] for arm, held in (found or results("load"))["arms"].items()}
-    about = f"{size_of(MODEL)}, {MODEL['n_routed_experts']} experts"
-    return [
-        {"strategy": name, "step": step, "expert": expert, "times_even": float(share), "max_vio": float(max(shares) - 1)}
-        | {"model": about}
-        for name, details in arms.items()
-        for step, shares in zip(details["step"], details["relative_load"][layer], strict=True)
-        for expert, share in enumerate(shares)
-    ]
+    rows, model = [], f"{size_of(MODEL)}, {MODEL['n_routed_experts']} experts"
+    for name, details in arms.items():
+        for step, shares in zip(details["step"], details["relative_load"][layer], strict=True):
+            of, more = {"strategy": name, "step": step}, {"max_vio": float(max(shares) - 1), "model": model}
+            rows += [of | {"expert": e, "times_even": float(share)} | more for e, share in enumerate(shares)]
+    return rows
 
 
 def _last_quarter(grid: np.ndarray) -> tuple[float, float]:
@@ -158,10 +153,8 @@ def _rows_domains(run: str | Path = "runs/tiny", length: int = 256, windows: int
     for domain in trained.held_out.domains:
         for block, routing in trained.routings(trained.window(domain, length, windows)).items():
             loads = (op.dispatch.plan(routing.chosen, experts).counts / routing.chosen.size).tolist()
-            rows += [
-                {"domain": domain, "block": block, "expert": e, "load": share, "times_even": share * experts}
-                for e, share in enumerate(loads)
-            ]
+            found = {"domain": domain, "block": block}
+            rows += [found | {"expert": e, "load": load, "times_even": load * experts} for e, load in enumerate(loads)]
     return trained.signed(rows)
 
 
@@ -216,19 +209,16 @@ PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
 def _rows_pair(found: dict | None = None, pair: dict[str, str] = PAIR) -> Rows:
     """``found``: results of the balance study, by default those kept with the package; ``pair``: arm → its name here. Loads are
     those of the first seed, in even shares; what an expert tells of the domain, in bits, is the mean over all."""
-    found = found or results("balance")
-    about = size_of(found["common"]["model"])
-    rows: Rows = []
+    found, rows = found or results("balance"), []
     for arm, name in pair.items():
         held = found["arms"][arm]
+        of = {"model": size_of(found["common"]["model"]), "arm": arm, "strategy": name}
         summary = {key: held["summary"][key]["mean"] for key in ("specialisation", "max_vio", "loss")}
+        summary |= {"seeds": len(found["seeds"])}
         for domain, layers in held["details"]["relative_load"].items():
-            rows += [
-                {"model": about, "arm": arm, "strategy": name, "domain": domain, "layer": layer, "expert": e}
-                | {"times_even": load, **summary, "seeds": len(found["seeds"])}
-                for layer, loads in enumerate(layers)
-                for e, load in enumerate(loads)
-            ]
+            for layer, loads in enumerate(layers):
+                of |= {"domain": domain, "layer": layer}
+                rows += [of | {"expert": e, "times_even": load} | summary for e, load in enumerate(loads)]
     return rows
 
 
