@@ -17,6 +17,8 @@ from minids.words import si
 PAGE = 500  # tokens of a printed page
 CARD = 80e9  # bytes of an H800's memory
 DOTS = 64  # of one token's numbers, one below the other
+SPARE = ("query", "rope", "value", "shared", "mtp")  # colours of further models
+OWN, CONTEXT = "DeepSeek-V3", 1 << 17
 
 
 def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", card: float = CARD, page: int = PAGE,
@@ -49,19 +51,6 @@ def _pages(slide: Slide, card: Box, pages: float, kind: str) -> None:
             [Box(x + 0.16 * w, y + h * (0.2 + 0.15 * i), w * (0.68 if i else 0.4), 0.045 * h) for x, y, w, h, i in lines],
             "panel",
         )
-
-
-def _numbers(slide: Slide, both: tuple[dict, dict], y: float, high: float) -> None:
-    """As many dots as numbers are cached for one token in one layer, ``DOTS`` of them one below the other."""
-    mha, mla = (row["numbers_per_token_and_layer"] for row in both)
-    said, over = [slide.width_of(f"{n:,}", 18, bold=True) for n in (mha, mla)], y + high + 0.62 * slide.line
-    pitch = min((RIGHT - LEFT - 0.3 - max(said[1], 0.5)) / math.ceil(mha / DOTS), high / DOTS * 1.6)
-    for n, kind, edge, ha in ((mha, "muted", LEFT, "left"), (mla, "latent", RIGHT, "right")):
-        columns = math.ceil(n / DOTS)
-        place = Box(edge - columns * pitch * (ha == "right"), y, columns * pitch, high)
-        slide.texture(place, (np.arange(columns * DOTS) < n).reshape(columns, DOTS).T, kind)
-        slide.text(edge, over, f"{n:,}", 18, weight="bold", ha=ha)
-    slide.text(LEFT + said[0] + 0.25, over, "numbers for one token in one layer, a dot each", 16, "muted")
 
 
 def _moments(rows: Rows) -> list[tuple[int, int]]:
@@ -124,12 +113,16 @@ def one_card(slide: Slide, rows: Rows) -> None:
         looks = dict(weight="bold", va="center_baseline")
         slide.text(card.x, high + line, row["attention"], size, **looks)
         slide.text(card.behind[0], high + line, f"{row['pages']:,.0f} pages", size, ha="right", **looks)
-    slide.step("one token")
-    _numbers(slide, both, foot + 0.05, dots)
-
-
-SPARE = ("query", "rope", "value", "shared", "mtp")  # colours of further models
-OWN, CONTEXT = "DeepSeek-V3", 1 << 17
+    slide.step("one token")  # as many dots as numbers are cached, ``DOTS`` of them one below the other
+    few, over = mla["numbers_per_token_and_layer"], foot + 0.05 + dots + 0.62 * line
+    before, behind = (slide.width_of(f"{n:,}", 18, bold=True) for n in (numbers, few))
+    pitch = min((RIGHT - LEFT - 0.3 - max(behind, 0.5)) / math.ceil(numbers / DOTS), dots / DOTS * 1.6)
+    for n, kind, edge, ha in ((numbers, "muted", LEFT, "left"), (few, "latent", RIGHT, "right")):
+        columns = math.ceil(n / DOTS)
+        place = Box(edge - columns * pitch * (ha == "right"), foot + 0.05, columns * pitch, dots)
+        slide.texture(place, (np.arange(columns * DOTS) < n).reshape(columns, DOTS).T, kind)
+        slide.text(edge, over, f"{n:,}", 18, weight="bold", ha=ha)
+    slide.text(LEFT + before + 0.25, over, "numbers for one token in one layer, a dot each", 16, "muted")
 
 
 def _rows_per_token(

@@ -15,6 +15,8 @@ from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, colour, co
 from minids.lab.figures.trained import Trained
 from minids.ops import router
 
+PER_NODE = 8  # graphics cards of a node
+
 
 def _rows(run: str | Path = "runs/tiny", length: int = 256, windows: int = 2, seed: int = 0) -> Rows:
     """``run``: a run's folder; ``windows`` windows of ``length`` tokens of every domain's held-out text are read by the same
@@ -94,9 +96,6 @@ def nodes_and_traffic(slide: Slide, rows: Rows) -> None:
     for i, (m, row) in enumerate(each.items()):
         weight = "bold" if m == own else "normal"
         slide.text(edge, head - high * (i + 0.6) / (len(each) + 0.2), f"{row['loss']:.3f}", ha="right", weight=weight)
-
-
-PER_NODE = 8  # graphics cards of a node
 
 
 def _rows_hops(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: int = 3) -> Rows:

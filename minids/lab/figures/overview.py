@@ -12,6 +12,8 @@ from minids.ops import router
 _SIZES = ("hidden_size", "vocab_size", "attention", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim")
 _SIZES += ("n_routed_experts", "num_experts_per_tok", "n_group", "topk_group", "n_shared_experts", "moe_intermediate_size")
 _SIZES += ("num_nextn_predict_layers",)
+PARTS = ("tokens", "embedding", "blocks", "head", "mtp", "attention", "experts", "router")
+"""What ``here`` can point at."""
 
 
 def _rows(config: ModelConfig | None = None, name: str = "DeepSeek-V3", seed: int = 0) -> Rows:
@@ -135,10 +137,6 @@ def _zoom(slide: Slide, source: Box, target: Box) -> None:
     corners = [(left, source.y), (left, source.y + source.h), (right, target.y + target.h - 0.06), (right, target.y + 0.06)]
     slide.ax.add_patch(mpl.patches.Polygon(corners, facecolor=colour("panel"), edgecolor="none", zorder=0))
     slide.box(*target, fill="panel", edge="faint")
-
-
-PARTS = ("tokens", "embedding", "blocks", "head", "mtp", "attention", "experts", "router")
-"""What ``here`` can point at."""
 
 
 def here(ax, *parts: str) -> None:

@@ -83,6 +83,7 @@ class Picture:
         more = [inspect.Parameter("ax", keyword, default=None)]
         more += [inspect.Parameter(f.name, keyword, default=getattr(USUAL, f.name)) for f in fields(Look)]
         signature = inspect.Signature([*(p.replace(kind=keyword) for p in of_rows), *more])
+        object.__setattr__(self, "film", self.film and replace(self.film, draw=self.film.draw or self.draw))
         object.__setattr__(self, "__signature__", signature)
         object.__setattr__(self, "__doc__", f"Figure {self.number}. {self.caption}\n\n{inspect.getdoc(self.rows) or ''}")
 
@@ -128,8 +129,7 @@ def picture(number: int, rows: Callable[..., Rows], source: str = "arithmetic", 
 
     def made(draw: Callable[[Slide, Rows], None]) -> Picture:
         caption, _, alternative = (" ".join(part.split()) for part in (inspect.getdoc(draw) or "").partition("\n\n"))
-        moving = film and replace(film, draw=film.draw or draw)
-        return Picture(number, draw.__name__, caption, alternative, rows, draw, source, moving)
+        return Picture(number, draw.__name__, caption, alternative, rows, draw, source, film)
 
     return made
 

@@ -12,6 +12,7 @@ from minids.lab.studies import long_context, results
 from minids.ops import rope, yarn
 
 _POSITIONS = 12
+MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGES[0]), ("YaRN", long_context.STAGES[1]))
 
 
 def _rows(
@@ -92,9 +93,6 @@ def rope_and_yarn(slide: Slide, rows: Rows) -> None:
             slide.level(ax, above)
         size = 17 * min(1, 1.2 / slide.letters)  # larger ones would lie on the curves
         slide.label(ax, at, np.sqrt(below * above), said, size, 0, ha=ha, linespacing=1.2)  # in the middle, on this axis
-
-
-MAPS = ((long_context.NONE, long_context.STAGES[0]), ("YaRN", long_context.STAGES[0]), ("YaRN", long_context.STAGES[1]))
 
 
 def _rows_needles(found: dict | None = None) -> Rows:

@@ -16,6 +16,12 @@ from minids.lab.figures.training import domain_colours
 from minids.lab.studies import load, results
 from minids.lab.studies.base import MODEL
 
+STRATEGIES = {load.NO: "no balancing", load.BATCH: "loss per batch", load.SEQUENCE: "loss per sequence", load.BIAS: "V3's bias"}
+"""Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
+thousand times shorter."""
+PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
+"""Arms of the balance study, each the even load of its kind, and what the picture calls them."""
+
 
 def _rows_map(run: str | Path = "runs/tiny", domain: str = "", length: int = 46, block: int | None = None) -> Rows:
     """``run``: a run's folder; ``domain``: whose held-out text, code if there is any; ``block``: whose router, by default the
@@ -67,11 +73,6 @@ def tokens_and_experts(slide: Slide, rows: Rows) -> None:
     for g in range(1, groups):
         ax.axhline(g * size - 0.5, color=colour("background"), linewidth=5 * slide.scale)
     slide.text(LEFT, top - 0.5 * slide.line, "expert", 16, "muted")
-
-
-STRATEGIES = {load.NO: "no balancing", load.BATCH: "loss per batch", load.SEQUENCE: "loss per sequence", load.BIAS: "V3's bias"}
-"""Arms of the load study and what the picture calls them. The speed of the bias is three times V3's, for a run that is many
-thousand times shorter."""
 
 
 def _rows_load(found: dict | None = None, layer: int = 0) -> Rows:
@@ -200,10 +201,6 @@ def _maps(slide: Slide, low: float, high: float, loads: dict[str, dict], domains
         experts, room = len(grid[0]), slide.width_of(str(len(grid[0]) - 1), 17) + 0.2
         ax.set_xticks(range(0, experts, next((n for n in (1, 2, 5, 10, 20, 50) if n * w >= room * experts), experts)))
     slide.text(LEFT, low - 0.45 * slide.line, "expert", 16, "muted")
-
-
-PAIR = {"sequence loss 0.1": "loss in each sequence", "bias 0.003": "V3's bias"}
-"""Arms of the balance study, each the even load of its kind, and what the picture calls them."""
 
 
 def _rows_pair(found: dict | None = None, pair: dict[str, str] = PAIR) -> Rows:

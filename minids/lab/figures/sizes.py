@@ -9,6 +9,14 @@ from minids.lab.analysis.parameters import activated, parts, total
 from minids.lab.figures.picture import LEFT, RIGHT, Box, Rows, Slide, colour, column, only, parameter_count, picture, tint
 
 _SHOWN = ("DeepSeek-V3", "DeepSeek-V2", "Kimi-K2")
+_GROUPS = {  # what the picture calls parts of the main model → their kind, their names
+    "routed experts": ("routed", ["routed experts"]),
+    "shared experts": ("shared", ["shared experts"]),
+    "dense networks": ("hidden", ["dense FFN"]),
+    "embedding, head": ("muted", ["embedding", "head"]),
+    "router, norms": ("ink", ["router", "routing bias", "block norms", "final norm"]),
+    "attention": ("latent", []),  # every other
+}
 
 
 def _rows(context: int = 4096, models: Mapping[str, ModelConfig] | None = None) -> Rows:
@@ -57,16 +65,6 @@ def training_cost(slide: Slide, rows: Rows) -> None:
         notes.append(said + ("" if row["dense"] else f", {parameter_count(row['active'])} active"))
     frame = Box(LEFT, low, RIGHT - LEFT, top - 0.3 - low)
     slide.bars(frame, values, column(work, "name"), kinds, words, bold, notes, thick=0.62)
-
-
-_GROUPS = {  # what the picture calls parts of the main model → their kind, their names
-    "routed experts": ("routed", ["routed experts"]),
-    "shared experts": ("shared", ["shared experts"]),
-    "dense networks": ("hidden", ["dense FFN"]),
-    "embedding, head": ("muted", ["embedding", "head"]),
-    "router, norms": ("ink", ["router", "routing bias", "block norms", "final norm"]),
-    "attention": ("latent", []),  # every other
-}
 
 
 def _rows_sizes(config: ModelConfig | None = None, name: str = "DeepSeek-V3") -> Rows:

@@ -21,6 +21,11 @@ from minids.model import DeepSeekV3
 from minids.training.text import held_out_prompt
 
 GIVEN = 24  # letters of the beginning that are shown
+TEXT = ("The", "latent", "is", "all", "that", "is", "cached")
+LOOKS = {  # of a token → its fill, its edge, the weight of its letters
+    "given": ("panel", "panel", "normal"), "written": ("background", "none", "normal"), "stands": ("rope", "rope", "bold"),
+    "struck": ("background", "faint", "normal"), "guess": ("mtp", "mtp", "bold"),
+}  # fmt: skip
 
 
 def _rows(
@@ -44,12 +49,6 @@ def _rows(
         begun = not token.drafted  # a guess that stood is followed by the token that the same pass gave
         rows.append(row | {"pass": passes, "drafted": token.drafted, "refused": refused})
     return trained.signed(rows)
-
-
-LOOKS = {  # of a token → its fill, its edge, the weight of its letters
-    "given": ("panel", "panel", "normal"), "written": ("background", "none", "normal"), "stands": ("rope", "rope", "bold"),
-    "struck": ("background", "faint", "normal"), "guess": ("mtp", "mtp", "bold"),
-}  # fmt: skip
 
 
 def _flow(lengths: list[int], across: int) -> list[tuple[int, float, float]]:
@@ -196,9 +195,6 @@ def guesses_accepted(slide: Slide, rows: Rows) -> None:
         slide.text(place, top - 1.5 * line, words, 18, ha="center", weight="bold")
     words = "on text that it writes,\ngreedy, one thread"
     slide.text(sum(at.values()) / 2, low - 1.35 * line, words, 16, "muted", ha="center", linespacing=1.2)
-
-
-TEXT = ("The", "latent", "is", "all", "that", "is", "cached")
 
 
 def _rows_chain(text: tuple[str, ...] = TEXT, depths: int = 1, config: ModelConfig | None = None, seed: int = 0) -> Rows:

@@ -19,6 +19,11 @@ from minids.training.metrics import read_metrics
 from minids.training.schedule import settings
 
 _SPARE = ("query", "shared", "latent", "fp8", "backward")  # colours of domains other than the built-in three
+PEAK, WARM_UP = 2.2e-4, 2000  # learning rate, and steps until it is reached (V3 report, section 4.2)
+BATCH, FIRST_BATCH, RAMP = 15360, 3072, 469e9  # sequences a step, at first, and tokens until they are that many
+CONTEXT = 4096
+EXTENSIONS = ((32768, 1920, 1000), (131072, 480, 1000))  # context, batch and steps of each stage (section 4.3)
+POINTS = 740  # every 20 billion tokens
 
 
 def _rows(run: str | Path = "runs/tiny", samples: bool = True) -> Rows:
@@ -105,18 +110,14 @@ def training_run(slide: Slide, rows: Rows) -> None:
     if texts:
         slide.text(LEFT, foot - 0.4 * line, "held-out beginnings in grey, and how the model goes on", 16, "muted")
     for i, row in enumerate(texts):
-        _sample(slide, row, LEFT + 5.1 * i, foot - 1.5 * line, shades[row["domain"]])
-
-
-def _sample(slide: Slide, row: dict, x: float, y: float, shade: str) -> None:
-    """A held-out beginning in grey, what the model makes of it in ink: letters of one width, line by line."""
-    slide.text(x, y, row["domain"], 16, shade, weight="bold")
-    given, text = len(" ".join(row["prompt"].split())), " ".join((row["prompt"] + row["text"]).split())
-    for line in textwrap.wrap(text, int(4.8 / slide.mono(16)))[:4]:
-        y, told = y - 1.05 * slide.line, max(0, min(given, len(line)))
-        slide.verbatim(x, y, line[:told], 16, "muted", family=MONO)
-        slide.verbatim(x + slide.mono(16) * told, y, line[told:], 16, family=MONO)
-        given -= len(line) + 1
+        x, y = LEFT + 5.1 * i, foot - 1.5 * line
+        slide.text(x, y, row["domain"], 16, shades[row["domain"]], weight="bold")
+        given, text = len(" ".join(row["prompt"].split())), " ".join((row["prompt"] + row["text"]).split())
+        for said in textwrap.wrap(text, int(4.8 / slide.mono(16)))[:4]:  # letters of one width, line by line
+            y, told = y - 1.05 * line, max(0, min(given, len(said)))
+            slide.verbatim(x, y, said[:told], 16, "muted", family=MONO)
+            slide.verbatim(x + slide.mono(16) * told, y, said[told:], 16, family=MONO)
+            given -= len(said) + 1
 
 
 def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:
@@ -124,13 +125,6 @@ def _smoothed(values: np.ndarray, reach: int = 4) -> np.ndarray:
     last = len(values) - 1
     sides = [min(i, reach, last - i) for i in range(len(values))]
     return np.array([values[i - side : i + side + 1].mean() for i, side in enumerate(sides)])
-
-
-PEAK, WARM_UP = 2.2e-4, 2000  # learning rate, and steps until it is reached (V3 report, section 4.2)
-BATCH, FIRST_BATCH, RAMP = 15360, 3072, 469e9  # sequences a step, at first, and tokens until they are that many
-CONTEXT = 4096
-EXTENSIONS = ((32768, 1920, 1000), (131072, 480, 1000))  # context, batch and steps of each stage (section 4.3)
-POINTS = 740  # every 20 billion tokens
 
 
 def _rows_timeline(points: int = POINTS) -> Rows:
