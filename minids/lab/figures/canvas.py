@@ -52,8 +52,7 @@ class Canvas:
     ):  # fmt: skip
         given = ax is not None
         if not given:  # not pyplot: no window, no global state
-            figure = mpl.figure.Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches)
-            ax = figure.add_axes((0, 0, 1, 1))
+            ax = mpl.figure.Figure(figsize=(inches, inches * height / 16), dpi=1920 / inches).add_axes((0, 0, 1, 1))
         self.ax, self.figure, self.h, self.letters, self.titled = ax, ax.figure, height, letters, titled
         self.scale = inches / WIDTH
         self.language = language or Language()

@@ -178,8 +178,7 @@ def _small(png: bytes, width: int, lines: int, how: str):
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    high = round(width * image.height / image.width / lines) * lines
-    return image.resize((width, high), Image.Resampling[how])
+    return image.resize((width, round(width * image.height / image.width / lines) * lines), Image.Resampling[how])
 
 
 def half_blocks(png: bytes, columns: int = 64) -> list[str]:

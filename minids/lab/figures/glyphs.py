@@ -36,8 +36,7 @@ def drawable(text: str, first: str = "DejaVu Sans") -> str:
     """``text`` with the code point of every character that no font has, U+65E5 say, in its place."""
     if text.isascii():
         return text
-    has = _drawn(first)
-    return "".join(c if c in "\n\t" or not cells(c) or ord(c) in has else f"<U+{ord(c):04X}>" for c in text)
+    return "".join(c if c in "\n\t" or not cells(c) or ord(c) in _drawn(first) else f"<U+{ord(c):04X}>" for c in text)
 
 
 def letters(text: str) -> list[tuple[int, int, str]]:

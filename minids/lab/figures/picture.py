@@ -170,9 +170,9 @@ def size_of(settings: dict) -> str:
 
 def parameter_count(value: float, digits: int = 3) -> str:
     """671026419200 → "671B": billions, millions, or thousands."""
-    sizes = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (0, ""))
-    size, letter = next(one for one in sizes if value >= 0.9995 * one[0])
-    return f"{value / (size or 1):.{digits}g}{letter}"
+    sizes = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+    size, letter = next((one for one in sizes if value >= 0.9995 * one[0]), (1, ""))
+    return f"{value / size:.{digits}g}{letter}"
 
 
 def token_count(tokens: float) -> str:

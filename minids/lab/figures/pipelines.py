@@ -30,16 +30,13 @@ def _rows(stages: int = 8, microbatches: int = 20, times: Times = HIDDEN, schedu
     return rows
 
 
-def _of_each(rows: Rows, name: str) -> dict[str, float]:
-    """Schedule → the value of a column that all of its slots share."""
-    return {row["schedule"]: row[name] for row in rows}
-
-
 def _lanes(slide: Slide, rows: Rows, top: float, now: float, unit: str = "") -> None:
     """A lane for each schedule, a row in it for each device, up to the time ``now``. With a ``unit`` each has its own scale."""
-    spans, waits, line = _of_each(rows, "makespan"), _of_each(rows, "bubble"), slide.line
+    # all slots of a schedule share them
+    spans, waits = ({row["schedule"]: row[name] for row in rows} for name in ("makespan", "bubble"))
     ends = [f"{span:.3g}{unit}" if unit else f"done at {span:g}" for span in spans.values()]
-    longest, left = max(spans.values()), LEFT + max(slide.width_of(spans, 19, True), slide.width_of(ends, 16)) + 0.2
+    line, longest = slide.line, max(spans.values())
+    left = LEFT + max(slide.width_of(spans, 19, True), slide.width_of(ends, 16)) + 0.2
     kinds = [("forward", "forward"), ("backward", "backward"), ("for the weights", "weights"), ("idle", "ink")]
     low = slide.legend(left, 0.35 * slide.letters, kinds) + 0.15 + 0.7 * line
     frame, scale = Box(left, low, RIGHT - left, top - low), slide.scale
@@ -91,7 +88,7 @@ def pipeline_measured(slide: Slide, rows: Rows) -> None:
     with the mean of each kind of chunk. Forward, backward and weight-gradient chunks in three colours, idle time in that of
     the letters.
     """
-    one, spans = rows[0], _of_each(rows, "makespan")
+    one, spans = rows[0], {row["schedule"]: row["makespan"] for row in rows}
     cores = f"cores for {one['processes']} processes: {one['cores']}; each on its own scale"
     finding = f"{one['order']} took {spans['measured']:.3g} ms; with a core for each device it would be {spans['replayed']:.3g}"
     subtitle = f"{one['stages']} stages, {one['microbatches']} micro-batches, {cores}; hatched: fed from the other end"
@@ -116,7 +113,7 @@ def pipeline_schedules(slide: Slide, rows: Rows, now: float = inf) -> None:
     time in that of the letters. In 1F1B idle triangles stand at both ends; in ZB1P they are smaller; in DualPipe, fed from
     both ends, forward and backward run as overlapped pairs and the end comes sooner. In the film a cursor runs over all.
     """
-    one, spans = rows[0], _of_each(rows, "makespan")
+    one, spans = rows[0], {row["schedule"]: row["makespan"] for row in rows}
     first, *others = sorted(spans, key=lambda name: spans[name])
     later = " and ".join(f"{name} after {spans[name]:g}" for name in others)
     times = f"F = {one['F']:g}, B = {one['B']:g}, W = {one['W']:g}, overlapped pair {one['F&B']:g}"

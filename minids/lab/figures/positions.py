@@ -31,11 +31,10 @@ def _rows(
     plain = yarn.plain_frequencies(rope_dim, base)
     slowed = yarn.yarn_frequencies(rope_dim, base, s.factor, original, s.beta_fast, s.beta_slow)
     ramp = yarn.ramp(rope_dim, *yarn.cut_offs(rope_dim, base, original, s.beta_fast, s.beta_slow))
-    about = {"original": original, "fast": s.beta_fast, "slow": s.beta_slow, "factor": s.factor, "model": name}
     rows: Rows = [
         {"group": "frequency", "pair": i, "radians_per_token": theta, "with_yarn": slow, "ramp": at}
         | {"turns_in_original_context": theta * original / (2 * np.pi), "turns_with_yarn": slow * original / (2 * np.pi)}
-        | about
+        | {"original": original, "fast": s.beta_fast, "slow": s.beta_slow, "factor": s.factor, "model": name}
         for i, (theta, slow, at) in enumerate(np.stack((plain, slowed, ramp), axis=1).tolist())
     ]
     start = np.tile([1.0, 0.0], rope_dim // 2)  # every pair points right
@@ -135,8 +134,7 @@ def needles(slide: Slide, rows: Rows) -> None:
         ax = slide.heat(x, low, wide, high - low, grid, shades, 0, 1, [str(n) for n in lengths], down)
         slide.text(x + wide / 2, high + 0.6 * line, words, 19, ha="center", weight="bold")
         for j, k in np.argwhere(grid < 0.995):
-            ink = ink_on(tint(shades(grid[j, k]), 1))
-            slide.label(ax, k, j, f"{100 * grid[j, k]:.0f}", 16, 0, ha="center", color=ink)
+            slide.label(ax, k, j, f"{100 * grid[j, k]:.0f}", 16, 0, ha="center", color=ink_on(shades(grid[j, k])))
         for between, count in ((ax.axhline, len(depths)), (ax.axvline, len(lengths))):
             for edge in range(1, count):
                 between(edge - 0.5, color=colour("background"), linewidth=2 * slide.scale)

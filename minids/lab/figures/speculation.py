@@ -130,8 +130,7 @@ def _rows_accepted(
         right = float(np.mean(own[:, :-1] == tokens[:, 1:]))
         passes = 1.0
         for depth, logits in enumerate(model.mtp_logits(tokens), start=1):
-            guess = logits.argmax(-1)[:, : good.shape[1]]
-            good &= guess == own[:, depth : depth + good.shape[1]]
+            good &= logits.argmax(-1)[:, : good.shape[1]] == own[:, depth : depth + good.shape[1]]
             passes += float(good.mean())
             found = {"accepted": float(good.mean()), "tokens_per_pass": passes, "main_model_right": right}
             rows.append({"group": "guess", "domain": domain, "depth": depth} | found | {"positions": int(good.size)})

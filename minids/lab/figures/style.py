@@ -21,9 +21,7 @@ from minids.lab.figures.glyphs import drawable, families
 from minids.words import did_you_mean
 
 WIDTH, DPI = 12.8, 150  # of a slide, inches; dots per inch: 1920 across
-
 MONO = "DejaVu Sans Mono"
-
 SMALLEST = 16  # points of the smallest letters on a slide 12.8 inches wide: what the last row still reads
 
 # kind of thing → colour on the light theme, colour on the dark theme

@@ -34,9 +34,8 @@ def _rows(run: str | Path = "runs/tiny", domain: str = "", length: int = 256, bl
     steps, size = _steps(trained, block, routing.scores[n]), c.n_routed_experts // c.n_group
     gates = dict(zip(routing.chosen[n].tolist(), routing.gates[n].tolist(), strict=True))
     read = "".join(trained.letters(tokens[0, max(0, n - 8) : n + 1]))
-    about = {"block": block, "quote": read, "domain": domain, "shared": c.n_shared_experts}
     rows: Rows = [
-        about
+        {"block": block, "quote": read, "domain": domain, "shared": c.n_shared_experts}
         | {"expert": e, "group": e // size, "score": float(routing.scores[n, e]), "bias": float(steps.bias[e])}
         | {"group_score": float(steps.best[e // size]), "group_kept": e // size in steps.kept, "chosen": e in gates}
         | {"chosen_without_bias": e in steps.without, "gate": gates.get(e, 0.0)}

@@ -92,7 +92,8 @@ def training_run(slide: Slide, rows: Rows) -> None:
     foot = 0.3 + 6.4 * line if texts else 0.0
     frames = slide.parts(foot + 0.3, top - 0.1, 1, 1 if slide.tall else 1.25 * max(1, slide.letters))
     left = slide.within(frames[0], "0.0", ["MTP 1"], "training loss", grid="y", xlabel="step")
-    slide.curve(left, *(column(only(losses, depth=0), name) for name in ("step", "nats")), kind="faint", width=1.8)
+    raw = only(losses, depth=0)
+    slide.curve(left, column(raw, "step"), column(raw, "nats"), kind="faint", width=1.8)
     for k in distinct(losses, "depth"):
         mine, kind = only(losses, depth=k), "mtp" if k else "ink"
         looks = dict(linestyle=("-", "-", "--", ":")[min(k, 3)], color=colour(kind), fontweight="bold")
@@ -163,8 +164,9 @@ def v3_timeline(slide: Slide, rows: Rows) -> None:
     finding = f"{100 * decays / whole:.0f} % of the tokens are read at the full learning rate; {still}"
     subtitle = f"{whole / 1e12:g} trillion tokens in one run; the shape of the batch's ramp is not reported"
     top = slide.title(finding, "DeepSeek-V3, its report", subtitle)
+    peak, least = (f"{rate:.1e}".replace("e-0", "e−") for rate in (PEAK, end["learning_rate"]))
     lanes = {  # column → its name, its kind, what it begins and what it ends with
-        "learning_rate": ("learning rate", "query", *(f"{v:.1e}".replace("e-0", "e−") for v in (PEAK, end["learning_rate"]))),
+        "learning_rate": ("learning rate", "query", peak, least),
         "batch": ("batch, sequences", "routed", f"{FIRST_BATCH:,} → {BATCH:,}", f"{BATCH:,}"),
         "mtp_weight": ("weight of MTP, λ", "mtp", f"{first['mtp_weight']:g}", f"{end['mtp_weight']:g}"),
         "bias_speed": ("speed of bias, γ", "rope", f"{first['bias_speed']:g}", f"{end['bias_speed']:g}"),
