@@ -96,8 +96,8 @@ def phrases(asked: Sequence[Picture], rows_of: Callable[[Picture], Rows], look: 
     found: dict[str, str] = {}
     for picture in asked:
         rows = rows_of(picture)
-        moving = picture.film.slides(picture, rows, look) if picture.film else ()
-        for slide in (picture.slide(rows, look=look), *(slide for slide, _ in moving)):
+        found |= picture.slide(rows, look=look).language.met
+        for slide, _ in picture.film.slides(picture, rows, look) if picture.film else ():
             found |= slide.language.met
     return found
 
@@ -128,8 +128,8 @@ def gallery(shown: Sequence[Picture]) -> str:
     lines = [GALLERY]
     for p in shown:
         moving = f" · [animation]({p.stem}.gif)" if p.film else ""
-        files = f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv){moving}"
-        lines.append(f"## {p.number}. {p.name}\n\n![{p.alternative}]({p.stem}.png)\n\n{p.caption}\n\n{files}\n")
+        links = f"[SVG]({p.stem}.svg) · [PNG]({p.stem}.png) · [data]({p.stem}.csv){moving}"
+        lines.append(f"## {p.number}. {p.name}\n\n![{p.alternative}]({p.stem}.png)\n\n{p.caption}\n\n{links}\n")
     return "\n".join(lines)
 
 

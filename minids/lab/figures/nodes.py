@@ -128,11 +128,10 @@ def all_to_all(slide: Slide, rows: Rows) -> None:
     first, reached = rows[0], set(column(rows, "node"))
     nodes, home, own = first["nodes"], first["home_node"], first["home_card"]
     away = [row for row in rows if row["node"] != home]
-    top = slide.title(
-        f"{len(rows)} experts, but only {first['crossings']:g} trips over the slow network",
-        f"{first['model']}, illustration: random scores",
-        f"It goes once to each node, over InfiniBand; NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on",
-    )
+    finding = f"{len(rows)} experts, but only {first['crossings']:g} trips over the slow network"
+    nvlink = f"NVLink, {first['nvlink_over_infiniband']:g} times as fast, hands it on"
+    about = f"{first['model']}, illustration: random scores"
+    top = slide.title(finding, about, f"It goes once to each node, over InfiniBand; {nvlink}")
     line, foot = slide.line, 0.1
     if slide.tall or slide.letters <= 1.2:
         sent = f"{first['bytes_there']:,.0f} bytes there in FP8, {first['bytes_back']:,.0f} back in BF16"

@@ -171,10 +171,9 @@ def experts_by_domain(slide: Slide, rows: Rows) -> None:
     least = min(only(rows, block=best["block"], expert=best["expert"]), key=lambda row: row["times_even"])
     most, few = (slide.short(row["domain"]) for row in (best, least))
     beside = f", {least['times_even']:.1f} times that of {few}" if len(domains) > 1 else ""
-    top = slide.headed(
-        f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}",
-        f"Expert {best['expert']} of block {best['block']}. Full red: three even shares or more, full blue: a third or less",
-    )
+    finding = f"One expert takes {best['times_even']:.1f} times its even share of {most}{beside}"
+    shades = "Full red: three even shares or more, full blue: a third or less"
+    top = slide.headed(finding, f"Expert {best['expert']} of block {best['block']}. {shades}")
     loads = {f"block {b}": [column(only(rows, domain=d, block=b), "times_even") for d in domains] for b in blocks}
     _maps(slide, 0.2 + 1.2 * slide.line, top - 0.1, {"": loads}, domains, 3)
 
