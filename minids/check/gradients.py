@@ -69,7 +69,7 @@ def gradient(
     except Broken as broken:
         trial.findings.append(broken.finding)
         exception = broken.exception
-    if trial.findings and not exception and (cause := trial.usual_cause(usual or {})):
+    if trial.findings and trial.gradients and (cause := trial.usual_cause(usual or {})):
         trial.findings[0] = replace(trial.findings[0], cause=cause)
     subject = f"gradient of {name_of(forward)}"
     return Report(subject, trial.checked, tuple(trial.findings), tolerance, tuple(trial.notes), exception)
@@ -98,6 +98,7 @@ class _Trial:
         self.floats, self.wanted, self.hints, self.tolerance = floats, wanted, hints, tolerance
         self.by_name = _keyword_only(forward)
         self.findings, self.notes, self.checked, self.mutates = [], [], {}, False
+        self.gradients: dict[str, Array] = {}  # none, until backward has given as many as it should
 
     def evaluate(self, values: Mapping[str, object], **frozen):
         """forward's (y, saved); ``saved`` is the tuple of inputs where forward returns y alone."""

@@ -927,6 +927,13 @@ def test_a_usual_wrong_backward_pass_is_told_by_name_and_another_is_not():
     assert check.gradient(forward, lambda dy, x: 2 * x * dy, {"x": x}, usual=usual)
 
 
+@pytest.mark.parametrize("unfinished", [lambda dy, x: None, lambda dy, x: (dy, dy, dy), lambda dy, x: 1 / 0])
+def test_a_backward_pass_without_gradients_is_no_usual_wrong_one(unfinished):
+    inputs, usual = {"x": np.array([1.0, 2.0])}, {"x² is taken for a product with a constant.": lambda dy, x: dy * x}
+    report = check.gradient(lambda x: (x * x, x), unfinished, inputs, usual=usual)
+    assert not report and "taken for" not in str(report)
+
+
 def test_an_answer_that_is_a_usual_wrong_one_for_some_inputs_only_is_not_told_so():
     even, skewed = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 9.0])
     report = check.against(np.sum, lambda x: 2.0, [(even,), (skewed,), (skewed + 1,)], usual={"the median.": np.median})
