@@ -5,7 +5,7 @@
 #     tests/emulated.sh avx2          # an x86-64 with AVX2 and without AVX-512 (Haswell)
 #     tests/emulated.sh aarch64       # a 64-bit ARM with NEON; its Python and NumPy are put into build/aarch64
 #
-# What follows goes to pytest, in the place of tests/kernels. An emulated processor is 20 to 60 times as slow as this one:
+# What follows goes to pytest, in the place of tests/kernels. An emulated processor is many times as slow as this one:
 # nothing is timed. What was run, and what cannot be: docs/performance.md.
 set -eu
 cd "$(dirname "$0")/.."
