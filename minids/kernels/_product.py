@@ -1,15 +1,18 @@
 """Matrix products from inside a kernel: ours for the small ones, BLAS for the large.
 
-A training step of a small model is made of products of 16 to 1,000 rows, and most of such a product's time in a BLAS goes into
+A training step of a small model is made of products of 16 to 1,000 rows, and much of such a product's time in a BLAS goes into
 getting ready for a large one. ``product`` cuts the result into tiles that stay in registers (``_tile``) and goes over them
 
-    for every block of DEPTH of k            so that a panel of b stays in the first-level cache
-        for every panel of b                 as wide as the tile: 32 numbers with AVX-512
-            for every tile of rows of a      12 at a time, and what is left with lower tiles
+    for every DEPTH of k                         so that a panel of b stays in the first-level cache
+        for every SPAN of b's columns            packed, if they have to be
+            for every BLOCK of a's rows          which stays in the second-level cache
+                for every panel of b             as wide as the tile: 32 numbers with AVX-512
+                    for every tile of rows       12 at a time, and what is left with lower tiles
 
-- **a is not packed.** Its numbers are read one at a time, so it is the same to the tile whether rows or columns are adjacent.
-- **b is packed where it has to be**: where its columns are not adjacent (a transposed operand), once per panel, and the last
-  panel where it is narrower than a tile, with zeros behind it. Packing reads each number of b once; each is used m times.
+- **b is packed where it has to be** (``_pack``): where its columns are not adjacent (a transposed operand), once for all rows,
+  and its last columns where they are fewer than a register holds, with zeros behind them.
+- **a is seldom packed.** Its numbers are read one by one, so it is the same to the tile whether rows or columns are adjacent.
+  But rows a whole page of memory apart push each other out of the cache.
 - **Edges**: nothing past the end of an operand is read, nothing past the end of the result written: a ragged tile goes to
   scratch and from there into its place.
 
@@ -31,14 +34,22 @@ from numba.extending import intrinsic, overload
 
 from minids.kernels import _blas
 from minids.kernels._jit import FLOAT_RULES, called_by_address, kernel
-from minids.kernels._tile import TALLEST, WIDTH, bytes_of, read, tile, write
+from minids.kernels._pack import PANEL, bytes_of, fetch, pack_panel, pack_rows, read, write
+from minids.kernels._tile import LINE, TALLEST, WIDTH, tile
 
 DEPTH = 256
 """Of k, in a panel of b: 256 × 32 numbers of four bytes are the 32 KB that a first-level cache holds."""
-LARGE = 1 << 24
+BLOCK = 16 * TALLEST
+"""Rows of a between two panels: with AVX-512 192 × 256 numbers of four bytes, 196 KB, stay in the second-level cache."""
+SPAN = 2048
+"""Bytes of a row of b that are packed at a time, 16 panels of AVX-512: half a megabyte."""
+LARGE = 1 << 29
 """Multiplications from which BLAS, where there is one, is as fast or faster."""
-PANEL = 2 * WIDTH  # bytes of a row of a panel
-ROOM = DEPTH * PANEL + TALLEST * WIDTH + 64  # bytes of scratch
+NARROW = WIDTH < 64
+"""Whether a panel's row is one cache line or less: then its neighbours in b come in vain, and a packed panel is read faster."""
+NEAREST = 1 << 16
+"""Bytes of b up to which all of it is asked for before the first tile: weights come from far, and are used once a step."""
+PAGE = 4096  # bytes
 HEIGHTS = TALLEST, 2 * TALLEST // 3, TALLEST // 3, 2, 1
 
 _WIDE = tuple(tile(rows, 2) for rows in HEIGHTS)
@@ -104,94 +115,107 @@ def _call(context, ours, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_ro
 def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
     """c (m, n) = a (m, k) b (k, n), or added to it, by addresses and bytes; ``zero`` says which numbers."""
     size = bytes_of(zero)
-    scratch = np.empty(ROOM if b_column != size or n * size % WIDTH else 0, np.uint8)
-    packed = (scratch.ctypes.data + 63) & -64  # where a cache line begins
-    ragged = packed + DEPTH * PANEL
+    wide, ragged, deepest = n * size, n * size % WIDTH, min(DEPTH, k)
+    # Rows a whole page apart meet in the same lines of the nearest cache, and no processor asks for the next one in advance.
+    paged_a = a_row % PAGE == 0 if a_step == size else 2 * a_step % PAGE == 0
+    packs_a = m > TALLEST and wide > PANEL and (paged_a or (NARROW and a_row == size and wide >= 4 * PANEL))
+    packs_b = b_column != size or (m >= 8 * TALLEST and (NARROW or 2 * b_step % PAGE == 0))
+    block = max(1, min(m, BLOCK) if wide > PANEL else m)
+    room_b = deepest * (min(SPAN, wide) + PANEL) if packs_b else deepest * WIDTH if ragged else 0
+    room_c, room_a = TALLEST * WIDTH if ragged else 0, (block + TALLEST) * deepest * size if packs_a else 0
+    scratch = np.empty(room_b + room_c + room_a + 3 * LINE, np.uint8)
+    for_b = (scratch.ctypes.data + LINE - 1) & -LINE
+    for_c = (for_b + room_b + LINE - 1) & -LINE
+    for_a = (for_c + room_c + LINE - 1) & -LINE
     if k == 0 and not add:
         for i in range(m):
             for j in range(n):
                 write(zero, c + i * c_row + j * size)
     for p in range(0, k, DEPTH):
         depth, onto = min(DEPTH, k - p), 1 if add or p else 0
-        at_a, j = a + p * a_step, 0
-        while j < n:
-            left = (n - j) * size
-            width = PANEL if left >= PANEL else WIDTH
-            columns = min(width, left) // size
-            at_b, step = b + p * b_step + j * b_column, b_step
-            if b_column != size or left < WIDTH:
-                pack(zero, at_b, b_step, b_column, depth, columns, width, packed)
-                at_b, step = packed, width
-            at_c = c + j * size
-            if width == PANEL:
-                wide_strip(zero, m, at_a, a_row, a_step, at_b, step, depth, at_c, c_row, onto)
-            elif left >= WIDTH:
-                thin_strip(zero, m, at_a, a_row, a_step, at_b, step, depth, at_c, c_row, onto)
-            else:
-                ragged_strip(zero, m, columns, at_a, a_row, a_step, at_b, step, depth, at_c, c_row, onto, ragged)
-            j += columns
+        for first in range(0, wide, SPAN):
+            stop = min(first + SPAN, wide)
+            j = first if packs_b else stop - stop % WIDTH  # what is ragged is packed in any case
+            while j < stop:
+                width = PANEL if stop - j >= PANEL else WIDTH
+                columns, to = min(width, stop - j) // size, for_b + (j - first) * depth if packs_b else for_b
+                pack_panel(zero, b + p * b_step + j // size * b_column, b_step, b_column, depth, columns, width, to)
+                j += width
+            if not packs_b and m >= 4 * TALLEST and depth * (stop - first) <= NEAREST:
+                for r in range(depth):
+                    for x in range(first, stop, LINE):
+                        fetch(b + (p + r) * b_step + x)
+            for i in range(0, m, block):
+                rows = min(block, m - i)
+                at_a, row, step_a, tall = a + i * a_row + p * a_step, a_row, a_step, a_row * TALLEST
+                if packs_a:
+                    pack_rows(zero, at_a, a_row, a_step, rows, depth, for_a)
+                    at_a, row, step_a, tall = for_a, size, TALLEST * size, TALLEST * size * depth
+                j = first
+                while j < stop:
+                    width = PANEL if stop - j >= PANEL else WIDTH
+                    at_b, step, at_c = b + p * b_step + j // size * b_column, b_step, c + i * c_row + j
+                    if packs_b or stop - j < WIDTH:
+                        at_b, step = for_b + (j - first) * depth if packs_b else for_b, width
+                    if width == PANEL:
+                        wide_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto)
+                    elif stop - j >= WIDTH:
+                        thin_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto)
+                    else:
+                        columns = (stop - j) // size
+                        ragged_strip(zero, rows, columns, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, for_c)
+                    j += width
     return scratch.size  # a use of it behind the last one of its address: Numba frees an array after its last use
 
 
 @kernel
-def pack(zero, b, b_step, b_column, depth, columns, width, packed):
-    """A panel of b, row by row, with zeros behind its columns."""
-    size = bytes_of(zero)
-    for p in range(depth):
-        to, source = packed + p * width, b + p * b_step
-        for x in range(columns):
-            write(read(zero, source + x * b_column), to + x * size)
-        for x in range(columns, width // size):
-            write(zero, to + x * size)
-
-
-@kernel
-def wide_strip(zero, m, a, a_row, a_step, b, b_step, k, c, c_row, add):
-    """All rows of c in two registers' width of columns."""
+def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add):
+    """All rows of c in two registers' width of columns; a_tall bytes from one tallest tile's rows of a to the next's."""
     i = 0
     while i + H_1 <= m:
-        wide_1(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_1
+        wide_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        wide_2(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_2
+        wide_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        wide_3(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_3
+        wide_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        wide_4(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_4
+        wide_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        wide_5(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
 
 
 @kernel
-def thin_strip(zero, m, a, a_row, a_step, b, b_step, k, c, c_row, add):
-    """All rows of c in one register's width of columns."""
+def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add):
+    """All rows of c in one register's width of columns; a_tall bytes from one tallest tile's rows of a to the next's."""
     i = 0
     while i + H_1 <= m:
-        thin_1(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_1
+        thin_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        thin_2(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_2
+        thin_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        thin_3(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_3
+        thin_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        thin_4(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
-        i += H_4
+        thin_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        thin_5(zero, a + i * a_row, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
 
 
 @kernel
-def ragged_strip(zero, m, columns, a, a_row, a_step, b, b_step, k, c, c_row, add, scratch):
+def ragged_strip(zero, m, columns, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, scratch):
     """All rows of c in the last columns, fewer than a register holds: by way of scratch."""
     size = bytes_of(zero)
     for i in range(0, m, H_1):
         rows = min(H_1, m - i)
-        thin_strip(zero, rows, a + i * a_row, a_row, a_step, b, b_step, k, scratch, WIDTH, 0)
+        thin_strip(zero, rows, a, a_tall, a_row, a_step, b, b_step, k, scratch, WIDTH, 0)
+        a += a_tall
         for r in range(rows):
             for x in range(columns):
                 found, place = read(zero, scratch + r * WIDTH + x * size), c + (i + r) * c_row + x * size

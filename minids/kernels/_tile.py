@@ -25,6 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+LINE = 64  # bytes of a line of the caches
 _NEAR = 3  # rows whose addresses are formed from one: base, base + row, base + 2 · row
 
 
@@ -85,6 +86,11 @@ def tile(rows: int, vectors: int) -> Callable:
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * size}"
         )
 
+        anywhere = ir.IntType(8).as_pointer()
+        prefetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [anywhere, *[ir.IntType(32)] * 3]), "llvm.prefetch.p0"
+        )
+
         def read(address, kind):
             found = builder.load(builder.inttoptr(address, kind.as_pointer()))
             found.align = size  # no more than an array promises
@@ -92,6 +98,16 @@ def tile(rows: int, vectors: int) -> Callable:
 
         def multiply_add(x, y, z):
             return builder.call(fma, [x, y, z]) if FUSED else builder.fadd(builder.fmul(x, y), z)
+
+        def fetch(address, written):
+            """Ask for the line at ``address``, to be read or written: nobody waits for it, and it may be anywhere."""
+            builder.call(prefetch, [builder.inttoptr(address, anywhere), *(ir.IntType(32)(x) for x in (written, 3, 1))])
+
+        at = c
+        for _ in range(rows):
+            for v in range(0, vectors * WIDTH, LINE):
+                fetch(builder.add(at, integer(v)), 1)
+            at = builder.add(at, c_row)
 
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
         zero = ir.Constant(vector, [0.0] * lanes)
@@ -114,6 +130,9 @@ def tile(rows: int, vectors: int) -> Callable:
         sums = {cell: carried(vector, zero) for cell in cells}
         of_b = [read(builder.add(at_b, integer(v * WIDTH)), vector) for v in range(vectors)]
         larger = {}
+        if rows == TALLEST:  # a line of the next tile's a is asked for, of another row in every turn
+            turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
+            fetch(builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn), 0)
         for r in range(rows):
             base, near = at_a[r // _NEAR], r % _NEAR
             one = read(base if near == 0 else builder.add(base, (a_row, twice)[near - 1]), number)
@@ -151,35 +170,3 @@ def tile(rows: int, vectors: int) -> Callable:
         return types.void(zero, *[types.int64] * 9), build
 
     return on_registers
-
-
-@intrinsic
-def read(context, zero, address):
-    """The number of ``zero``'s type at ``address``."""
-
-    def build(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[1], context.get_value_type(signature.args[0]).as_pointer()))
-
-    return zero(zero, types.int64), build
-
-
-@intrinsic
-def write(context, value, address):
-    """``value`` to ``address``."""
-
-    def build(context, builder, signature, arguments):
-        builder.store(arguments[0], builder.inttoptr(arguments[1], context.get_value_type(signature.args[0]).as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(value, types.int64), build
-
-
-@intrinsic
-def bytes_of(context, zero):
-    """Of a number of ``zero``'s type."""
-    size = zero.bitwidth // 8
-
-    def build(context, builder, signature, arguments):
-        return ir.IntType(64)(size)
-
-    return types.int64(zero), build

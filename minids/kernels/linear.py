@@ -1,14 +1,44 @@
-"""Linear map, compiled: see ``minids/ops/linear.py`` for the equations. The backward pass is one call, and BLAS adds the
-weight's gradient where it is kept, instead of written, read and added."""
+"""Linear map, compiled: see ``minids/ops/linear.py`` for the equations. The backward pass is one call, and the product adds
+the weight's gradient where it is kept, instead of written, read and added. A few rows are left to NumPy: to lay out the weight
+for a product of ours takes as long as to multiply a dozen rows by it."""
 
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._jit import kernel
 from minids.kernels._product import product, products
-from minids.ops.linear import Saved, backward, backward_input, forward
+from minids.ops import linear as plain
+from minids.ops.linear import Saved, backward
 
 __all__ = ["Saved", "backward", "backward_input", "backward_into", "backward_weight_into", "forward"]
+
+FEW = 16  # rows
+
+
+def forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Saved]:
+    """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
+    if x.size < FEW * x.shape[-1] or not isinstance(weight, np.ndarray):  # weights on disk are read by NumPy
+        return plain.forward(x, weight, bias)
+    expect("weight", weight, (len(weight), x.shape[-1]))
+    dtype = common_float(x, weight)
+    flat, weight = rows_of(x, dtype), np.ascontiguousarray(weight, dtype)
+    y = np.empty((len(flat), len(weight)), dtype)
+    multiply(flat, weight.T, y, products(dtype))
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], len(weight)), Saved(flat, weight, bias is not None)
+
+
+def backward_input(dy: Array, saved: Saved) -> Array:
+    """dy (..., out) → dx (..., in): the half of ``backward`` that others wait for."""
+    if dy.size < FEW * dy.shape[-1]:
+        return plain.backward_input(dy, saved)
+    dtype = common_float(dy, saved.weight)
+    flat, weight = rows_of(dy, dtype), np.ascontiguousarray(saved.weight, dtype)
+    expect("dy", flat, (len(saved.x), len(weight)))
+    dx = np.empty((len(flat), weight.shape[1]), dtype)
+    multiply(flat, weight, dx, products(dtype))
+    return dx.reshape(*dy.shape[:-1], weight.shape[1])
 
 
 def backward_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array | None = None) -> Array:
@@ -35,6 +65,12 @@ def backward_weight_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array
 
 
 @kernel
+def multiply(a, b, out, by):
+    """out = a b, (N, k) by (k, n)."""
+    product(a, b, out, False, by)
+
+
+@kernel
 def differentiate_weight(dy, x, d_weight, by):
     """dy (N, out), x (N, in): adds into d_weight (out, in)."""
     product(dy.T, x, d_weight, True, by)
@@ -43,5 +79,5 @@ def differentiate_weight(dy, x, d_weight, by):
 @kernel
 def differentiate(dy, x, weight, dx, d_weight, by):
     """dy (N, out), x (N, in), weight (out, in) → dx (N, in); adds into d_weight (out, in)."""
-    product(dy.T, x, d_weight, True, by)  # the transpose is a flag to BLAS, and so is the addition: nothing is copied
+    product(dy.T, x, d_weight, True, by)  # neither the transpose nor the addition copies anything
     product(dy, weight, dx, False, by)
