@@ -4,8 +4,8 @@ What importing changes in the process, all of it for speed:
 
     import minids          sets OPENBLAS_CORETYPE in the environment, on AMD processors whose NumPy would    ``processor``
                            otherwise take slower kernels, and only before NumPy is imported
-    the first operation    imports Numba where the compiled backend serves, and asks glibc to keep freed     ``kernels/_memory``
-                           memory with the process
+                           asks glibc to keep freed memory with the process, in one heap for all threads     ``heap``
+    the first operation    imports Numba where the compiled backend serves
                            keeps compiled kernels in a folder of their own; Numba's setting for everybody    ``kernels/_jit``
                            else is put back
     a model at work        holds NumPy's BLAS to one thread, and puts the number back when it has ended       ``blas``
@@ -18,8 +18,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minids import processor
+from minids import heap, processor
 
+heap.keep_freed_pages()  # before there are threads, each of which would get a heap of its own
 processor.choose_openblas_kernels(os.environ, processor.processor(), "numpy" in sys.modules)  # first: NumPy's BLAS reads it
 
 from minids.backend import backend_name, use_backend

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "minids"
 # Ground first. Rooms on one floor do not know each other.
 FLOORS = [
     {"terminal"},
-    {"errors", "processor", "words", "caches"},
+    {"errors", "heap", "processor", "words", "caches"},
     {"files", "blas", "arguments", "other_names"},
     {"config"},
     {"ops"},

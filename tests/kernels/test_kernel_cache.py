@@ -1,7 +1,6 @@
 """Compiled code is kept where it should be, is dropped when a source changes, and its absence harms nothing."""
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minids.kernels
-from minids.kernels import _jit, _memory
+from minids.kernels import _jit
 
 RUN_ONE = """
 import numpy as np, minids.kernels, minids.kernels.rmsnorm as r
@@ -90,21 +89,6 @@ def test_other_users_of_numba_keep_their_cache_folder():
 
 def test_kernels_run_with_compilation_switched_off(tmp_path):
     assert python(RUN_ONE, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR=str(tmp_path))[:2] == ["False", "False"]
-
-
-def test_memory_is_kept_on_linux_only(monkeypatch):
-    monkeypatch.setattr(_memory.sys, "platform", "darwin")
-    assert _memory.keep_freed_pages() is False
-
-
-def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
-    monkeypatch.setattr(_memory.sys, "platform", "linux")
-    monkeypatch.setattr(_memory.ctypes, "CDLL", lambda name: object())
-    assert _memory.keep_freed_pages() is False
-
-
-def test_glibc_agrees_and_no_other_library_is_asked():
-    assert _memory.keep_freed_pages() is (platform.libc_ver()[0] == "glibc")
 
 
 TRAIN_AND_WRITE = """

@@ -1,6 +1,9 @@
-"""Keeps freed memory with the process, so that the arrays of the next step do not have to be faulted in again. In between the C
-library of Linux gives large blocks back to the system, which hands out zeroed pages one fault at a time, for 10 to 20 % of a
-step (docs/performance.md). Threads share one heap: pages of their own heaps are returned whatever was asked."""
+"""Keeps freed memory with the process, so that the arrays of the next step do not have to be faulted in again.
+
+In between the C library of Linux gives large blocks back to the system, which hands out zeroed pages one fault at a time, for
+10 to 30 % of a step (docs/performance.md). All threads share one heap: pages of their own are returned whatever was asked.
+That is settled when the first of them wants memory, so ``import minids`` asks before there are any.
+"""
 
 import ctypes
 import sys
