@@ -66,7 +66,7 @@ class Step:
         """h (N, d) → logits (N, V)."""
         rows, head = np.ascontiguousarray(hidden), self.model.head_of(depth).weight
         out = np.empty((len(rows), head.shape[0]), rows.dtype)
-        self.kernels.project(rows, len(rows), self.weights, _place(head), *head.shape, out)
+        self.kernels.logits(rows, self.weights, _place(head), head.shape[0], out)
         return out
 
     def _through(self, x: Array, first: int, gain: Parameter | None, counts: Array, cache: Cache, skip: int = 0) -> Array:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minids.kernels._exp import exp
-from minids.kernels._gemv import add_projected, feed_forward, project
+from minids.kernels._gemv import feed_forward, project
 from minids.kernels._jit import kernel
 from minids.kernels._rows import largest
 from minids.kernels.router import score, select, weigh
@@ -172,7 +172,9 @@ def attention(x, normed, weights, place, s, positions, sequences, cos, sin, late
             up = place[KV_B] + (h * (s.d_nope + s.d_v) + s.d_nope) * s.d_c
             output = outputs[r, h * s.d_v : (h + 1) * s.d_v].reshape((1, s.d_v))
             project(context[h : h + 1], 1, weights, up, s.d_v, s.d_c, output)
-    add_projected(outputs, np.arange(rows), weights, place[OUT], s.d, s.heads * s.d_v, x)
+    attended = np.empty((rows, s.d), x.dtype)
+    project(outputs, rows, weights, place[OUT], s.d, s.heads * s.d_v, attended)
+    x += attended
     add_bias(x, weights, place[OUT_BIAS], s.d)
 
 
@@ -193,9 +195,9 @@ def experts(x, normed, weights, place, biases, s, chosen):
     rows, one = x.shape[0], x.dtype.type(1)
     norm(x, weights, place[FFN_NORM], s.d, s.eps, normed)
     everyone, ones = np.arange(rows), np.full(rows, one, x.dtype)
-    hidden = np.empty((rows, max(s.dense_width, s.width, s.shared_width)), x.dtype)
+    scratch = np.empty((4, rows, max(s.d, s.dense_width, s.width, s.shared_width)), x.dtype)
     if place[ROUTER] < 0:
-        feed_forward(normed, everyone, ones, weights, place[GATE], place[UP], place[DOWN], s.dense_width, s.d, hidden, x)
+        feed_forward(normed, everyone, ones, weights, place[GATE], place[UP], place[DOWN], s.dense_width, s.d, scratch, x)
         return
     gates = np.empty((rows, s.top_k), x.dtype)
     route(normed, weights, place, biases[place[BIAS]], s, chosen, gates)
@@ -209,10 +211,10 @@ def experts(x, normed, weights, place, biases, s, chosen):
                     count += 1
         if count:
             gate, up, down = place[GATE] + e * size, place[UP] + e * size, place[DOWN] + e * size
-            feed_forward(normed, members[:count], factors, weights, gate, up, down, s.width, s.d, hidden, x)
+            feed_forward(normed, members[:count], factors, weights, gate, up, down, s.width, s.d, scratch, x)
     if place[SHARED_GATE] >= 0:
         gate, up, down = place[SHARED_GATE], place[SHARED_UP], place[SHARED_DOWN]
-        feed_forward(normed, everyone, ones, weights, gate, up, down, s.shared_width, s.d, hidden, x)
+        feed_forward(normed, everyone, ones, weights, gate, up, down, s.shared_width, s.d, scratch, x)
 
 
 @kernel
@@ -241,3 +243,9 @@ def step(x, weights, places, biases, final_norm, s, first, positions, sequences,
         experts(x[start:], normed[start:], weights, place, biases, s, told)
     if final_norm >= 0:
         norm(x[skip:], weights, final_norm, s.d, s.eps, x[skip:])
+
+
+@kernel
+def logits(x, weights, head, vocabulary, y):
+    """y (R, V) = x (R, d) Wᵀ, W (V, d) at ``head`` of the weights."""
+    project(x, x.shape[0], weights, head, vocabulary, x.shape[1], y)
