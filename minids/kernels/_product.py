@@ -43,6 +43,7 @@ BLOCK = 16 * TALLEST
 """Rows of a between two panels: with AVX-512 192 × 256 numbers of four bytes, 196 KB, stay in the second-level cache."""
 SPAN = 2048
 """Bytes of a row of b that are packed at a time, 16 panels of AVX-512: half a megabyte."""
+
 LARGE = 1 << 29
 """Multiplications from which BLAS, where there is one, is as fast or faster."""
 NARROW = WIDTH < 64
@@ -87,7 +88,10 @@ def _product(a, b, out, add, by):
     def on_arrays(a, b, out, add, by):
         m, k = a.shape
         n, size = b.shape[1], out.itemsize
-        if by.blas and (m * n * k >= LARGE or n * size % WIDTH):
+        turned = (
+            NARROW and a.strides[0] == size and k > 1
+        )  # a read against its grain, six numbers at a time: BLAS packs it better
+        if by.blas and (turned or m * n * k >= LARGE or n * size % WIDTH):
             _blas.gemm(a, b, out, add, by.blas)
         else:
             _call(

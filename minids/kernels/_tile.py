@@ -130,7 +130,7 @@ def tile(rows: int, vectors: int) -> Callable:
         sums = {cell: carried(vector, zero) for cell in cells}
         of_b = [read(builder.add(at_b, integer(v * WIDTH)), vector) for v in range(vectors)]
         larger = {}
-        if rows == TALLEST:  # a line of the next tile's a is asked for, of another row in every turn
+        if rows == TALLEST and WIDTH == 64:  # a line of the next tile's a is asked for, of another row in every turn
             turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
             fetch(builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn), 0)
         for r in range(rows):
