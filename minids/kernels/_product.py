@@ -50,7 +50,7 @@ NARROW = WIDTH < 64
 """Whether a panel's row is one cache line or less: then its neighbours in b come in vain, and a packed panel is read faster."""
 NEAREST = 1 << 16
 """Bytes of b up to which all of it is asked for before the first tile: weights come from far, and are used once a step."""
-PAGE = 4096  # bytes
+PAGE, LINES = 4096, PANEL // LINE  # bytes; lines of a row of a panel
 HEIGHTS = TALLEST, 2 * TALLEST // 3, TALLEST // 3, 2, 1
 
 _WIDE = tuple(tile(rows, 2) for rows in HEIGHTS)
@@ -161,10 +161,11 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
                     at_b, step, at_c = b + p * b_step + j // size * b_column, b_step, c + i * c_row + j
                     if packs_b or stop - j < WIDTH:
                         at_b, step = for_b + (j - first) * depth if packs_b else for_b, width
+                    soon = at_b if packs_b or stop - j < 2 * PANEL else at_b + PANEL
                     if width == PANEL:
-                        wide_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto)
+                        wide_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon)
                     elif stop - j >= WIDTH:
-                        thin_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto)
+                        thin_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon)
                     else:
                         columns = (stop - j) // size
                         ragged_strip(zero, rows, columns, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, for_c)
@@ -173,43 +174,45 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
 
 
 @kernel
-def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add):
-    """All rows of c in two registers' width of columns; a_tall bytes from one tallest tile's rows of a to the next's."""
+def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
+    """All rows of c in two registers' width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
+    ``soon``: the next panel, one line of whose rows is asked for by each tile."""
     i = 0
     while i + H_1 <= m:
-        wide_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        wide_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        wide_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        wide_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
 
 
 @kernel
-def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add):
-    """All rows of c in one register's width of columns; a_tall bytes from one tallest tile's rows of a to the next's."""
+def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
+    """All rows of c in one register's width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
+    ``soon``: the next panel, one line of whose rows is asked for by each tile."""
     i = 0
     while i + H_1 <= m:
-        thin_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        thin_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        thin_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        thin_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
         i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add)
+        thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
 
 
 @kernel
@@ -218,7 +221,7 @@ def ragged_strip(zero, m, columns, a, a_tall, a_row, a_step, b, b_step, k, c, c_
     size = bytes_of(zero)
     for i in range(0, m, H_1):
         rows = min(H_1, m - i)
-        thin_strip(zero, rows, a, a_tall, a_row, a_step, b, b_step, k, scratch, WIDTH, 0)
+        thin_strip(zero, rows, a, a_tall, a_row, a_step, b, b_step, k, scratch, WIDTH, 0, b)
         a += a_tall
         for r in range(rows):
             for x in range(columns):

@@ -53,19 +53,19 @@ WIDTH, TALLEST, FUSED = shape(platform.machine().lower(), features())
 
 
 def tile(rows: int, vectors: int) -> Callable:
-    """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add)``.
+    """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon)``.
 
     ``zero`` is of the numbers' type, float32 or float64; all others are integers. a, b, c are addresses; from a row of a to
     the next it is a_row bytes, from one p to the next a_step in a and b_step in b, from a row of c to the next c_row. Columns
     of b and c are adjacent, as many as ``vectors`` registers hold. ``add``: onto c, else in its place. Nothing outside the
-    tile is touched.
+    tile is touched. ``soon`` is where in b the next panel begins: its rows are asked for meanwhile, as a's for the next tile.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
 
     def build(context, builder, signature, arguments):
         """A call of the tile's function, which is in its module once; its loops and those around it are not to be mixed."""
         size = 4 if signature.args[0] == types.float32 else 8
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
         function = cgutils.get_or_insert_function(builder.module, kind, f"minids_tile_{rows}_{vectors}_{size}")
         if function.is_declaration:
             function.linkage = "linkonce_odr"
@@ -81,7 +81,7 @@ def tile(rows: int, vectors: int) -> Callable:
         vector, integer = ir.VectorType(number, lanes), ir.IntType(64)
         nowhere, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
         builder = ir.IRBuilder(function.append_basic_block())
-        a, a_row, a_step, b, b_step, k, c, c_row, add = function.args
+        a, a_row, a_step, b, b_step, k, c, c_row, add, soon = function.args
         fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * size}"
         )
@@ -130,9 +130,12 @@ def tile(rows: int, vectors: int) -> Callable:
         sums = {cell: carried(vector, zero) for cell in cells}
         of_b = [read(builder.add(at_b, integer(v * WIDTH)), vector) for v in range(vectors)]
         larger = {}
-        if rows == TALLEST and WIDTH == 64:  # a line of the next tile's a is asked for, of another row in every turn
+        if (
+            rows == TALLEST and WIDTH == 64
+        ):  # a line of the next tile's a, of another row in every turn, and one of the next panel
             turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
             fetch(builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn), 0)
+            fetch(builder.add(soon, builder.mul(p, b_step)), 0)
         for r in range(rows):
             base, near = at_a[r // _NEAR], r % _NEAR
             one = read(base if near == 0 else builder.add(base, (a_row, twice)[near - 1]), number)
@@ -166,7 +169,7 @@ def tile(rows: int, vectors: int) -> Callable:
         builder.ret_void()
 
     @intrinsic
-    def on_registers(context, zero, a, a_row, a_step, b, b_step, k, c, c_row, add):
-        return types.void(zero, *[types.int64] * 9), build
+    def on_registers(context, zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon):
+        return types.void(zero, *[types.int64] * 10), build
 
     return on_registers
