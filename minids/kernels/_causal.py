@@ -16,7 +16,7 @@ from numba import types
 from numba.core import config as numba_config
 from numba.extending import intrinsic, overload
 
-from minids.kernels._jit import FLOAT_RULES, called_by_address, kernel
+from minids.kernels._jit import FLOAT_RULES, called_by_address, kernel, part
 from minids.kernels._pack import PANEL, bytes_of, pack_panel
 from minids.kernels._product import H_1, NARROW, ragged_strip, thin_strip, wide_strip
 from minids.kernels._tile import LINE, TALLEST, WIDTH
@@ -71,7 +71,7 @@ def _call(context, by, kind, later, m, n, k, a, a_row, a_step, b, b_step, b_colu
     return types.void(*[types.int64] * 15), build
 
 
-@kernel
+@part
 def multiply(zero, kind, later, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
     """``causal_product`` by addresses and bytes; ``zero`` says which numbers. A chain of additions over all of k."""
     size = bytes_of(zero)

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minids.kernels._jit import kernel
+from minids.kernels._jit import part
 from minids.kernels._tile import TALLEST, WIDTH
 
 SQUARE = 16  # bytes: the vector that every processor has
@@ -120,7 +120,7 @@ def turn_square(context, zero, source, row, to, to_row):
     return types.void(zero, *[types.int64] * 4), build
 
 
-@kernel
+@part
 def pack_panel(zero, b, b_step, b_column, depth, columns, width, to):
     """A panel of b, ``width`` bytes a row and row by row, with zeros behind its columns."""
     size = bytes_of(zero)
@@ -141,7 +141,7 @@ def pack_panel(zero, b, b_step, b_column, depth, columns, width, to):
             write(zero, to + p * width + x * size)
 
 
-@kernel
+@part
 def pack_rows(zero, a, a_row, a_step, rows, depth, to):
     """Rows of a, tile by tile: for every p the numbers of a tile's rows side by side. The last tile may have fewer."""
     size = bytes_of(zero)
@@ -165,7 +165,7 @@ def pack_rows(zero, a, a_row, a_step, rows, depth, to):
             write(read(zero, source + p * a_step), target + p * tall)
 
 
-@kernel
+@part
 def turn(zero, source, row, rows, columns, to, to_row):
     """``rows`` × ``columns`` numbers, rows as many as squares have, to columns × rows."""
     size = bytes_of(zero)

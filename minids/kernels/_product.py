@@ -33,7 +33,7 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic, overload
 
 from minids.kernels import _blas
-from minids.kernels._jit import FLOAT_RULES, called_by_address, kernel
+from minids.kernels._jit import FLOAT_RULES, called_by_address, part
 from minids.kernels._pack import PANEL, bytes_of, fetch, pack_panel, pack_rows, read, write
 from minids.kernels._tile import LINE, TALLEST, WIDTH, tile
 
@@ -115,7 +115,7 @@ def _call(context, ours, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_ro
     return types.void(*[types.int64] * 13), build
 
 
-@kernel
+@part
 def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
     """c (m, n) = a (m, k) b (k, n), or added to it, by addresses and bytes; ``zero`` says which numbers."""
     size = bytes_of(zero)
@@ -173,7 +173,7 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
     return scratch.size  # a use of it behind the last one of its address: Numba frees an array after its last use
 
 
-@kernel
+@part
 def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
     """All rows of c in two registers' width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
     ``soon``: the next panel, one line of whose rows is asked for by each tile."""
@@ -194,7 +194,7 @@ def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, s
         wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
 
 
-@kernel
+@part
 def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
     """All rows of c in one register's width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
     ``soon``: the next panel, one line of whose rows is asked for by each tile."""
@@ -215,7 +215,7 @@ def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, s
         thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
 
 
-@kernel
+@part
 def ragged_strip(zero, m, columns, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, scratch):
     """All rows of c in the last columns, fewer than a register holds: by way of scratch."""
     size = bytes_of(zero)

@@ -52,16 +52,16 @@ def step(w, g, m, rate, keep, momentum, scale, rounds, a, b, c, by):
             product(x, x.T, gram, False, by)
             product(gram, gram, polynomial, False, by)
             for j in range(rows):  # P = a I + b G + c G², so that the new X is one product
-                polynomial[j] = b * gram[j] + c * polynomial[j]
-                polynomial[j, j] += a
+                of_g, of_p = gram[j], polynomial[j]
+                for k in range(rows):
+                    of_p[k] = b * of_g[k] + c * of_p[k]
+                of_p[j] += a
             product(polynomial, x, y, False, by)
             x, y = y, x
-        if n_out > n_in:  # X was transposed
-            for j in range(n_out):
-                w[i, j] = keep * w[i, j] - rate * x[:, j]
-        else:
-            for j in range(n_out):
-                w[i, j] = keep * w[i, j] - rate * x[j]
+        for j in range(n_out):
+            weights = w[i, j]
+            for k in range(n_in):
+                weights[k] = keep * weights[k] - rate * (x[k, j] if n_out > n_in else x[j, k])  # X may be transposed
 
 
 @kernel
@@ -86,4 +86,5 @@ def look_ahead(g, m, x, momentum, scale):
     norm, tiny = np.sqrt(square), np.finfo(g.dtype).tiny
     inverse = number(1.0 / (tiny if norm < tiny else norm))  # 0, of an expert never chosen, stays 0; NaN is not below tiny
     for j in range(x.shape[0]):
-        x[j] *= inverse
+        for k in range(x.shape[1]):
+            x[j, k] *= inverse

@@ -143,9 +143,11 @@ def select(scores, bias, summed, n_group, topk_group, chosen):
             if broken:
                 group_scores[g] = number(np.nan)
         best(group_scores, topk_group, kept, values)
-        allowed[:] = number(-np.inf)  # and not 0, to which a negative biased score would lose
-        for g in kept:
-            allowed[g * size : (g + 1) * size] = biased[g * size : (g + 1) * size]
+        for e in range(experts):
+            allowed[e] = number(-np.inf)  # and not 0, to which a negative biased score would lose
+        for k in range(topk_group):
+            for e in range(kept[k] * size, (kept[k] + 1) * size):
+                allowed[e] = biased[e]
         best(allowed, top_k, chosen[n], values)
 
 
