@@ -1,10 +1,12 @@
 """Linear map, compiled: see ``minids/ops/linear.py`` for the equations. The backward pass is one call, and the product adds
-the weight's gradient where it is kept, instead of written, read and added. A few rows are left to NumPy: to lay out the weight
-for a product of ours takes as long as to multiply a dozen rows by it."""
+the weight's gradient where it is kept, instead of written, read and added. A few rows are multiplied as in a decoding step: to
+lay out the weight for a large product takes as long as to multiply a dozen rows by it.
+"""
 
 import numpy as np
 
 from minids.kernels._arrays import Array, common_float, expect, rows_of
+from minids.kernels._gemv import project
 from minids.kernels._jit import kernel
 from minids.kernels._product import product, products
 from minids.ops import linear as plain
@@ -17,13 +19,16 @@ FEW = 16  # rows
 
 def forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Saved]:
     """x (..., in), weight (out, in), bias (out,) or None → y (..., out)."""
-    if x.size < FEW * x.shape[-1] or not isinstance(weight, np.ndarray):  # weights on disk are read by NumPy
+    if x.size <= x.shape[-1] or not isinstance(weight, np.ndarray):  # a row is NumPy's, and so are weights on disk
         return plain.forward(x, weight, bias)
     expect("weight", weight, (len(weight), x.shape[-1]))
     dtype = common_float(x, weight)
     flat, weight = rows_of(x, dtype), np.ascontiguousarray(weight, dtype)
     y = np.empty((len(flat), len(weight)), dtype)
-    multiply(flat, weight.T, y, products(dtype))
+    if len(flat) < FEW:
+        multiply_few(flat, weight.reshape(-1), y)
+    else:
+        multiply(flat, weight.T, y, products(dtype))
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], len(weight)), Saved(flat, weight, bias is not None)
@@ -68,6 +73,12 @@ def backward_weight_into(dy: Array, saved: Saved, d_weight: Array, d_bias: Array
 def multiply(a, b, out, by):
     """out = a b, (N, k) by (k, n)."""
     product(a, b, out, False, by)
+
+
+@kernel
+def multiply_few(x, weight, y):
+    """y (N, out) = x (N, in) Wᵀ, W (out, in) flat."""
+    project(x, x.shape[0], weight, 0, y.shape[1], x.shape[1], y)
 
 
 @kernel
