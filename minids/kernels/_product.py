@@ -88,9 +88,7 @@ def _product(a, b, out, add, by):
     def on_arrays(a, b, out, add, by):
         m, k = a.shape
         n, size = b.shape[1], out.itemsize
-        turned = (
-            NARROW and a.strides[0] == size and k > 1
-        )  # a read against its grain, six numbers at a time: BLAS packs it better
+        turned = NARROW and a.strides[0] == size and k > 1  # six numbers of a at a time, against its grain: BLAS packs better
         if by.blas and (turned or m * n * k >= LARGE or n * size % WIDTH):
             _blas.gemm(a, b, out, add, by.blas)
         else:
