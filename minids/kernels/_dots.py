@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minids.kernels._tile import FUSED, WIDTH
+from minids.kernels._tile import FUSED, WIDTH, call_of
 
 AHEAD = 8
 """Rows of w."""
@@ -29,18 +29,6 @@ def dots(outs: int, rows: int) -> Callable:
     next ``outs`` rows of w and numbers of y.
     """
     cells = [(o, r) for o in range(outs) for r in range(rows)]
-
-    def build(context, builder, signature, arguments):
-        size = 4 if signature.args[0] == types.float32 else 8
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 8)
-        function = cgutils.get_or_insert_function(builder.module, kind, f"minids_dots_{outs}_{rows}_{size}")
-        if function.is_declaration:
-            function.linkage = "linkonce_odr"
-            function.attributes.add("noinline")
-            function.attributes.add("nounwind")
-            body(function, size)
-        builder.call(function, arguments[1:])
-        return context.get_dummy_value()
 
     def body(function, size):
         lanes, integer = WIDTH // size, ir.IntType(64)
@@ -135,6 +123,6 @@ def dots(outs: int, rows: int) -> Callable:
 
     @intrinsic
     def in_registers(context, zero, w, w_row, x, x_row, size, y, y_row, times):
-        return types.void(zero, *[types.int64] * 8), build
+        return types.void(zero, *[types.int64] * 8), call_of(f"minids_dots_{outs}_{rows}", body)
 
     return in_registers

@@ -52,6 +52,25 @@ def shape(machine: str, can: frozenset[str]) -> tuple[int, int, bool]:
 WIDTH, TALLEST, FUSED = shape(platform.machine().lower(), features())
 
 
+def call_of(name: str, body: Callable) -> Callable:
+    """What an intrinsic of a number and integers builds: a call with the integers of a function that is in the module once.
+    ``body(function, bytes of the number)`` writes it. Its loops and those around the call are not to be mixed."""
+
+    def build(context, builder, signature, arguments):
+        size = 4 if signature.args[0] == types.float32 else 8
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * (len(arguments) - 1))
+        function = cgutils.get_or_insert_function(builder.module, kind, f"{name}_{size}")
+        if function.is_declaration:
+            function.linkage = "linkonce_odr"
+            function.attributes.add("noinline")
+            function.attributes.add("nounwind")
+            body(function, size)
+        builder.call(function, arguments[1:])
+        return context.get_dummy_value()
+
+    return build
+
+
 def tile(rows: int, vectors: int) -> Callable:
     """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon)``.
 
@@ -61,19 +80,6 @@ def tile(rows: int, vectors: int) -> Callable:
     tile is touched. ``soon`` is where in b the next panel begins: its rows are asked for meanwhile, as a's for the next tile.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
-
-    def build(context, builder, signature, arguments):
-        """A call of the tile's function, which is in its module once; its loops and those around it are not to be mixed."""
-        size = 4 if signature.args[0] == types.float32 else 8
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
-        function = cgutils.get_or_insert_function(builder.module, kind, f"minids_tile_{rows}_{vectors}_{size}")
-        if function.is_declaration:
-            function.linkage = "linkonce_odr"
-            function.attributes.add("noinline")
-            function.attributes.add("nounwind")
-            body(function, size)
-        builder.call(function, arguments[1:])
-        return context.get_dummy_value()
 
     def body(function, size):
         lanes = WIDTH // size
@@ -170,6 +176,6 @@ def tile(rows: int, vectors: int) -> Callable:
 
     @intrinsic
     def on_registers(context, zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon):
-        return types.void(zero, *[types.int64] * 10), build
+        return types.void(zero, *[types.int64] * 10), call_of(f"minids_tile_{rows}_{vectors}", body)
 
     return on_registers
