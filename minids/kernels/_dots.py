@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minids.kernels._tile import FUSED, WIDTH, call_of
+from minids.kernels._tile import FUSED, WIDTH, ask, call_of
 
 AHEAD = 8
 """Rows of w."""
@@ -64,8 +64,7 @@ def dots(outs: int, rows: int) -> Callable:
             for o in range(outs):
                 at = builder.add(of_w[o], i)
                 if kind == vector:  # what comes from far is asked for in advance, into the second-level cache
-                    place = builder.inttoptr(builder.add(at, ahead), anywhere)
-                    builder.call(prefetch, [place, *(ir.IntType(32)(x) for x in (0, 2, 1))])
+                    ask(builder, builder.add(at, ahead), near=2)
                 one = read(at, kind)
                 for r in range(rows):
                     larger[o, r] = multiply_add(one, xs[r], grown[o, r])
@@ -95,9 +94,6 @@ def dots(outs: int, rows: int) -> Callable:
                 found = builder.fadd(*halves)
             return builder.extract_element(found, ir.IntType(32)(0))
 
-        anywhere, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        asked = ir.FunctionType(ir.VoidType(), [anywhere, flag, flag, flag])
-        prefetch = cgutils.get_or_insert_function(builder.module, asked, "llvm.prefetch.p0")
         ahead = builder.mul(w_row, integer(AHEAD))
         of_x, before, again = rows_from(x, x_row, rows), builder.block, builder.append_basic_block()
         builder.branch(again)

@@ -8,11 +8,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minids.kernels._jit import part
-from minids.kernels._tile import TALLEST, WIDTH
+from minids.kernels._tile import TALLEST, WIDTH, ask
 
 SQUARE = 16  # bytes: the vector that every processor has
 PANEL = 2 * WIDTH  # bytes of a row of a panel
@@ -52,13 +51,10 @@ def write(context, value, address):
 
 @intrinsic
 def fetch(context, address):
-    """Ask for the line of memory at ``address``: nobody waits for it, and it may be anywhere."""
+    """``ask`` for the line of memory at ``address``."""
 
     def build(context, builder, signature, arguments):
-        anywhere, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [anywhere, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], anywhere), word(0), word(3), word(1)])
+        ask(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), build

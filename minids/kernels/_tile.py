@@ -52,6 +52,15 @@ def shape(machine: str, can: frozenset[str]) -> tuple[int, int, bool]:
 WIDTH, TALLEST, FUSED = shape(platform.machine().lower(), features())
 
 
+def ask(builder: ir.IRBuilder, address, written: int = 0, near: int = 3) -> None:
+    """Ask for the line of memory at ``address``, to be read or written, into the nearest cache (3) or the second (2): nobody
+    waits for it, and it may be anywhere."""
+    anywhere, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [anywhere, word, word, word])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(prefetch, [builder.inttoptr(address, anywhere), word(written), word(near), word(1)])
+
+
 def call_of(name: str, body: Callable) -> Callable:
     """What an intrinsic of a number and integers builds: a call with the integers of a function that is in the module once.
     ``body(function, bytes of the number)`` writes it. Its loops and those around the call are not to be mixed."""
@@ -92,11 +101,6 @@ def tile(rows: int, vectors: int) -> Callable:
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * size}"
         )
 
-        anywhere = ir.IntType(8).as_pointer()
-        prefetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [anywhere, *[ir.IntType(32)] * 3]), "llvm.prefetch.p0"
-        )
-
         def read(address, kind):
             found = builder.load(builder.inttoptr(address, kind.as_pointer()))
             found.align = size  # no more than an array promises
@@ -105,14 +109,10 @@ def tile(rows: int, vectors: int) -> Callable:
         def multiply_add(x, y, z):
             return builder.call(fma, [x, y, z]) if FUSED else builder.fadd(builder.fmul(x, y), z)
 
-        def fetch(address, written):
-            """Ask for the line at ``address``, to be read or written: nobody waits for it, and it may be anywhere."""
-            builder.call(prefetch, [builder.inttoptr(address, anywhere), *(ir.IntType(32)(x) for x in (written, 3, 1))])
-
         at = c
         for _ in range(rows):
             for v in range(0, vectors * WIDTH, LINE):
-                fetch(builder.add(at, integer(v)), 1)
+                ask(builder, builder.add(at, integer(v)), written=1)
             at = builder.add(at, c_row)
 
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -140,8 +140,8 @@ def tile(rows: int, vectors: int) -> Callable:
             rows == TALLEST and WIDTH == 64
         ):  # a line of the next tile's a, of another row in every turn, and one of the next panel
             turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
-            fetch(builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn), 0)
-            fetch(builder.add(soon, builder.mul(p, b_step)), 0)
+            ask(builder, builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn))
+            ask(builder, builder.add(soon, builder.mul(p, b_step)))
         for r in range(rows):
             base, near = at_a[r // _NEAR], r % _NEAR
             one = read(base if near == 0 else builder.add(base, (a_row, twice)[near - 1]), number)
