@@ -100,9 +100,9 @@ def multiply(zero, kind, later, m, n, k, a, a_row, a_step, b, b_step, b_column, 
                 start = max(0, i - later)
             x, y, z, depth = a + i * a_row + start * a_step, at_b + start * step, at_c + i * c_row, stop - start
             if width == PANEL:
-                wide_strip(zero, rows, x, 0, a_row, a_step, y, step, depth, z, c_row, add, y)
+                wide_strip(zero, rows, x, 0, a_row, a_step, y, step, depth, z, c_row, add, y, y, y)
             elif columns * size == WIDTH or kind == LOGITS:
-                thin_strip(zero, rows, x, 0, a_row, a_step, y, step, depth, z, c_row, add, y)
+                thin_strip(zero, rows, x, 0, a_row, a_step, y, step, depth, z, c_row, add, y, y, y)
             else:
                 ragged_strip(zero, rows, columns, x, 0, a_row, a_step, y, step, depth, z, c_row, add, for_c)
         j += width

@@ -61,10 +61,12 @@ H_1, H_2, H_3, H_4, H_5 = HEIGHTS
 
 
 class Products(NamedTuple):
-    """Addresses of functions for one precision; 0: there is none."""
+    """How products are made in one precision: addresses of functions, 0 where there is none; and what comes next."""
 
     ours: int
     blas: int
+    then: int = 0  # address
+    size: int = 0  # bytes
 
 
 def products(dtype: np.dtype) -> Products:
@@ -73,6 +75,12 @@ def products(dtype: np.dtype) -> Products:
         return Products(0, 0)
     dtype = np.dtype(dtype)
     return Products(single() if dtype == np.float32 else double(), _blas.address(dtype))
+
+
+@part
+def before(then, by):
+    """``by`` for the product before one that reads ``then``, in C order: it is brought near meanwhile."""
+    return Products(by.ours, by.blas, then.ctypes.data, then.nbytes)
 
 
 def product(a, b, out, add, by):
@@ -94,27 +102,27 @@ def _product(a, b, out, add, by):
         else:
             _call(
                 by.ours, m, n, k, a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data, b.strides[0], b.strides[1],
-                out.ctypes.data, out.strides[0], 1 if add else 0,
+                out.ctypes.data, out.strides[0], 1 if add else 0, by.then, by.size,
             )  # fmt: skip
 
     return on_arrays
 
 
 @intrinsic
-def _call(context, ours, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
+def _call(context, ours, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size):
     """``ours`` by its address."""
 
     def build(context, builder, signature, arguments):
-        integers = [ir.IntType(64)] * 12
+        integers = [ir.IntType(64)] * 14
         function = ir.FunctionType(ir.VoidType(), integers)
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 13), build
+    return types.void(*[types.int64] * 15), build
 
 
 @part
-def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
+def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size):
     """c (m, n) = a (m, k) b (k, n), or added to it, by addresses and bytes; ``zero`` says which numbers."""
     size = bytes_of(zero)
     wide, ragged, deepest = n * size, n * size % WIDTH, min(DEPTH, k)
@@ -129,6 +137,7 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
     for_b = (scratch.ctypes.data + LINE - 1) & -LINE
     for_c = (for_b + room_b + LINE - 1) & -LINE
     for_a = (for_c + room_c + LINE - 1) & -LINE
+    then_last = then + max(then_size, (deepest + 1) // 2 * LINE)
     if k == 0 and not add:
         for i in range(m):
             for j in range(n):
@@ -137,12 +146,6 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
         depth, onto = min(DEPTH, k - p), 1 if add or p else 0
         for first in range(0, wide, SPAN):
             stop = min(first + SPAN, wide)
-            j = first if packs_b else stop - stop % WIDTH  # what is ragged is packed in any case
-            while j < stop:
-                width = PANEL if stop - j >= PANEL else WIDTH
-                columns, to = min(width, stop - j) // size, for_b + (j - first) * depth if packs_b else for_b
-                pack_panel(zero, b + p * b_step + j // size * b_column, b_step, b_column, depth, columns, width, to)
-                j += width
             if not packs_b and m >= 4 * TALLEST and depth * (stop - first) <= NEAREST:
                 for r in range(depth):
                     for x in range(first, stop, LINE):
@@ -153,17 +156,32 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
                 if packs_a:
                     pack_rows(zero, at_a, a_row, a_step, rows, depth, for_a)
                     at_a, row, step_a, tall = for_a, size, TALLEST * size, TALLEST * size * depth
+                half = (depth + 1) // 2 * LINE  # bytes that each tile asks for of what comes later
                 j = first
                 while j < stop:
                     width = PANEL if stop - j >= PANEL else WIDTH
-                    at_b, step, at_c = b + p * b_step + j // size * b_column, b_step, c + i * c_row + j
+                    source, at_c = b + p * b_step + j // size * b_column, c + i * c_row + j
+                    at_b, step, soon = source, b_step, source
                     if packs_b or stop - j < WIDTH:
                         at_b, step = for_b + (j - first) * depth if packs_b else for_b, width
-                    soon = at_b if packs_b or stop - j < 2 * PANEL else at_b + PANEL
+                        soon = at_b
+                        if i == 0:
+                            pack_panel(zero, source, b_step, b_column, depth, min(width, stop - j) // size, width, at_b)
+                    elif stop - j >= 2 * PANEL:
+                        soon = source + PANEL
+                    elif p + DEPTH < k:
+                        soon = b + (p + DEPTH) * b_step + first
+                    later, end = at_a, at_a
+                    if packs_b and i == 0 and stop - j > width and b_column == depth * size:
+                        later = source + width // size * b_column  # the next panel, which will be packed
+                        end = later + max(0, width // size * b_column - half)
+                    elif then_size and p + DEPTH >= k and i + block >= m:
+                        later, end = then, then_last - half
+                        then += rows // H_1 * half
                     if width == PANEL:
-                        wide_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon)
+                        wide_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon, later, end)
                     elif stop - j >= WIDTH:
-                        thin_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon)
+                        thin_strip(zero, rows, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, soon, later, end)
                     else:
                         columns = (stop - j) // size
                         ragged_strip(zero, rows, columns, at_a, tall, row, step_a, at_b, step, depth, at_c, c_row, onto, for_c)
@@ -172,45 +190,49 @@ def multiply(zero, m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add
 
 
 @part
-def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
+def wide_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon, later, end):
     """All rows of c in two registers' width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
-    ``soon``: the next panel, one line of whose rows is asked for by each tile."""
+    ``soon``: the next panel, one line of whose rows is asked for by each tile. ``later`` … ``end``: what else is asked for."""
     i = 0
     while i + H_1 <= m:
-        wide_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        line = soon + i // H_1 % LINES * LINE
+        wide_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, line, min(later, end))
+        later += (k + 1) // 2 * LINE
         i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        wide_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        wide_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        wide_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        wide_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        wide_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        wide_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        wide_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
 
 
 @part
-def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon):
+def thin_strip(zero, m, a, a_tall, a_row, a_step, b, b_step, k, c, c_row, add, soon, later, end):
     """All rows of c in one register's width of columns; a_tall bytes from one tallest tile's rows of a to the next's.
-    ``soon``: the next panel, one line of whose rows is asked for by each tile."""
+    ``soon``: the next panel, one line of whose rows is asked for by each tile. ``later`` … ``end``: what else is asked for."""
     i = 0
     while i + H_1 <= m:
-        thin_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        line = soon + i // H_1 % LINES * LINE
+        thin_1(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, line, min(later, end))
+        later += (k + 1) // 2 * LINE
         i, a = i + H_1, a + a_tall
     if i + H_2 <= m:
-        thin_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        thin_2(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_2, a + a_row * H_2
     if i + H_3 <= m:
-        thin_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        thin_3(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_3, a + a_row * H_3
     if i + H_4 <= m:
-        thin_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        thin_4(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
         i, a = i + H_4, a + a_row * H_4
     if i + H_5 <= m:
-        thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon + i // H_1 % LINES * LINE)
+        thin_5(zero, a, a_row, a_step, b, b_step, k, c + i * c_row, c_row, add, soon, end)
 
 
 @part
@@ -219,7 +241,7 @@ def ragged_strip(zero, m, columns, a, a_tall, a_row, a_step, b, b_step, k, c, c_
     size = bytes_of(zero)
     for i in range(0, m, H_1):
         rows = min(H_1, m - i)
-        thin_strip(zero, rows, a, a_tall, a_row, a_step, b, b_step, k, scratch, WIDTH, 0, b)
+        thin_strip(zero, rows, a, a_tall, a_row, a_step, b, b_step, k, scratch, WIDTH, 0, b, b, b)
         a += a_tall
         for r in range(rows):
             for x in range(columns):
@@ -227,11 +249,11 @@ def ragged_strip(zero, m, columns, a, a_tall, a_row, a_step, b, b_step, k, c, c_
                 write(read(zero, place) + found if add else found, place)
 
 
-@called_by_address(types.void(*[types.int64] * 12))
-def single(m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
-    multiply(np.float32(0), m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add)
+@called_by_address(types.void(*[types.int64] * 14))
+def single(m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size):
+    multiply(np.float32(0), m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size)
 
 
-@called_by_address(types.void(*[types.int64] * 12))
-def double(m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add):
-    multiply(np.float64(0), m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add)
+@called_by_address(types.void(*[types.int64] * 14))
+def double(m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size):
+    multiply(np.float64(0), m, n, k, a, a_row, a_step, b, b_step, b_column, c, c_row, add, then, then_size)

@@ -81,12 +81,13 @@ def call_of(name: str, body: Callable) -> Callable:
 
 
 def tile(rows: int, vectors: int) -> Callable:
-    """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon)``.
+    """An intrinsic for kernels: ``(zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon, later)``.
 
     ``zero`` is of the numbers' type, float32 or float64; all others are integers. a, b, c are addresses; from a row of a to
     the next it is a_row bytes, from one p to the next a_step in a and b_step in b, from a row of c to the next c_row. Columns
     of b and c are adjacent, as many as ``vectors`` registers hold. ``add``: onto c, else in its place. Nothing outside the
     tile is touched. ``soon`` is where in b the next panel begins: its rows are asked for meanwhile, as a's for the next tile.
+    From ``later`` on every second turn asks for a line: what the next product reads is brought into the second cache.
     """
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
 
@@ -96,7 +97,7 @@ def tile(rows: int, vectors: int) -> Callable:
         vector, integer = ir.VectorType(number, lanes), ir.IntType(64)
         nowhere, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
         builder = ir.IRBuilder(function.append_basic_block())
-        a, a_row, a_step, b, b_step, k, c, c_row, add, soon = function.args
+        a, a_row, a_step, b, b_step, k, c, c_row, add, soon, later = function.args
         fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * size}"
         )
@@ -142,6 +143,7 @@ def tile(rows: int, vectors: int) -> Callable:
             turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
             ask(builder, builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn))
             ask(builder, builder.add(soon, builder.mul(p, b_step)))
+            ask(builder, builder.add(later, builder.mul(builder.lshr(p, integer(1)), integer(LINE))), near=2)
         for r in range(rows):
             base, near = at_a[r // _NEAR], r % _NEAR
             one = read(base if near == 0 else builder.add(base, (a_row, twice)[near - 1]), number)
@@ -175,7 +177,7 @@ def tile(rows: int, vectors: int) -> Callable:
         builder.ret_void()
 
     @intrinsic
-    def on_registers(context, zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon):
-        return types.void(zero, *[types.int64] * 10), call_of(f"minids_tile_{rows}_{vectors}", body)
+    def on_registers(context, zero, a, a_row, a_step, b, b_step, k, c, c_row, add, soon, later):
+        return types.void(zero, *[types.int64] * 11), call_of(f"minids_tile_{rows}_{vectors}", body)
 
     return on_registers

@@ -8,7 +8,7 @@ import numpy as np
 from minids.kernels._arrays import Array, common_float, expect, rows_of
 from minids.kernels._gemv import project
 from minids.kernels._jit import kernel
-from minids.kernels._product import product, products
+from minids.kernels._product import before, product, products
 from minids.ops import linear as plain
 from minids.ops.linear import Saved, backward
 
@@ -90,5 +90,5 @@ def differentiate_weight(dy, x, d_weight, by):
 @kernel
 def differentiate(dy, x, weight, dx, d_weight, by):
     """dy (N, out), x (N, in), weight (out, in) → dx (N, in); adds into d_weight (out, in)."""
-    product(dy.T, x, d_weight, True, by)  # neither the transpose nor the addition copies anything
+    product(dy.T, x, d_weight, True, before(weight, by))  # neither the transpose nor the addition copies anything
     product(dy, weight, dx, False, by)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minids.kernels._jit import kernel
-from minids.kernels._product import DEPTH, Products, product, products
+from minids.kernels._product import DEPTH, Products, before, product, products
 from minids.kernels._tile import TALLEST, WIDTH, shape
 
 DTYPES = (np.float32, np.float64)
@@ -94,6 +94,24 @@ def test_nan_and_infinity_are_what_they_are_in_numpy(dtype):
     multiplied(a, b, out, False, ours(dtype))
     with np.errstate(invalid="ignore"):
         assert np.array_equal(out, a @ b, equal_nan=True)
+
+
+@kernel
+def multiplied_before(a, b, out, by, then):
+    product(a, b, out, False, before(then, by))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [0, 1, 5000])
+def test_what_comes_next_is_asked_for_and_changes_nothing(size, dtype):
+    """Also where it is shorter than what one tile asks for; and a transposed b, whose next panel is asked for meanwhile."""
+    rng = np.random.default_rng(5)
+    for m, k, n in ((25, 300, 130), (2, 9, 33), (200, 64, 70)):
+        a, b, then = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype), np.ones(size, dtype)
+        alone, out = np.empty((m, n), dtype), np.empty((m, n), dtype)
+        multiplied(a, b.T, alone, False, ours(dtype))
+        multiplied_before(a, b.T, out, ours(dtype), then)
+        assert np.array_equal(out, alone) and (then == 1).all()
 
 
 def test_a_product_over_nothing_is_zero_or_what_was_there():
