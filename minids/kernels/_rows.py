@@ -1,4 +1,4 @@
-"""The largest number of a row, by vector registers.
+"""Rows: the largest number of one, by vector registers, and the next one asked for in advance.
 
 ``if x > peak: peak = x`` becomes a vector loop only if LLVM is told, at the comparison *and* at the choice, that the order of
 NaN and of the two zeros does not matter. Numba tells it at the comparison alone, hence the intrinsic. It is harmless in a
@@ -9,6 +9,8 @@ import numpy as np
 from numba.extending import intrinsic, overload
 
 from minids.kernels._jit import kernel
+from minids.kernels._pack import fetch
+from minids.kernels._tile import LINE
 
 _ANY_ORDER = ("nnan", "nsz")
 
@@ -39,3 +41,16 @@ def largest(row):
     for i in range(row.size):
         peak = greater(row[i], peak)
     return peak
+
+
+def bring(row):
+    """Have row (n,), in C order, brought into the nearest cache meanwhile; nobody waits for it."""
+
+
+@overload(bring)
+def _bring(row):
+    def lines(row):
+        for x in range(0, row.nbytes, LINE):
+            fetch(row.ctypes.data + x)
+
+    return lines

@@ -1,5 +1,5 @@
-"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over the rotary part of each head, read where it lies
-(layers hand in slices of whole heads) and written packed."""
+"""RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over heads of which the last d_r numbers are
+turned and the others copied: here there are no others, in ``query_heads`` there are."""
 
 import numpy as np
 
@@ -10,39 +10,62 @@ from minids.ops.rope import Saved
 
 def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[Array, Saved]:
     """x (B, T, H, d_r), cos and sin of each token's position, (T, d_r/2) or by sequence (B, T, d_r/2) → turned x."""
+    expect("cos", cos, (*cos.shape[:-1], x.shape[3] // 2))
     dtype = common_float(x, cos, sin)
-    cos, sin = np.ascontiguousarray(cos, dtype), np.ascontiguousarray(sin, dtype)
-    return _turn(x, cos, sin, interleave, 1), Saved(cos, sin, interleave)
+    saved = Saved(np.ascontiguousarray(cos, dtype), np.ascontiguousarray(sin, dtype), interleave)
+    return turned(x, saved, 1), saved
 
 
 def backward(dy: Array, saved: Saved) -> Array:
     """dy (B, T, H, d_r) → dx (B, T, H, d_r): turned back."""
-    cos, sin, interleave = saved
-    return _turn(dy, cos, sin, interleave, -1)
+    return turned(dy, saved, -1)
 
 
-def _turn(x: Array, cos: Array, sin: Array, interleave: bool, direction: int) -> Array:
-    own = x.shape[:1] if cos.ndim == 3 else ()  # each sequence has angles of its own
-    expect("cos", cos, (*own, x.shape[1], x.shape[3] // 2))
+def turned(x: Array, by: Saved, direction: int) -> Array:
+    """x (B, T, H, d), of which the last d_r numbers of every head are turned; −1: turned back, which is the backward pass."""
+    cos, sin, interleave = by
+    (batch, time, heads, width), half = x.shape, cos.shape[-1]
+    expect("cos", cos, (batch, time, half) if cos.ndim == 3 else (time, half))  # by sequence, or the same for all
     expect("sin", sin, cos.shape)
-    cos, sin = (a if own else a[None] for a in (cos, sin))
-    y = np.empty(x.shape, cos.dtype)
-    step, apart = (2, 1) if interleave else (1, x.shape[-1] // 2)
-    turn(x.astype(cos.dtype, copy=False), cos, sin, step, apart, direction, y)
+    if 2 * half > width:
+        raise ValueError(f"a head of {width} numbers has no rotary part of {2 * half}")
+    x, y = np.ascontiguousarray(x, cos.dtype), np.empty(x.shape, cos.dtype)
+    tokens, angles = (batch * time, heads, width), (batch * time if cos.ndim == 3 else time, half)
+    turn = turn_neighbours if interleave else turn_halves
+    turn(x.reshape(tokens), cos.reshape(angles), sin.reshape(angles), direction, y.reshape(tokens))
     return y
 
 
 @kernel
-def turn(x, cos, sin, step, apart, direction, y):
-    """x (B, T, H, d_r) of any strides → y in C order. Pair i is (i · step, i · step + apart). cos, sin (B or 1, T, d_r/2)."""
-    direction = y.dtype.type(direction)  # −1 turns back, which is the backward pass: one kernel for both
-    for b in range(x.shape[0]):
-        angles = b if cos.shape[0] > 1 else 0
-        for t in range(x.shape[1]):
-            for h in range(x.shape[2]):
-                source, target = x[b, t, h], y[b, t, h]  # read out of the whole head, written packed
-                for i in range(cos.shape[2]):
-                    c, s = cos[angles, t, i], direction * sin[angles, t, i]
-                    first, second = source[i * step], source[i * step + apart]  # either layout, without a branch
-                    target[i * step] = first * c - second * s
-                    target[i * step + apart] = first * s + second * c
+def turn_neighbours(x, cos, sin, direction, y):
+    """x (N, H, d) → y. Of the last d_r numbers 2 i and 2 i + 1 are a pair. cos, sin (N or T, d_r/2)."""
+    direction, half = y.dtype.type(direction), cos.shape[1]
+    split = x.shape[2] - 2 * half
+    for n in range(x.shape[0]):
+        c, s = cos[n % cos.shape[0]], sin[n % cos.shape[0]]
+        for h in range(x.shape[1]):
+            source, target = x[n, h], y[n, h]
+            for i in range(split):
+                target[i] = source[i]
+            pairs, turned = source[split:], target[split:]
+            for i in range(half):
+                first, second, along = pairs[2 * i], pairs[2 * i + 1], direction * s[i]
+                turned[2 * i] = first * c[i] - second * along
+                turned[2 * i + 1] = first * along + second * c[i]
+
+
+@kernel
+def turn_halves(x, cos, sin, direction, y):
+    """The same where i and i + d_r/2 are a pair."""
+    direction, half = y.dtype.type(direction), cos.shape[1]
+    split = x.shape[2] - 2 * half
+    for n in range(x.shape[0]):
+        c, s = cos[n % cos.shape[0]], sin[n % cos.shape[0]]
+        for h in range(x.shape[1]):
+            source, target = x[n, h], y[n, h]
+            for i in range(split):
+                target[i] = source[i]
+            for i in range(half):
+                first, second, along = source[split + i], source[split + half + i], direction * s[i]
+                target[split + i] = first * c[i] - second * along
+                target[split + half + i] = first * along + second * c[i]

@@ -8,8 +8,6 @@ the hidden state, for H_kv = H (MHA), 1 < H_kv < H (GQA) or H_kv = 1 (MQA) heads
 
 from typing import NamedTuple
 
-import numpy as np
-
 from minids.backend import op
 from minids.config import ModelConfig
 from minids.layers.basic import SavedLinear
@@ -67,17 +65,13 @@ class Attention:
         q, saved_q = self.q_proj.forward(x)
         k, saved_k = self.k_proj.forward(x)
         v, saved_v = self.v_proj.forward(x)
-        q, saved_q_rope = self._turned(q.reshape(*x.shape[:-1], self.heads, self.d_qk), rotary)
-        k, saved_k_rope = self._turned(k.reshape(*x.shape[:-1], self.kv_heads, self.d_qk), rotary)
+        q = q.reshape(*x.shape[:-1], self.heads, self.d_qk)
+        k = k.reshape(*x.shape[:-1], self.kv_heads, self.d_qk)
+        q, saved_q_rope = op.query_heads.forward(q, *rotary, self.interleave)
+        k, saved_k_rope = op.query_heads.forward(k, *rotary, self.interleave)
         v = v.reshape(*x.shape[:-1], self.kv_heads, self.d_v)
         return q, k, v, SavedInputs(saved_q, saved_k, saved_v, saved_q_rope, saved_k_rope)
 
-    def _turned(self, x: Array, rotary: Rotary) -> tuple[Array, op.rope.Saved]:
-        """Turn the rotary part of each head: (B, T, H, d_nope + d_r) → the same shape."""
-        x_rope, saved = op.rope.forward(x[..., self.d_nope :], *rotary, self.interleave)
-        return np.concatenate([x[..., : self.d_nope], x_rope], axis=-1), saved
-
     def _turned_back(self, dx: Array, saved_rope: op.rope.Saved) -> Array:
         """(B, T, H, d_nope + d_r) → (B, T, H · (d_nope + d_r))."""
-        d_rope = op.rope.backward(dx[..., self.d_nope :], saved_rope)
-        return np.concatenate([dx[..., : self.d_nope], d_rope], axis=-1).reshape(*dx.shape[:-2], -1)
+        return op.query_heads.backward(dx, saved_rope).reshape(*dx.shape[:-2], -1)

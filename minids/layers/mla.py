@@ -158,9 +158,7 @@ class MLA:
         else:
             q, saved_up = self.q_proj.forward(c_q)
         q = q.reshape(*c_q.shape[:-1], self.heads, self.d_nope + self.d_rope)
-        q_nope, q_rope = q[..., : self.d_nope], q[..., self.d_nope :]
-        q_rope, saved_rope = op.rope.forward(q_rope, *rotary, self.interleave)
-        q = np.concatenate([q_nope, q_rope], axis=-1)
+        q, saved_rope = op.query_heads.forward(q, *rotary, self.interleave)
         return q, SavedQueries(saved_down, saved_norm, saved_up, saved_rope)
 
     def latent(self, x: Array, rotary: Rotary) -> tuple[Array, Array, SavedLatent]:
@@ -179,13 +177,11 @@ class MLA:
         """c_kv (B, T, d_c), k_rope (B, T, 1, d_r) → k (B, T, H, d_nope + d_r), v (B, T, H, d_v), eqs 2, 4, 5."""
         kv, saved_up = self.kv_b_proj.forward(c_kv)
         kv = kv.reshape(*c_kv.shape[:-1], self.heads, self.d_nope + self.d_v)
-        k_nope, v = kv[..., : self.d_nope], kv[..., self.d_nope :]
-        every_head = np.broadcast_to(k_rope, (*k_nope.shape[:-1], self.d_rope))
-        return np.concatenate([k_nope, every_head], axis=-1), v, saved_up
+        (k, v), _ = op.key_heads.forward(kv, k_rope, self.d_nope)
+        return k, v, saved_up
 
     def queries_backward(self, dq: Array, saved: SavedQueries) -> Array:
-        d_rope = op.rope.backward(dq[..., self.d_nope :], saved.rope)
-        dq = np.concatenate([dq[..., : self.d_nope], d_rope], axis=-1).reshape(*dq.shape[:-2], -1)
+        dq = op.query_heads.backward(dq, saved.rope).reshape(*dq.shape[:-2], -1)
         if saved.norm is None or saved.down is None:
             return self.q_proj.backward(dq, saved.up)
         d_c_q = self.q_b_proj.backward(dq, saved.up)
@@ -198,6 +194,5 @@ class MLA:
         return self.kv_a_proj.backward(np.concatenate([d_c_kv, d_k_rope], axis=-1), saved.down)
 
     def keys_values_backward(self, dk: Array, dv: Array, saved_up: SavedLinear) -> tuple[Array, Array]:
-        d_k_rope = dk[..., self.d_nope :].sum(axis=2, keepdims=True)  # one key for all heads: their gradients add up
-        d_kv = np.concatenate([dk[..., : self.d_nope], dv], axis=-1)  # (B, T, H, d_nope + d_v)
+        d_kv, d_k_rope = op.key_heads.backward(dk, dv, op.key_heads.Saved(self.d_nope))  # (B, T, H, d_nope + d_v)
         return self.kv_b_proj.backward(d_kv.reshape(*d_kv.shape[:-2], -1), saved_up), d_k_rope

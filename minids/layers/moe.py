@@ -30,7 +30,8 @@ from minids.layers.recompute import (
     without_input,
 )
 
-SavedExperts: TypeAlias = "op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"  # by the model's precision
+# In full precision and in this process; with an exchange; in FP8.
+SavedExperts: TypeAlias = "op.routed_experts.Saved | op.grouped_feed_forward.Saved | op.fp8_feed_forward.Saved"
 
 
 class Saved(NamedTuple):
@@ -39,7 +40,7 @@ class Saved(NamedTuple):
     routing: op.router.Routing
     plan: op.dispatch.Plan
     experts: SavedExperts
-    combine: op.combine.Saved | None  # None with an exchange
+    combine: op.combine.Saved | None  # of FP8; otherwise with the experts, or the exchange
     shared: SavedFeedForward | None  # None without shared experts
     balance: op.balance_loss.Saved | None  # None without a balance loss
     balance_loss: float  # α · L, eq. 17
@@ -111,15 +112,21 @@ class MoE:
             if self.shared:
                 from_shared, saved_shared = self.shared.forward(tokens)
 
-        if self.exchange is None:
+        if self.exchange is not None:
+            y, saved_experts, saved_exchange = self.exchange.forward(self, tokens, routing.chosen, routing.gates, shared)
+            if from_shared is not None:
+                y += from_shared
+        elif self.scheme is None:
+            shared()
+            weights = self.w_gate.value, self.w_up.value, self.w_down.value
+            y, saved_experts = op.routed_experts.forward(tokens, routing.gates, plan, *weights, onto=from_shared)  # (N, d)
+        else:
+            shared()
             rows, _ = op.dispatch.forward(tokens, plan)  # (N·K, d), sorted by expert
             rows, saved_experts = self.experts(rows, plan.starts)
             y, saved_combine = op.combine.forward(rows, routing.gates, plan)  # (N, d)
-            shared()
-        else:
-            y, saved_experts, saved_exchange = self.exchange.forward(self, tokens, routing.chosen, routing.gates, shared)
-        if from_shared is not None:
-            y += from_shared
+            if from_shared is not None:
+                y += from_shared
         loss, balance = self._balance_loss(routing, x.shape[1])
         saved = (saved_logits, saved_router, routing, plan, saved_experts, saved_combine, saved_shared, balance, loss)
         return y.reshape(x.shape), Saved(*saved, saved_exchange)
@@ -143,16 +150,21 @@ class MoE:
             if self.shared and saved.shared is not None:
                 d_from_shared = self.shared.backward(flat, saved.shared)
 
-        if saved.combine is not None:
+        if saved.exchange is not None:
+            assert self.exchange is not None
+            dx, d_gates = self.exchange.backward(self, flat, saved.experts, saved.exchange, shared)
+            if d_from_shared is not None:
+                dx += d_from_shared
+        elif saved.combine is None:
+            shared()
+            dx, d_gates = self._routed_backward(flat, saved.experts, d_from_shared)
+        else:
+            shared()
             d_rows, d_gates = op.combine.backward(flat, saved.combine)
             d_rows = self.experts_backward(d_rows, saved.experts)
             dx = op.dispatch.backward(d_rows, saved.plan)
-            shared()
-        else:
-            assert self.exchange is not None
-            dx, d_gates = self.exchange.backward(self, flat, saved.experts, saved.exchange, shared)
-        if d_from_shared is not None:
-            dx += d_from_shared
+            if d_from_shared is not None:
+                dx += d_from_shared
         d_scores = None
         if saved.balance is not None:
             d_scores = op.balance_loss.backward(self.alpha * loss_weight, saved.balance)  # (N, E)
@@ -191,6 +203,7 @@ class MoE:
         """d_rows (N·K, d) of the experts' outputs → of their inputs."""
         totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
         if not isinstance(saved, op.fp8_feed_forward.Saved):
+            assert not isinstance(saved, op.routed_experts.Saved)
             if (later := waiting()) is not None:
                 d_rows, for_weights = op.grouped_feed_forward.backward_input(d_rows, saved)
                 later.append(partial(op.grouped_feed_forward.backward_weights_into, for_weights, *totals))
@@ -200,6 +213,16 @@ class MoE:
         for total, gradient in zip(totals, d_weights, strict=True):
             total += gradient
         return d_rows
+
+    def _routed_backward(self, dy: Array, saved: SavedExperts, onto: Array | None) -> tuple[Array, Array]:
+        """dy (N, d) → dx (N, d), added to ``onto`` if that is given, and d_gates (N, K)."""
+        assert not isinstance(saved, op.fp8_feed_forward.Saved | op.grouped_feed_forward.Saved)
+        totals = self.w_gate.grad, self.w_up.grad, self.w_down.grad
+        if (later := waiting()) is not None:
+            dx, d_gates, for_weights = op.routed_experts.backward_input(dy, saved, onto)
+            later.append(partial(op.routed_experts.backward_weights_into, for_weights, *totals))
+            return dx, d_gates
+        return op.routed_experts.backward_into(dy, saved, *totals, onto)
 
     def _balance_loss(self, routing: op.router.Routing, time: int) -> tuple[float, op.balance_loss.Saved | None]:
         if not self.alpha:

@@ -54,12 +54,16 @@ def feed_forward_again(saved: SavedFeedForward, x: Array) -> SavedFeedForward:
 
 def experts_without(saved: Saved) -> Saved:
     """Of the routed experts in NumPy; the compiled ones and those in FP8 keep no product."""
+    if isinstance(saved, op.routed_experts.Saved):
+        return saved._replace(experts=experts_without(saved.experts))
     if isinstance(saved, op.grouped_feed_forward.Saved):
         return saved._replace(act=NOTHING, inner=_inner_without(saved.inner))
     return saved
 
 
 def experts_again(saved: Saved) -> Saved:
+    if isinstance(saved, op.routed_experts.Saved):
+        return saved._replace(experts=experts_again(saved.experts))
     if isinstance(saved, op.grouped_feed_forward.Saved):
         act, inner = op.swiglu.forward(saved.inner.gate, saved.inner.up)
         return saved._replace(act=act, inner=inner)

@@ -8,8 +8,10 @@ No state, no configuration, no layers. ``minids/kernels`` holds compiled twins.
     embedding, output head                  embedding, linear, cross_entropy
     RMSNorm                                 rmsnorm
     RoPE, YaRN                              rope, yarn
+    concatenations (eqs 4, 9)               query_heads, key_heads
     attention (eq. 10), its largest logits  attention, largest_logit
-    feed-forward network, experts           swiglu, dispatch, grouped_feed_forward, combine
+    feed-forward network, experts           swiglu, grouped_feed_forward
+    routed experts (eq. 12)                 dispatch, combine, routed_experts
     gating (eqs 12-16), node limit          router
     bias against imbalance (section 2.1.2)  bias_update
     balance loss (eqs 17-20)                balance_loss
@@ -27,6 +29,7 @@ d model width, d_c KV latent, d_c' query latent, d_r RoPE size, d_h head size.
 # Listed for editors and type checkers, to whom `minids.backend.op` is this package.
 from minids.ops import (  # noqa: F401, I001
     adamw, attention, balance_loss, bf16_arithmetic, bfloat16, bias_update, combine, cross_entropy, delayed, dispatch,
-    distillation, embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, largest_logit,
-    linear, mtp_combine, muon, policy_loss, preference_loss, quantise, rmsnorm, rope, router, sigmoid, swiglu, yarn,
+    distillation, embedding, float8, fp8_accumulation, fp8_feed_forward, fp8_linear, grouped_feed_forward, key_heads,
+    largest_logit, linear, mtp_combine, muon, policy_loss, preference_loss, quantise, query_heads, rmsnorm, rope,
+    routed_experts, router, sigmoid, swiglu, yarn,
 )  # fmt: skip

@@ -50,6 +50,34 @@ WRONG_FORWARD = {
         "grouped_feed_forward",
         (some(3, 4), np.array([-5, 2, 3]), some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)),
     ),
+    "routed_experts: gates of fewer tokens": (
+        "routed_experts",
+        (some(3, 4), some(2, 2), PLAN, some(3, 8, 4), some(3, 8, 4), some(3, 4, 8)),
+    ),
+    "routed_experts: tokens of another width": (
+        "routed_experts",
+        (some(3, 5), some(3, 2), PLAN, some(3, 8, 4), some(3, 8, 4), some(3, 4, 8)),
+    ),
+    "routed_experts: fewer tokens than the plan has": (
+        "routed_experts",
+        (some(2, 4), some(3, 2), PLAN, some(3, 8, 4), some(3, 8, 4), some(3, 4, 8)),
+    ),
+    "routed_experts: experts that the plan does not know": (
+        "routed_experts",
+        (some(3, 4), some(3, 2), PLAN, some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)),
+    ),
+    "routed_experts: width of up": (
+        "routed_experts",
+        (some(3, 4), some(3, 2), PLAN, some(3, 8, 4), some(3, 6, 4), some(3, 4, 8)),
+    ),
+    "routed_experts: nothing of the right size to add to": (
+        "routed_experts",
+        (some(3, 4), some(3, 2), PLAN, some(3, 8, 4), some(3, 8, 4), some(3, 4, 8), some(2, 4)),
+    ),
+    "query_heads: cos of fewer positions": ("query_heads", (some(1, 8, 2, 4), some(3, 2), some(3, 2))),
+    "query_heads: more angles than a head has pairs": ("query_heads", (some(1, 3, 2, 4), some(3, 3), some(3, 3))),
+    "key_heads: a shared key of fewer tokens": ("key_heads", (some(2, 4, 2, 8), some(2, 3, 1, 4), 5)),
+    "key_heads: more keys than a head has numbers": ("key_heads", (some(2, 4, 2, 8), some(2, 4, 1, 4), 9)),
     "router: more choices than experts": ("router", (some(4, 5), None, 6)),
     "router: more choices than in open groups": ("router", (some(4, 8), None, 3, 4, 1)),
     "router: experts not in equal groups": ("router", (some(4, 7), None, 2, 2, 1)),
@@ -65,6 +93,7 @@ WRONG_FORWARD = {
 CUT_BY_NUMPY = (
     "attention: more queries than keys",
     "balance_loss: choices of fewer tokens",
+    "key_heads: more keys than a head has numbers",
     "grouped_feed_forward: too few rows",
     "grouped_feed_forward: starts that fall",
     "grouped_feed_forward: starts that do not begin at 0",
@@ -76,6 +105,8 @@ WRONG_BACKWARD = {
     "attention": ((some(1, 4, 2, 8), some(1, 4, 2, 8), some(1, 4, 2, 8), 1.0), some(1, 3, 2, 8)),
     "combine": ((some(6, 5), some(3, 2), PLAN), some(2, 5)),
     "dispatch": ((some(3, 5), PLAN), some(4, 5)),
+    "routed_experts": ((some(3, 4), some(3, 2), PLAN, some(3, 8, 4), some(3, 8, 4), some(3, 4, 8)), some(2, 4)),
+    "query_heads": ((some(1, 4, 2, 8), some(4, 2), some(4, 2)), some(1, 3, 2, 8)),
     "embedding": ((np.array([[0, 1]]), some(3, 4)), some(1, 1, 4)),
     "grouped_feed_forward": ((some(3, 4), np.array([0, 2, 3]), some(2, 8, 4), some(2, 8, 4), some(2, 4, 8)), some(2, 4)),
 }

@@ -22,6 +22,7 @@ from minids.ops import (
     mtp_combine,
     rmsnorm,
     rope,
+    routed_experts,
     router,
     sigmoid,
     swiglu,
@@ -164,12 +165,17 @@ def test_dispatch_experts_and_combine():
         d_rows, *d_weights = grouped_feed_forward.backward(d_rows, saved[1])
         return (dispatch.backward(d_rows, saved[0]), d_gates, *d_weights)
 
+    def at_once(x, gates, *weights):
+        return routed_experts.forward(x, gates, plan, *weights)
+
     def theirs(x, gates, w_gate, w_up, w_down):
         per_expert = torch.stack([(F.silu(x @ w_gate[e].T) * (x @ w_up[e].T)) @ w_down[e].T for e in range(5)], 1)
         weight = torch.zeros(6, 5, dtype=x.dtype).scatter_add(1, torch.tensor(chosen), gates)
         return (weight[..., None] * per_expert).sum(1)
 
-    compare(ours, backward, theirs, normal(6, 3), normal(6, 2), normal(5, 4, 3), normal(5, 4, 3), normal(5, 3, 4))
+    inputs = normal(6, 3), normal(6, 2), normal(5, 4, 3), normal(5, 4, 3), normal(5, 3, 4)
+    compare(ours, backward, theirs, *inputs)
+    compare(at_once, routed_experts.backward, theirs, *inputs)
 
 
 def test_balance_loss():

@@ -53,11 +53,11 @@ def _block(name: str, saved) -> dict[str, Array]:
     ffn = saved.ffn
     if not isinstance(ffn, moe.Saved):
         return values | _swiglu(name, ffn.swiglu, ffn.down.x)
-    routing, experts = ffn.routing, ffn.experts
+    routing, experts = ffn.routing, ffn.experts.experts
     values |= {f"{name}s": routing.scores, f"{name}g": routing.gates, f"{name}chosen": routing.chosen}
     values[f"{name}dispatched u"] = experts.rows
     values |= _swiglu(f"{name}experts ", experts.inner, experts.act)
-    outputs = ffn.combine.by_token.reshape(experts.rows.shape)  # a token's side by side
+    outputs = ffn.experts.combine.by_token.reshape(experts.rows.shape)  # a token's side by side
     values[f"{name}experts out"] = values[f"{name}experts y"] = outputs
     if ffn.balance is not None:
         values |= {f"{name}s / Σ s": ffn.balance.share.reshape(routing.scores.shape), f"{name}f": ffn.balance.load[:, 0]}

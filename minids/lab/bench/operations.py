@@ -35,6 +35,7 @@ def operations(size: Size) -> dict[str, Operation]:
     experts = [normal(c.n_routed_experts, *shape) / 16 for shape in ((width, d), (width, d), (d, width))]
     q, k = (normal(size.batch, size.length, heads, c.qk_head_dim) for _ in range(2))
     v = normal(size.batch, size.length, heads, c.v_head_dim)
+    kv = normal(size.batch, size.length, heads, c.qk_nope_head_dim + c.v_head_dim)
     pairs = size.batch * heads * size.length * (size.length + 1) / 2
     gates = np.ascontiguousarray(routing.gates, np.float32)
     choose = (None, c.num_experts_per_tok, c.n_group, c.topk_group)
@@ -43,6 +44,8 @@ def operations(size: Size) -> dict[str, Operation]:
         "linear": _operation((x, normal(d, d)), (normal(n, d),), flops=6 * n * d * d, into=(np.zeros((d, d), np.float32),)),
         "rmsnorm": _operation((x, normal(d)), (x,)),
         "rope": _operation((q[..., c.qk_nope_head_dim :], *table), (q[..., c.qk_nope_head_dim :],)),
+        "query_heads": _operation((q, *table), (q,)),
+        "key_heads": _operation((kv, k[:, :, :1, c.qk_nope_head_dim :], c.qk_nope_head_dim), (k, v)),
         "attention": _operation((q, k, v, softmax_scale(c)), (v,), flops=6 * pairs * (c.qk_head_dim + c.v_head_dim)),
         "swiglu": _operation(
             (normal(n, c.intermediate_size), normal(n, c.intermediate_size)), (normal(n, c.intermediate_size),)
@@ -53,6 +56,9 @@ def operations(size: Size) -> dict[str, Operation]:
             (rows, plan.starts, *experts), (rows,), flops=18 * len(rows) * d * width, into=tuple(map(np.zeros_like, experts))
         ),
         "combine": _operation((rows, gates, plan), (x,)),
+        "routed_experts": _operation(
+            (x, gates, plan, *experts), (x,), flops=18 * len(rows) * d * width, into=tuple(map(np.zeros_like, experts))
+        ),
         "embedding": _operation((targets, normal(c.vocab_size, d)), (x,)),
         "cross_entropy": _operation((logits, targets), (1.0,)),
         "adamw": _adamw(normal(1_600_000)),
