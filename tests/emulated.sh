@@ -3,7 +3,7 @@
 #
 #     sudo apt-get install qemu-user
 #     tests/emulated.sh avx2          # an x86-64 with AVX2 and without AVX-512 (Haswell)
-#     tests/emulated.sh aarch64       # a 64-bit ARM with NEON; its Python and NumPy are put into build/aarch64
+#     tests/emulated.sh aarch64       # a 64-bit ARM with NEON (Neoverse N1); its Python and NumPy are put into build/aarch64
 #
 # What follows goes to pytest, in the place of tests/kernels. An emulated processor is many times as slow as this one:
 # nothing is timed. What was run, and what cannot be: docs/performance.md.
@@ -35,11 +35,12 @@ EOF
     .venv/bin/python -m pip install --quiet --target "$1/packages" --python-version "$version" --only-binary=:all: \
         --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --constraint constraints.txt \
         --requirement "$1/dependencies.txt" pytest hypothesis
-    # A program that a test starts goes through this too: sys.executable is what stands behind -0.
+    # A program that a test starts goes through this too: sys.executable is what stands behind -0. Not QEMU's usual processor,
+    # which has SME: OpenBLAS's kernels for that give NaN there, in a plain NumPy product.
     cat >"$1/python.new" <<EOF
 #!/bin/sh
 export PYTHONPATH="\$PYTHONPATH:$1/packages"
-exec qemu-aarch64 -0 "\$0" -L "$1" "$1/usr/bin/python$version" "\$@"
+exec qemu-aarch64 -cpu neoverse-n1 -0 "\$0" -L "$1" "$1/usr/bin/python$version" "\$@"
 EOF
     chmod +x "$1/python.new"
     mv "$1/python.new" "$1/python"
