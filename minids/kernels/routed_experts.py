@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minids.kernels import combine, dispatch, grouped_feed_forward
 from minids.kernels._arrays import Array, common_float, expect
 from minids.kernels._exp import sigmoid
 from minids.kernels._jit import kernel, part
@@ -26,7 +25,6 @@ from minids.kernels._product import before, product, products
 from minids.kernels._rows import bring
 from minids.kernels.grouped_feed_forward import activate
 from minids.ops.dispatch import Plan
-from minids.ops.routed_experts import added
 
 ROWS = 256
 """Of one expert at a time: 256 × 256 numbers of four bytes, of x and of dy, are half of a second-level cache."""
@@ -64,14 +62,16 @@ def forward(
     expect("x", x, (len(gates), d))
     expect("starts", plan.starts, (experts + 1,))
     x, gates = np.ascontiguousarray(x, dtype), np.ascontiguousarray(gates, dtype)
-    if not all(isinstance(w, np.ndarray) for w in weights):  # on disk: an expert is read when its turn comes
-        rows = grouped_feed_forward.forward(dispatch.forward(x, plan)[0], plan.starts, *weights)[0]
-        y = combine.forward(rows, gates, plan)[0]
-        return added(y, onto), Saved(x, gates, plan, np.empty((0, 2 * width), dtype), weights)
-    weights = tuple(np.ascontiguousarray(w, dtype) for w in weights)  # type: ignore[assignment]
     gate_up, y = np.empty((plan.place.size, 2 * width), dtype), _sums(onto, x)
-    rows, act, out = (np.empty((ROWS, size), dtype) for size in (d, width, d))
-    experts_forward(x, gates.reshape(-1), *_placed(plan), *weights, gate_up, rows, act, out, y, products(dtype))
+    scratch = [np.empty((ROWS, size), dtype) for size in (d, width, d)]  # rows, act, out
+    (order, top_k, starts), flat, by = _placed(plan), gates.reshape(-1), products(dtype)
+    if all(isinstance(w, np.ndarray) for w in weights):
+        weights = tuple(np.ascontiguousarray(w, dtype) for w in weights)  # type: ignore[assignment]
+        experts_forward(x, flat, order, top_k, starts, *weights, gate_up, *scratch, y, by)
+    else:  # on disk: one expert is read when its turn comes
+        for e in np.flatnonzero(np.diff(starts)):
+            its_weights = (np.ascontiguousarray(w[e], dtype)[None] for w in weights)
+            experts_forward(x, flat, order, top_k, starts[e : e + 2], *its_weights, gate_up, *scratch, y, by)
     return y, Saved(x, gates, plan, gate_up, weights)
 
 
