@@ -137,12 +137,12 @@ def tile(rows: int, vectors: int) -> Callable:
         sums = {cell: carried(vector, zero) for cell in cells}
         of_b = [read(builder.add(at_b, integer(v * WIDTH)), vector) for v in range(vectors)]
         larger = {}
-        if (
-            rows == TALLEST and WIDTH == 64
-        ):  # a line of the next tile's a, of another row in every turn, and one of the next panel
+        if rows == TALLEST and WIDTH == 64:
+            # A line of the next tile's a, of another row in every turn, and one of the next panel.
             turn = builder.mul(builder.and_(p, integer(LINE // size - 1)), a_row)
             ask(builder, builder.add(builder.add(at_a[0], builder.mul(a_row, integer(rows))), turn))
             ask(builder, builder.add(soon, builder.mul(p, b_step)))
+        if rows == TALLEST:
             ask(builder, builder.add(later, builder.mul(builder.lshr(p, integer(1)), integer(LINE))), near=2)
         for r in range(rows):
             base, near = at_a[r // _NEAR], r % _NEAR
