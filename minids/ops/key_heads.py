@@ -1,6 +1,6 @@
 """Key heads of MLA: what each head makes of the latent, and the one turned key that all heads share.
 
-    k_h = [k_nope_h ; k_rope]        DeepSeek-V3 eq. 4, the second concatenation
+    k_h = [k_nope_h ; k_rope]        DeepSeek-V3 eq. 4, a concatenation
 
 Backward: all heads read the same k_rope, so it gets the sum of their gradients.
 """

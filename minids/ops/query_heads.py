@@ -1,6 +1,6 @@
 """Query heads: the part that carries no position, and the part that RoPE turns.
 
-    q_h = [q_nope_h ; rope(q_rope_h)]        DeepSeek-V3 eq. 9, the first concatenation
+    q_h = [q_nope_h ; rope(q_rope_h)]        DeepSeek-V3 eq. 9, a concatenation
 
 In MHA, GQA and MQA key heads are made in the same way.
 """
