@@ -32,10 +32,16 @@ AHEAD = 2
 """Rows: while one is copied or added, its second next is asked for."""
 
 
+class Placed(NamedTuple):
+    order: Array  # (N·K,)  as in the plan
+    top_k: int
+    parts: Array  # (P, 3)  an expert, the first of its rows and the one behind the last: at most ``ROWS`` in each
+
+
 class Saved(NamedTuple):
     x: Array  # (N, d)
     gates: Array  # (N, K)
-    plan: Plan
+    placed: Placed
     gate_up: Array  # (N·K, 2 I)  W_gate x and W_up x, side by side, sorted by expert
     weights: tuple[Array, Array, Array]  # W_gate, W_up (E, I, d), W_down (E, d, I)
 
@@ -43,7 +49,7 @@ class Saved(NamedTuple):
 class ForWeights(NamedTuple):
     dy: Array  # (N, d)
     x: Array  # (N, d)
-    plan: Plan
+    placed: Placed
     act: Array  # (N·K, I)  times the gates
     d_gate_up: Array  # (N·K, 2 I)
 
@@ -64,15 +70,16 @@ def forward(
     x, gates = np.ascontiguousarray(x, dtype), np.ascontiguousarray(gates, dtype)
     gate_up, y = np.empty((plan.place.size, 2 * width), dtype), _sums(onto, x)
     scratch = [np.empty((ROWS, size), dtype) for size in (d, width, d)]  # rows, act, out
-    (order, top_k, starts), flat, by = _placed(plan), gates.reshape(-1), products(dtype)
+    placed, flat, by = _placed(plan), gates.reshape(-1), products(dtype)
     if all(isinstance(w, np.ndarray) for w in weights):
         weights = tuple(np.ascontiguousarray(w, dtype) for w in weights)  # type: ignore[assignment]
-        experts_forward(x, flat, order, top_k, starts, *weights, gate_up, *scratch, y, by)
+        experts_forward(x, flat, *placed, *weights, gate_up, *scratch, y, by)
     else:  # on disk: one expert is read when its turn comes
-        for e in np.flatnonzero(np.diff(starts)):
+        for e in np.flatnonzero(plan.counts):
             its_weights = (np.ascontiguousarray(w[e], dtype)[None] for w in weights)
-            experts_forward(x, flat, order, top_k, starts[e : e + 2], *its_weights, gate_up, *scratch, y, by)
-    return y, Saved(x, gates, plan, gate_up, weights)
+            its_parts = np.where([1, 0, 0], 0, placed.parts[placed.parts[:, 0] == e])  # of the only expert that is there
+            experts_forward(x, flat, placed.order, placed.top_k, its_parts, *its_weights, gate_up, *scratch, y, by)
+    return y, Saved(x, gates, placed, gate_up, weights)
 
 
 def backward(dy: Array, saved: Saved) -> tuple[Array, Array, Array, Array, Array]:
@@ -86,13 +93,13 @@ def backward_into(
 ) -> tuple[Array, Array]:
     """dy (N, d) → dx (N, d), d_gates (N, K); adds the weights' gradients into the three arrays, which are in C order. ``onto``
     (N, d): what dx is added to, in place."""
-    x, gates, plan, gate_up, weights = saved
+    x, gates, placed, gate_up, weights = saved
     expect("dy", dy, x.shape)
     dy, dtype, d, width = np.ascontiguousarray(dy, x.dtype), x.dtype, x.shape[1], gate_up.shape[1] // 2
     dx, d_gates = _sums(onto, x), np.empty_like(gates)
     scratch = [np.empty((ROWS, size), dtype) for size in (d, d, width, width, 2 * width)]
     experts_backward(
-        dy, x, gates.reshape(-1), *_placed(plan), gate_up, *weights, *scratch, dx, d_gates.reshape(-1), d_w_gate, d_w_up,
+        dy, x, gates.reshape(-1), *placed, gate_up, *weights, *scratch, dx, d_gates.reshape(-1), d_w_gate, d_w_up,
         d_w_down, products(dtype),
     )  # fmt: skip
     return dx, d_gates
@@ -100,27 +107,33 @@ def backward_into(
 
 def backward_input(dy: Array, saved: Saved, onto: Array | None = None) -> tuple[Array, Array, ForWeights]:
     """dy (N, d) → dx (N, d), d_gates (N, K), and what ``backward_weights_into`` needs."""
-    x, gates, plan, gate_up, weights = saved
+    x, gates, placed, gate_up, weights = saved
     expect("dy", dy, x.shape)
     dy, dtype, d, width = np.ascontiguousarray(dy, x.dtype), x.dtype, x.shape[1], gate_up.shape[1] // 2
     dx, d_gates, d_gate_up = _sums(onto, x), np.empty_like(gates), np.empty_like(gate_up)
     act, rows, d_act = np.empty((len(gate_up), width), dtype), np.empty((ROWS, d), dtype), np.empty((ROWS, width), dtype)
     experts_backward_input(
-        dy, gates.reshape(-1), *_placed(plan), gate_up, *weights, rows, d_act, act, d_gate_up, dx, d_gates.reshape(-1),
+        dy, gates.reshape(-1), *placed, gate_up, *weights, rows, d_act, act, d_gate_up, dx, d_gates.reshape(-1),
         products(dtype),
     )  # fmt: skip
-    return dx, d_gates, ForWeights(dy, x, plan, act, d_gate_up)
+    return dx, d_gates, ForWeights(dy, x, placed, act, d_gate_up)
 
 
 def backward_weights_into(found: ForWeights, d_w_gate: Array, d_w_up: Array, d_w_down: Array) -> None:
     """Adds the weights' gradients into the last three, which are in C order."""
-    dy, x, plan, act, d_gate_up = found
+    dy, x, placed, act, d_gate_up = found
     rows = [np.empty((ROWS, x.shape[1]), x.dtype) for _ in range(2)]
-    experts_backward_weights(dy, x, *_placed(plan), act, d_gate_up, *rows, d_w_gate, d_w_up, d_w_down, products(x.dtype))
+    experts_backward_weights(dy, x, *placed, act, d_gate_up, *rows, d_w_gate, d_w_up, d_w_down, products(x.dtype))
 
 
-def _placed(plan: Plan) -> tuple[Array, int, Array]:
-    return np.ascontiguousarray(plan.order, np.int64), plan.top_k, np.ascontiguousarray(plan.starts, np.int64)
+def _placed(plan: Plan) -> Placed:
+    counts = plan.counts
+    pieces = -(-counts // ROWS)  # (E,) equal ones, but for one row
+    e = np.repeat(np.arange(len(counts)), pieces)
+    piece = np.arange(len(e)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    edges = [plan.starts[e] + counts[e] * edge // pieces[e] for edge in (piece, piece + 1)]
+    parts = np.stack([e, *edges], axis=1).astype(np.int64)
+    return Placed(np.ascontiguousarray(plan.order, np.int64), plan.top_k, parts)
 
 
 def _sums(onto: Array | None, x: Array) -> Array:
@@ -132,96 +145,84 @@ def _sums(onto: Array | None, x: Array) -> Array:
 
 
 @kernel
-def experts_forward(x, gates, order, top_k, starts, w_gate, w_up, w_down, gate_up, rows, act, out, y, by):
-    """x (N, d), gates and order (N·K,), starts (E + 1,), weights by expert → gate_up (N·K, 2 I); adds to y (N, d). rows, act
+def experts_forward(x, gates, order, top_k, parts, w_gate, w_up, w_down, gate_up, rows, act, out, y, by):
+    """x (N, d), gates and order (N·K,), parts (P, 3), weights by expert → gate_up (N·K, 2 I); adds to y (N, d). rows, act
     and out (ROWS, d, I or d) are scratch."""
     width = act.shape[1]
-    for e in range(starts.size - 1):
-        count = starts[e + 1] - starts[e]
-        parts = -(-count // ROWS)
-        for q in range(parts):
-            first, stop = starts[e] + count * q // parts, starts[e] + count * (q + 1) // parts
-            here, active, to = rows[: stop - first], act[: stop - first], out[: stop - first]
-            both, pairs = gate_up[first:stop], order[first:stop]
-            gather(x, pairs, top_k, here)
-            product(here, w_gate[e].T, both[:, :width], False, before(w_up[e], by))
-            product(here, w_up[e].T, both[:, width:], False, before(w_down[e], by))
-            activate(both, active)
-            product(active, w_down[e].T, to, False, before(w_gate[min(e + 1, w_gate.shape[0] - 1)], by))
-            add_weighted(to, gates, pairs, top_k, y)
+    for p in range(parts.shape[0]):
+        e, first, stop = parts[p, 0], parts[p, 1], parts[p, 2]
+        here, active, to = rows[: stop - first], act[: stop - first], out[: stop - first]
+        both, pairs = gate_up[first:stop], order[first:stop]
+        gather(x, pairs, top_k, here)
+        product(here, w_gate[e].T, both[:, :width], False, before(w_up[e], by))
+        product(here, w_up[e].T, both[:, width:], False, before(w_down[e], by))
+        activate(both, active)
+        product(active, w_down[e].T, to, False, before(w_gate[min(e + 1, w_gate.shape[0] - 1)], by))
+        add_weighted(to, gates, pairs, top_k, y)
 
 
 @kernel
 def experts_backward(
-    dy, x, gates, order, top_k, starts, gate_up, w_gate, w_up, w_down, rows, d_rows, act, d_act, d_gate_up, dx, d_gates,
+    dy, x, gates, order, top_k, parts, gate_up, w_gate, w_up, w_down, rows, d_rows, act, d_act, d_gate_up, dx, d_gates,
     d_w_gate, d_w_up, d_w_down, by,
 ):  # fmt: skip
     """dy, x (N, d), gates and order (N·K,), gate_up (N·K, 2 I) → d_gates (N·K,); adds to dx (N, d) and to the weights'
     gradients. rows … d_gate_up are scratch."""
     width = act.shape[1]
-    for e in range(starts.size - 1):
-        count = starts[e + 1] - starts[e]
-        parts = -(-count // ROWS)
-        for q in range(parts):
-            first, stop = starts[e] + count * q // parts, starts[e] + count * (q + 1) // parts
-            size, pairs = stop - first, order[first:stop]
-            here, active, d_active, d_both = rows[:size], act[:size], d_act[:size], d_gate_up[:size]
-            d_gate, d_up, d_here = d_both[:, :width], d_both[:, width:], d_rows[:size]
-            gather(dy, pairs, top_k, d_here)
-            product(d_here, w_down[e], d_active, False, before(w_gate[e], by))
-            activate_backward(d_active, gate_up[first:stop], gates, pairs, active, d_both, d_gates)
-            product(
-                d_here.T, active, d_w_down[e], True, before(w_up[e], by)
-            )  # dy is not needed from here on: its place serves again
-            product(d_gate, w_gate[e], d_here, False, before(w_up[e], by))
-            product(d_up, w_up[e], d_here, True, before(w_down[min(e + 1, w_gate.shape[0] - 1)], by))
-            add(d_here, pairs, top_k, dx)
-            gather(x, pairs, top_k, here)
-            product(d_gate.T, here, d_w_gate[e], True, by)
-            product(d_up.T, here, d_w_up[e], True, by)
+    for p in range(parts.shape[0]):
+        e, first, stop = parts[p, 0], parts[p, 1], parts[p, 2]
+        size, pairs = stop - first, order[first:stop]
+        here, active, d_active, d_both = rows[:size], act[:size], d_act[:size], d_gate_up[:size]
+        d_gate, d_up, d_here = d_both[:, :width], d_both[:, width:], d_rows[:size]
+        gather(dy, pairs, top_k, d_here)
+        product(d_here, w_down[e], d_active, False, before(w_gate[e], by))
+        activate_backward(d_active, gate_up[first:stop], gates, pairs, active, d_both, d_gates)
+        product(
+            d_here.T, active, d_w_down[e], True, before(w_up[e], by)
+        )  # dy is not needed from here on: its place serves again
+        product(d_gate, w_gate[e], d_here, False, before(w_up[e], by))
+        product(d_up, w_up[e], d_here, True, before(w_down[min(e + 1, w_gate.shape[0] - 1)], by))
+        add(d_here, pairs, top_k, dx)
+        gather(x, pairs, top_k, here)
+        product(d_gate.T, here, d_w_gate[e], True, by)
+        product(d_up.T, here, d_w_up[e], True, by)
 
 
 @kernel
 def experts_backward_input(
-    dy, gates, order, top_k, starts, gate_up, w_gate, w_up, w_down, rows, d_act, act, d_gate_up, dx, d_gates, by
+    dy, gates, order, top_k, parts, gate_up, w_gate, w_up, w_down, rows, d_act, act, d_gate_up, dx, d_gates, by
 ):
     """dy (N, d), gates and order (N·K,), gate_up (N·K, 2 I) → act (N·K, I), d_gate_up (N·K, 2 I), d_gates (N·K,); adds to dx
     (N, d). rows and d_act are scratch."""
     width = act.shape[1]
-    for e in range(starts.size - 1):
-        count = starts[e + 1] - starts[e]
-        parts = -(-count // ROWS)
-        for q in range(parts):
-            first, stop = starts[e] + count * q // parts, starts[e] + count * (q + 1) // parts
-            here, d_active, d_both, pairs = (
-                rows[: stop - first],
-                d_act[: stop - first],
-                d_gate_up[first:stop],
-                order[first:stop],
-            )
-            gather(dy, pairs, top_k, here)
-            product(here, w_down[e], d_active, False, by)
-            activate_backward(d_active, gate_up[first:stop], gates, pairs, act[first:stop], d_both, d_gates)
-            product(d_both[:, :width], w_gate[e], here, False, by)
-            product(d_both[:, width:], w_up[e], here, True, by)
-            add(here, pairs, top_k, dx)
+    for p in range(parts.shape[0]):
+        e, first, stop = parts[p, 0], parts[p, 1], parts[p, 2]
+        here, d_active, d_both, pairs = (
+            rows[: stop - first],
+            d_act[: stop - first],
+            d_gate_up[first:stop],
+            order[first:stop],
+        )
+        gather(dy, pairs, top_k, here)
+        product(here, w_down[e], d_active, False, by)
+        activate_backward(d_active, gate_up[first:stop], gates, pairs, act[first:stop], d_both, d_gates)
+        product(d_both[:, :width], w_gate[e], here, False, by)
+        product(d_both[:, width:], w_up[e], here, True, by)
+        add(here, pairs, top_k, dx)
 
 
 @kernel
-def experts_backward_weights(dy, x, order, top_k, starts, act, d_gate_up, rows, d_rows, d_w_gate, d_w_up, d_w_down, by):
+def experts_backward_weights(dy, x, order, top_k, parts, act, d_gate_up, rows, d_rows, d_w_gate, d_w_up, d_w_down, by):
     """dy, x (N, d), order (N·K,), act (N·K, I), d_gate_up (N·K, 2 I): adds the weights' gradients. The rest is scratch."""
     width = act.shape[1]
-    for e in range(starts.size - 1):
-        count = starts[e + 1] - starts[e]
-        parts = -(-count // ROWS)
-        for q in range(parts):
-            first, stop = starts[e] + count * q // parts, starts[e] + count * (q + 1) // parts
-            here, d_here, d_both = rows[: stop - first], d_rows[: stop - first], d_gate_up[first:stop]
-            gather(x, order[first:stop], top_k, here)
-            gather(dy, order[first:stop], top_k, d_here)
-            product(d_here.T, act[first:stop], d_w_down[e], True, by)
-            product(d_both[:, :width].T, here, d_w_gate[e], True, by)
-            product(d_both[:, width:].T, here, d_w_up[e], True, by)
+    for p in range(parts.shape[0]):
+        e, first, stop = parts[p, 0], parts[p, 1], parts[p, 2]
+        here, d_here, d_both = rows[: stop - first], d_rows[: stop - first], d_gate_up[first:stop]
+        gather(x, order[first:stop], top_k, here)
+        gather(dy, order[first:stop], top_k, d_here)
+        product(d_here.T, act[first:stop], d_w_down[e], True, by)
+        product(d_both[:, :width].T, here, d_w_gate[e], True, by)
+        product(d_both[:, width:].T, here, d_w_up[e], True, by)
 
 
 @part

@@ -32,8 +32,6 @@ def test_agrees_with_ops_with_experts_that_have_no_rows_among_them(seed, dtype, 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_agrees_where_an_experts_rows_come_in_several_parts(monkeypatch, rows, dtype):
-    """The parts of a compiled kernel are as large as when it was compiled: here they are as Python runs them."""
-    uncompiled(monkeypatch, compiled)
     monkeypatch.setattr(compiled, "ROWS", rows)
     *inputs, dy = arrays(np.random.default_rng(0), 11, 2, 3, 5, 7, dtype)
     assert_twins("routed_experts", tuple(inputs), (dy,), FLOOR)
