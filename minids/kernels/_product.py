@@ -9,7 +9,7 @@ getting ready for a large one. ``product`` cuts the result into tiles that stay 
                 for every panel of b             as wide as the tile: 32 numbers with AVX-512
                     for every tile of rows       12 at a time, and what is left with lower tiles
 
-- **b is packed where it has to be** (``_pack``): where its columns are not adjacent (a transposed operand), once for all rows,
+- **b is packed where it has to be** (``_pack``): where its columns are not adjacent (a transposed operand), each panel once,
   and its last columns where they are fewer than a register holds, with zeros behind them.
 - **a is seldom packed.** Its numbers are read one by one, so it is the same to the tile whether rows or columns are adjacent.
   But rows a whole page of memory apart push each other out of the cache.

@@ -1,5 +1,6 @@
 """RoPE, compiled: see ``minids/ops/rope.py`` for the equations. One pass over heads of which the last d_r numbers are
-turned and the others copied: here there are no others, in ``query_heads`` there are."""
+turned and the others copied: here there are no others, in ``query_heads`` there are. Each layout of pairs has a kernel of its
+own: with a distance that is known at run time only, the loop is no vector code and takes twice as long."""
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from minids.ops.rope import Saved
 
 def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[Array, Saved]:
     """x (B, T, H, d_r), cos and sin of each token's position, (T, d_r/2) or by sequence (B, T, d_r/2) → turned x."""
-    expect("cos", cos, (*cos.shape[:-1], x.shape[3] // 2))
+    expect("x", x, (*x.shape[:3], 2 * cos.shape[-1]))
     dtype = common_float(x, cos, sin)
     saved = Saved(np.ascontiguousarray(cos, dtype), np.ascontiguousarray(sin, dtype), interleave)
     return turned(x, saved, 1), saved
@@ -18,6 +19,7 @@ def forward(x: Array, cos: Array, sin: Array, interleave: bool = True) -> tuple[
 
 def backward(dy: Array, saved: Saved) -> Array:
     """dy (B, T, H, d_r) → dx (B, T, H, d_r): turned back."""
+    expect("dy", dy, (*dy.shape[:3], 2 * saved.cos.shape[-1]))
     return turned(dy, saved, -1)
 
 

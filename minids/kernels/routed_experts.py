@@ -177,9 +177,8 @@ def experts_backward(
         gather(dy, pairs, top_k, d_here)
         product(d_here, w_down[e], d_active, False, before(w_gate[e], by))
         activate_backward(d_active, gate_up[first:stop], gates, pairs, active, d_both, d_gates)
-        product(
-            d_here.T, active, d_w_down[e], True, before(w_up[e], by)
-        )  # dy is not needed from here on: its place serves again
+        product(d_here.T, active, d_w_down[e], True, before(w_up[e], by))
+        # dy is not needed from here on: its place serves again.
         product(d_gate, w_gate[e], d_here, False, before(w_up[e], by))
         product(d_up, w_up[e], d_here, True, before(w_down[min(e + 1, w_gate.shape[0] - 1)], by))
         add(d_here, pairs, top_k, dx)
@@ -197,12 +196,8 @@ def experts_backward_input(
     width = act.shape[1]
     for p in range(parts.shape[0]):
         e, first, stop = parts[p, 0], parts[p, 1], parts[p, 2]
-        here, d_active, d_both, pairs = (
-            rows[: stop - first],
-            d_act[: stop - first],
-            d_gate_up[first:stop],
-            order[first:stop],
-        )
+        here, d_active = rows[: stop - first], d_act[: stop - first]
+        d_both, pairs = d_gate_up[first:stop], order[first:stop]
         gather(dy, pairs, top_k, here)
         product(here, w_down[e], d_active, False, by)
         activate_backward(d_active, gate_up[first:stop], gates, pairs, act[first:stop], d_both, d_gates)

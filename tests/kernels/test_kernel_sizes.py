@@ -129,6 +129,15 @@ def test_backward_of_the_compiled_one(module):
         twin.backward(dy, twin.forward(*arguments)[1])
 
 
+@pytest.mark.parametrize("width", [2, 6])
+def test_a_gradient_of_rope_with_other_heads_than_the_input(width):
+    """``query_heads`` would copy what is beyond the rotary part."""
+    compiled = twins("rope")[1]
+    saved = compiled.forward(some(1, 4, 2, 4), some(4, 2), some(4, 2))[1]
+    with pytest.raises(ValueError, match="expected shape"):
+        compiled.backward(some(1, 4, 2, width), saved)
+
+
 def test_update():
     values = some(8)
     for twin in twins("adamw"):
